@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# demo   the whole thing on an emulated Xen host     bench  the figures of README.md
+# check  format, lints, all tests                    deb    target/debian/ttvm_*.deb
+# install DESTDIR=… PREFIX=/usr                      for everyone else
+
+CARGO ?= cargo
+PREFIX ?= /usr
+DESTDIR ?=
+UNITDIR ?= /lib/systemd/system
+
+LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest
+MAN = $(wildcard man/*.[1578])
+MAN_GZ = $(MAN:man/%=target/man/%.gz)
+COMPLETIONS = target/completions/ttvm.bash target/completions/_ttvm target/completions/ttvm.fish
+
+.PHONY: build docs deb install demo check bench image clean
+
+build:
+	$(CARGO) build --release --locked --bins
+
+# Compressed without time and name: the same input gives the same package.
+target/man/%.gz: man/%
+	@mkdir -p target/man
+	gzip -9nc $< > $@
+
+target/completions/ttvm.bash: build
+	@mkdir -p target/completions
+	target/release/ttvm completions bash > $@
+target/completions/_ttvm: build
+	@mkdir -p target/completions
+	target/release/ttvm completions zsh > $@
+target/completions/ttvm.fish: build
+	@mkdir -p target/completions
+	target/release/ttvm completions fish > $@
+
+docs: $(MAN_GZ) $(COMPLETIONS)
+
+deb: build docs
+	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) $(CARGO) deb --no-build --no-strip --locked -q
+
+install: build docs
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/ttvm $(DESTDIR)$(UNITDIR)
+	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
+	install -m 755 target/release/ttvm $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(LIBEXEC:%=target/release/%) $(DESTDIR)$(PREFIX)/libexec/ttvm/
+	install -m 644 units/ttvm@.service units/ttvm.target $(DESTDIR)$(UNITDIR)/
+	install -m 755 grub.d/21_ttvm $(DESTDIR)/etc/grub.d/
+	# What a person has changed stays.
+	test -e $(DESTDIR)/etc/ttvm/ttvm.toml || install -m 644 etc/ttvm/ttvm.toml $(DESTDIR)/etc/ttvm/
+	install -m 644 etc/ttvm/guests/clientA.toml.example $(DESTDIR)/etc/ttvm/guests/
+	for page in $(MAN_GZ); do section=$${page%.gz}; section=$${section##*.}; \
+		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/$${page##*/} || exit 1; done
+	install -D -m 644 target/completions/ttvm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ttvm
+	install -D -m 644 target/completions/_ttvm $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ttvm
+	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ttvm.fish
+
+clean:
+	$(CARGO) clean

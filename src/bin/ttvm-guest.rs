@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm-guest run -- GUEST`: supervises one run; the main process of `ttvm@GUEST.service`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use ttvm::config::{self, guests, host};
+use ttvm::error::{Classify, Exit, chain};
+use ttvm::guest::Error;
+use ttvm::guest::supervisor::{self, Next};
+use ttvm::log;
+
+const PROGRAM: &str = "ttvm-guest";
+
+/// "Start me again": the code systemd-nspawn uses for the same, named in the unit's RestartForceExitStatus=.
+const RESTART: u8 = 133;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ["run", "--", guest] = words[..] else {
+        eprintln!("usage: {PROGRAM} run -- GUEST");
+        return Exit::Usage.into();
+    };
+    log::init(PROGRAM, Some(&format!("ttvm@{guest}.service")));
+    match work(guest) {
+        Ok(Next::Stop) => Exit::Done.into(),
+        Ok(Next::Restart) => RESTART.into(),
+        Err(error) => {
+            tracing::error!(ttvm_guest = guest, "{}", chain(&error));
+            error.exit().into()
+        }
+    }
+}
+
+fn work(guest: &str) -> Result<Next, Error> {
+    let root = Path::new("/");
+    let name = guest.parse().map_err(config::Error::Name)?;
+    let host = host::load(root)?;
+    let guest = guests::load(root, &host, &name)?;
+    supervisor::run(&guest, &host)
+}

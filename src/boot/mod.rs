@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The boot entries: TT Xen with TT Linux, TT Xen with the distribution's Linux, and plain Linux, as GRUB menu
+//! entries with fixed ids. [`render`] reads the system and writes them; it changes nothing.
+//!
+//! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
+//! that can not boot.
+
+mod entry;
+mod environment;
+mod file;
+mod images;
+mod layout;
+mod place;
+mod probe;
+mod quote;
+mod version;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::boot::BootConfig;
+use crate::config::under;
+use crate::error::{Classify, Exit};
+use crate::run;
+
+pub use entry::{Entry, EntryId};
+pub use environment::Environment;
+pub use probe::{Probe, System};
+
+use entry::{Loader, Writer, Xen};
+use file::{BootFile, Unusable};
+use images::{Image, Kernel};
+
+/// Where TT images are looked for; grub-mkconfig's own scripts do not look there.
+pub const TT_DIRECTORY: &str = "/boot/ttvm";
+
+/// Why there can be no entries at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory with images can not be listed.
+    #[error("can not list {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// One of GRUB's programs gave no answer.
+    #[error("can not find out {what}")]
+    Probe {
+        /// The question.
+        what: String,
+        /// How the program failed.
+        #[source]
+        source: run::Error,
+    },
+    /// The disks are laid out in a way that no right entry can be written for.
+    #[error("no boot entries can be written for this system: {0}")]
+    Layout(String),
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+}
+
+/// Why one entry is left out.
+#[derive(Debug, thiserror::Error)]
+enum Absent {
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    #[error("{0}")]
+    None(&'static str),
+    #[error("no Linux in /boot can be Xen's dom0 (CONFIG_XEN_DOM0)")]
+    NoDom0,
+    #[error("{0} can not be Xen's dom0 (CONFIG_XEN_DOM0)")]
+    NotDom0(String),
+    #[error("{0} is no Xen that GRUB can start (neither multiboot nor multiboot2)")]
+    NotMultiboot(String),
+    #[error("{0} can not be started by UEFI firmware (multiboot only, not multiboot2)")]
+    NotOnUefi(String),
+}
+
+/// The entries, and what there is to say about them.
+#[derive(Debug, Default)]
+pub struct Menu {
+    /// The entries, in the order of the menu.
+    pub entries: Vec<Entry>,
+    /// Lines for stderr: what was found, and which entry is left out and why.
+    pub notes: Vec<String>,
+}
+
+/// The part of grub.cfg.
+impl fmt::Display for Menu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entries.iter().try_for_each(|entry| f.write_str(&entry.script))
+    }
+}
+
+/// Writes the entries for the system whose tree begins at `root`, with the `GRUB_*` settings in `env`. Run by
+/// hand, without what grub-mkconfig finds out for its scripts, it finds it out by itself.
+///
+/// # Errors
+///
+/// When GRUB's programs can not say where /boot is. Missing images are no error; they are in [`Menu::notes`].
+pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn Probe) -> Result<Menu, Error> {
+    let mut menu = Menu::default();
+    let notes = &mut menu.notes;
+
+    let distribution = images::list(root, "/boot", images::LINUX, notes)?;
+    let no_linux = match distribution.is_empty() {
+        true => "there is no vmlinuz-* in /boot",
+        false => "no vmlinuz-* in /boot can be used",
+    };
+    let linux = images::first_kernel(root, &distribution, |_| true, notes).ok_or(Absent::None(no_linux));
+    // A kernel that can not be used is in the notes by now.
+    let dom0 = |kernel: &Kernel| kernel.built.is_some_and(|built| built.dom0);
+    let dom0 = match &linux {
+        Ok(_) => images::first_kernel(root, &distribution, dom0, &mut Vec::new()).ok_or(Absent::NoDom0),
+        Err(_) => Err(Absent::None(no_linux)),
+    };
+    let tt_linux = find_tt_linux(root, config, notes)?;
+    note_kernels([("TT Linux", &tt_linux), ("Linux", &dom0), ("Linux", &linux)], notes);
+    let xen = find_xen(root, config, probe, notes)?;
+
+    let plan = [
+        (EntryId::TtXenTtLinux, Some(&xen), &tt_linux, "TT Linux"),
+        (EntryId::TtXenLinux, Some(&xen), &dom0, "Linux"),
+        (EntryId::Linux, None, &linux, "Linux"),
+    ];
+    let mut writer = None;
+    for (id, xen, kernel, name) in plan {
+        let (xen, kernel) = match (xen.map(Result::as_ref).transpose(), kernel) {
+            (Ok(xen), Ok(kernel)) => (xen, kernel),
+            (_, Err(why)) | (Err(why), _) => {
+                menu.notes.push(format!("ttvm-grub: no entry {id}: {why}"));
+                continue;
+            }
+        };
+        // GRUB's programs are asked about the disks only when there is an entry to write.
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            None => writer.insert(Writer::new(root, env, config, probe)?),
+        };
+        menu.entries.push(match xen {
+            Some(xen) => writer.xen(id, xen, kernel, &kernel.image.title(name))?,
+            None => writer.linux(id, kernel, &kernel.image.title(name))?,
+        });
+    }
+    Ok(menu)
+}
+
+type Found<T> = Result<T, Absent>;
+
+fn find_tt_linux(root: &Path, config: &BootConfig, notes: &mut Vec<String>) -> Result<Found<Kernel>, Error> {
+    let image = match &config.tt_linux {
+        Some(path) => BootFile::find(root, path).map(|file| Image::new(file, images::TT_LINUX)),
+        None => match images::list(root, TT_DIRECTORY, images::TT_LINUX, notes)?
+            .into_iter()
+            .next()
+        {
+            Some(image) => Ok(image),
+            None => return Ok(Err(Absent::None("there is no TT Linux (vmlinuz-*) in /boot/ttvm"))),
+        },
+    };
+    let kernel = image.and_then(|image| Kernel::new(root, image, config.tt_initrd.as_deref()));
+    Ok(match kernel {
+        Err(why) => Err(why.into()),
+        // TT Linux may come without its build configuration: that it is there says what it is for.
+        Ok(kernel) if kernel.built.is_some_and(|built| !built.dom0) => Err(Absent::NotDom0(path_of(&kernel.image))),
+        Ok(kernel) => Ok(kernel),
+    })
+}
+
+/// TT Xen, else the newest Xen of the distribution.
+fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec<String>) -> Result<Found<Xen>, Error> {
+    let mut newest = |directory| Ok(images::list(root, directory, images::XEN, notes)?.into_iter().next());
+    let (image, tt) = match &config.tt_xen {
+        Some(path) => match BootFile::find(root, path) {
+            Ok(file) => (Image::new(file, images::XEN), true),
+            Err(why) => return Ok(Err(why.into())),
+        },
+        None => match newest(TT_DIRECTORY)? {
+            Some(image) => (image, true),
+            None => match newest("/boot")? {
+                Some(image) => (image, false),
+                None => return Ok(Err(Absent::None("there is no Xen (xen-*) in /boot/ttvm or /boot"))),
+            },
+        },
+    };
+    let path = under(root, image.file.path());
+    let is = |kind| {
+        probe.is_x86(kind, &path).map_err(|source| Error::Probe {
+            what: format!("how GRUB starts {}", path_of(&image)),
+            source,
+        })
+    };
+    let loader = if is("multiboot2")? {
+        Loader::Multiboot2
+    } else if !is("multiboot")? {
+        return Ok(Err(Absent::NotMultiboot(path_of(&image))));
+    } else if under(root, Path::new("/sys/firmware/efi")).exists() {
+        return Ok(Err(Absent::NotOnUefi(path_of(&image))));
+    } else {
+        Loader::Multiboot
+    };
+    let what = if tt { "TT Xen" } else { "Xen" };
+    notes.push(format!("Found {what} image: {}", path_of(&image)));
+    Ok(Ok(Xen { image, tt, loader }))
+}
+
+fn note_kernels(found: [(&str, &Found<Kernel>); 3], notes: &mut Vec<String>) {
+    let mut last = None;
+    for (what, kernel) in found {
+        let Ok(kernel) = kernel else { continue };
+        if last.replace(kernel) == Some(kernel) {
+            continue;
+        }
+        notes.push(format!("Found {what} image: {}", path_of(&kernel.image)));
+        if let Some(initrd) = &kernel.initrd {
+            notes.push(format!("Found initrd image: {}", initrd.path().display()));
+        }
+    }
+}
+
+fn path_of(image: &Image) -> String {
+    image.file.path().display().to_string()
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm guest`: what guests' files say.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::{Error, guest_name, print_json, table};
+use crate::config::guest::{Boot, DiskSource, Guest};
+use crate::config::host::HostConfig;
+use crate::config::types::GuestName;
+use crate::config::{self, guests, host};
+use crate::error::Exit;
+use crate::guest::xl_config;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List guests and what they are
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a guest with everything its file leaves to defaults
+    Show {
+        /// The guest
+        #[arg(value_parser = guest_name)]
+        guest: GuestName,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check guests' files and ttvm.toml; all guests if none is named
+    Check {
+        /// The guests
+        #[arg(value_parser = guest_name)]
+        guests: Vec<GuestName>,
+    },
+    /// Print the xl file that will be used
+    Config {
+        /// The guest
+        #[arg(value_parser = guest_name)]
+        guest: GuestName,
+    },
+}
+
+pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
+    let host = host::load(root)?;
+    match command {
+        Command::List { json } => list(root, &host, *json),
+        Command::Show { guest, json } => show(&guests::load(root, &host, guest)?, *json),
+        Command::Check { guests } => check(root, &host, guests),
+        Command::Config { guest } => {
+            let guest = guests::load(root, &host, guest)?;
+            io::stdout().write_all(xl_config::render(&guest).as_bytes())?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// What is printed of a guest in a list.
+#[derive(serde::Serialize)]
+struct Row {
+    guest: GuestName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<Guest>,
+    valid: bool,
+}
+
+fn list(root: &Path, host: &HostConfig, json: bool) -> Result<Exit, Error> {
+    let rows: Vec<Row> = guests::names(root)?
+        .into_iter()
+        .map(|name| {
+            let summary = guests::load(root, host, &name).ok();
+            Row {
+                valid: summary.is_some(),
+                guest: name,
+                summary,
+            }
+        })
+        .collect();
+    if json {
+        print_json(&rows)?;
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|row| match row.summary {
+            Some(guest) => vec![
+                row.guest.to_string(),
+                guest.kind.as_str().into(),
+                guest.memory.to_string(),
+                guest.vcpus.to_string(),
+                guest
+                    .disks
+                    .iter()
+                    .map(|disk| disk.target.to_string())
+                    .collect::<Vec<_>>()
+                    .join(","),
+                guest
+                    .snapshots()
+                    .map(|snapshot| snapshot.volume.to_string())
+                    .collect::<Vec<_>>()
+                    .join(","),
+            ],
+            None => vec![
+                row.guest.to_string(),
+                format!("invalid: ttvm guest check {}", row.guest),
+            ],
+        })
+        .collect();
+    table::print(&["GUEST", "TYPE", "MEMORY", "VCPUS", "DISKS", "SNAPSHOTS"], &rows)?;
+    Ok(Exit::Done)
+}
+
+fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
+    if json {
+        print_json(guest)?;
+        return Ok(Exit::Done);
+    }
+    let mut lines = vec![
+        ("guest", guest.name.to_string()),
+        ("file", guests::path(&guest.name).display().to_string()),
+        ("uuid", guest.uuid.to_string()),
+        ("type", guest.kind.as_str().to_owned()),
+        ("memory", guest.memory.to_string()),
+        ("vcpus", guest.vcpus.to_string()),
+    ];
+    match &guest.boot {
+        Boot::Kernel {
+            kernel,
+            initrd,
+            cmdline,
+        } => {
+            lines.push(("kernel", kernel.display().to_string()));
+            lines.extend(initrd.iter().map(|initrd| ("initrd", initrd.display().to_string())));
+            lines.extend(cmdline.iter().map(|cmdline| ("cmdline", cmdline.clone())));
+        }
+        Boot::Bootloader { program, args } => {
+            lines.push((
+                "bootloader",
+                format!("{program} {}", args.join(" ")).trim_end().to_owned(),
+            ));
+        }
+        Boot::Firmware => lines.push(("boots", "its own firmware".into())),
+    }
+    for disk in &guest.disks {
+        let behind = match &disk.source {
+            DiskSource::Snapshot(snapshot) => {
+                let size = snapshot
+                    .size
+                    .map_or_else(String::new, |size| format!(", {size} for changes if thick"));
+                format!("{}, a fresh snapshot of {}{size}", snapshot.volume, snapshot.origin)
+            }
+            DiskSource::Path { path, format, writable } => {
+                let access = if *writable { "written" } else { "read-only" };
+                format!("{} ({}), {access}", path.display(), format.as_str())
+            }
+        };
+        lines.push(("disk", format!("{}: {behind}", disk.target)));
+    }
+    for vif in &guest.vifs {
+        let bridge = vif
+            .bridge
+            .as_ref()
+            .map_or_else(String::new, |bridge| format!(" on {bridge}"));
+        lines.push(("vif", format!("{}{bridge}", vif.mac)));
+    }
+    let on_reboot = match guest.on_reboot {
+        config::guest::OnReboot::Keep => "keep (started again on the disk it wrote)",
+        config::guest::OnReboot::Fresh => "fresh (started again on a fresh snapshot)",
+        config::guest::OnReboot::Stop => "stop",
+    };
+    lines.push(("on_reboot", on_reboot.into()));
+    lines.push(("start_timeout", format!("{} s", guest.start_timeout.as_secs())));
+    lines.push(("shutdown_timeout", format!("{} s", guest.shutdown_timeout.as_secs())));
+    lines.extend(guest.xl.iter().map(|(key, value)| ("xl", format!("{key} = {value:?}"))));
+    let mut out = io::stdout().lock();
+    for (key, value) in lines {
+        writeln!(out, "{key:>16}: {value}")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn check(root: &Path, host: &HostConfig, wanted: &[GuestName]) -> Result<Exit, Error> {
+    let names = if wanted.is_empty() {
+        guests::names(root)?
+    } else {
+        wanted.to_vec()
+    };
+    let mut exit = Exit::Done;
+    for name in names {
+        match guests::load(root, host, &name) {
+            Ok(_) => writeln!(io::stdout(), "{name}: ok")?,
+            Err(error) => {
+                exit = Exit::Config;
+                eprintln!("{error}");
+            }
+        }
+    }
+    Ok(exit)
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line: one file per command.
+
+mod guest;
+mod snapshot;
+mod status;
+mod table;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::types::GuestName;
+use crate::error::{Classify, Exit, report};
+use crate::log;
+use crate::{config, dm, snapshot as store, xenstore};
+
+/// A host for time-travelling virtual machines.
+#[derive(Parser)]
+#[command(
+    name = "ttvm",
+    version,
+    max_term_width = 100,
+    after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5) and ttvm.toml(5)."
+)]
+struct Arguments {
+    /// Read the configuration below this directory instead of /
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIRECTORY",
+        default_value = "/",
+        hide_default_value = true
+    )]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show guests: state, domain, memory, snapshot fill, uptime, how the last run ended
+    Status(status::Arguments),
+    /// Look at guests' files
+    #[command(subcommand)]
+    Guest(guest::Command),
+    /// Look at, renew or remove guests' snapshots
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Snapshot(#[from] store::Error),
+    #[error(transparent)]
+    DeviceMapper(#[from] dm::Error),
+    #[error(transparent)]
+    XenStore(#[from] xenstore::Error),
+    #[error("can not write the output")]
+    Output(#[from] io::Error),
+    #[error("can not write JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::Snapshot(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// Reads the command line, does what it says and returns the exit code.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" that go to stdout and end well.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            drop(error.print());
+            return code.into();
+        }
+    };
+    log::init("ttvm", None);
+    let root = arguments.root.as_path();
+    let result = match arguments.command {
+        Command::Status(arguments) => status::run(root, &arguments),
+        Command::Guest(command) => guest::run(root, &command),
+        Command::Snapshot(command) => snapshot::run(root, &command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
+            Ok(Exit::Done)
+        }
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        // `ttvm status | head` is no failure.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(error) => report("ttvm", &error),
+    }
+}
+
+/// A guest's name on the command line.
+fn guest_name(text: &str) -> Result<GuestName, String> {
+    text.parse().map_err(|error: config::types::Invalid| error.to_string())
+}
+
+/// Prints `value` as indented JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm status`: all guests at a glance. Asks systemd once, Xen's store and the kernel; runs no LVM command.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::snapshot::describe;
+use super::{Error, guest_name, print_json, table};
+use crate::config::types::{GuestName, Size};
+use crate::config::{guests, host};
+use crate::error::Exit;
+use crate::guest::domain::{self, Domain, Presence};
+use crate::guest::record::{Record, now};
+use crate::run::{Command, Program};
+use crate::snapshot::{Fill, Store};
+use crate::xenstore::XenStore;
+
+static SYSTEMCTL: Program = Program::new(&["systemctl"]);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The guests; all if none is named
+    #[arg(value_parser = guest_name)]
+    guests: Vec<GuestName>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One guest's line.
+#[derive(Serialize)]
+struct Row {
+    guest: GuestName,
+    state: String,
+    domid: Option<u32>,
+    memory: Option<u64>,
+    snapshots: Vec<Fill>,
+    uptime: Option<u64>,
+    reboots: u32,
+    snapshot_lost: bool,
+    last_exit: Option<String>,
+}
+
+pub(super) fn run(root: &Path, arguments: &Arguments) -> Result<Exit, Error> {
+    let host = host::load(root)?;
+    let names = if arguments.guests.is_empty() {
+        guests::names(root)?
+    } else {
+        arguments.guests.clone()
+    };
+    let units = unit_states(&names);
+    let domains = domains();
+    let mut rows = Vec::new();
+    for name in names {
+        rows.push(row(root, &host, &name, &units, &domains)?);
+    }
+    if arguments.json {
+        print_json(&rows)?;
+        return Ok(Exit::Done);
+    }
+    let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
+    table::print(
+        &["GUEST", "STATE", "DOMID", "MEMORY", "SNAPSHOT", "UPTIME", "LAST EXIT"],
+        &lines,
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Domains, or none where Xen does not run or does not answer us.
+fn domains() -> BTreeMap<u32, Domain> {
+    let list = XenStore::connect().and_then(|mut store| domain::list(&mut store));
+    list.unwrap_or_else(|error| {
+        eprintln!("ttvm: note: domains are not shown: {error}");
+        BTreeMap::new()
+    })
+}
+
+/// What systemd says of each guest's unit; nothing where systemd does not run.
+fn unit_states(names: &[GuestName]) -> BTreeMap<String, String> {
+    if names.is_empty() {
+        return BTreeMap::new();
+    }
+    let units = names.iter().map(|name| format!("ttvm@{name}.service"));
+    let output = Command::new(&SYSTEMCTL)
+        .args(["show", "--property=Id,ActiveState,SubState", "--"])
+        .args(units)
+        .run();
+    let Ok(output) = output else {
+        return BTreeMap::new();
+    };
+    let mut states = BTreeMap::new();
+    for unit in output.stdout.split("\n\n") {
+        let property = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        if let (Some(id), Some(active), Some(sub)) = (property("Id"), property("ActiveState"), property("SubState")) {
+            let state = match (active, sub) {
+                ("active", _) => "running",
+                ("inactive", _) => "stopped",
+                ("activating", "auto-restart") => "restarting",
+                ("activating", _) => "starting",
+                ("deactivating", _) => "stopping",
+                (other, _) => other,
+            };
+            states.insert(id.to_owned(), state.to_owned());
+        }
+    }
+    states
+}
+
+fn row(
+    root: &Path,
+    host: &host::HostConfig,
+    name: &GuestName,
+    units: &BTreeMap<String, String>,
+    domains: &BTreeMap<u32, Domain>,
+) -> Result<Row, Error> {
+    let unit = units.get(&format!("ttvm@{name}.service")).map(String::as_str);
+    let record = Record::load(root, name);
+    let mut row = Row {
+        guest: name.clone(),
+        state: unit.unwrap_or("unknown").to_owned(),
+        domid: None,
+        memory: None,
+        snapshots: Vec::new(),
+        uptime: None,
+        reboots: record.as_ref().map_or(0, |record| record.reboots),
+        snapshot_lost: record.as_ref().is_some_and(|record| record.snapshot_lost),
+        last_exit: None,
+    };
+    let guest = match guests::load(root, host, name) {
+        Ok(guest) => guest,
+        Err(_) if guests::names(root)?.contains(name) => {
+            row.state = "invalid".into();
+            row.last_exit = Some(format!("ttvm guest check {name}"));
+            return Ok(row);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match domain::presence(domains, name, guest.uuid) {
+        Presence::Own(domain) => {
+            row.domid = Some(domain.domid);
+            row.memory = Some(domain.memory);
+            if unit == Some("stopped") {
+                // A domain without its unit: an earlier run was killed together with systemd.
+                row.state = "left behind".into();
+            }
+        }
+        Presence::Foreign(domain) => row.state = format!("foreign domain {}", domain.domid),
+        Presence::Absent => {}
+    }
+    // Reading device-mapper needs root; the rest of the table does not.
+    if guest.snapshots().next().is_some()
+        && let Ok(store) = Store::open(&guest, &host.snapshot)
+    {
+        row.snapshots = store.status()?.into_iter().map(|(_, fill)| fill).collect();
+    }
+    if let Some(record) = record {
+        let running = record.ending.is_none();
+        row.uptime = (running && row.domid.is_some()).then(|| now().saturating_sub(record.since));
+        row.last_exit = match record.ending {
+            Some(ending) => Some(ending.to_string()),
+            None if row.domid.is_none() && row.state != "starting" => Some("the host went down".into()),
+            None => None,
+        };
+    }
+    Ok(row)
+}
+
+fn line(row: &Row) -> Vec<String> {
+    let dash = || "-".to_owned();
+    let mut fill: Vec<String> = row.snapshots.iter().map(describe).collect();
+    if row.snapshot_lost && !row.snapshots.iter().any(Fill::is_lost) {
+        fill.push("last run OVERFLOWED".into());
+    }
+    vec![
+        row.guest.to_string(),
+        row.state.clone(),
+        row.domid.map_or_else(dash, |domid| domid.to_string()),
+        row.memory
+            .map_or_else(dash, |bytes| Size::from_bytes(bytes).to_string()),
+        if fill.is_empty() { dash() } else { fill.join(", ") },
+        row.uptime.map_or_else(dash, duration),
+        row.last_exit.clone().unwrap_or_else(dash),
+    ]
+}
+
+/// Seconds as a person says them: `42s`, `5min 3s`, `2h 10min`, `3d 4h`.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}min {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}

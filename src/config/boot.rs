@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `[boot]` of `/etc/ttvm/ttvm.toml`: what the boot entries say to Xen and Linux. The defaults are those of
+//! the machine that time-travelling guests were first run on: one CPU and 500 MB for dom0, watchdog on,
+//! console synchronous.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::reader::{FromToml, Table};
+use super::types::Size;
+
+/// Less memory than this and dom0 does not reach its first process.
+const LEAST_DOM0_MEM: Size = Size::mib(64);
+
+/// The speeds (bits per second) that Xen, Linux and a 16550 agree on.
+const SPEEDS: [i64; 8] = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
+
+/// `[boot]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootConfig {
+    /// `dom0_mem`: what dom0 gets, at boot and at most.
+    pub dom0_mem: Size,
+    /// `dom0_max_vcpus`: virtual CPUs of dom0.
+    pub dom0_max_vcpus: u32,
+    /// `watchdog`: Xen panics, and so resets, when a CPU is stuck.
+    pub watchdog: bool,
+    /// `sync_console`: no console message is lost in a crash.
+    pub sync_console: bool,
+    /// `xen_options`: further options for Xen, one each; they come last and so win.
+    pub xen_options: Vec<String>,
+    /// `linux_options`: further options for Linux in all three entries, one each; they come last.
+    pub linux_options: Vec<String>,
+    /// `tt_xen`: the TT Xen image; else the newest `xen*` in `/boot/ttvm`.
+    pub tt_xen: Option<PathBuf>,
+    /// `tt_linux`: the TT Linux image; else the newest `vmlinuz*` in `/boot/ttvm`.
+    pub tt_linux: Option<PathBuf>,
+    /// `tt_initrd`: the initial RAM disk of TT Linux; else the one beside it with the same version.
+    pub tt_initrd: Option<PathBuf>,
+    /// `[boot.serial]`: where Xen and Linux have their console; without it both decide for themselves.
+    pub serial: Option<Serial>,
+}
+
+/// `[boot.serial]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serial {
+    /// `port`.
+    pub port: SerialPort,
+    /// `speed` in bits per second.
+    pub speed: u32,
+}
+
+/// A serial port of a PC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SerialPort {
+    /// The first, `ttyS0`.
+    Com1,
+    /// The second, `ttyS1`.
+    Com2,
+}
+
+impl SerialPort {
+    /// Linux's name of it.
+    pub fn tty(self) -> &'static str {
+        match self {
+            Self::Com1 => "ttyS0",
+            Self::Com2 => "ttyS1",
+        }
+    }
+}
+
+/// Xen's name of it.
+impl fmt::Display for SerialPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Com1 => "com1",
+            Self::Com2 => "com2",
+        })
+    }
+}
+
+impl FromToml for SerialPort {
+    const EXPECTED: &'static str = "\"com1\" or \"com2\"";
+    fn from_toml(value: &toml::de::DeValue<'_>) -> Result<Self, String> {
+        match value.as_str() {
+            Some("com1") => Ok(Self::Com1),
+            Some("com2") => Ok(Self::Com2),
+            Some(other) => Err(format!("\"{other}\" is no serial port")),
+            None => Err(String::new()),
+        }
+    }
+}
+
+impl Default for BootConfig {
+    fn default() -> Self {
+        Self {
+            dom0_mem: Size::mib(500),
+            dom0_max_vcpus: 1,
+            watchdog: true,
+            sync_console: true,
+            xen_options: Vec::new(),
+            linux_options: Vec::new(),
+            tt_xen: None,
+            tt_linux: None,
+            tt_initrd: None,
+            serial: None,
+        }
+    }
+}
+
+impl BootConfig {
+    /// Takes `[boot]`. What is wrong is noted in the table's file, and the default stands in for it.
+    pub fn read(table: &Table<'_>) -> Self {
+        let default = Self::default();
+        let config = Self {
+            dom0_mem: dom0_mem(table).unwrap_or(default.dom0_mem),
+            dom0_max_vcpus: table
+                .integer("dom0_max_vcpus", 1..=512)
+                .and_then(|count| u32::try_from(count.value).ok())
+                .unwrap_or(default.dom0_max_vcpus),
+            watchdog: table.value("watchdog").unwrap_or(default.watchdog),
+            sync_console: table.value("sync_console").unwrap_or(default.sync_console),
+            xen_options: options(table, "xen_options"),
+            linux_options: options(table, "linux_options"),
+            tt_xen: table.value("tt_xen"),
+            tt_linux: table.value("tt_linux"),
+            tt_initrd: table.value("tt_initrd"),
+            serial: table.table("serial").and_then(|serial| Serial::read(&serial)),
+        };
+        table.finish();
+        config
+    }
+}
+
+impl Serial {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let port = table.require::<SerialPort>("port");
+        let speed = table.get::<i64>("speed");
+        table.finish();
+        let speed = match speed {
+            None => 115_200,
+            Some(speed) if SPEEDS.contains(&speed.value) => speed.value,
+            Some(speed) => {
+                let known: Vec<String> = SPEEDS.iter().map(ToString::to_string).collect();
+                let message = format!("speed: {} is not one of {}", speed.value, known.join(", "));
+                table.problem(&speed.span, message);
+                return None;
+            }
+        };
+        Some(Self {
+            port: port?.value,
+            speed: u32::try_from(speed).ok()?,
+        })
+    }
+}
+
+fn dom0_mem(table: &Table<'_>) -> Option<Size> {
+    let size = table.get::<Size>("dom0_mem")?;
+    if size.value < LEAST_DOM0_MEM {
+        let message = format!("dom0_mem: dom0 does not boot with less than {LEAST_DOM0_MEM}");
+        table.problem(&size.span, message);
+        return None;
+    }
+    Some(size.value)
+}
+
+fn options(table: &Table<'_>, key: &'static str) -> Vec<String> {
+    let Some(list) = table.get::<Vec<String>>(key) else {
+        return Vec::new();
+    };
+    for option in &list.value {
+        if option.is_empty() || option.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            let message = format!("{key}: {option:?} is not one option; write each as a string of its own");
+            table.problem(&list.span, message);
+            return Vec::new();
+        }
+    }
+    list.value
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::reader::Source;
+    use super::*;
+
+    fn read(text: &str) -> Result<BootConfig, Vec<String>> {
+        Source::new(Path::new("t"), text.to_owned())
+            .read(|_, table| Some(BootConfig::read(table)))
+            .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_are_the_seeds() {
+        let config = read("").unwrap();
+        assert_eq!(config, BootConfig::default());
+        assert_eq!((config.dom0_mem, config.dom0_max_vcpus), (Size::mib(500), 1));
+        assert!(config.watchdog && config.sync_console && config.serial.is_none());
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let config = read(
+            "dom0_mem = \"1G\"\ndom0_max_vcpus = 2\nwatchdog = false\nsync_console = false\n\
+             xen_options = [\"loglvl=all\"]\nlinux_options = [\"panic=10\"]\ntt_xen = \"/boot/tt/xen.gz\"\n\
+             [serial]\nport = \"com2\"\nspeed = 9600\n",
+        )
+        .unwrap();
+        assert_eq!(config.dom0_mem, Size::mib(1024));
+        assert_eq!(config.xen_options, ["loglvl=all"]);
+        assert_eq!(config.tt_xen, Some("/boot/tt/xen.gz".into()));
+        let serial = config.serial.unwrap();
+        assert_eq!((serial.port.tty(), serial.speed), ("ttyS1", 9600));
+    }
+
+    #[test]
+    fn mistakes_have_places() {
+        for (text, message) in [
+            (
+                "dom0_mem = \"1K\"",
+                "t:1:12: dom0_mem: dom0 does not boot with less than 64M",
+            ),
+            (
+                "xen_options = [\"a b\"]",
+                "t:1:15: xen_options: \"a b\" is not one option; write each as a string of its own",
+            ),
+            (
+                "[serial]\nport = \"com1\"\nspeed = 1",
+                "t:3:9: speed: 1 is not one of 1200, ",
+            ),
+            (
+                "[serial]\nport = \"com9\"",
+                "t:2:8: port: \"com9\" is no serial port (expected \"com1\" or \"com2\")",
+            ),
+            (
+                "tt_xen = \"xen.gz\"",
+                "t:1:10: tt_xen: \"xen.gz\" is not an absolute path",
+            ),
+            (
+                "dom0_memory = \"1G\"",
+                "t:1:1: unknown key \"dom0_memory\" in the top level; did you mean \"dom0_mem\"?",
+            ),
+        ] {
+            let problems = read(text).unwrap_err();
+            assert!(problems.len() == 1 && problems[0].starts_with(message), "{problems:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! /etc/ttvm as typed, validated values. Everything takes the root directory it reads under, so that tests
+//! run on a tree of their own.
+
+pub mod boot;
+mod claims;
+pub mod guest;
+pub mod guests;
+pub mod host;
+pub mod reader;
+pub mod types;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Classify, Exit};
+use reader::{Diagnostic, Source};
+use types::Invalid;
+
+/// Why the configuration can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// One or more mistakes in files, each with its place.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Diagnostic>),
+    /// A file is there but can not be read.
+    #[error("can not read {}", path.display())]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no file for this guest.
+    #[error("there is no guest \"{name}\": {} does not exist{}", path.display(), did_you_mean(closest.as_deref()))]
+    NoSuchGuest {
+        /// The name asked for.
+        name: String,
+        /// The file that would describe it.
+        path: PathBuf,
+        /// A guest of a similar name.
+        closest: Option<String>,
+    },
+    /// The name itself is impossible.
+    #[error(transparent)]
+    Name(#[from] Invalid),
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Name(_) => Exit::Usage,
+            _ => Exit::Config,
+        }
+    }
+}
+
+fn lines(diagnostics: &[Diagnostic]) -> String {
+    let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+fn did_you_mean(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!("; did you mean \"{name}\"?"))
+}
+
+/// `path`, which is absolute, in the tree that begins at `root`.
+pub(crate) fn under(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Reads the file `path` under `root`; messages call it `path`. `None` if it does not exist.
+fn source(root: &Path, path: &Path) -> Result<Option<Source>, Error> {
+    match fs::read_to_string(under(root, path)) {
+        Ok(text) => Ok(Some(Source::new(path, text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Unreadable {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}

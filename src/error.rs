@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How a failure leaves the program: the exit codes every binary shares, and the way an error is printed.
+//!
+//! Each module has its own error enum; all of them implement [`Classify`], so that a `main` needs to
+//! know nothing but [`report`].
+
+use std::process::ExitCode;
+
+/// Exit codes of every ttvm program (`ttvm(1)`, EXIT STATUS).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// It was tried and failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// A file under /etc/ttvm is wrong.
+    Config = 3,
+    /// Refused: it would not be safe, or something is in use.
+    Refused = 4,
+    /// A replay was not the run that was recorded.
+    Diverged = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error that knows with which code the program ends.
+pub trait Classify: std::error::Error {
+    /// The exit code for this error.
+    fn exit(&self) -> Exit;
+}
+
+/// The error and its causes as one text: the first line says what failed, each cause follows on its own line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str("\n  because: ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// The system's reason in plain words, without the number Rust appends.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
+/// Prints `error` to stderr in the name of `program` and returns its exit code.
+pub fn report(program: &str, error: &dyn Classify) -> ExitCode {
+    // `dyn Classify` to `dyn Error` is a plain upcast.
+    eprintln!("{program}: {}", chain(error));
+    error.exit().into()
+}

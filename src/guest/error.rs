@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a guest does not run, or ran and failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::types::GuestName;
+use crate::error::{Classify, Exit};
+use crate::{config, dm, run, snapshot, xenstore};
+
+/// What can go wrong with a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// Xen's store.
+    #[error(transparent)]
+    XenStore(#[from] xenstore::Error),
+    /// The snapshots could not be looked at.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// Device-mapper could not be waited on.
+    #[error(transparent)]
+    DeviceMapper(#[from] dm::Error),
+    /// A domain of the guest's name that is not this guest.
+    #[error(
+        "a domain named \"{guest}\" (id {domid}) is running that ttvm did not start: shut it down (`xl shutdown {guest}`) or rename it (`xl rename`)"
+    )]
+    ForeignDomain {
+        /// The guest.
+        guest: GuestName,
+        /// The domain's id.
+        domid: u32,
+    },
+    /// The guest's domain is running already.
+    #[error("guest \"{guest}\" is running already as domain {domid}: stop it first (`systemctl stop ttvm@{guest}`)")]
+    Running {
+        /// The guest.
+        guest: GuestName,
+        /// The domain's id.
+        domid: u32,
+    },
+    /// `xl create` failed.
+    #[error("Xen could not start guest \"{guest}\"")]
+    Create {
+        /// The guest.
+        guest: GuestName,
+        /// What xl said.
+        #[source]
+        source: run::Error,
+    },
+    /// Another xl command failed.
+    #[error("can not {action} guest \"{guest}\"")]
+    Xl {
+        /// `destroy`, `look at`.
+        action: &'static str,
+        /// The guest.
+        guest: GuestName,
+        /// What xl said.
+        #[source]
+        source: run::Error,
+    },
+    /// `xl create` succeeded, and there is no domain.
+    #[error(
+        "Xen reports that it started guest \"{guest}\", but there is no domain of its UUID: see `xl list -v` and /var/log/xen"
+    )]
+    NoDomain {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// The guest's kernel panicked, or its watchdog fired.
+    #[error("guest \"{guest}\" {how}; its console is in /var/log/xen/console if xenconsoled logs guests")]
+    Crashed {
+        /// The guest.
+        guest: GuestName,
+        /// What happened.
+        how: &'static str,
+    },
+    /// A file of ours could not be written.
+    #[error("can not write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// poll or signalfd failed.
+    #[error("can not wait for events")]
+    Wait(#[source] io::Error),
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::Snapshot(error) => error.exit(),
+            Self::ForeignDomain { .. } | Self::Running { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is remembered of a guest's newest run, for `ttvm status`: `/var/lib/ttvm/guests/NAME.json`.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::config::types::GuestName;
+use crate::file;
+
+const DIRECTORY: &str = "/var/lib/ttvm/guests";
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// It was told to stop and shut down.
+    Stopped,
+    /// It was told to stop, did not in time, and was destroyed.
+    Killed,
+    /// It rebooted, and its unit stopped or was restarted for that.
+    Rebooted,
+    /// Its kernel crashed.
+    Crashed,
+    /// Its watchdog fired.
+    Watchdog,
+    /// It suspended itself, which a run can not come back from.
+    Suspended,
+    /// Somebody destroyed the domain.
+    Destroyed,
+    /// It could not be started.
+    NotStarted,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PoweredOff => "powered itself off",
+            Self::Stopped => "stopped",
+            Self::Killed => "did not shut down in time, destroyed",
+            Self::Rebooted => "rebooted",
+            Self::Crashed => "crashed",
+            Self::Watchdog => "its watchdog fired",
+            Self::Suspended => "suspended itself",
+            Self::Destroyed => "destroyed from outside",
+            Self::NotStarted => "could not be started",
+        })
+    }
+}
+
+/// The newest run of a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The run's id: the unit's invocation id.
+    pub run: String,
+    /// Its domain, as long as it has one.
+    pub domid: Option<u32>,
+    /// When it began, in seconds since 1970.
+    pub since: u64,
+    /// How often the guest rebooted within the run.
+    pub reboots: u32,
+    /// When it ended.
+    pub until: Option<u64>,
+    /// How it ended; nothing while it runs, or if the host went down under it.
+    pub ending: Option<Ending>,
+    /// A snapshot overflowed or its pool filled up: what the guest wrote is not all there.
+    pub snapshot_lost: bool,
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
+
+impl Record {
+    /// A run that begins now.
+    pub fn begin() -> Self {
+        Self {
+            // Set by systemd for every start of a unit (systemd.exec(5)).
+            run: std::env::var("INVOCATION_ID").unwrap_or_default(),
+            domid: None,
+            since: now(),
+            reboots: 0,
+            until: None,
+            ending: None,
+            snapshot_lost: false,
+        }
+    }
+
+    /// The record of `guest`; `None` if it never ran. A damaged one counts as none: it is only a memory.
+    pub fn load(root: &Path, guest: &GuestName) -> Option<Self> {
+        let text = fs::read(crate::config::under(root, &path(guest))).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Writes it.
+    pub fn save(&self, guest: &GuestName) -> Result<(), Error> {
+        let path = path(guest);
+        let write = || {
+            fs::create_dir_all(DIRECTORY)?;
+            file::replace(&path, &serde_json::to_vec(self)?, 0o644)
+        };
+        write().map_err(|source| Error::Write {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+fn path(guest: &GuestName) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{guest}.json"))
+}

@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One run of a guest, from `xl create` to its end: `ttvm-guest run`, the main process of `ttvm@NAME.service`.
+//!
+//! It takes the place of xl's own monitor, follows the domain through Xen's store, snapshots through
+//! device-mapper's events and systemd through signals, all in one poll. Nothing is asked twice a second.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libsystemd::daemon::{NotifyState, notify};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::Error;
+use super::domain::{self, Presence};
+use super::record::{Ending, Record, now};
+use super::xl::{self, Shutdown};
+use super::xl_config;
+use crate::config::guest::{Guest, OnReboot};
+use crate::config::host::HostConfig;
+use crate::fail_point;
+use crate::file;
+use crate::run;
+use crate::snapshot::Store;
+use crate::xenstore::XenStore;
+
+/// Where generated xl files are.
+const DIRECTORY: &str = "/run/ttvm";
+
+/// The xl file of a guest.
+pub fn xl_file(guest: &Guest) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{}.cfg", guest.name))
+}
+
+/// What the unit does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It stops.
+    Stop,
+    /// It is started again, on fresh snapshots.
+    Restart,
+}
+
+/// Destroys the domain that an earlier run of this guest left behind. To be called only when no run of it is
+/// alive: before the unit starts, after it ended.
+pub fn reap(guest: &Guest) -> Result<(), Error> {
+    let mut store = XenStore::connect()?;
+    let domains = domain::list(&mut store)?;
+    if let Presence::Own(left) = domain::presence(&domains, &guest.name, guest.uuid) {
+        tracing::warn!(
+            ttvm_guest = %guest.name,
+            ttvm_domid = left.domid,
+            "destroying domain {} that an earlier run left behind",
+            left.domid
+        );
+        destroy(guest, left.domid)?;
+    }
+    Ok(())
+}
+
+fn destroy(guest: &Guest, domid: u32) -> Result<(), Error> {
+    xl::destroy(domid).map_err(|source| Error::Xl {
+        action: "destroy",
+        guest: guest.name.clone(),
+        source,
+    })
+}
+
+/// Runs the guest until it ends. Its snapshots have been made.
+pub fn run(guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
+    let mut run = Run::new(guest, host)?;
+    let result = run.until_the_end();
+    if result.is_err() && run.record.ending.is_none() {
+        run.end(Ending::NotStarted)?;
+    }
+    result
+}
+
+/// Why the wait for a domain ended.
+enum Event {
+    /// It shut down, for this reason.
+    Down(Shutdown),
+    /// It is gone.
+    Gone,
+    /// systemd wants it stopped.
+    StopRequested,
+    /// The time given is over.
+    Late,
+}
+
+struct Run<'a> {
+    guest: &'a Guest,
+    signals: SignalFd,
+    store: XenStore,
+    snapshots: Option<Store<'a>>,
+    record: Record,
+}
+
+impl<'a> Run<'a> {
+    fn new(guest: &'a Guest, host: &'a HostConfig) -> Result<Self, Error> {
+        let mut stop = SigSet::empty();
+        stop.add(Signal::SIGTERM);
+        stop.add(Signal::SIGINT);
+        let wait = |errno: Errno| Error::Wait(errno.into());
+        stop.thread_block().map_err(wait)?;
+        let signals = SignalFd::with_flags(&stop, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(wait)?;
+        let mut store = XenStore::connect()?;
+        store.watch("@releaseDomain")?;
+        // The store answers a new watch with one event at once.
+        store.event()?;
+        let snapshots = match guest.snapshots().next() {
+            Some(_) => Some(Store::open(guest, &host.snapshot)?),
+            None => None,
+        };
+        Ok(Self {
+            guest,
+            signals,
+            store,
+            snapshots,
+            record: Record::begin(),
+        })
+    }
+
+    fn until_the_end(&mut self) -> Result<Next, Error> {
+        loop {
+            let Some(domid) = self.start()? else {
+                self.end(Ending::Stopped)?;
+                return Ok(Next::Stop);
+            };
+            self.record.domid = Some(domid);
+            self.record.save(&self.guest.name)?;
+            self.up(domid);
+            let ending = match self.wait(domid, None)? {
+                Event::StopRequested => self.stop(domid)?,
+                Event::Down(Shutdown::Reboot | Shutdown::SoftReset) if self.guest.on_reboot == OnReboot::Keep => {
+                    destroy(self.guest, domid)?;
+                    self.record.reboots += 1;
+                    tracing::info!(ttvm_guest = %self.guest.name, "guest rebooted: starting it again on the disk it wrote");
+                    continue;
+                }
+                Event::Down(reason) => {
+                    destroy(self.guest, domid)?;
+                    ending_of(reason)
+                }
+                Event::Gone | Event::Late => Ending::Destroyed,
+            };
+            self.end(ending)?;
+            return self.next(ending);
+        }
+    }
+
+    fn next(&self, ending: Ending) -> Result<Next, Error> {
+        let crashed = |how| {
+            Err(Error::Crashed {
+                guest: self.guest.name.clone(),
+                how,
+            })
+        };
+        match ending {
+            Ending::Crashed => crashed("crashed: its kernel panicked (Xen's shutdown code 3)"),
+            Ending::Watchdog => crashed("was shut down by its watchdog (Xen's shutdown code 4)"),
+            Ending::Suspended => crashed("suspended itself, and a run can not be resumed"),
+            Ending::Rebooted if self.guest.on_reboot == OnReboot::Fresh => Ok(Next::Restart),
+            _ => Ok(Next::Stop),
+        }
+    }
+
+    /// Builds the domain and returns its id; `None` if systemd changed its mind meanwhile.
+    fn start(&mut self) -> Result<Option<u32>, Error> {
+        let guest = self.guest;
+        let presence = domain::presence(&domain::list(&mut self.store)?, &guest.name, guest.uuid);
+        match presence {
+            Presence::Absent => {}
+            Presence::Own(domain) => {
+                return Err(Error::Running {
+                    guest: guest.name.clone(),
+                    domid: domain.domid,
+                });
+            }
+            Presence::Foreign(domain) => {
+                return Err(Error::ForeignDomain {
+                    guest: guest.name.clone(),
+                    domid: domain.domid,
+                });
+            }
+        }
+        let config = xl_file(guest);
+        fs::create_dir_all(DIRECTORY)
+            .and_then(|()| file::replace(&config, xl_config::render(guest).as_bytes(), 0o600))
+            .map_err(|source| Error::Write {
+                path: config.clone(),
+                source,
+            })?;
+        let extend = guest.start_timeout + Duration::from_secs(30);
+        tell(&[
+            NotifyState::Status("building the domain".to_owned()),
+            NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", extend.as_micros())),
+        ]);
+        fail_point::reach("guest.creating");
+        let created = xl::create(&config, guest.start_timeout, self.signals.as_fd());
+        fail_point::reach("guest.created");
+        let domains = domain::list(&mut self.store)?;
+        let domid = match domain::presence(&domains, &guest.name, guest.uuid) {
+            Presence::Own(domain) => Some(domain.domid),
+            Presence::Absent | Presence::Foreign(_) => None,
+        };
+        let failed = match created {
+            Ok(()) if domid.is_some() => return Ok(domid),
+            Ok(()) => Err(Error::NoDomain {
+                guest: guest.name.clone(),
+            }),
+            Err(run::Error::Cancelled { .. }) => Ok(None),
+            Err(source) => Err(Error::Create {
+                guest: guest.name.clone(),
+                source,
+            }),
+        };
+        // What xl left half-built.
+        if let Some(domid) = domid {
+            destroy(guest, domid)?;
+        }
+        failed
+    }
+
+    fn up(&self, domid: u32) {
+        tracing::info!(
+            ttvm_guest = %self.guest.name,
+            ttvm_run = %self.record.run,
+            ttvm_domid = domid,
+            "guest is up as domain {domid}"
+        );
+        let text = format!("running as domain {domid}, {} of memory", self.guest.memory);
+        tell(&[NotifyState::Ready, NotifyState::Status(text)]);
+    }
+
+    /// Asks the guest to shut down; destroys it if it does not in time.
+    fn stop(&mut self, domid: u32) -> Result<Ending, Error> {
+        let limit = self.guest.shutdown_timeout;
+        // Longer than the unit's own bound, if the guest's file says so; destroying may take its time as well.
+        let extend = limit + Duration::from_secs(60);
+        tell(&[
+            NotifyState::Stopping,
+            NotifyState::Status(format!(
+                "waiting for the guest to shut down, at most {} s",
+                limit.as_secs()
+            )),
+            NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", extend.as_micros())),
+        ]);
+        tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "asking the guest to shut down");
+        if let Err(error) = xl::shutdown(domid) {
+            tracing::warn!(ttvm_guest = %self.guest.name, "the guest can not be asked to shut down: {error}");
+        }
+        let ending = match self.wait(domid, Some(Instant::now() + limit))? {
+            // However it went down, it was asked to.
+            Event::Down(Shutdown::Crash) => Ending::Crashed,
+            Event::Down(_) | Event::Gone => Ending::Stopped,
+            Event::Late | Event::StopRequested => {
+                tracing::warn!(
+                    ttvm_guest = %self.guest.name,
+                    ttvm_domid = domid,
+                    "the guest did not shut down within {} s: destroying it",
+                    limit.as_secs()
+                );
+                Ending::Killed
+            }
+        };
+        if domain::exists(&mut self.store, domid)? {
+            destroy(self.guest, domid)?;
+        }
+        Ok(ending)
+    }
+
+    /// Waits for something to happen to the domain, for systemd to want it stopped (if there is no deadline: with
+    /// one, it is being stopped already), or for the deadline.
+    fn wait(&mut self, domid: u32, until: Option<Instant>) -> Result<Event, Error> {
+        loop {
+            self.watch_snapshots()?;
+            // Events that came in with the answer to a question do not show in poll.
+            let mut release = self.store.pending().is_some();
+            while self.store.pending().is_some() {}
+            if !release {
+                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let ready = self.poll(left).map_err(Error::Wait)?;
+                if ready.signal {
+                    while let Ok(Some(_)) = self.signals.read_signal() {}
+                    if until.is_none() {
+                        return Ok(Event::StopRequested);
+                    }
+                }
+                if ready.store {
+                    self.store.event()?;
+                    release = true;
+                }
+            }
+            if release && let Some(event) = self.look(domid)? {
+                return Ok(event);
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Ok(Event::Late);
+            }
+        }
+    }
+
+    /// Some domain shut down or is gone. Ours?
+    fn look(&mut self, domid: u32) -> Result<Option<Event>, Error> {
+        if !domain::exists(&mut self.store, domid)? {
+            return Ok(Some(Event::Gone));
+        }
+        match xl::shutdown_reason(domid) {
+            Ok(reason) => Ok(reason.map(Event::Down)),
+            Err(_) if !domain::exists(&mut self.store, domid)? => Ok(Some(Event::Gone)),
+            Err(source) => Err(Error::Xl {
+                action: "look at",
+                guest: self.guest.name.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// Marks the run if a snapshot was lost, once, and listens for the next event of device-mapper.
+    fn watch_snapshots(&mut self) -> Result<(), Error> {
+        let Some(snapshots) = self.snapshots.as_ref().filter(|_| !self.record.snapshot_lost) else {
+            return Ok(());
+        };
+        // First listen, then look: an event in between is not missed.
+        snapshots.device_mapper().arm()?;
+        let Some((lost, _)) = snapshots.status()?.into_iter().find(|(_, fill)| fill.is_lost()) else {
+            return Ok(());
+        };
+        tracing::error!(
+            ttvm_guest = %self.guest.name,
+            ttvm_lv = %lost.volume,
+            "{} overflowed: what the guest wrote is lost, this run is void; give the snapshot a larger size (or its thin pool more room) and start again",
+            lost.volume
+        );
+        status(&format!("running, but {} overflowed: this run is void", lost.volume));
+        self.record.snapshot_lost = true;
+        self.record.save(&self.guest.name)
+    }
+
+    fn poll(&self, left: Option<Duration>) -> io::Result<Ready> {
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.store.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !self.record.snapshot_lost) {
+            fds.push(PollFd::new(snapshots.device_mapper().as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = match left {
+            None => PollTimeout::NONE,
+            Some(left) => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = |index: usize| fds[index].revents().is_some_and(|events| !events.is_empty());
+        Ok(Ready {
+            signal: ready(0),
+            store: ready(1),
+        })
+    }
+
+    fn end(&mut self, ending: Ending) -> Result<(), Error> {
+        self.record.domid = None;
+        self.record.until = Some(now());
+        self.record.ending = Some(ending);
+        tracing::info!(
+            ttvm_guest = %self.guest.name,
+            ttvm_run = %self.record.run,
+            ttvm_ending = ?ending,
+            "the run ended: {ending}"
+        );
+        status(&format!("ended: {ending}"));
+        self.record.save(&self.guest.name)
+    }
+}
+
+struct Ready {
+    signal: bool,
+    store: bool,
+}
+
+fn ending_of(reason: Shutdown) -> Ending {
+    match reason {
+        Shutdown::Poweroff => Ending::PoweredOff,
+        Shutdown::Reboot | Shutdown::SoftReset => Ending::Rebooted,
+        Shutdown::Suspend => Ending::Suspended,
+        Shutdown::Crash => Ending::Crashed,
+        Shutdown::Watchdog => Ending::Watchdog,
+    }
+}
+
+fn status(text: &str) {
+    tell(&[NotifyState::Status(text.to_owned())]);
+}
+
+/// Tells systemd. Run by hand there is nobody to tell, and that is no failure.
+fn tell(states: &[NotifyState]) {
+    if let Err(error) = notify(false, states) {
+        tracing::warn!("systemd can not be told: {error}");
+    }
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The xl commands that ttvm runs.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::run::{Command, Error, Program};
+
+static XL: Program = Program::new(&["xl"]);
+
+/// xl's own limits are 10 s for backends and 40 s for hotplug scripts.
+const DESTROY_LIMIT: Duration = Duration::from_secs(90);
+
+/// Why a domain does not run any more: Xen's shutdown codes (xen/include/public/sched.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shutdown {
+    Poweroff,
+    Reboot,
+    Suspend,
+    Crash,
+    Watchdog,
+    SoftReset,
+}
+
+impl Shutdown {
+    fn from_code(code: u32) -> Option<Self> {
+        [
+            Self::Poweroff,
+            Self::Reboot,
+            Self::Suspend,
+            Self::Crash,
+            Self::Watchdog,
+            Self::SoftReset,
+        ]
+        .get(code as usize)
+        .copied()
+    }
+}
+
+/// Builds and starts the domain; returns when it runs. No xl stays behind to watch it (`-e`): the supervisor does.
+pub(super) fn create(config: &Path, limit: Duration, cancel: BorrowedFd<'_>) -> Result<(), Error> {
+    Command::new(&XL)
+        .args(["create", "-q", "-e"])
+        .arg(config.to_string_lossy())
+        .deadline(limit)
+        .cancel_on(cancel)
+        .run()
+        .map(drop)
+}
+
+/// Asks the guest to shut down, by its power button if it has no Xen drivers. Does not wait for it.
+pub(super) fn shutdown(domid: u32) -> Result<(), Error> {
+    Command::new(&XL)
+        .args(["shutdown", "-F"])
+        .arg(domid.to_string())
+        .run()
+        .map(drop)
+}
+
+/// Ends the domain and waits until its devices are released.
+pub(super) fn destroy(domid: u32) -> Result<(), Error> {
+    Command::new(&XL)
+        .arg("destroy")
+        .arg(domid.to_string())
+        .deadline(DESTROY_LIMIT)
+        .run()
+        .map(drop)
+}
+
+/// Why the domain has shut down; `None` while it runs.
+pub(super) fn shutdown_reason(domid: u32) -> Result<Option<Shutdown>, Error> {
+    let output = Command::new(&XL).args(["list", "-v"]).arg(domid.to_string()).run()?;
+    Ok(parse_reason(&output.stdout))
+}
+
+/// `Name ID Mem VCPUs State Time(s) UUID Reason-Code Security-Label`; the code is `-` while the domain runs.
+fn parse_reason(list: &str) -> Option<Shutdown> {
+    let line = list.lines().nth(1)?;
+    line.split_whitespace()
+        .nth(7)?
+        .parse()
+        .ok()
+        .and_then(Shutdown::from_code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons() {
+        let list = |code: &str| {
+            format!(
+                "Name ID Mem VCPUs State Time(s) UUID Reason-Code Security Label\n\
+                 clientA 1 96 1 ---s-- 3.1 6f1c0c1e-0000-0000-0000-000000000000 {code} -\n"
+            )
+        };
+        assert_eq!(parse_reason(&list("-")), None);
+        assert_eq!(parse_reason(&list("0")), Some(Shutdown::Poweroff));
+        assert_eq!(parse_reason(&list("3")), Some(Shutdown::Crash));
+        assert_eq!(parse_reason(""), None);
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The xl.cfg(5) of a guest, in the strict part of its grammar: lower-case keys, quoted strings, whole numbers,
+//! lists on one line, and of the escapes only `\"` and `\\` (numeric ones are broken in xl's parser).
+
+use std::fmt::Write;
+
+use crate::config::guest::{Boot, Disk, DiskSource, Guest, Vif, XlValue};
+use crate::config::guests;
+
+/// The file's text.
+pub fn render(guest: &Guest) -> String {
+    let mut file = File(String::new());
+    file.0.push_str(&format!(
+        "# Written by ttvm from {}; what is changed here is lost at the next start.\n",
+        guests::path(&guest.name).display()
+    ));
+    file.text("name", guest.name.as_str());
+    file.text("uuid", &guest.uuid.to_string());
+    file.text("type", guest.kind.as_str());
+    file.number("memory", guest.memory.bytes() >> 20);
+    file.number("vcpus", u64::from(guest.vcpus));
+    match &guest.boot {
+        Boot::Kernel {
+            kernel,
+            initrd,
+            cmdline,
+        } => {
+            file.text("kernel", &kernel.to_string_lossy());
+            if let Some(initrd) = initrd {
+                file.text("ramdisk", &initrd.to_string_lossy());
+            }
+            if let Some(cmdline) = cmdline {
+                file.text("cmdline", cmdline);
+            }
+        }
+        Boot::Bootloader { program, args } => {
+            file.text("bootloader", program);
+            if !args.is_empty() {
+                file.list("bootloader_args", args.clone());
+            }
+        }
+        Boot::Firmware => {}
+    }
+    file.list("disk", guest.disks.iter().map(disk));
+    file.list("vif", guest.vifs.iter().map(vif));
+    // The supervisor decides what follows a shutdown. Left to xl, "restart" would bring the guest back behind
+    // systemd's back, on the disk of the run before.
+    for event in ["on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset"] {
+        file.text(event, "destroy");
+    }
+    for (key, value) in &guest.xl {
+        match value {
+            XlValue::Text(text) => file.text(key, text),
+            XlValue::Number(number) => file.number(key, *number),
+            XlValue::List(items) => file.list(key, items.clone()),
+        }
+    }
+    file.0
+}
+
+/// xl-disk-configuration(5); `target=` takes the rest of the line, so it comes last.
+fn disk(disk: &Disk) -> String {
+    let (format, access, target) = match &disk.source {
+        DiskSource::Snapshot(snapshot) => ("raw", "rw", snapshot.volume.device()),
+        DiskSource::Path { path, format, writable } => {
+            let access = if *writable { "rw" } else { "ro" };
+            (format.as_str(), access, path.to_string_lossy().into_owned())
+        }
+    };
+    format!("format={format},vdev={},access={access},target={target}", disk.target)
+}
+
+/// xl-network-configuration(5).
+fn vif(vif: &Vif) -> String {
+    let mut line = format!("mac={}", vif.mac);
+    let bridge = vif.bridge.as_ref().map(|name| name.as_str().to_owned());
+    let vifname = vif.vifname.as_ref().map(|name| name.as_str().to_owned());
+    let settings = [
+        ("bridge", &bridge),
+        ("ip", &vif.ip),
+        ("script", &vif.script),
+        ("vifname", &vifname),
+        ("model", &vif.model),
+        ("rate", &vif.rate),
+    ];
+    for (key, value) in settings {
+        if let Some(value) = value {
+            // Writing to a String can not fail.
+            let _ = write!(line, ",{key}={value}");
+        }
+    }
+    line
+}
+
+struct File(String);
+
+impl File {
+    fn line(&mut self, key: &str, value: &str) {
+        self.0.push_str(&format!("{key} = {value}\n"));
+    }
+
+    fn text(&mut self, key: &str, text: &str) {
+        self.line(key, &quote(text));
+    }
+
+    fn number(&mut self, key: &str, number: u64) {
+        self.line(key, &number.to_string());
+    }
+
+    fn list(&mut self, key: &str, items: impl IntoIterator<Item = String>) {
+        let items: Vec<String> = items.into_iter().map(|item| quote(&item)).collect();
+        self.line(key, &format!("[{}]", items.join(", ")));
+    }
+}
+
+fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! ttvm: a host for time-travelling virtual machines.
+//!
+//! The modules point one way; nothing below knows what is above:
+//!
+//! ```text
+//! cli                      the command line
+//! guest, boot              the capabilities
+//! snapshot                 a fresh disk for each run
+//! lvm2_cmd                 the one place that runs LVM2
+//! config                   /etc/ttvm as typed values
+//! dm xenstore              what the kernel and Xen know, read without a program
+//! run file log error       programs, files, the journal, exit codes
+//! ```
+
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod dm;
+pub mod error;
+pub mod fail_point;
+pub mod file;
+pub mod guest;
+pub mod log;
+pub mod lvm2_cmd;
+pub mod run;
+pub mod snapshot;
+pub mod xenstore;

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one place that runs LVM2: typed commands in, typed reports out.
+//!
+//! LVM's maintainers call executing the command the best way there is
+//! (<https://github.com/lvmteam/lvm2/issues/1>). Every command costs a device scan, so each function here says how
+//! many it runs, and callers ask [`crate::dm`] first.
+
+mod report;
+
+use std::time::Duration;
+
+use crate::config::types::{LvmName, Size, Volume};
+use crate::run::{self, Command, Program};
+pub use report::{Group, LogicalVolume};
+
+static LVM: Program = Program::new(&["lvm"]);
+
+/// A slow disk or a busy udev can hold a command up; a command that is stopped too early leaves half a volume.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// Why LVM did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command failed; it says why itself.
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    /// A report is not what lvmreport(7) promises.
+    #[error("LVM's report can not be read")]
+    Report(#[source] serde_json::Error),
+}
+
+/// What a volume must be at the moment LVM removes it, as an LVM selection (lvmreport(7)). LVM evaluates it under
+/// its own lock, on the metadata it is about to change: nothing can slip in between a check and the removal.
+#[derive(Debug, Clone)]
+pub struct Selection(Vec<String>);
+
+impl Selection {
+    /// The one volume with this UUID.
+    pub fn uuid(uuid: &str) -> Self {
+        Self(vec![format!("lv_uuid=\"{uuid}\"")])
+    }
+
+    /// … that carries this tag.
+    #[must_use]
+    pub fn tag(self, tag: &str) -> Self {
+        self.and(format!("lv_tags={{\"{tag}\"}}"))
+    }
+
+    /// … that is a snapshot of `origin` and no origin itself.
+    #[must_use]
+    pub fn snapshot_of(self, origin: &LvmName) -> Self {
+        self.and(format!("origin=\"{origin}\""))
+            .and("lv_role={\"snapshot\"}".into())
+            .no_origin()
+    }
+
+    /// … that is a plain volume: no snapshot, no origin, nothing layered.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        self.and("origin=\"\"".into())
+            .and("segtype=\"linear\"".into())
+            .no_origin()
+    }
+
+    fn no_origin(self) -> Self {
+        self.and("lv_role!={\"origin\"}".into())
+    }
+
+    fn and(mut self, condition: String) -> Self {
+        self.0.push(condition);
+        self
+    }
+}
+
+/// The kind of snapshot to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// With a copy-on-write area of its own.
+    Thick(Size),
+    /// In the origin's thin pool.
+    Thin,
+}
+
+fn lvm(subcommand: &str) -> Command<'static> {
+    Command::new(&LVM)
+        .arg(subcommand)
+        // Descriptors of ours are close-on-exec; systemd's own may not be.
+        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+        .deadline(LIMIT)
+}
+
+/// Makes `volume` a snapshot of `origin`, active and writable, with `tags`. One LVM command.
+pub fn create_snapshot(volume: &Volume, origin: &LvmName, kind: Kind, tags: &[String]) -> Result<(), Error> {
+    let mut command = lvm("lvcreate").args(["--yes", "--snapshot"]);
+    command = match kind {
+        Kind::Thick(size) => command.args(["--size".into(), format!("{}b", size.bytes())]),
+        // A thin snapshot is otherwise made to skip activation.
+        Kind::Thin => command.args(["--setactivationskip", "n", "--activate", "y"]),
+    };
+    for tag in tags {
+        command = command.args(["--addtag", tag]);
+    }
+    command
+        .args(["--name", volume.lv.as_str(), "--"])
+        .arg(format!("{}/{origin}", volume.vg))
+        .run()?;
+    Ok(())
+}
+
+/// Removes `volume` if, and only if, all of `selection` holds for it; otherwise nothing happens and no error comes:
+/// look whether it is gone. One LVM command.
+pub fn remove(volume: &Volume, selection: &Selection) -> Result<(), Error> {
+    lvm("lvremove")
+        .args(["--yes", "--select"])
+        .arg(selection.0.join(" && "))
+        .arg("--")
+        .arg(volume.to_string())
+        .run()?;
+    Ok(())
+}
+
+/// A volume group and its volumes; `None` if there is no such group. Two LVM commands.
+pub fn report(vg: &LvmName) -> Result<Option<Group>, Error> {
+    let head = [
+        "--reportformat",
+        "json",
+        "--units",
+        "b",
+        "--nosuffix",
+        "--binary",
+        "--options",
+    ];
+    // Asked for by selection, a missing group is an empty list and not a failure to be guessed at.
+    let groups = lvm("vgs")
+        .args(head)
+        .arg(report::GROUP_FIELDS)
+        .arg("--select")
+        .arg(format!("vg_name=\"{vg}\""))
+        .run()?;
+    let Some(mut group) = report::groups(&groups.stdout).map_err(Error::Report)?.pop() else {
+        return Ok(None);
+    };
+    let volumes = lvm("lvs")
+        .args(head)
+        .arg(report::VOLUME_FIELDS)
+        .arg("--")
+        .arg(vg.as_str())
+        .run()?;
+    group.volumes = report::volumes(&volumes.stdout).map_err(Error::Report)?;
+    Ok(Some(group))
+}

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one place that runs other programs: absolute paths looked up once, a clean environment, no shell,
+//! a deadline, and an error that carries the command, how it ended and what it printed.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Where system programs live; the caller's PATH is not asked.
+const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// How long a program that was told to end (SIGTERM) may still tidy up before it is killed. LVM must not be
+/// killed while it holds devices suspended, which it does for well under this time.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A program on this system, by the names it may have. Define one constant per program.
+pub struct Program {
+    names: &'static [&'static str],
+    path: OnceLock<Option<PathBuf>>,
+}
+
+impl Program {
+    /// A program known by the first of `names` that exists (`grub-probe`, else `grub2-probe`).
+    pub const fn new(names: &'static [&'static str]) -> Self {
+        Self {
+            names,
+            path: OnceLock::new(),
+        }
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> Result<&PathBuf, Error> {
+        self.path
+            .get_or_init(|| {
+                self.names
+                    .iter()
+                    .flat_map(|name| DIRECTORIES.iter().map(move |dir| PathBuf::from(dir).join(name)))
+                    .find(|path| path.is_file())
+            })
+            .as_ref()
+            .ok_or(Error::NotInstalled { program: self.names[0] })
+    }
+}
+
+/// What went wrong with a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such file in [`DIRECTORIES`].
+    #[error("{program} is not installed (looked in {})", DIRECTORIES.join(", "))]
+    NotInstalled {
+        /// First of the names looked for.
+        program: &'static str,
+    },
+    /// fork, exec, pipe or poll failed.
+    #[error("can not run `{command}`")]
+    Io {
+        /// The whole command line.
+        command: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended with a status other than 0.
+    #[error("`{command}` {}{}", ended(*status), quoted(stderr))]
+    Failed {
+        /// The whole command line.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it printed on stderr.
+        stderr: String,
+    },
+    /// It did not end in time and was made to.
+    #[error("`{command}` did not end within {} s and was stopped{}", limit.as_secs(), quoted(stderr))]
+    Deadline {
+        /// The whole command line.
+        command: String,
+        /// The time it was given.
+        limit: Duration,
+        /// What it had printed on stderr.
+        stderr: String,
+    },
+    /// The caller's cancel descriptor became readable; the program was made to end.
+    #[error("`{command}` was stopped on request")]
+    Cancelled {
+        /// The whole command line.
+        command: String,
+    },
+}
+
+fn ended(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("failed with exit status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended in an unknown way".to_owned(),
+    }
+}
+
+fn quoted(stderr: &str) -> String {
+    let text = stderr.trim();
+    if text.is_empty() {
+        return String::new();
+    }
+    // The end of a long output says why; its beginning says how it went.
+    let tail = text.char_indices().rev().nth(1999).map_or(text, |(at, _)| &text[at..]);
+    format!(
+        ":\n    {}",
+        tail.lines().map(str::trim).collect::<Vec<_>>().join("\n    ")
+    )
+}
+
+/// What a program that ended well printed.
+#[derive(Debug)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error: text here is not a failure (LVM warns).
+    pub stderr: String,
+}
+
+/// Programs started by this process so far.
+pub fn spawned() -> usize {
+    SPAWNED.load(Ordering::Relaxed)
+}
+
+static SPAWNED: AtomicUsize = AtomicUsize::new(0);
+
+/// A command line in the making.
+pub struct Command<'a> {
+    program: &'a Program,
+    args: Vec<String>,
+    env: Vec<(&'static str, String)>,
+    limit: Duration,
+    cancel: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Command<'a> {
+    /// `program` without arguments, with a deadline of 30 s.
+    pub fn new(program: &'a Program) -> Self {
+        Self {
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            limit: Duration::from_secs(30),
+            cancel: None,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds a variable to the otherwise clean environment.
+    #[must_use]
+    pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// Sets the deadline.
+    #[must_use]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Ends the program when `fd` becomes readable (a signalfd).
+    #[must_use]
+    pub fn cancel_on(mut self, fd: BorrowedFd<'a>) -> Self {
+        self.cancel = Some(fd);
+        self
+    }
+
+    /// Runs it to its end. Only exit status 0 is `Ok`.
+    pub fn run(self) -> Result<Output, Error> {
+        let path = self.program.path()?;
+        let command = self.to_string();
+        let io = |source| Error::Io {
+            command: command.clone(),
+            source,
+        };
+        let mut process = std::process::Command::new(path);
+        process
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", DIRECTORIES.join(":"))
+            .env("LC_ALL", "C")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        SPAWNED.fetch_add(1, Ordering::Relaxed);
+        let mut child = process.spawn().map_err(io)?;
+        let watched = Watched::new(&mut child).map_err(io)?;
+        let (status, end, stdout, stderr) = watched.finish(&mut child, self.limit, self.cancel).map_err(io)?;
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        match end {
+            End::Cancelled => Err(Error::Cancelled { command }),
+            End::Deadline => Err(Error::Deadline {
+                command,
+                limit: self.limit,
+                stderr,
+            }),
+            End::Itself if status.success() => Ok(Output {
+                stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                stderr,
+            }),
+            End::Itself => Err(Error::Failed {
+                command,
+                status,
+                stderr,
+            }),
+        }
+    }
+}
+
+/// The command line as a person would type it.
+impl fmt::Display for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.program.names[0])?;
+        for arg in &self.args {
+            let plain = !arg.is_empty()
+                && arg
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c));
+            if plain {
+                write!(f, " {arg}")?;
+            } else {
+                write!(f, " '{}'", arg.replace('\'', r"'\''"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum End {
+    Itself,
+    Deadline,
+    Cancelled,
+}
+
+/// A child whose output is drained and whose end is awaited in one poll, so that neither a full pipe nor a
+/// program that closes its output early can hang us.
+struct Watched {
+    exit: OwnedFd,
+    pipes: [Option<Pipe>; 2],
+    read: [Vec<u8>; 2],
+}
+
+type Pipe = std::fs::File;
+
+impl Watched {
+    fn new(child: &mut Child) -> io::Result<Self> {
+        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; the child is not
+        // reaped yet, so its pid is its own.
+        let exit = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, child.id(), 0) };
+        let exit = Errno::result(exit)?;
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let exit = unsafe { OwnedFd::from_raw_fd(exit as i32) };
+        let pipes = [
+            child.stdout.take().map(|p| Pipe::from(OwnedFd::from(p))),
+            child.stderr.take().map(|p| Pipe::from(OwnedFd::from(p))),
+        ];
+        Ok(Self {
+            exit,
+            pipes,
+            read: Default::default(),
+        })
+    }
+
+    fn finish(
+        mut self,
+        child: &mut Child,
+        limit: Duration,
+        cancel: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(ExitStatus, End, Vec<u8>, Vec<u8>)> {
+        let mut end = End::Itself;
+        let mut until = Instant::now() + limit;
+        loop {
+            let listening = cancel.filter(|_| matches!(end, End::Itself));
+            let ready = self.wait(until, listening)?;
+            if ready.exited {
+                break;
+            }
+            let late = Instant::now() >= until;
+            if !late && !ready.cancelled {
+                continue;
+            }
+            let pid = Pid::from_raw(child.id() as i32);
+            if matches!(end, End::Itself) {
+                end = if ready.cancelled { End::Cancelled } else { End::Deadline };
+                until = Instant::now() + GRACE;
+                let _ = kill(pid, Signal::SIGTERM);
+            } else {
+                until = Instant::now() + GRACE;
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+        // A daemon that the program left behind may hold the pipes open: take what is there, do not wait.
+        while self.wait(Instant::now(), None)?.read_something {}
+        let status = child.wait()?;
+        let [stdout, stderr] = self.read;
+        Ok((status, end, stdout, stderr))
+    }
+
+    fn wait(&mut self, until: Instant, cancel: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)];
+        let mut owners = Vec::new();
+        for (index, pipe) in self.pipes.iter().enumerate() {
+            if let Some(pipe) = pipe {
+                owners.push(index);
+                fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        if let Some(fd) = cancel {
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        // Rounded up: a poll that wakes a moment early would spin.
+        let timeout = PollTimeout::try_from(left.as_millis() + u128::from(!left.is_zero())).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let active = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        let exited = active(&fds[0]);
+        let cancelled = cancel.is_some() && fds.last().is_some_and(active);
+        let readable: Vec<usize> = owners
+            .into_iter()
+            .enumerate()
+            .filter(|(position, _)| active(&fds[position + 1]))
+            .map(|(_, index)| index)
+            .collect();
+        drop(fds);
+        let mut read_something = false;
+        for index in readable {
+            let mut buffer = [0; 4096];
+            let Some(pipe) = &mut self.pipes[index] else {
+                continue;
+            };
+            match pipe.read(&mut buffer)? {
+                0 => self.pipes[index] = None,
+                length => {
+                    read_something = true;
+                    self.read[index].extend_from_slice(&buffer[..length]);
+                }
+            }
+        }
+        Ok(Ready {
+            // Output that is still in the pipe comes first.
+            exited: exited && !read_something,
+            cancelled,
+            read_something,
+        })
+    }
+}
+
+struct Ready {
+    exited: bool,
+    cancelled: bool,
+    read_something: bool,
+}

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The snapshot store: a fresh disk for each run, and nothing removed that is not provably ours.
+//!
+//! The usual reset costs two LVM commands, the removal and the creation. What else has to be known is asked of the
+//! kernel ([`crate::dm`]); what must hold of the old snapshot is part of the removal itself
+//! ([`lvm2_cmd::Selection`]). Only when something is not as it should be is LVM asked for a report, to say what.
+
+mod error;
+mod examine;
+pub mod holders;
+mod lock;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::config::guest::{Guest, Snapshot};
+use crate::config::host::SnapshotConfig;
+use crate::config::types::{GuestName, Volume};
+use crate::dm::{By, Device, DeviceMapper, State};
+use crate::fail_point;
+use crate::lvm2_cmd::{self, Group, Kind};
+pub use error::{Error, Refusal};
+use examine::Place;
+
+/// How often a device that is in use is looked at again. The kernel has no event for a block device being closed.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The snapshots of one guest.
+pub struct Store<'a> {
+    guest: &'a GuestName,
+    snapshots: Vec<&'a Snapshot>,
+    config: &'a SnapshotConfig,
+    dm: DeviceMapper,
+}
+
+/// The state of one snapshot, as `ttvm snapshot status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Fill {
+    /// There is none.
+    Absent,
+    /// Thick: bytes of its area in use, and bytes it has.
+    Thick {
+        /// In use.
+        used: u64,
+        /// In all.
+        total: u64,
+    },
+    /// Thick, and lost: its area overflowed.
+    Overflowed,
+    /// Thin: how full its pool is, in percent.
+    Thin {
+        /// Data space of the pool.
+        pool_percent: u8,
+        /// Whether the pool still takes writes.
+        writable: bool,
+    },
+    /// A device that is no snapshot.
+    NoSnapshot,
+}
+
+impl Fill {
+    /// Whether what the guest wrote is lost or can not be written any more.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Overflowed | Self::Thin { writable: false, .. })
+    }
+}
+
+impl<'a> Store<'a> {
+    /// The store of `guest`'s snapshots.
+    pub fn open(guest: &'a Guest, config: &'a SnapshotConfig) -> Result<Self, Error> {
+        Ok(Self {
+            guest: &guest.name,
+            snapshots: guest.snapshots().collect(),
+            config,
+            dm: DeviceMapper::open()?,
+        })
+    }
+
+    /// Removes what an earlier run left and makes every snapshot new.
+    pub fn reset(&self) -> Result<(), Error> {
+        for snapshot in &self.snapshots {
+            let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
+            self.step(snapshot, "locked", "resetting");
+            if self.dm.find(By::Name(&snapshot.volume.dm_name()))?.is_some() {
+                self.remove(snapshot)?;
+            } else {
+                self.path_is_free(snapshot)?;
+            }
+            self.create(snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// Removes every snapshot that is there.
+    pub fn discard(&self) -> Result<(), Error> {
+        for snapshot in &self.snapshots {
+            let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
+            self.remove(snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// What [`reset`](Self::reset) would do, in words; `Err` is what it would be refused for.
+    pub fn plan_reset(&self) -> Result<Vec<String>, Error> {
+        let mut plan = Vec::new();
+        for snapshot in &self.snapshots {
+            plan.extend(self.plan_removal(snapshot)?);
+            plan.push(match self.kind(snapshot)? {
+                Kind::Thick(size) => format!(
+                    "create {} as a snapshot of {} with {size} for changes",
+                    snapshot.volume, snapshot.origin
+                ),
+                Kind::Thin => format!("create {} as a thin snapshot of {}", snapshot.volume, snapshot.origin),
+            });
+        }
+        Ok(plan)
+    }
+
+    /// What [`discard`](Self::discard) would do, in words; `Err` is what it would be refused for.
+    pub fn plan_discard(&self) -> Result<Vec<String>, Error> {
+        let removals = self
+            .snapshots
+            .iter()
+            .filter_map(|snapshot| self.plan_removal(snapshot).transpose());
+        removals.collect()
+    }
+
+    fn plan_removal(&self, snapshot: &Snapshot) -> Result<Option<String>, Error> {
+        let removal = match self.examine(snapshot)? {
+            Some(Place::Ours(_)) => format!("remove {}", snapshot.volume),
+            Some(Place::Free) | None => return Ok(None),
+        };
+        if let Some(device) = self.dm.find(By::Name(&snapshot.volume.dm_name()))? {
+            self.device_is_free(snapshot, &device, Duration::ZERO)?;
+        }
+        Ok(Some(removal))
+    }
+
+    /// The state of every snapshot. Runs no program.
+    pub fn status(&self) -> Result<Vec<(&'a Snapshot, Fill)>, Error> {
+        self.snapshots
+            .iter()
+            .map(|snapshot| Ok((*snapshot, self.fill(snapshot)?)))
+            .collect()
+    }
+
+    /// The device-mapper connection, to wait for events on.
+    pub fn device_mapper(&self) -> &DeviceMapper {
+        &self.dm
+    }
+
+    fn fill(&self, snapshot: &Snapshot) -> Result<Fill, Error> {
+        let Some(device) = self.dm.find(By::Name(&snapshot.volume.dm_name()))? else {
+            return Ok(Fill::Absent);
+        };
+        Ok(match device.state {
+            State::Snapshot { used, total } => Fill::Thick {
+                used: used * 512,
+                total: total * 512,
+            },
+            State::SnapshotLost => Fill::Overflowed,
+            State::Thin => match self.dm.pool_of(&device)? {
+                Some(pool) => Fill::Thin {
+                    pool_percent: pool.data_percent,
+                    writable: pool.writable,
+                },
+                None => Fill::NoSnapshot,
+            },
+            State::ThinFailed => Fill::Thin {
+                pool_percent: 100,
+                writable: false,
+            },
+            _ => Fill::NoSnapshot,
+        })
+    }
+
+    /// Says what happens to which volume, and lets a test stop us right there.
+    fn step(&self, snapshot: &Snapshot, point: &str, what: &str) {
+        tracing::info!(
+            ttvm_guest = %self.guest,
+            ttvm_lv = %snapshot.volume,
+            ttvm_origin = %snapshot.origin,
+            ttvm_step = point,
+            "{what} {} (snapshot of {})",
+            snapshot.volume,
+            snapshot.origin
+        );
+        fail_point::reach(&format!("snapshot.{point}"));
+    }
+
+    /// Removes the snapshot if it is there and ours.
+    fn remove(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let name = snapshot.volume.dm_name();
+        let until = Instant::now() + self.config.busy_timeout;
+        loop {
+            let device = self.dm.find(By::Name(&name))?;
+            let selection = match &device {
+                Some(device) => {
+                    self.device_is_free(snapshot, device, self.config.busy_timeout)?;
+                    let uuid = device
+                        .lv_uuid()
+                        .ok_or_else(|| self.refused(snapshot, Refusal::NotLvm(name.clone())))?;
+                    examine::complete(&uuid, self.guest, snapshot)
+                }
+                None => match self.examine(snapshot)? {
+                    Some(Place::Ours(selection)) => selection,
+                    Some(Place::Free) | None => return Ok(()),
+                },
+            };
+            self.step(snapshot, "removing", "removing the old");
+            let result = lvm2_cmd::remove(&snapshot.volume, &selection);
+            if result.is_ok() && self.dm.find(By::Name(&name))?.is_none() {
+                self.step(snapshot, "removed", "removed");
+                return Ok(());
+            }
+            // It is still there. Why?
+            let Some(Place::Ours(selection)) = self.examine(snapshot)? else {
+                return Ok(());
+            };
+            let result = result.and_then(|()| lvm2_cmd::remove(&snapshot.volume, &selection));
+            match result {
+                Ok(()) if self.dm.find(By::Name(&name))?.is_none() => {
+                    self.step(snapshot, "removed", "removed the half-made");
+                    return Ok(());
+                }
+                // Opened by somebody between our look and LVM's: udev's blkid does that.
+                _ if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
+                Ok(()) => {
+                    return Err(Error::InUse {
+                        volume: snapshot.volume.clone(),
+                        holders: device.as_ref().map(holders::find).unwrap_or_default(),
+                        waited: self.config.busy_timeout,
+                    });
+                }
+                Err(source) => return Err(self.lvm("remove", snapshot)(source)),
+            }
+        }
+    }
+
+    fn create(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let kind = self.kind(snapshot)?;
+        let tags = examine::tags(self.guest, snapshot);
+        let attempt = || lvm2_cmd::create_snapshot(&snapshot.volume, &snapshot.origin.lv, kind, &tags);
+        self.step(snapshot, "creating", "creating");
+        if let Err(first) = attempt() {
+            // The name may be taken by an inactive or half-made snapshot of ours; everything else is said as it is.
+            let group = self.group(snapshot)?;
+            if let Place::Free = examine::examine(&group, self.guest, snapshot)? {
+                return Err(self.why_not_created(snapshot, kind, &group, first));
+            }
+            self.remove(snapshot)?;
+            attempt().map_err(self.lvm("create", snapshot))?;
+        }
+        self.step(snapshot, "created", "created");
+        let device = self.dm.find(By::Name(&snapshot.volume.dm_name()))?;
+        match device {
+            Some(device) if self.leads_to(snapshot, &device) => Ok(()),
+            _ => Err(Error::NotThere {
+                volume: snapshot.volume.clone(),
+            }),
+        }
+    }
+
+    fn why_not_created(&self, snapshot: &Snapshot, kind: Kind, group: &Group, source: lvm2_cmd::Error) -> Error {
+        match kind {
+            Kind::Thick(need) if need.bytes() > group.free => Error::NoSpace {
+                volume: snapshot.volume.clone(),
+                need,
+                free: group.free,
+            },
+            _ => self.lvm("create", snapshot)(source),
+        }
+    }
+
+    /// Thick or thin, told from the origin, and whether its pool has room.
+    fn kind(&self, snapshot: &Snapshot) -> Result<Kind, Error> {
+        let origin = &snapshot.origin;
+        let device = self.dm.find(By::Name(&origin.dm_name()))?;
+        let thin = match device.as_ref().map(|device| &device.state) {
+            // A thick snapshot of a thin volume puts a layer in between.
+            Some(State::SnapshotOrigin) => {
+                let layer = self.dm.find(By::Name(&format!("{}-real", origin.dm_name())))?;
+                layer.is_some_and(|layer| layer.state == State::Thin)
+            }
+            Some(State::ThinFailed) => return Err(Error::PoolBroken { origin: origin.clone() }),
+            Some(state) => *state == State::Thin,
+            None => {
+                let group = self.group(snapshot)?;
+                let volume = group.volumes.iter().find(|volume| volume.name == origin.lv.as_str());
+                volume
+                    .ok_or_else(|| Error::NoOrigin { origin: origin.clone() })?
+                    .segtype
+                    == "thin"
+            }
+        };
+        if !thin {
+            return snapshot.size.map(Kind::Thick).ok_or_else(|| Error::NoSize {
+                origin: origin.clone(),
+                guest: self.guest.clone(),
+            });
+        }
+        if let Some(device) = &device
+            && let Some(pool) = self.dm.pool_of(device)?
+        {
+            if !pool.writable {
+                return Err(Error::PoolBroken { origin: origin.clone() });
+            }
+            let limit = self.config.thin_pool_limit;
+            for (what, percent) in [("data", pool.data_percent), ("metadata", pool.metadata_percent)] {
+                if percent > limit {
+                    return Err(Error::PoolFull {
+                        origin: origin.clone(),
+                        what,
+                        percent,
+                        limit,
+                    });
+                }
+            }
+        }
+        if snapshot.size.is_some() {
+            tracing::info!(
+                ttvm_guest = %self.guest,
+                ttvm_origin = %origin,
+                "{origin} is a thin volume: the configured snapshot size is not used"
+            );
+        }
+        Ok(Kind::Thin)
+    }
+
+    /// Waits until nobody has the device open, and makes sure that `/dev/VG/LV` is that device.
+    fn device_is_free(&self, snapshot: &Snapshot, device: &Device, limit: Duration) -> Result<(), Error> {
+        if !self.leads_to(snapshot, device) {
+            return Err(self.foreign_path(snapshot));
+        }
+        let until = Instant::now() + limit;
+        let mut announced = false;
+        while self
+            .dm
+            .find(By::Number(device.number))?
+            .is_some_and(|device| device.open_count > 0)
+        {
+            if Instant::now() >= until {
+                return Err(Error::InUse {
+                    volume: snapshot.volume.clone(),
+                    holders: holders::find(device),
+                    waited: limit,
+                });
+            }
+            if !announced {
+                announced = true;
+                let holders = holders::list(&holders::find(device));
+                tracing::info!(
+                    ttvm_guest = %self.guest,
+                    ttvm_lv = %snapshot.volume,
+                    "waiting: {} is in use by {holders}",
+                    snapshot.volume
+                );
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Nothing may be where the snapshot's node will be.
+    fn path_is_free(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        match fs::symlink_metadata(snapshot.volume.device()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => Err(self.foreign_path(snapshot)),
+        }
+    }
+
+    fn leads_to(&self, snapshot: &Snapshot, device: &Device) -> bool {
+        fs::metadata(snapshot.volume.device()).is_ok_and(|data| data.rdev() == device.number)
+    }
+
+    fn foreign_path(&self, snapshot: &Snapshot) -> Error {
+        self.refused(
+            snapshot,
+            Refusal::ForeignPath {
+                path: snapshot.volume.device(),
+            },
+        )
+    }
+
+    fn refused(&self, snapshot: &Snapshot, why: Refusal) -> Error {
+        Error::Refused {
+            volume: snapshot.volume.clone(),
+            why: Box::new(why),
+        }
+    }
+
+    fn lvm(&self, action: &'static str, snapshot: &Snapshot) -> impl FnOnce(lvm2_cmd::Error) -> Error {
+        let volume: Volume = snapshot.volume.clone();
+        move |source| Error::Lvm {
+            action,
+            volume,
+            source: Box::new(source),
+        }
+    }
+
+    fn group(&self, snapshot: &Snapshot) -> Result<Group, Error> {
+        let vg = &snapshot.volume.vg;
+        let group = lvm2_cmd::report(vg).map_err(self.lvm("examine", snapshot))?;
+        group.ok_or_else(|| Error::NoGroup { vg: vg.clone() })
+    }
+
+    /// What is in the snapshot's place; `None` without the group.
+    fn examine(&self, snapshot: &Snapshot) -> Result<Option<Place>, Error> {
+        match self.group(snapshot) {
+            Ok(group) => examine::examine(&group, self.guest, snapshot).map(Some),
+            Err(Error::NoGroup { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
