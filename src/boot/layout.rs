@@ -118,7 +118,12 @@ impl<'a> Layout<'a> {
                 lines.push(format!("cryptomount -u {}", quote::word(uuid)));
             }
         }
-        let hint = self.device(devices, "compatibility_hint").unwrap_or_default();
+        // The hints are written by grub-probe as script, with quotes where they are needed.
+        let hints = self.device(devices, "hints_string").unwrap_or_default();
+        let hint = match self.are_plain(devices) {
+            true => compatibility_hint(&hints).to_owned(),
+            false => self.device(devices, "compatibility_hint").unwrap_or_default(),
+        };
         if !hint.is_empty() {
             lines.push(format!("set root={}", quote::quoted(&hint)));
         }
@@ -131,8 +136,6 @@ impl<'a> Layout<'a> {
             }
             return Ok(lines);
         }
-        // The hints are written by grub-probe as script, with quotes where they are needed.
-        let hints = self.device(devices, "hints_string").unwrap_or_default();
         let hints = quote::options(&hints);
         let plain = format!("search --no-floppy --fs-uuid --set=root {uuid}");
         if hints.is_empty() {
@@ -216,17 +219,18 @@ impl<'a> Layout<'a> {
 
     /// GRUB's modules for what lies between the disk and the file system (`lvm`, `mdraid1x`, …).
     fn abstraction(&self, devices: &[String]) -> Result<String, Error> {
-        if let [device] = devices
-            && self.is_plain_partition(device)
-        {
-            return Ok(String::new());
+        match self.are_plain(devices) {
+            true => Ok(String::new()),
+            false => self.device(devices, "abstraction"),
         }
-        self.device(devices, "abstraction")
     }
 
-    /// Whether `device` is a partition of a disk that is not made of others (LVM, RAID, loop, …): the kernel has
-    /// all of those under /devices/virtual.
-    fn is_plain_partition(&self, device: &str) -> bool {
+    /// Whether `devices` is one partition of a disk that is not made of others (LVM, RAID, loop, …): the kernel
+    /// has all of those under /devices/virtual.
+    fn are_plain(&self, devices: &[String]) -> bool {
+        let [device] = devices else {
+            return false;
+        };
         let Some(name) = device.strip_prefix("/dev/").filter(|name| !name.contains('/')) else {
             return false;
         };
@@ -235,5 +239,30 @@ impl<'a> Layout<'a> {
             let path = real.to_string_lossy();
             real.join("partition").is_file() && !path.contains("/devices/virtual/")
         })
+    }
+}
+
+/// What `--target=compatibility_hint` says of a partition of a plain disk, taken from what `hints_string` says: the
+/// name in device.map, else the one BIOS is thought to have (grub-probe.c).
+fn compatibility_hint(hints: &str) -> &str {
+    let value = |option| hints.split_whitespace().find_map(|word| word.strip_prefix(option));
+    value("--hint=")
+        .or_else(|| value("--hint-bios="))
+        .unwrap_or_default()
+        .trim_matches('\'')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints() {
+        let guessed = "--hint-bios=hd0,gpt2 --hint-efi=hd0,gpt2 --hint-baremetal=ahci0,gpt2 ";
+        assert_eq!(compatibility_hint(guessed), "hd0,gpt2");
+        let mapped = format!("--hint-ieee1275='ieee1275//disk@0,gpt2' {guessed} --hint='hd3,gpt2' ");
+        assert_eq!(compatibility_hint(&mapped), "hd3,gpt2");
+        assert_eq!(compatibility_hint("--hint-efi=hd0,gpt2"), "");
+        assert_eq!(compatibility_hint(""), "");
     }
 }

@@ -175,7 +175,12 @@ fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
     lines.push(("on_reboot", on_reboot.into()));
     lines.push(("start_timeout", format!("{} s", guest.start_timeout.as_secs())));
     lines.push(("shutdown_timeout", format!("{} s", guest.shutdown_timeout.as_secs())));
-    lines.extend(guest.xl.iter().map(|(key, value)| ("xl", format!("{key} = {value:?}"))));
+    lines.extend(
+        guest
+            .xl
+            .iter()
+            .map(|(key, value)| ("xl", format!("{key} = {}", xl_config::value(value)))),
+    );
     let mut out = io::stdout().lock();
     for (key, value) in lines {
         writeln!(out, "{key:>16}: {value}")?;

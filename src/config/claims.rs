@@ -2,7 +2,7 @@
 //! What a guest takes for itself on the host, so that no two guests take the same thing.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::guest::{DiskSource, Guest};
 use super::reader::Source;
@@ -36,38 +36,48 @@ impl Claim {
         }
     }
 
-    /// Why `self` and `other` can not both be, or `None` if they can.
-    fn conflict(&self, other: &Self) -> Option<String> {
-        let same_device = |path: &PathBuf, volume: &Volume| {
-            let mapper = format!("/dev/mapper/{}", volume.dm_name());
-            *path == PathBuf::from(volume.device()) || *path == PathBuf::from(mapper)
-        };
-        match (self, other) {
-            (Self::Snapshot(a), Self::Snapshot(b)) if a == b => Some(format!("the snapshot {a} belongs to")),
-            (Self::Snapshot(a), Self::Origin(b)) if a == b => {
-                Some(format!("{a}, which would be removed as a snapshot, is an origin of"))
+    /// Why `self` can not be next to what `owner` has taken, or `None` if it can.
+    fn conflict(&self, taken: &Self, owner: &GuestName) -> Option<String> {
+        match (self, taken) {
+            (Self::Snapshot(own), Self::Snapshot(other)) if own == other => {
+                Some(format!("the snapshot {own} belongs to guest \"{owner}\" already"))
             }
-            (Self::Origin(a), Self::Snapshot(b)) if a == b => Some(format!("the origin {a} is a snapshot of")),
-            (Self::Written(path), Self::Origin(volume)) | (Self::Origin(volume), Self::Written(path))
-                if same_device(path, volume) =>
-            {
-                Some(format!(
-                    "{volume} would be written although it is an origin of, or written by,"
-                ))
+            (Self::Snapshot(own), Self::Origin(other)) if own == other => Some(format!(
+                "the snapshot {own} would be removed, and it is an origin of guest \"{owner}\""
+            )),
+            (Self::Origin(own), Self::Snapshot(other)) if own == other => Some(format!(
+                "the origin {own} is removed and made anew as a snapshot of guest \"{owner}\""
+            )),
+            (Self::Written(path), Self::Origin(volume)) if is_device_of(path, volume) => Some(format!(
+                "the guest would write to {volume}, which is an origin of guest \"{owner}\""
+            )),
+            (Self::Origin(volume), Self::Written(path)) if is_device_of(path, volume) => {
+                Some(format!("guest \"{owner}\" writes to the origin {volume}"))
             }
-            (Self::Written(path), Self::Snapshot(volume)) | (Self::Snapshot(volume), Self::Written(path))
-                if same_device(path, volume) =>
-            {
-                Some(format!(
-                    "{volume} is removed and made again as a snapshot, or used as it is, by"
-                ))
+            (Self::Written(path), Self::Snapshot(volume)) if is_device_of(path, volume) => Some(format!(
+                "{volume} is a snapshot of guest \"{owner}\", removed and made anew at its start"
+            )),
+            (Self::Snapshot(volume), Self::Written(path)) if is_device_of(path, volume) => Some(format!(
+                "the snapshot {volume} would be removed, and it is a disk of guest \"{owner}\""
+            )),
+            (Self::Written(own), Self::Written(other)) if own == other => {
+                Some(format!("guest \"{owner}\" writes to {} already", own.display()))
             }
-            (Self::Written(a), Self::Written(b)) if a == b => Some(format!("{} is written by", a.display())),
-            (Self::Uuid(a), Self::Uuid(b)) if a == b => Some(format!("the UUID {a} belongs to")),
-            (Self::Mac(a), Self::Mac(b)) if a == b => Some(format!("the address {a} belongs to")),
+            (Self::Uuid(own), Self::Uuid(other)) if own == other => {
+                Some(format!("guest \"{owner}\" has the UUID {own} already"))
+            }
+            (Self::Mac(own), Self::Mac(other)) if own == other => {
+                Some(format!("guest \"{owner}\" has the address {own} already"))
+            }
             _ => None,
         }
     }
+}
+
+/// Whether `path` is one of the two names of a volume's device.
+fn is_device_of(path: &Path, volume: &Volume) -> bool {
+    let mapper = format!("/dev/mapper/{}", volume.dm_name());
+    path.as_os_str() == volume.device().as_str() || path.as_os_str() == mapper.as_str()
 }
 
 /// What guests have taken so far.
@@ -91,8 +101,8 @@ impl Claims {
     /// Notes in `source`, at `span`, what stands against `claim`.
     pub(super) fn check(&self, source: &Source, span: &Range<usize>, claim: &Claim) {
         for (owner, taken) in &self.0 {
-            if let Some(why) = claim.conflict(taken) {
-                source.problem(span, format!("{why} guest \"{owner}\" as well"));
+            if let Some(why) = claim.conflict(taken, owner) {
+                source.problem(span, why);
             }
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/ttvm/guests/NAME.toml`: what a guest is. `ttvm-guest(5)` describes each key.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub struct Guest {
     /// Given, or derived from the name and this machine's id.
     pub uuid: GuestUuid,
     /// How Xen runs it.
+    #[serde(rename = "type")]
     pub kind: GuestType,
     /// Memory.
     pub memory: Size,
@@ -42,7 +44,7 @@ pub struct Guest {
     #[serde(serialize_with = "as_seconds")]
     pub shutdown_timeout: Duration,
     /// `[xl]`: further keys for xl.cfg, as they stand.
-    pub xl: Vec<(String, XlValue)>,
+    pub xl: BTreeMap<String, XlValue>,
 }
 
 fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -227,7 +229,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
                     $($word => Ok($value),)+
-                    _ => Err(format!("{text:?} is not known here")),
+                    _ => Err(format!("{text:?} is not known here, only {}", $expected)),
                 }
             }
         }
@@ -296,7 +298,7 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
     let boot = read_boot(table, kind, around);
     let disks = read_disks(name, source, table, around);
     let vifs = read_vifs(source, table, around, uuid.value);
-    let xl = table.table("xl").map_or_else(Vec::new, |xl| read_xl(&xl));
+    let xl = table.table("xl").map_or_else(BTreeMap::new, |xl| read_xl(&xl));
     let guest = Guest {
         name: name.clone(),
         uuid: uuid.value,
@@ -373,10 +375,9 @@ fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> O
             cmdline: cmdline.map(|text| text.value),
         }),
         (None, loader) => {
-            for orphan in [initrd.map(|file| file.span), cmdline.map(|text| text.span)]
-                .into_iter()
-                .flatten()
-            {
+            // A kernel that is there but wrong has been noted already.
+            let orphans = [initrd.map(|file| file.span), cmdline.map(|text| text.span)];
+            for orphan in orphans.into_iter().flatten().filter(|_| !table.has("kernel")) {
                 table.problem(&orphan, "this is for a kernel, and there is no \"kernel\"");
             }
             match loader {
@@ -385,6 +386,8 @@ fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> O
                     args,
                 }),
                 None if kind == GuestType::Hvm => Some(Boot::Firmware),
+                // A key that is there but wrong has been noted already.
+                None if table.has("kernel") || table.has("bootloader") => None,
                 None => {
                     table.problem(
                         table.span(),
@@ -552,8 +555,8 @@ fn derived_mac(uuid: GuestUuid, index: usize) -> Mac {
     Mac([0x00, 0x16, 0x3e, a & 0x7f, b, c])
 }
 
-fn read_xl(table: &Table<'_>) -> Vec<(String, XlValue)> {
-    let mut keys = Vec::new();
+fn read_xl(table: &Table<'_>) -> BTreeMap<String, XlValue> {
+    let mut keys = BTreeMap::new();
     for (key, value) in table.entries() {
         let mut letters = key.value.chars();
         // The identifier of xl's own grammar.
@@ -577,7 +580,7 @@ fn read_xl(table: &Table<'_>) -> Vec<(String, XlValue)> {
             );
         } else {
             match xl_value(value.get_ref()) {
-                Some(value) => keys.push((key.value, value)),
+                Some(value) => drop(keys.insert(key.value, value)),
                 None => table.problem(
                     &value.span(),
                     format!("{}: xl.cfg takes a string, a number from 0, true or false, or a list of strings, without control characters", key.value),

@@ -69,7 +69,7 @@ impl Source {
         let parsed = DeTable::parse(&self.text);
         let value = match &parsed {
             Ok(document) => {
-                let table = Table::new(&self, "the top level".into(), document.get_ref(), 0..0);
+                let table = Table::new(&self, "the file".into(), document.get_ref(), 0..0);
                 let value = read(&self, &table);
                 table.finish();
                 value
@@ -179,7 +179,7 @@ fn convert<T: FromToml>(value: &DeValue<'_>) -> Result<T, String> {
         if why.is_empty() {
             format!("expected {}, found {}", T::EXPECTED, kind(value))
         } else {
-            format!("{why} (expected {})", T::EXPECTED)
+            why
         }
     })
 }
@@ -199,7 +199,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 /// A table being read. Each key that is asked for is remembered; what was never asked for is unknown.
 pub struct Table<'a> {
     source: &'a Source,
-    /// How messages call this table: `[[disk]]`, `the top level`.
+    /// How messages call this table: `[[disk]]`, `the file`.
     title: String,
     entries: &'a DeTable<'a>,
     span: Range<usize>,
@@ -351,10 +351,7 @@ impl<'a> Table<'a> {
                 Some((_, candidate)) => format!("did you mean \"{candidate}\"?"),
                 None => format!("valid here: {}", known.join(", ")),
             };
-            self.problem(
-                &key.span(),
-                format!("unknown key \"{name}\" in {}; {advice}", self.title),
-            );
+            self.problem(&key.span(), format!("{} has no key \"{name}\"; {advice}", self.title));
         }
     }
 }

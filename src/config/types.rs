@@ -292,7 +292,7 @@ impl FromStr for GuestUuid {
         match text.parse::<uuid::Uuid>() {
             Ok(uuid) if !uuid.is_nil() && text.len() == 36 => Ok(Self(uuid)),
             _ => invalid(format!(
-                "{text:?} is not a UUID such as \"6f1c0c1e-…-…-…-…\" (36 characters)"
+                "{text:?} is not a UUID: 32 hexadecimal digits in groups of 8-4-4-4-12"
             )),
         }
     }

@@ -49,13 +49,18 @@ pub fn render(guest: &Guest) -> String {
         file.text(event, "destroy");
     }
     for (key, value) in &guest.xl {
-        match value {
-            XlValue::Text(text) => file.text(key, text),
-            XlValue::Number(number) => file.number(key, *number),
-            XlValue::List(items) => file.list(key, items.clone()),
-        }
+        file.line(key, &self::value(value));
     }
     file.0
+}
+
+/// A value as xl.cfg(5) spells it.
+pub fn value(value: &XlValue) -> String {
+    match value {
+        XlValue::Text(text) => quote(text),
+        XlValue::Number(number) => number.to_string(),
+        XlValue::List(items) => list(items.iter()),
+    }
 }
 
 /// xl-disk-configuration(5); `target=` takes the rest of the line, so it comes last.
@@ -108,9 +113,13 @@ impl File {
     }
 
     fn list(&mut self, key: &str, items: impl IntoIterator<Item = String>) {
-        let items: Vec<String> = items.into_iter().map(|item| quote(&item)).collect();
-        self.line(key, &format!("[{}]", items.join(", ")));
+        self.line(key, &list(items));
     }
+}
+
+fn list(items: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| quote(item.as_ref())).collect();
+    format!("[{}]", items.join(", "))
 }
 
 fn quote(text: &str) -> String {
