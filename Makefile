@@ -13,7 +13,10 @@ MAN = $(wildcard man/*.[1578])
 MAN_GZ = $(MAN:man/%=target/man/%.gz)
 COMPLETIONS = target/completions/ttvm.bash target/completions/_ttvm target/completions/ttvm.fish
 
-.PHONY: build docs deb install demo check bench image clean
+# cargo-deb leaves packages of other versions where they are.
+DEB = $$(ls -t target/debian/ttvm_*.deb | head -n1)
+
+.PHONY: build docs deb install demo check bench image lint test host-tests clean
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -54,6 +57,35 @@ install: build docs
 	install -D -m 644 target/completions/ttvm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ttvm
 	install -D -m 644 target/completions/_ttvm $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ttvm
 	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ttvm.fish
+
+# The emulated host's disks. Making them is mostly waiting, so it goes on while the compiler runs.
+image:
+	@tests/host/image.sh >/dev/null
+
+demo:
+	@$(MAKE) -s --no-print-directory -j2 image deb
+	@$(CARGO) build -q --locked --features host-tests --example demo
+	@target/debug/examples/demo $(DEB)
+
+bench:
+	@$(MAKE) -s --no-print-directory -j2 image deb
+	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench host
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy -q --locked --all-targets --features host-tests -- -D warnings
+
+test:
+	$(CARGO) test -q --locked
+
+host-tests: deb image
+	lintian --allow-root --fail-on error $(DEB)
+	$(CARGO) test -q --locked --features host-tests --test host
+
+check:
+	@$(MAKE) --no-print-directory -j2 image lint
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory host-tests
 
 clean:
 	$(CARGO) clean

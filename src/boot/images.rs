@@ -135,7 +135,10 @@ pub fn first_kernel(
         .find_map(|image| match Kernel::new(root, image.clone(), None) {
             Ok(kernel) => Some(kernel).filter(&fits),
             Err(why) => {
-                notes.push(format!("ttvm-grub: ignored: {why}"));
+                let note = format!("ttvm-grub: ignored: {why}");
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
                 None
             }
         })

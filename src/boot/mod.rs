@@ -116,10 +116,9 @@ pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn P
         false => "no vmlinuz-* in /boot can be used",
     };
     let linux = images::first_kernel(root, &distribution, |_| true, notes).ok_or(Absent::None(no_linux));
-    // A kernel that can not be used is in the notes by now.
     let dom0 = |kernel: &Kernel| kernel.built.is_some_and(|built| built.dom0);
     let dom0 = match &linux {
-        Ok(_) => images::first_kernel(root, &distribution, dom0, &mut Vec::new()).ok_or(Absent::NoDom0),
+        Ok(_) => images::first_kernel(root, &distribution, dom0, notes).ok_or(Absent::NoDom0),
         Err(_) => Err(Absent::None(no_linux)),
     };
     let tt_linux = find_tt_linux(root, config, notes)?;

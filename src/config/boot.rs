@@ -84,7 +84,10 @@ impl FromToml for SerialPort {
         match value.as_str() {
             Some("com1") => Ok(Self::Com1),
             Some("com2") => Ok(Self::Com2),
-            Some(other) => Err(format!("\"{other}\" is no serial port")),
+            Some(other) => Err(format!(
+                "\"{other}\" is neither {}",
+                Self::EXPECTED.replace(" or ", " nor ")
+            )),
             None => Err(String::new()),
         }
     }
@@ -230,7 +233,7 @@ mod tests {
             ),
             (
                 "[serial]\nport = \"com9\"",
-                "t:2:8: port: \"com9\" is no serial port (expected \"com1\" or \"com2\")",
+                "t:2:8: port: \"com9\" is neither \"com1\" nor \"com2\"",
             ),
             (
                 "tt_xen = \"xen.gz\"",

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `make bench`: the figures of README.md, each a ratio of two things measured in turns in one run on the emulated host.
+
+#[path = "../tests/host/machine/mod.rs"]
+mod machine;
+
+use std::path::Path;
+use std::time::Duration;
+
+use machine::{Host, Result};
+
+const STORAGE_RUNS: usize = 9;
+const START_RUNS: usize = 5;
+const GRUB_RUNS: usize = 5;
+
+fn main() -> Result<()> {
+    // `cargo bench` adds arguments of its own.
+    let deb = std::env::var("TTVM_DEB").unwrap_or_default();
+    let mut host = Host::boot(Path::new(&deb))?;
+    let mut table = Table::default();
+    storage(&mut host, &mut table, "thick", "base", "-L 32M", "size = \"32M\"")?;
+    storage(&mut host, &mut table, "thin", "tbase", "-kn -ay", "")?;
+    start(&mut host, &mut table)?;
+    grub(&mut host, &mut table)?;
+    sizes(&mut table)?;
+    table.print();
+    Ok(())
+}
+
+/// Figures as they come in.
+#[derive(Default)]
+struct Table(Vec<[String; 4]>);
+
+impl Table {
+    fn ratio(&mut self, what: &str, ours: &[f64], theirs: &[f64], limit: &str) {
+        let (ours, theirs) = (median(ours), median(theirs));
+        self.0.push([
+            what.into(),
+            format!("{ours:.3} s ÷ {theirs:.3} s"),
+            format!("{:.3}", ours / theirs),
+            limit.into(),
+        ]);
+    }
+
+    fn value(&mut self, what: &str, detail: String, value: String, limit: &str) {
+        self.0.push([what.into(), detail, value, limit.into()]);
+    }
+
+    fn print(&self) {
+        let head = ["figure", "measured (medians)", "value", "at most"].map(String::from);
+        let width = |column: usize| {
+            let cells = self.0.iter().chain([&head]).map(|row| row[column].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths = [0, 1, 2, 3].map(width);
+        for row in [&head].into_iter().chain(&self.0) {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            println!("{}", cells.join("   ").trim_end());
+        }
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The lines of `output` that begin with `key`, as numbers.
+fn numbers(output: &str, key: &str) -> Vec<f64> {
+    let lines = output
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    lines.collect()
+}
+
+/// Shell: runs `command` and prints the seconds it took behind `key`. A guest's file and what it needs stand above.
+fn timed(key: &str, command: &str) -> String {
+    format!(
+        "t=$EPOCHREALTIME; {command} || exit 1; e=$EPOCHREALTIME; echo {key} $(( (${{e/./}} - ${{t/./}}) / 1000 ))e-3\n"
+    )
+}
+
+fn bash(host: &mut Host, script: &str) -> Result<String> {
+    host.write("/root/bench.sh", script.as_bytes(), 0o755)?;
+    host.sh_within("bash /root/bench.sh", Duration::from_secs(900))?
+        .success()
+}
+
+fn guest_file(host: &mut Host, origin: &str, size: &str) -> Result<()> {
+    let kernel = host.run("ls /boot/vmlinuz-*")?;
+    let file = format!(
+        "kernel = \"{kernel}\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\ncmdline = \"console=hvc0\"\n\
+         [[disk]]\norigin = \"xenvg/{origin}\"\ntarget = \"xvda1\"\n[disk.snapshot]\nname = \"snap1\"\n{size}\n"
+    );
+    host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644)
+}
+
+/// The storage step of a start beside the two plain commands, in turns, never with two snapshots at a time.
+fn storage(host: &mut Host, table: &mut Table, kind: &str, origin: &str, plain: &str, size: &str) -> Result<()> {
+    guest_file(host, origin, size)?;
+    let make_plain = format!("lvcreate -q -y -s {plain} -n plain1 xenvg/{origin} >/dev/null 2>&1");
+    let ours = "/usr/libexec/ttvm/ttvm-snapshot reset -- clientA 2>/root/said";
+    let mut script = String::from("lvs >/dev/null\n");
+    for _ in 0..STORAGE_RUNS {
+        script += &format!("{make_plain}\n");
+        script += &timed(
+            "plain",
+            &format!("{{ lvremove -q -y xenvg/plain1 >/dev/null 2>&1 && {make_plain}; }}"),
+        );
+        script += "lvremove -q -y xenvg/plain1 >/dev/null 2>&1\n/usr/libexec/ttvm/ttvm-snapshot reset -- clientA 2>/dev/null\n";
+        script += &timed("ours", ours);
+        script += "/usr/libexec/ttvm/ttvm-snapshot discard -- clientA 2>/dev/null\n";
+    }
+    script += "sed -n 's/.*(\\([0-9]*\\) commands run)/commands \\1/p' /root/said\n";
+    let output = bash(host, &script)?;
+    let commands = numbers(&output, "commands");
+    table.ratio(
+        &format!("storage step of a start ÷ lvremove && lvcreate, {kind}"),
+        &numbers(&output, "ours"),
+        &numbers(&output, "plain"),
+        "1.15",
+    );
+    table.value(
+        &format!("LVM commands run for it, {kind}"),
+        String::new(),
+        commands.first().map_or_else(String::new, |count| format!("{count}")),
+        "",
+    );
+    Ok(())
+}
+
+/// `systemctl start` beside a unit that runs the three commands from a shell; and what stays in memory of both.
+fn start(host: &mut Host, table: &mut Table) -> Result<()> {
+    guest_file(host, "base", "size = \"32M\"")?;
+    let unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+        ExecStart=/bin/sh -c 'lvremove -q -y xenvg/plain1; lvcreate -q -s -L 32M -n plain1 xenvg/base && xl create -q /root/plain.cfg'\n\
+        ExecStop=/usr/sbin/xl destroy plain\n";
+    host.write("/run/systemd/system/plain.service", unit.as_bytes(), 0o644)?;
+    host.run(
+        "ttvm guest config clientA | sed 's/clientA\"/plain\"/; s/snap1/plain1/; s/^uuid.*//' > /root/plain.cfg
+         lvcreate -q -s -L 32M -n plain1 xenvg/base; systemctl daemon-reload",
+    )?;
+    let mut script = String::new();
+    for run in 0..START_RUNS {
+        script += &timed("plain", "systemctl start plain");
+        if run == 0 {
+            script += "for pid in $(pgrep -x xl) $(pgrep -f '[x]l create'); do awk -v p=$pid '/^Pss:/ {print \"xlpss\", $2}' /proc/$pid/smaps_rollup; done | sort -u\n";
+        }
+        script += "systemctl stop plain\n";
+        script += "/usr/libexec/ttvm/ttvm-snapshot reset -- clientA 2>/dev/null\n";
+        script += &timed("ours", "systemctl start ttvm@clientA");
+        if run == 0 {
+            script +=
+                "awk '/^Pss:/ {print \"pss\", $2}' /proc/$(systemctl show -P MainPID ttvm@clientA)/smaps_rollup\n";
+        }
+        script += "systemctl stop ttvm@clientA\n";
+    }
+    script += "lvremove -q -y xenvg/plain1 >/dev/null 2>&1\n";
+    let output = bash(host, &script)?;
+    table.ratio(
+        "systemctl start ÷ shell unit with lvremove; lvcreate; xl create",
+        &numbers(&output, "ours"),
+        &numbers(&output, "plain"),
+        "1.05",
+    );
+    let (pss, xl) = (numbers(&output, "pss"), numbers(&output, "xlpss"));
+    let kib = |values: &[f64]| values.iter().sum::<f64>();
+    table.value(
+        "memory per running guest: supervisor, beside xl's monitor",
+        format!("PSS {:.0} KiB, xl {:.0} KiB", kib(&pss), kib(&xl)),
+        format!("{:.2} MB", kib(&pss) * 1024.0 / 1e6),
+        "1.5 MB, xl's",
+    );
+    Ok(())
+}
+
+/// Both generators as grub-mkconfig runs them: from a third one, which has the same environment.
+fn grub(host: &mut Host, table: &mut Table) -> Result<()> {
+    let mut script = String::from("#!/bin/bash\nexec 3>/root/grub.times\n");
+    for _ in 0..GRUB_RUNS {
+        for (key, program) in [("ours", "/etc/grub.d/21_ttvm"), ("stock", "/etc/grub.d/20_linux_xen")] {
+            script += &timed(key, &format!("{program} >/dev/null 2>&1")).replace("echo", "echo >&3");
+        }
+    }
+    host.write("/etc/grub.d/99_bench", script.as_bytes(), 0o755)?;
+    let output = host.sh_within(
+        "grub-mkconfig -o /root/grub.cfg >/dev/null 2>&1; rm /etc/grub.d/99_bench; cat /root/grub.times",
+        Duration::from_secs(300),
+    )?;
+    let output = output.success()?;
+    table.ratio(
+        "ttvm-grub ÷ /etc/grub.d/20_linux_xen",
+        &numbers(&output, "ours"),
+        &numbers(&output, "stock"),
+        "0.15",
+    );
+    let exposure =
+        host.run("systemd-analyze security --no-pager ttvm@clientA.service | tail -n1 | grep -o '[0-9.]* [A-Z]*'")?;
+    table.value(
+        "systemd-analyze security ttvm@.service",
+        String::new(),
+        exposure,
+        "MEDIUM",
+    );
+    Ok(())
+}
+
+fn sizes(table: &mut Table) -> Result<()> {
+    let release = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release");
+    let size = |name: &str| std::fs::metadata(release.join(name)).map_or(0, |data| data.len());
+    let names = ["ttvm", "ttvm-grub", "ttvm-snapshot", "ttvm-guest"];
+    let all: u64 = names.iter().map(|name| size(name)).sum();
+    let mb = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
+    table.value("size of ttvm-grub", String::new(), mb(size("ttvm-grub")), "1 MB");
+    table.value("size of all binaries", String::new(), mb(all), "12 MB");
+    Ok(())
+}

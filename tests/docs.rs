@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is written about the programs is complete: every key and every option has its place in a man page, every
+//! source file its licence.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn ttvm(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
+        .args(arguments)
+        .output()
+        .expect("ttvm runs");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A man page as plain words: no fonts, no escapes.
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(name);
+    fs::read_to_string(path).expect("a man page").replace("\\-", "-")
+}
+
+/// The keys that a file's table takes, as the answer to an unknown one names them.
+fn keys(file: &str, before: &str) -> Vec<String> {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs");
+    let path = root.join("etc/ttvm").join(file);
+    fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    fs::write(&path, format!("{before}zzzzzzzzzzzzzzzzzzzzzzzzz = 1\n")).expect("a file");
+    let answer = ttvm(&["--root", root.to_str().expect("a path"), "guest", "check"]);
+    fs::remove_file(&path).expect("the file goes");
+    let list = answer
+        .lines()
+        .find_map(|line| line.split_once("; valid here: "))
+        .expect(&answer)
+        .1;
+    list.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_documented() {
+    let tables = [
+        ("guests/x.toml", "", "ttvm-guest.5"),
+        ("guests/x.toml", "[[disk]]\n", "ttvm-guest.5"),
+        ("guests/x.toml", "[[vif]]\n", "ttvm-guest.5"),
+        ("ttvm.toml", "", "ttvm.toml.5"),
+        ("ttvm.toml", "[guest]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[snapshot]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[boot]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[boot.serial]\n", "ttvm.toml.5"),
+    ];
+    for (file, before, name) in tables {
+        let text = page(name);
+        for key in keys(file, before) {
+            let named = text.lines().any(|line| {
+                line.starts_with('.')
+                    && line
+                        .split(|c: char| !c.is_alphanumeric() && c != '_')
+                        .any(|word| word == key)
+            });
+            assert!(named, "{name} does not tell of {before}{key}");
+        }
+    }
+}
+
+#[test]
+fn every_command_and_option_is_documented() {
+    let text = page("ttvm.1");
+    let mut commands = vec![Vec::new()];
+    while let Some(command) = commands.pop() {
+        let help = ttvm(&[&command[..], &["--help"]].concat());
+        for line in help.lines().map(str::trim) {
+            if let Some(option) = line.split_whitespace().find(|word| word.starts_with("--")) {
+                assert!(text.contains(option), "ttvm.1 does not tell of {option} ({command:?})");
+            }
+        }
+        let list = help
+            .split("Commands:\n")
+            .nth(1)
+            .unwrap_or_default()
+            .split("\n\n")
+            .next()
+            .unwrap_or_default();
+        for name in list
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| *name != "help")
+        {
+            let name: &'static str = name.to_owned().leak();
+            assert!(text.contains(name), "ttvm.1 does not tell of {name}");
+            commands.push([&command[..], &[name]].concat());
+        }
+    }
+}
+
+#[test]
+fn every_source_file_names_its_licence() {
+    let files = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard"])
+        .output()
+        .expect("git");
+    for file in String::from_utf8_lossy(&files.stdout).lines() {
+        let source = [".rs", ".sh", ".service", ".target", ".toml", ".yml"]
+            .iter()
+            .any(|end| file.ends_with(end));
+        if !source || file.starts_with("tests/fixtures/") {
+            continue;
+        }
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default();
+        let mut head = text.lines().take(2);
+        assert!(
+            head.any(|line| line.contains("SPDX-License-Identifier: MIT OR Apache-2.0")),
+            "{file}"
+        );
+    }
+}

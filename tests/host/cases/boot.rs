@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The boot entries, on the machine that was booted through one of them.
+
+use super::cases;
+use crate::machine::Host;
+
+cases!(Xen: booted_through_our_entry, entries_are_right, units_are_sound);
+
+fn booted_through_our_entry(host: &mut Host) {
+    let xen = host.run("xl info").unwrap();
+    let field = |name: &str| {
+        xen.lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    for option in ["watchdog", "sync_console", "dom0_max_vcpus=1", "dom0_mem=500M,max:500M"] {
+        assert!(field("xen_commandline").contains(option), "{xen}");
+    }
+    // The limits hold: Xen counts dom0's memory in whole pages, a little may be missing.
+    let list = host.run("xl list | awk '$1 == \"Domain-0\" {print $3, $4}'").unwrap();
+    let (memory, vcpus) = list.split_once(' ').unwrap();
+    assert!((490..=500).contains(&memory.parse::<u32>().unwrap()), "{list}");
+    assert_eq!(vcpus, "1");
+    assert_eq!(host.run("nproc").unwrap(), "1");
+    assert!(
+        host.run("grub-editenv list")
+            .unwrap()
+            .contains("saved_entry=ttvm-ttxen-linux")
+    );
+}
+
+fn entries_are_right(host: &mut Host) {
+    let entries = host
+        .run("/usr/libexec/ttvm/ttvm-grub 2>/root/found; cat /root/found >&2")
+        .unwrap();
+    // By hand as from grub-mkconfig.
+    let ours = host
+        .run("sed -n '/BEGIN .*21_ttvm/,/END .*21_ttvm/p' /boot/grub/grub.cfg | sed '1d;$d'")
+        .unwrap();
+    assert_eq!(entries.trim(), ours.trim());
+    for id in ["ttvm-ttxen-linux", "ttvm-linux"] {
+        assert_eq!(ours.matches(&format!("'{id}'")).count(), 1, "{ours}");
+    }
+    assert_eq!(
+        host.sh("printf 'x = [' >> /etc/ttvm/ttvm.toml; /usr/libexec/ttvm/ttvm-grub")
+            .unwrap()
+            .text(),
+        ""
+    );
+    host.run("update-grub 2>/root/out; ! grep -q ttvm-linux /boot/grub/grub.cfg && grep -q ttvm.toml /root/out")
+        .unwrap();
+}
+
+fn units_are_sound(host: &mut Host) {
+    let complaints = host
+        .run("systemd-analyze verify ttvm@clientA.service ttvm.target 2>&1; true")
+        .unwrap();
+    assert_eq!(complaints, "");
+    let exposure = host
+        .run("systemd-analyze security --no-pager ttvm@clientA.service | tail -n1")
+        .unwrap();
+    assert!(
+        ["MEDIUM", "OK", "SAFE"].iter().any(|level| exposure.contains(level)),
+        "{exposure}"
+    );
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The life of guests: fresh disks, endings, several at once.
+
+use super::{
+    THICK, THIN, cases, console, first_block, guest, journal, nothing_left, other_volumes, property, wait_for,
+};
+use crate::machine::Host;
+
+cases!(Xen:
+    thick_is_fresh_five_times,
+    thin_is_fresh_five_times,
+    four_guests_at_once,
+    poweroff,
+    reboot_keeps_the_disk,
+    reboot_fresh,
+    reboot_stop,
+    crash,
+    deaf_guest_is_destroyed,
+    destroyed_from_outside,
+    foreign_domain,
+    overflow_is_noticed,
+    ram_only,
+    several_disks,
+    status_shows_it_all,
+    not_restarted_for_a_wrong_file,
+);
+
+fn fresh_five_times(host: &mut Host, disk: &str, origin: &str) {
+    let golden = first_block(host, origin);
+    let others = other_volumes(host);
+    guest(host, "clientA", disk, "ttvm.do=read,write,read", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    for run in 1..=5 {
+        // The guest itself says what it found: first the origin's block, then its own.
+        let written = console(host, "clientA", "first block", 2 * run);
+        assert!(!written.ends_with(&golden), "run {run} wrote nothing");
+        let first =
+            host.run("grep -a 'first block' /var/log/xen/console/guest-clientA.log | tail -n2 | head -n1 | tr -d '\r'");
+        assert!(first.unwrap().ends_with(&golden), "run {run} started on a used disk");
+        assert!(
+            written.ends_with(&first_block(host, "/dev/xenvg/snap1")),
+            "the write is in the snapshot"
+        );
+        host.run("systemctl restart ttvm@clientA").unwrap();
+    }
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    assert_eq!(other_volumes(host), others);
+    nothing_left(host, "clientA");
+}
+
+fn thick_is_fresh_five_times(host: &mut Host) {
+    fresh_five_times(host, THICK, "/dev/xenvg/base");
+}
+
+fn thin_is_fresh_five_times(host: &mut Host) {
+    fresh_five_times(host, THIN, "/dev/xenvg/tbase");
+}
+
+fn four_guests_at_once(host: &mut Host) {
+    for (name, origin) in [("a", "base"), ("b", "base"), ("c", "tbase"), ("d", "tbase")] {
+        let disk =
+            format!("[[disk]]\norigin = \"xenvg/{origin}\"\ntarget = \"xvda1\"\nsnapshot = {{ size = \"16M\" }}");
+        guest(host, name, &disk, "ttvm.do=write", "");
+    }
+    host.run("systemctl enable -q ttvm@a ttvm@b ttvm@c ttvm@d && systemctl start ttvm.target")
+        .unwrap();
+    for name in ["a", "b", "c", "d"] {
+        wait_for(host, name, "active");
+        assert_eq!(property(host, name, "NRestarts"), "0", "{name}");
+    }
+    assert_eq!(
+        host.run("xl list | tail -n +3 | awk '{print $1}' | sort | xargs")
+            .unwrap(),
+        "a b c d"
+    );
+    assert_eq!(host.run("lvs --noheadings @ttvm | wc -l").unwrap(), "4");
+    host.run("systemctl stop ttvm.target").unwrap();
+    for name in ["a", "b", "c", "d"] {
+        wait_for(host, name, "inactive");
+        nothing_left(host, name);
+    }
+}
+
+fn poweroff(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.do=sleep:1,poweroff", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    wait_for(host, "clientA", "inactive");
+    assert_eq!(property(host, "clientA", "Result"), "success");
+    assert_eq!(property(host, "clientA", "StatusText"), "ended: powered itself off");
+    assert_eq!(
+        host.run("ttvm status --json clientA | grep last_exit").unwrap().trim(),
+        "\"last_exit\": \"powered itself off\""
+    );
+    nothing_left(host, "clientA");
+}
+
+/// Starts a guest, lets it write, reboots it, and returns the block it finds then, the origin's and the written one.
+fn after_reboot(host: &mut Host, on_reboot: &str) -> (String, String, String) {
+    guest(
+        host,
+        "clientA",
+        THIN,
+        "ttvm.do=read,write,read",
+        &format!("on_reboot = \"{on_reboot}\""),
+    );
+    host.run("systemctl start ttvm@clientA").unwrap();
+    let written = console(host, "clientA", "first block", 2);
+    let golden = first_block(host, "/dev/xenvg/tbase");
+    host.run("xl reboot clientA").unwrap();
+    let found = console(host, "clientA", "first block", 3);
+    let digest = |line: &str| line.rsplit(' ').next().unwrap_or_default().to_owned();
+    (digest(&found), golden, digest(&written))
+}
+
+fn reboot_keeps_the_disk(host: &mut Host) {
+    let (found, _, written) = after_reboot(host, "keep");
+    assert_eq!(found, written);
+    assert_eq!(property(host, "clientA", "ActiveState"), "active");
+    assert_eq!(property(host, "clientA", "NRestarts"), "0");
+    assert!(
+        host.run("ttvm status --json clientA")
+            .unwrap()
+            .contains("\"reboots\": 1")
+    );
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    nothing_left(host, "clientA");
+}
+
+fn reboot_fresh(host: &mut Host) {
+    let (found, golden, _) = after_reboot(host, "fresh");
+    assert_eq!(found, golden);
+    wait_for(host, "clientA", "active");
+    assert_eq!(property(host, "clientA", "NRestarts"), "1");
+}
+
+fn reboot_stop(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.do=sleep:1,reboot", "on_reboot = \"stop\"");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    wait_for(host, "clientA", "inactive");
+    assert_eq!(property(host, "clientA", "StatusText"), "ended: rebooted");
+    nothing_left(host, "clientA");
+}
+
+fn crash(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.do=sleep:1,crash", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    journal(host, "clientA", "crashed: its kernel panicked", 1);
+    // A crash is a failure, and so followed by a start on a fresh disk.
+    journal(host, "clientA", "guest is up as domain", 2);
+    assert_ne!(property(host, "clientA", "NRestarts"), "0");
+    host.run("mkdir -p /run/systemd/system/ttvm@clientA.service.d && printf '[Service]\\nRestart=no\\n' > /run/systemd/system/ttvm@clientA.service.d/no.conf && systemctl daemon-reload").unwrap();
+    wait_for(host, "clientA", "failed");
+    assert_eq!(property(host, "clientA", "Result"), "exit-code");
+    assert_eq!(property(host, "clientA", "ExecMainStatus"), "1");
+    let status = host.sh("systemctl status --no-pager ttvm@clientA").unwrap().text();
+    assert!(status.contains("Status: \"ended: crashed\""), "{status}");
+    assert!(host.run("ttvm status clientA").unwrap().contains("crashed"));
+    nothing_left(host, "clientA");
+}
+
+fn deaf_guest_is_destroyed(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.deaf", "");
+    host.run("sed -i 's/shutdown_timeout = .*/shutdown_timeout = \"3s\"/' /etc/ttvm/guests/clientA.toml")
+        .unwrap();
+    host.run("systemctl start ttvm@clientA").unwrap();
+    console(host, "clientA", "ttvm guest up", 1);
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    assert_eq!(
+        property(host, "clientA", "StatusText"),
+        "ended: did not shut down in time, destroyed"
+    );
+    assert_eq!(property(host, "clientA", "ActiveState"), "inactive");
+    nothing_left(host, "clientA");
+}
+
+fn destroyed_from_outside(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("systemctl start ttvm@clientA && xl destroy clientA").unwrap();
+    wait_for(host, "clientA", "inactive");
+    assert_eq!(property(host, "clientA", "StatusText"), "ended: destroyed from outside");
+    nothing_left(host, "clientA");
+}
+
+fn foreign_domain(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("ttvm guest config clientA | sed '/^disk/d; s/^uuid.*//' > /root/foreign.cfg && xl create -q -e /root/foreign.cfg").unwrap();
+    assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
+    assert_eq!(property(host, "clientA", "ExecMainStatus"), "4");
+    assert!(host.run("ttvm status clientA").unwrap().contains("foreign domain"));
+    let log = host.run("journalctl -o cat -u ttvm@clientA").unwrap();
+    assert!(
+        log.contains("a domain named \"clientA\" (id 1) is running that ttvm did not start"),
+        "{log}"
+    );
+    assert_eq!(host.run("xl list | grep -c clientA").unwrap(), "1");
+    // Refused is not tried again.
+    wait_for(host, "clientA", "failed");
+}
+
+fn overflow_is_noticed(host: &mut Host) {
+    let small = THICK.replace("32M", "4M");
+    guest(host, "clientA", &small, "ttvm.do=sleep:1,fill", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    journal(host, "clientA", "xenvg/snap1 overflowed", 1);
+    let status = host.run("ttvm status clientA").unwrap();
+    assert!(status.contains("OVERFLOWED"), "{status}");
+    assert_eq!(property(host, "clientA", "ActiveState"), "active");
+    let text = property(host, "clientA", "StatusText");
+    assert!(text.contains("this run is void"), "{text}");
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    let status = host.run("ttvm status clientA").unwrap();
+    assert!(status.contains("last run OVERFLOWED"), "{status}");
+    // Thin: the pool fills up.
+    host.run("lvcreate -q -y -V 480M --thinpool xenvg/pool -n filler 2>/dev/null; dd if=/dev/zero of=/dev/xenvg/filler bs=1M count=430 oflag=direct 2>/dev/null").unwrap();
+    guest(host, "clientA", THIN, "ttvm.do=fill", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    journal(host, "clientA", "xenvg/snap1 overflowed", 2);
+    assert!(host.run("ttvm status clientA").unwrap().contains("POOL FULL"));
+}
+
+fn ram_only(host: &mut Host) {
+    guest(host, "ram", "", "", "");
+    host.run("systemctl start ttvm@ram").unwrap();
+    console(host, "ram", "ttvm guest up", 1);
+    assert_eq!(
+        host.run("ttvm snapshot reset ram").unwrap(),
+        "guest \"ram\" has no snapshots"
+    );
+    host.run("systemctl stop ttvm@ram").unwrap();
+    nothing_left(host, "ram");
+}
+
+fn several_disks(host: &mut Host) {
+    host.run("truncate -s 8M /root/image.raw").unwrap();
+    let disks = format!(
+        "{THICK}\n[[disk]]\norigin = \"xenvg/tbase\"\ntarget = \"xvdb\"\n[[disk]]\npath = \"/dev/xenvg/other\"\ntarget = \"xvdc\"\n\
+         [[disk]]\npath = \"/root/image.raw\"\naccess = \"rw\"\ntarget = \"xvdd\""
+    );
+    guest(host, "clientA", &disks, "ttvm.do=write", "type = \"pv\"\nvcpus = 2");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    assert_eq!(host.run("xl block-list clientA | tail -n +2 | wc -l").unwrap(), "4");
+    assert_eq!(
+        host.run("xenstore-ls /local/domain/0/backend/vbd/1 | grep -c 'mode = \"r\"'")
+            .unwrap(),
+        "1"
+    );
+    assert_eq!(
+        host.run("lvs --noheadings -o lv_name @ttvm | xargs").unwrap(),
+        "snap1 ttvm-clientA-xvdb"
+    );
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    nothing_left(host, "clientA");
+}
+
+fn status_shows_it_all(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.do=write", "");
+    guest(host, "idle", "", "", "");
+    host.write("/etc/ttvm/guests/wrong.toml", b"memory = 3\n", 0o644)
+        .unwrap();
+    host.run("systemctl start ttvm@clientA").unwrap();
+    console(host, "clientA", "write: 0", 1);
+    let status = host.run("ttvm status").unwrap();
+    let lines: Vec<Vec<&str>> = status.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        lines[0],
+        [
+            "GUEST", "STATE", "DOMID", "MEMORY", "SNAPSHOT", "UPTIME", "LAST", "EXIT"
+        ]
+    );
+    assert_eq!(lines[1][..4], ["clientA", "running", "1", "96M"], "{status}");
+    assert!(
+        lines[1][4].ends_with('%') && lines[1][5..7] == ["of", "32M"],
+        "{status}"
+    );
+    assert_eq!(lines[2][..2], ["idle", "stopped"]);
+    assert_eq!(lines[3][..2], ["wrong", "invalid"]);
+    // What was done to which volume is in the journal, with fields.
+    let steps = host.run("journalctl -o verbose TTVM_LV=xenvg/snap1 TTVM_GUEST=clientA _SYSTEMD_UNIT=ttvm@clientA.service + OBJECT_SYSTEMD_UNIT=ttvm@clientA.service | grep TTVM_STEP | sed 's/.*=//' | xargs");
+    assert_eq!(steps.unwrap(), "locked creating created");
+    let unit = host.run("journalctl -o cat -u ttvm@clientA").unwrap();
+    for message in [
+        "creating xenvg/snap1 (snapshot of xenvg/base)",
+        "snapshots are fresh",
+        "guest is up as domain 1",
+    ] {
+        assert!(unit.contains(message), "{unit}");
+    }
+}
+
+fn not_restarted_for_a_wrong_file(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "memroy = \"1G\"");
+    assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
+    let status = host.sh("systemctl status --no-pager ttvm@clientA").unwrap().text();
+    assert!(status.contains("did you mean \"memory\"?"), "{status}");
+    host.run("sed -i /memroy/d /etc/ttvm/guests/clientA.toml && systemctl start ttvm@clientA")
+        .unwrap();
+}

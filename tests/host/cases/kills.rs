@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whatever dies at whatever moment, the next start works by itself, and no other volume has changed.
+
+use super::{THICK, THIN, cases, guest, journal, nothing_left, other_volumes, wait_for};
+use crate::machine::Host;
+
+cases!(Xen:
+    supervisor_killed,
+    xl_killed,
+    snapshot_program_killed_at_every_step_thick,
+    snapshot_program_killed_at_every_step_thin,
+    supervisor_killed_around_create,
+    stop_while_starting,
+    half_made_volume,
+    lock_holder_dies,
+    power_cut_after_removal,
+    power_cut_within_lvcreate,
+);
+
+/// Sets a fail point for the unit, or takes it away.
+fn fail_at(host: &mut Host, point: Option<&str>) {
+    let drop_in = "/run/systemd/system/ttvm@clientA.service.d";
+    let script = match point {
+        Some(point) => format!(
+            "mkdir -p {drop_in} && printf '[Service]\\nRestart=no\\nEnvironment=TTVM_FAIL_POINT={point}\\n' > {drop_in}/fail.conf"
+        ),
+        None => format!("rm -rf {drop_in}"),
+    };
+    host.run(&format!("{script} && systemctl daemon-reload")).unwrap();
+}
+
+/// Starts the guest with the fail point set, then without, then stops it; other volumes stay as they were.
+fn survives(host: &mut Host, disk: &str, points: &[&str]) {
+    let others = other_volumes(host);
+    guest(host, "clientA", disk, "", "");
+    for point in points {
+        // There is an old snapshot to be removed.
+        host.run("ttvm snapshot reset clientA 2>/dev/null").unwrap();
+        fail_at(host, Some(point));
+        assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0, "{point}");
+        wait_for(host, "clientA", "failed");
+        fail_at(host, None);
+        host.run("systemctl start ttvm@clientA").unwrap();
+        host.run("xl list clientA >/dev/null && systemctl stop ttvm@clientA && systemctl reset-failed ttvm@clientA 2>/dev/null; true").unwrap();
+        nothing_left(host, "clientA");
+    }
+    assert_eq!(other_volumes(host), others);
+}
+
+const STEPS: [&str; 5] = [
+    "snapshot.locked",
+    "snapshot.removing",
+    "snapshot.removed",
+    "snapshot.creating",
+    "snapshot.created",
+];
+
+fn snapshot_program_killed_at_every_step_thick(host: &mut Host) {
+    survives(host, THICK, &STEPS);
+}
+
+fn snapshot_program_killed_at_every_step_thin(host: &mut Host) {
+    survives(host, THIN, &STEPS);
+}
+
+fn supervisor_killed_around_create(host: &mut Host) {
+    survives(host, THICK, &["guest.creating", "guest.created"]);
+}
+
+fn supervisor_killed(host: &mut Host) {
+    let others = other_volumes(host);
+    guest(host, "clientA", THICK, "ttvm.do=write", "");
+    host.run("systemctl start ttvm@clientA && kill -9 $(systemctl show -P MainPID ttvm@clientA)")
+        .unwrap();
+    // Its domain is not left running on a disk that is about to be removed, and it comes back by itself.
+    journal(host, "clientA", "that an earlier run left behind", 1);
+    journal(host, "clientA", "guest is up as domain", 2);
+    wait_for(host, "clientA", "active");
+    assert_eq!(host.run("xl list | grep -c clientA").unwrap(), "1");
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    assert_eq!(other_volumes(host), others);
+    nothing_left(host, "clientA");
+}
+
+fn xl_killed(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("systemctl start --no-block ttvm@clientA && timeout 60 sh -c 'until pgrep -f \"xl create\" >/dev/null; do sleep 0.1; done; sleep 1; pkill -9 -f \"xl create\"'").unwrap();
+    journal(host, "clientA", "Xen could not start guest", 1);
+    journal(host, "clientA", "guest is up as domain", 1);
+    wait_for(host, "clientA", "active");
+    assert_eq!(host.run("xl list | tail -n +3 | wc -l").unwrap(), "1");
+}
+
+fn stop_while_starting(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("systemctl start --no-block ttvm@clientA && timeout 60 sh -c 'until pgrep -f \"xl create\" >/dev/null; do sleep 0.1; done'").unwrap();
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    wait_for(host, "clientA", "inactive");
+    nothing_left(host, "clientA");
+}
+
+/// What `lvcreate --snapshot` leaves when it is interrupted between its two commits.
+fn half_made_volume(host: &mut Host) {
+    let others = other_volumes(host);
+    guest(host, "clientA", THICK, "", "");
+    for active in ["y", "n"] {
+        host.run(&format!(
+            "lvcreate -q -y -Wn -Zn -a {active} -L 32M -n snap1 --addtag ttvm --addtag ttvm.guest=clientA --addtag ttvm.origin=base xenvg"
+        ))
+        .unwrap();
+        host.run("systemctl start ttvm@clientA").unwrap();
+        assert_eq!(
+            host.run("lvs --noheadings -o origin xenvg/snap1 | xargs").unwrap(),
+            "base"
+        );
+        host.run("systemctl stop ttvm@clientA").unwrap();
+    }
+    assert_eq!(other_volumes(host), others);
+    nothing_left(host, "clientA");
+}
+
+fn lock_holder_dies(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("mkdir -p /run/lock/ttvm && sed -i 's/# lock_timeout.*/lock_timeout = \"1s\"/' /etc/ttvm/ttvm.toml")
+        .unwrap();
+    let refused = host
+        .run("flock /run/lock/ttvm/xenvg.lock sh -c 'ttvm snapshot reset clientA 2>&1; echo $?'")
+        .unwrap();
+    assert!(
+        refused.contains("has been working on volume group xenvg") && refused.ends_with('4'),
+        "{refused}"
+    );
+    // The kernel lets a dead process's lock go.
+    host.run("flock /run/lock/ttvm/xenvg.lock sleep 60 & sleep 0.3; pkill -9 -f 'sleep 60'; pkill -9 flock; ttvm snapshot reset clientA 2>/dev/null").unwrap();
+}
+
+fn after_power_cut(host: &mut Host, others: &str) {
+    host.power_cut_and_boot().unwrap();
+    assert!(
+        host.run("cat /proc/cmdline").unwrap().contains("hvc0"),
+        "booted under Xen again"
+    );
+    host.run("systemctl start ttvm@clientA").unwrap();
+    assert_eq!(other_volumes(host), others);
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    nothing_left(host, "clientA");
+}
+
+fn power_cut_after_removal(host: &mut Host) {
+    let others = other_volumes(host);
+    guest(host, "clientA", THICK, "", "");
+    host.run("ttvm snapshot reset clientA 2>/dev/null; sync").unwrap();
+    host.run("TTVM_FAIL_POINT=snapshot.removed:hang setsid ttvm snapshot reset clientA >/root/out 2>&1 & timeout 60 sh -c 'tail -F /root/out 2>/dev/null | grep -m1 standing'").unwrap();
+    after_power_cut(host, &others);
+}
+
+fn power_cut_within_lvcreate(host: &mut Host) {
+    let others = other_volumes(host);
+    guest(host, "clientA", THICK, "", "");
+    host.run("ttvm snapshot reset clientA 2>/dev/null; sync").unwrap();
+    // Not a hang of ours: LVM itself is at work when the power goes.
+    host.run("setsid ttvm snapshot reset clientA >/root/out 2>&1 & timeout 60 sh -c 'tail -F /root/out 2>/dev/null | grep -m1 \"creating\"'; sleep 0.5").unwrap();
+    after_power_cut(host, &others);
+}

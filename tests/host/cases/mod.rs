@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The tests, by subject, and what several of them need.
+
+mod boot;
+mod guests;
+mod kills;
+mod lvm_errors;
+mod package;
+mod traps;
+
+use super::Case;
+use super::machine::Host;
+
+/// Every case.
+pub fn all() -> Vec<Case> {
+    [
+        boot::cases(),
+        guests::cases(),
+        kills::cases(),
+        lvm_errors::cases(),
+        package::cases(),
+        traps::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Names cases by their functions.
+macro_rules! cases {
+    ($from:ident: $($test:ident),* $(,)?) => {
+        /// The cases of this file.
+        pub(super) fn cases() -> Vec<$crate::Case> {
+            vec![$($crate::Case {
+                name: concat!(module_path!(), "::", stringify!($test)),
+                from: $crate::From::$from,
+                test: $test,
+            }),*]
+        }
+    };
+}
+pub(super) use cases;
+
+/// The content of every volume that no run may touch, as digests.
+pub fn other_volumes(host: &mut Host) -> String {
+    host.run("for lv in base other tbase; do sha256sum /dev/mapper/xenvg-$lv; done")
+        .unwrap()
+}
+
+/// The digest of the first block of a volume, as the guest's `read` prints it.
+pub fn first_block(host: &mut Host, device: &str) -> String {
+    host.run(&format!(
+        "dd if={device} bs=4096 count=1 iflag=direct 2>/dev/null | sha256sum | cut -d' ' -f1"
+    ))
+    .unwrap()
+}
+
+/// Writes a guest's file: `disk` and `more` are TOML, `steps` what the guest does (tests/host/rootfs, guest-init).
+pub fn guest(host: &mut Host, name: &str, disk: &str, steps: &str, more: &str) {
+    let kernel = host.run("ls /boot/vmlinuz-*").unwrap();
+    let file = format!(
+        "memory = \"96M\"\nkernel = \"{kernel}\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n\
+         cmdline = \"console=hvc0 {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
+    );
+    host.write(&format!("/etc/ttvm/guests/{name}.toml"), file.as_bytes(), 0o644)
+        .unwrap();
+}
+
+/// The seed's disk, on a thick origin.
+pub const THICK: &str =
+    "[[disk]]\norigin = \"xenvg/base\"\ntarget = \"xvda1\"\nsnapshot = { name = \"snap1\", size = \"32M\" }";
+/// The same on a thin origin.
+pub const THIN: &str = "[[disk]]\norigin = \"xenvg/tbase\"\ntarget = \"xvda1\"\nsnapshot = { name = \"snap1\" }";
+
+/// Waits until the guest's console shows `count` lines with `text`, and returns the last of them.
+pub fn console(host: &mut Host, name: &str, text: &str, count: u32) -> String {
+    let log = format!("/var/log/xen/console/guest-{name}.log");
+    host.run(&format!(
+        "timeout 60 sh -c 'tail -n +1 -F {log} 2>/dev/null | grep -a -m{count} \"{text}\"' | tail -n1 | tr -d '\\r'"
+    ))
+    .unwrap()
+}
+
+/// One property of a guest's unit.
+pub fn property(host: &mut Host, name: &str, property: &str) -> String {
+    host.run(&format!("systemctl show -P {property} ttvm@{name}")).unwrap()
+}
+
+/// Waits until the journal of the guest's unit has `count` messages with `text`.
+pub fn journal(host: &mut Host, name: &str, text: &str, count: u32) {
+    host.run(&format!(
+        "timeout 90 sh -c 'journalctl -f -n all -o cat -u ttvm@{name} | grep -m{count} \"{text}\"' | wc -l | grep -qx {count}"
+    ))
+    .unwrap();
+}
+
+/// Waits until the unit is in `state`. A look every quarter of a second: systemd has no command to wait for one.
+pub fn wait_for(host: &mut Host, name: &str, state: &str) {
+    host.run(&format!(
+        "timeout 90 sh -c 'until [ \"$(systemctl show -P ActiveState ttvm@{name})\" = {state} ]; do sleep 0.25; done'"
+    ))
+    .unwrap();
+}
+
+/// Nothing of the guest is left: no domain, no snapshot, no process.
+pub fn nothing_left(host: &mut Host, name: &str) {
+    let left = host.run(&format!(
+        "xl list | awk '$1 == \"{name}\"'; lvs --noheadings -o lv_name @ttvm; ls -d /dev/xenvg/snap* 2>/dev/null; pgrep -a ttvm-; true"
+    ));
+    assert_eq!(left.unwrap(), "", "left behind");
+}
