@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A real Xen + systemd + LVM + GRUB machine, emulated: for the tests, the benchmark and the demo.
+//!
+//! ```no_run
+//! let mut host = Host::boot(Path::new("ttvm.deb"))?;   // Xen, booted through our own entry
+//! let list = host.run("xl list")?;                     // fails unless the status is 0
+//! host.restore()?;                                     // pristine again, in about a second
+//! ```
+//!
+//! The first use on a machine takes minutes (`layers`), each further one a few seconds. A `Host` works on private copies of
+//! its disks that have no name: whatever ends this process, nothing stays behind.
+
+// Each of the programs that include this module uses its own part of it.
+#![allow(dead_code)]
+
+mod agent;
+mod layers;
+mod lines;
+mod qemu;
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use layers::{Layer, PrivateDisks};
+use qemu::Machine;
+
+/// How long a boot may take. Far above what it takes anywhere: reaching it means that it hangs.
+const BOOT: Duration = Duration::from_secs(600);
+const SCRIPT: Duration = Duration::from_secs(120);
+
+/// What went wrong, as a sentence.
+pub struct Error(String);
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// The same text: `main` and `unwrap` print errors this way.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+trait Context<T> {
+    fn context(self, what: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn context(self, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| Error(format!("{what}: {error}")))
+    }
+}
+
+/// What a script in the host left.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The exit status, or minus the number of the signal that ended it.
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    script: String,
+}
+
+impl Output {
+    /// Standard output as text, without the last line's end.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).trim_end_matches('\n').to_owned()
+    }
+
+    /// Standard error as text, without the last line's end.
+    pub fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).trim_end_matches('\n').to_owned()
+    }
+
+    /// The text of a script that succeeded; an error with everything that is known about one that did not.
+    pub fn success(self) -> Result<String> {
+        match self.status {
+            0 => Ok(self.text()),
+            status => Err(Error(format!(
+                "in the host, status {status}:\n{}\n--- stdout\n{}\n--- stderr\n{}",
+                self.script,
+                self.text(),
+                self.errors()
+            ))),
+        }
+    }
+}
+
+/// The emulated host, running. Dropping it ends it.
+pub struct Host {
+    layer: Layer,
+    disks: PrivateDisks,
+    machine: Machine,
+}
+
+impl Host {
+    /// Xen with the package installed, booted through the entry `ttvm-ttxen-linux`.
+    pub fn boot(deb: &Path) -> Result<Self> {
+        Self::start(layers::xen(deb)?)
+    }
+
+    /// Plain Linux without the package, which lies ready as [`Host::DEB`].
+    pub fn boot_plain(deb: &Path) -> Result<Self> {
+        let mut host = Self::start(layers::plain()?)?;
+        host.push(deb, Self::DEB, 0o644)?;
+        Ok(host)
+    }
+
+    /// Where `boot_plain` puts the package.
+    pub const DEB: &'static str = "/root/ttvm.deb";
+
+    fn start((layer, disks): (Layer, PrivateDisks)) -> Result<Self> {
+        let mut machine = Machine::start(&layer.base, &disks.paths(), Some(layer.snapshot))?;
+        set_clock(&mut machine)?;
+        Ok(Self { layer, disks, machine })
+    }
+
+    /// Takes the whole machine, memory and disks, back to where `boot` handed it out.
+    pub fn restore(&mut self) -> Result<()> {
+        self.machine.restore(self.layer.snapshot)?;
+        set_clock(&mut self.machine)
+    }
+
+    /// Runs a shell script as root, for at most two minutes.
+    pub fn sh(&mut self, script: &str) -> Result<Output> {
+        self.sh_within(script, SCRIPT)
+    }
+
+    /// Runs a shell script as root; when the time is up it is killed with its process group, and that is an error.
+    /// What it leaves in the background keeps running, and is not waited for.
+    pub fn sh_within(&mut self, script: &str, deadline: Duration) -> Result<Output> {
+        self.machine.sh(script, b"", deadline)
+    }
+
+    /// `sh`, when only success will do: returns what was printed.
+    pub fn run(&mut self, script: &str) -> Result<String> {
+        self.sh(script)?.success()
+    }
+
+    /// Copies a file into the host, under its name only when complete.
+    pub fn push(&mut self, local: &Path, guest: &str, mode: u32) -> Result<()> {
+        let data = std::fs::read(local).context(local.display())?;
+        self.write(guest, &data, mode)
+    }
+
+    /// Writes a file in the host, under its name only when complete.
+    pub fn write(&mut self, guest: &str, data: &[u8], mode: u32) -> Result<()> {
+        self.machine.write(guest, data, mode)
+    }
+
+    /// Reads a file of the host.
+    pub fn read(&mut self, guest: &str) -> Result<Vec<u8>> {
+        let output = self.sh(&format!("cat -- {}", quoted(guest)))?;
+        if output.status == 0 {
+            Ok(output.stdout)
+        } else {
+            output.success().map(String::into_bytes)
+        }
+    }
+
+    /// Pulls the plug, then starts from what is on the disks, through GRUB.
+    pub fn power_cut_and_boot(&mut self) -> Result<()> {
+        self.machine.kill();
+        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), None)?;
+        self.machine.wait_booted("", Instant::now() + BOOT)?;
+        set_clock(&mut self.machine)
+    }
+
+    /// An orderly reboot, through GRUB.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.machine.reboot(Instant::now() + BOOT)?;
+        set_clock(&mut self.machine)
+    }
+
+    /// What the serial console has shown since this machine was started: GRUB, Xen, the kernels.
+    pub fn console(&self) -> String {
+        self.machine.console()
+    }
+}
+
+/// A restored machine believes that no time has passed.
+fn set_clock(machine: &mut Machine) -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    machine
+        .sh(
+            &format!("date -s @{}.{:03}", now.as_secs(), now.subsec_millis()),
+            b"",
+            SCRIPT,
+        )?
+        .success()
+        .map(drop)
+}
+
+/// One word of a shell script.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
