@@ -54,7 +54,9 @@ impl Agent {
         loop {
             let reply = self.lines.next(end)?;
             if reply.get("boot").is_some() {
-                return Err(Error::new(format!("the host, or its agent, started anew during:\n{script}")));
+                return Err(Error::new(format!(
+                    "the host, or its agent, started anew during:\n{script}"
+                )));
             }
             // Any other is the late answer to a request that was given up.
             if reply["id"] != self.last_id {

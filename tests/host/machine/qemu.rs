@@ -189,7 +189,12 @@ impl Machine {
 
     pub fn reboot(&mut self, deadline: Instant) -> Result<()> {
         let before = self
-            .sh("cat /proc/sys/kernel/random/boot_id && systemctl reboot", b"", MONITOR)?
+            // Not at once: the agent would be stopped before it has answered.
+            .sh(
+                "cat /proc/sys/kernel/random/boot_id && systemd-run -q --on-active=1s systemctl reboot",
+                b"",
+                MONITOR,
+            )?
             .success()?;
         self.wait_booted(&before, deadline)
     }
