@@ -16,7 +16,7 @@ COMPLETIONS = target/completions/ttvm.bash target/completions/_ttvm target/compl
 # cargo-deb leaves packages of other versions where they are.
 DEB = $$(ls -t target/debian/ttvm_*.deb | head -n1)
 
-.PHONY: build docs deb install demo check bench image lint test host-tests clean
+.PHONY: build docs deb install demo shell check bench image lint test host-tests clean
 
 build:
 	$(CARGO) build --release --locked --bins
@@ -66,6 +66,12 @@ demo:
 	@$(MAKE) -s --no-print-directory -j2 image deb
 	@$(CARGO) build -q --locked --features host-tests --example demo
 	@target/debug/examples/demo $(DEB)
+
+# A prompt in the emulated host.
+shell:
+	@$(MAKE) -s --no-print-directory -j2 image deb
+	@$(CARGO) build -q --locked --features host-tests --example shell
+	@target/debug/examples/shell $(DEB)
 
 bench:
 	@$(MAKE) -s --no-print-directory -j2 image deb

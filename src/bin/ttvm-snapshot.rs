@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm-snapshot reset|discard [--reap] -- GUEST`: what `ttvm@GUEST.service` runs before and after a guest.
 //!
-//! `--reap` first destroys a domain that an earlier run of the guest left behind. Only the unit may say so, at
-//! moments when no run is alive.
+//! `--reap` is for the unit, at moments when no run is alive: it first destroys a domain that an earlier run of the
+//! guest left behind, and after a reset leaves the proof of it for the supervisor.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use libsystemd::daemon::{NotifyState, notify};
+use ttvm::config::guest::Guest;
+use ttvm::config::host::HostConfig;
 use ttvm::config::{self, guests, host};
 use ttvm::error::{Classify, Exit, chain};
-use ttvm::guest::supervisor;
+use ttvm::guest::{supervisor, token};
 use ttvm::snapshot::Store;
 use ttvm::{log, run};
 
@@ -54,20 +57,34 @@ fn work(action: Action, reap: bool, guest: &str) -> Result<(), Box<dyn Classify>
     let name = guest.parse().map_err(|error| boxed(config::Error::Name(error)))?;
     let host = host::load(root).map_err(boxed)?;
     let guest = guests::load(root, &host, &name).map_err(boxed)?;
+    let result = change(action, reap, &guest, &host);
+    if reap && matches!(action, Action::Reset) {
+        token::leave(&guest.name, result.as_ref().copied().map_err(|error| &**error)).map_err(boxed)?;
+    }
+    result
+}
+
+fn change(action: Action, reap: bool, guest: &Guest, host: &HostConfig) -> Result<(), Box<dyn Classify>> {
     if reap {
-        supervisor::reap(&guest).map_err(boxed)?;
+        // As long as the host's settings allow it to wait, and then some for LVM.
+        let limit = host.snapshot.lock_timeout + host.snapshot.busy_timeout + Duration::from_secs(180);
+        drop(notify(
+            false,
+            &[NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros()))],
+        ));
+        supervisor::reap(guest).map_err(boxed)?;
     }
     if guest.snapshots().next().is_none() {
         return Ok(());
     }
-    let store = Store::open(&guest, &host.snapshot).map_err(boxed)?;
+    let store = Store::open(guest, &host.snapshot).map_err(boxed)?;
     match action {
         Action::Reset => store.reset(),
         Action::Discard => store.discard(),
     }
     .map_err(boxed)?;
     tracing::info!(
-        ttvm_guest = %name,
+        ttvm_guest = %guest.name,
         ttvm_commands = run::spawned(),
         "{} ({} commands run)",
         match action {

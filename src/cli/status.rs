@@ -159,7 +159,7 @@ fn row(
         let running = record.ending.is_none();
         row.uptime = (running && row.domid.is_some()).then(|| now().saturating_sub(record.since));
         row.last_exit = match record.ending {
-            Some(ending) => Some(ending.to_string()),
+            Some(ending) => Some(record.outcome(ending)),
             None if row.domid.is_none() && row.state != "starting" => Some("the host went down".into()),
             None => None,
         };

@@ -77,6 +77,33 @@ pub enum Error {
         /// What happened.
         how: &'static str,
     },
+    /// The snapshots for this start could not be made.
+    #[error("guest \"{guest}\" is not started without fresh snapshots: {why}")]
+    NoSnapshots {
+        /// The guest.
+        guest: GuestName,
+        /// The exit code of the program that was to make them.
+        exit: Exit,
+        /// What it said.
+        why: String,
+    },
+    /// Nobody made snapshots for this start.
+    #[error(
+        "guest \"{guest}\" is not started: ttvm-snapshot has not made its snapshots for this start (killed, or run by hand? `systemctl start ttvm@{guest}` does both)"
+    )]
+    NoToken {
+        /// The guest.
+        guest: GuestName,
+    },
+    /// A file of ours could not be read.
+    #[error("can not read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// A file of ours could not be written.
     #[error("can not write {}", path.display())]
     Write {
@@ -96,6 +123,7 @@ impl Classify for Error {
         match self {
             Self::Config(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
+            Self::NoSnapshots { exit, .. } => *exit,
             Self::ForeignDomain { .. } | Self::Running { .. } => Exit::Refused,
             _ => Exit::Failed,
         }

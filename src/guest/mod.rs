@@ -5,7 +5,11 @@ pub mod domain;
 mod error;
 pub mod record;
 pub mod supervisor;
+pub mod token;
 mod xl;
 pub mod xl_config;
 
 pub use error::Error;
+
+/// Where a guest's generated xl file and its token are while it runs.
+const DIRECTORY: &str = "/run/ttvm";

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, token};
 use crate::config::types::GuestName;
 use crate::file;
 
@@ -69,6 +69,9 @@ pub struct Record {
     pub until: Option<u64>,
     /// How it ended; nothing while it runs, or if the host went down under it.
     pub ending: Option<Ending>,
+    /// Why it could not be started.
+    #[serde(default)]
+    pub why: Option<String>,
     /// A snapshot overflowed or its pool filled up: what the guest wrote is not all there.
     pub snapshot_lost: bool,
 }
@@ -84,14 +87,22 @@ impl Record {
     /// A run that begins now.
     pub fn begin() -> Self {
         Self {
-            // Set by systemd for every start of a unit (systemd.exec(5)).
-            run: std::env::var("INVOCATION_ID").unwrap_or_default(),
+            run: token::invocation().unwrap_or_default(),
             domid: None,
             since: now(),
             reboots: 0,
             until: None,
             ending: None,
+            why: None,
             snapshot_lost: false,
+        }
+    }
+
+    /// How the run ended, in words.
+    pub fn outcome(&self, ending: Ending) -> String {
+        match &self.why {
+            Some(why) => format!("{ending}: {why}"),
+            None => ending.to_string(),
         }
     }
 

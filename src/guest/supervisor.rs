@@ -16,11 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::Error;
 use super::domain::{self, Presence};
 use super::record::{Ending, Record, now};
+use super::token;
 use super::xl::{self, Shutdown};
 use super::xl_config;
+use super::{DIRECTORY, Error};
 use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;
 use crate::fail_point;
@@ -28,9 +29,6 @@ use crate::file;
 use crate::run;
 use crate::snapshot::Store;
 use crate::xenstore::XenStore;
-
-/// Where generated xl files are.
-const DIRECTORY: &str = "/run/ttvm";
 
 /// The xl file of a guest.
 pub fn xl_file(guest: &Guest) -> PathBuf {
@@ -71,11 +69,14 @@ fn destroy(guest: &Guest, domid: u32) -> Result<(), Error> {
     })
 }
 
-/// Runs the guest until it ends. Its snapshots have been made.
+/// Runs the guest until it ends, if its snapshots have been made for this start.
 pub fn run(guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     let mut run = Run::new(guest, host)?;
-    let result = run.until_the_end();
-    if result.is_err() && run.record.ending.is_none() {
+    let result = token::take(&guest.name).and_then(|()| run.until_the_end());
+    if let Err(error) = &result
+        && run.record.ending.is_none()
+    {
+        run.record.why = Some(error.to_string());
         run.end(Ending::NotStarted)?;
     }
     result
@@ -370,13 +371,14 @@ impl<'a> Run<'a> {
         self.record.domid = None;
         self.record.until = Some(now());
         self.record.ending = Some(ending);
+        let outcome = self.record.outcome(ending);
         tracing::info!(
             ttvm_guest = %self.guest.name,
             ttvm_run = %self.record.run,
             ttvm_ending = ?ending,
-            "the run ended: {ending}"
+            "the run ended: {outcome}"
         );
-        status(&format!("ended: {ending}"));
+        status(&format!("ended: {outcome}"));
         self.record.save(&self.guest.name)
     }
 }

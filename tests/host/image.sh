@@ -27,6 +27,8 @@ packages=(
     lvm2 thin-provisioning-tools dmeventd e2fsprogs                 # with LVM
     iproute2 nftables bridge-utils dnsmasq-base polkitd             # for the network modes
     busybox-static cpio python3                                     # for our guests and our agent
+    man-db                                                          # systemd-analyze verify asks for the pages it names
+    strace                                                          # kills LVM at the system call a test names
 )
 # Never needed. Less to unpack, to copy, and, with one emulated processor, to go through at each boot: the initrd gets
 # along without udev and LVM, and hardware that only says hello is not driven.
@@ -60,6 +62,8 @@ install_missing() {
     fi
 }
 
+install_missing
+# Once more: installing one version of qemu-system-x86 removes another version's qemu-utils.
 install_missing
 mkdir -p "$cache"
 hash=$(cd "$here" && { cat image.sh; find rootfs -type f -printf '%p %m\n' | sort; find rootfs -type f | sort | xargs cat; } | sha256sum | cut -c1-16)

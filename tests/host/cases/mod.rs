@@ -57,10 +57,9 @@ pub fn first_block(host: &mut Host, device: &str) -> String {
 
 /// Writes a guest's file: `disk` and `more` are TOML, `steps` what the guest does (tests/host/rootfs, guest-init).
 pub fn guest(host: &mut Host, name: &str, disk: &str, steps: &str, more: &str) {
-    let kernel = host.run("ls /boot/vmlinuz-*").unwrap();
     let file = format!(
-        "memory = \"96M\"\nkernel = \"{kernel}\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n\
-         cmdline = \"console=hvc0 {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
+        "memory = \"96M\"\nkernel = \"/usr/lib/ttvm-host/vmlinux\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n\
+         cmdline = \"console=hvc0 quiet {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
     );
     host.write(&format!("/etc/ttvm/guests/{name}.toml"), file.as_bytes(), 0o644)
         .unwrap();
