@@ -90,9 +90,9 @@ fn show(host: &mut Host, command: &str) -> Result<()> {
 
 /// Waits until the guest's console has told of `count` blocks, and returns their digests.
 fn blocks(host: &mut Host, count: usize) -> Result<Vec<String>> {
-    let log = "/var/log/xen/console/guest-clientA.log";
+    let told = "grep -a \"first block\" /var/log/xen/console/guest-clientA.log 2>/dev/null";
     let lines = host.run(&format!(
-        "timeout 60 sh -c 'tail -n +1 -F {log} 2>/dev/null | grep -a -m{count} \"first block\"' | tr -d '\\r'"
+        "timeout 60 sh -c 'until [ $({told} | wc -l) -ge {count} ]; do sleep 0.2; done'; {told} | tr -d '\\r'"
     ))?;
     Ok(lines
         .lines()

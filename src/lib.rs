@@ -10,7 +10,7 @@
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
-//! run file log error       programs, files, the journal, exit codes
+//! run lock file log error ...  programs, locks, files, the journal, exit codes
 //! ```
 
 pub mod boot;
@@ -21,8 +21,10 @@ pub mod error;
 pub mod fail_point;
 pub mod file;
 pub mod guest;
+pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
 pub mod run;
+pub mod signals;
 pub mod snapshot;
 pub mod xenstore;

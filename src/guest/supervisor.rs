@@ -26,9 +26,13 @@ use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;
 use crate::fail_point;
 use crate::file;
+use crate::lock::{self, Attempt, Lock};
 use crate::run;
 use crate::snapshot::Store;
 use crate::xenstore::XenStore;
+
+/// What systemd is asked to allow for while a guest waits for its turn.
+const QUEUE: Duration = Duration::from_secs(3600);
 
 /// The xl file of a guest.
 pub fn xl_file(guest: &Guest) -> PathBuf {
@@ -197,13 +201,12 @@ impl<'a> Run<'a> {
                 path: config.clone(),
                 source,
             })?;
-        let extend = guest.start_timeout + Duration::from_secs(30);
-        tell(&[
-            NotifyState::Status("building the domain".to_owned()),
-            NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", extend.as_micros())),
-        ]);
+        let Some(turn) = self.wait_for_turn()? else {
+            return Ok(None);
+        };
         fail_point::reach("guest.creating");
         let created = xl::create(&config, guest.start_timeout, self.signals.as_fd());
+        drop(turn);
         fail_point::reach("guest.created");
         let domains = domain::list(&mut self.store)?;
         let domid = match domain::presence(&domains, &guest.name, guest.uuid) {
@@ -228,6 +231,38 @@ impl<'a> Run<'a> {
         failed
     }
 
+    /// Waits until no other guest's domain is being built; `None` if systemd changed its mind meanwhile. dom0 has one
+    /// CPU: domains built side by side are not up earlier, but each takes so long that xl gives up on its hotplug
+    /// scripts (40 s, LIBXL_HOTPLUG_TIMEOUT in libxl_internal.h).
+    fn wait_for_turn(&self) -> Result<Option<Lock>, Error> {
+        let path = Path::new(DIRECTORY).join("xl.lock");
+        let write = |source| Error::Write {
+            path: path.clone(),
+            source,
+        };
+        let lock = match lock::take(&path).map_err(write)? {
+            Attempt::Taken(lock) => lock,
+            Attempt::Busy(waiting) => {
+                // Whoever is ahead of us has a deadline; how many there are, nobody knows.
+                announce("waiting while other guests' domains are built", QUEUE);
+                let mut fds = [
+                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(waiting.as_fd(), PollFlags::POLLIN),
+                ];
+                poll(&mut fds, PollTimeout::NONE).map_err(|errno| Error::Wait(errno.into()))?;
+                if fds[0].any().unwrap_or_default() {
+                    return Ok(None);
+                }
+                waiting.take().map_err(write)?
+            }
+        };
+        announce(
+            "building the domain",
+            self.guest.start_timeout + Duration::from_secs(30),
+        );
+        Ok(Some(lock))
+    }
+
     fn up(&self, domid: u32) {
         tracing::info!(
             ttvm_guest = %self.guest.name,
@@ -244,14 +279,9 @@ impl<'a> Run<'a> {
         let limit = self.guest.shutdown_timeout;
         // Longer than the unit's own bound, if the guest's file says so; destroying may take its time as well.
         let extend = limit + Duration::from_secs(60);
-        tell(&[
-            NotifyState::Stopping,
-            NotifyState::Status(format!(
-                "waiting for the guest to shut down, at most {} s",
-                limit.as_secs()
-            )),
-            NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", extend.as_micros())),
-        ]);
+        tell(&[NotifyState::Stopping]);
+        let text = format!("waiting for the guest to shut down, at most {} s", limit.as_secs());
+        announce(&text, extend);
         tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "asking the guest to shut down");
         if let Err(error) = xl::shutdown(domid) {
             tracing::warn!(ttvm_guest = %self.guest.name, "the guest can not be asked to shut down: {error}");
@@ -371,14 +401,13 @@ impl<'a> Run<'a> {
         self.record.domid = None;
         self.record.until = Some(now());
         self.record.ending = Some(ending);
-        let outcome = self.record.outcome(ending);
         tracing::info!(
             ttvm_guest = %self.guest.name,
             ttvm_run = %self.record.run,
             ttvm_ending = ?ending,
-            "the run ended: {outcome}"
+            "the run ended: {ending}"
         );
-        status(&format!("ended: {outcome}"));
+        status(&format!("ended: {}", self.record.outcome(ending)));
         self.record.save(&self.guest.name)
     }
 }
@@ -396,6 +425,14 @@ fn ending_of(reason: Shutdown) -> Ending {
         Shutdown::Crash => Ending::Crashed,
         Shutdown::Watchdog => Ending::Watchdog,
     }
+}
+
+/// Says what comes next, and that systemd is to give it `limit`.
+fn announce(text: &str, limit: Duration) {
+    tell(&[
+        NotifyState::Status(text.to_owned()),
+        NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros())),
+    ]);
 }
 
 fn status(text: &str) {

@@ -107,6 +107,15 @@ pub fn create_snapshot(volume: &Volume, origin: &LvmName, kind: Kind, tags: &[St
     Ok(())
 }
 
+/// Activates `volume`, and the origin it may be a snapshot of. One LVM command.
+pub fn activate(volume: &Volume) -> Result<(), Error> {
+    lvm("lvchange")
+        .args(["--yes", "--activate", "y", "--"])
+        .arg(volume.to_string())
+        .run()?;
+    Ok(())
+}
+
 /// Removes `volume` if, and only if, all of `selection` holds for it; otherwise nothing happens and no error comes:
 /// look whether it is gone. One LVM command.
 pub fn remove(volume: &Volume, selection: &Selection) -> Result<(), Error> {
@@ -128,6 +137,8 @@ pub fn report(vg: &LvmName) -> Result<Option<Group>, Error> {
         "b",
         "--nosuffix",
         "--binary",
+        // Else groups of a host that does not run lvmlockd are passed over, as if they were not there.
+        "--shared",
         "--options",
     ];
     // Asked for by selection, a missing group is an empty list and not a failure to be guessed at.

@@ -125,7 +125,7 @@ pub enum Error {
     /// LVM itself failed.
     #[error("LVM could not {action} {volume}")]
     Lvm {
-        /// `remove`, `create` or `examine`.
+        /// `remove`, `create`, `activate` or `examine`.
         action: &'static str,
         /// The snapshot.
         volume: Volume,

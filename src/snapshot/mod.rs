@@ -5,13 +5,13 @@
 //! kernel ([`crate::dm`]); what must hold of the old snapshot is part of the removal itself
 //! ([`lvm2_cmd::Selection`]). Only when something is not as it should be is LVM asked for a report, to say what.
 
+mod device;
 mod error;
 mod examine;
 pub mod holders;
 mod lock;
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,9 @@ use crate::config::types::{GuestName, Volume};
 use crate::dm::{By, Device, DeviceMapper, State};
 use crate::fail_point;
 use crate::lvm2_cmd::{self, Group, Kind};
+use crate::signals;
 pub use error::{Error, Refusal};
 use examine::Place;
-
-/// How often a device that is in use is looked at again. The kernel has no event for a block device being closed.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The snapshots of one guest.
 pub struct Store<'a> {
@@ -85,11 +83,12 @@ impl<'a> Store<'a> {
     pub fn reset(&self) -> Result<(), Error> {
         for snapshot in &self.snapshots {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
+            let _deferred = signals::defer();
             self.step(snapshot, "locked", "resetting");
             if self.dm.find(By::Name(&snapshot.volume.dm_name()))?.is_some() {
                 self.remove(snapshot)?;
             } else {
-                self.path_is_free(snapshot)?;
+                self.path_is_ours(snapshot, None)?;
             }
             self.create(snapshot)?;
         }
@@ -100,6 +99,7 @@ impl<'a> Store<'a> {
     pub fn discard(&self) -> Result<(), Error> {
         for snapshot in &self.snapshots {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
+            let _deferred = signals::defer();
             self.remove(snapshot)?;
         }
         Ok(())
@@ -136,6 +136,7 @@ impl<'a> Store<'a> {
             Some(Place::Free) | None => return Ok(None),
         };
         if let Some(device) = self.dm.find(By::Name(&snapshot.volume.dm_name()))? {
+            self.path_is_ours(snapshot, Some(&device))?;
             self.device_is_free(snapshot, &device, Duration::ZERO)?;
         }
         Ok(Some(removal))
@@ -191,23 +192,28 @@ impl<'a> Store<'a> {
             snapshot.origin
         );
         fail_point::reach(&format!("snapshot.{point}"));
+        signals::let_in();
     }
 
     /// Removes the snapshot if it is there and ours.
     fn remove(&self, snapshot: &Snapshot) -> Result<(), Error> {
         let name = snapshot.volume.dm_name();
         let until = Instant::now() + self.config.busy_timeout;
+        let mut ask = false;
         loop {
             let device = self.dm.find(By::Name(&name))?;
+            if let Some(device) = &device {
+                self.path_is_ours(snapshot, Some(device))?;
+                self.device_is_free(snapshot, device, self.config.busy_timeout)?;
+            }
             let selection = match &device {
-                Some(device) => {
-                    self.device_is_free(snapshot, device, self.config.busy_timeout)?;
-                    let uuid = device
-                        .lv_uuid()
-                        .ok_or_else(|| self.refused(snapshot, Refusal::NotLvm(name.clone())))?;
+                // The usual case: what else must hold, LVM itself sees to.
+                Some(device) if !ask => {
+                    let uuid = device.lv_uuid();
+                    let uuid = uuid.ok_or_else(|| self.refused(snapshot, Refusal::NotLvm(name.clone())))?;
                     examine::complete(&uuid, self.guest, snapshot)
                 }
-                None => match self.examine(snapshot)? {
+                _ => match self.examine(snapshot)? {
                     Some(Place::Ours(selection)) => selection,
                     Some(Place::Free) | None => return Ok(()),
                 },
@@ -218,18 +224,11 @@ impl<'a> Store<'a> {
                 self.step(snapshot, "removed", "removed");
                 return Ok(());
             }
-            // It is still there. Why?
-            let Some(Place::Ours(selection)) = self.examine(snapshot)? else {
-                return Ok(());
-            };
-            let result = result.and_then(|()| lvm2_cmd::remove(&snapshot.volume, &selection));
             match result {
-                Ok(()) if self.dm.find(By::Name(&name))?.is_none() => {
-                    self.step(snapshot, "removed", "removed the half-made");
-                    return Ok(());
-                }
+                // It is still there: half-made, or not ours? LVM's report tells.
+                _ if !ask => ask = true,
                 // Opened by somebody between our look and LVM's: udev's blkid does that.
-                _ if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
+                _ if Instant::now() < until => self.pause(),
                 Ok(()) => {
                     return Err(Error::InUse {
                         volume: snapshot.volume.clone(),
@@ -257,13 +256,21 @@ impl<'a> Store<'a> {
             attempt().map_err(self.lvm("create", snapshot))?;
         }
         self.step(snapshot, "created", "created");
-        let device = self.dm.find(By::Name(&snapshot.volume.dm_name()))?;
-        match device {
-            Some(device) if self.leads_to(snapshot, &device) => Ok(()),
-            _ => Err(Error::NotThere {
-                volume: snapshot.volume.clone(),
-            }),
+        let find = || self.dm.find(By::Name(&snapshot.volume.dm_name()));
+        let mut device = find()?;
+        if device.is_none() {
+            // A thick snapshot of an inactive origin is made inactive, too.
+            lvm2_cmd::activate(&snapshot.volume).map_err(self.lvm("activate", snapshot))?;
+            device = find()?;
         }
+        let leads_there =
+            |device: &Device| fs::metadata(snapshot.volume.device()).is_ok_and(|data| data.rdev() == device.number);
+        if device.as_ref().is_some_and(leads_there) {
+            return Ok(());
+        }
+        Err(Error::NotThere {
+            volume: snapshot.volume.clone(),
+        })
     }
 
     fn why_not_created(&self, snapshot: &Snapshot, kind: Kind, group: &Group, source: lvm2_cmd::Error) -> Error {
@@ -330,61 +337,6 @@ impl<'a> Store<'a> {
             );
         }
         Ok(Kind::Thin)
-    }
-
-    /// Waits until nobody has the device open, and makes sure that `/dev/VG/LV` is that device.
-    fn device_is_free(&self, snapshot: &Snapshot, device: &Device, limit: Duration) -> Result<(), Error> {
-        if !self.leads_to(snapshot, device) {
-            return Err(self.foreign_path(snapshot));
-        }
-        let until = Instant::now() + limit;
-        let mut announced = false;
-        while self
-            .dm
-            .find(By::Number(device.number))?
-            .is_some_and(|device| device.open_count > 0)
-        {
-            if Instant::now() >= until {
-                return Err(Error::InUse {
-                    volume: snapshot.volume.clone(),
-                    holders: holders::find(device),
-                    waited: limit,
-                });
-            }
-            if !announced {
-                announced = true;
-                let holders = holders::list(&holders::find(device));
-                tracing::info!(
-                    ttvm_guest = %self.guest,
-                    ttvm_lv = %snapshot.volume,
-                    "waiting: {} is in use by {holders}",
-                    snapshot.volume
-                );
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-        Ok(())
-    }
-
-    /// Nothing may be where the snapshot's node will be.
-    fn path_is_free(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        match fs::symlink_metadata(snapshot.volume.device()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            _ => Err(self.foreign_path(snapshot)),
-        }
-    }
-
-    fn leads_to(&self, snapshot: &Snapshot, device: &Device) -> bool {
-        fs::metadata(snapshot.volume.device()).is_ok_and(|data| data.rdev() == device.number)
-    }
-
-    fn foreign_path(&self, snapshot: &Snapshot) -> Error {
-        self.refused(
-            snapshot,
-            Refusal::ForeignPath {
-                path: snapshot.volume.device(),
-            },
-        )
     }
 
     fn refused(&self, snapshot: &Snapshot, why: Refusal) -> Error {

@@ -86,12 +86,14 @@ fn poweroff(host: &mut Host) {
     host.run("systemctl start ttvm@clientA").unwrap();
     wait_for(host, "clientA", "inactive");
     assert_eq!(property(host, "clientA", "Result"), "success");
-    assert_eq!(property(host, "clientA", "StatusText"), "ended: powered itself off");
-    assert_eq!(
-        host.run("ttvm status --json clientA | grep last_exit").unwrap().trim(),
-        "\"last_exit\": \"powered itself off\""
-    );
+    assert_eq!(last_exit(host), "powered itself off");
     nothing_left(host, "clientA");
+}
+
+/// How the guest's last run ended, by `ttvm status`: systemd forgets the status of a unit that stopped well.
+fn last_exit(host: &mut Host) -> String {
+    host.run("ttvm status --json clientA | sed -n 's/.*\"last_exit\": \"\\(.*\\)\".*/\\1/p'")
+        .unwrap()
 }
 
 /// Starts a guest, lets it write, reboots it, and returns the block it finds then, the origin's and the written one.
@@ -137,7 +139,7 @@ fn reboot_stop(host: &mut Host) {
     guest(host, "clientA", THICK, "ttvm.do=sleep:1,reboot", "on_reboot = \"stop\"");
     host.run("systemctl start ttvm@clientA").unwrap();
     wait_for(host, "clientA", "inactive");
-    assert_eq!(property(host, "clientA", "StatusText"), "ended: rebooted");
+    assert_eq!(last_exit(host), "rebooted");
     nothing_left(host, "clientA");
 }
 
@@ -165,10 +167,7 @@ fn deaf_guest_is_destroyed(host: &mut Host) {
     host.run("systemctl start ttvm@clientA").unwrap();
     console(host, "clientA", "ttvm guest up", 1);
     host.run("systemctl stop ttvm@clientA").unwrap();
-    assert_eq!(
-        property(host, "clientA", "StatusText"),
-        "ended: did not shut down in time, destroyed"
-    );
+    assert_eq!(last_exit(host), "did not shut down in time, destroyed");
     assert_eq!(property(host, "clientA", "ActiveState"), "inactive");
     nothing_left(host, "clientA");
 }
@@ -177,7 +176,7 @@ fn destroyed_from_outside(host: &mut Host) {
     guest(host, "clientA", THICK, "", "");
     host.run("systemctl start ttvm@clientA && xl destroy clientA").unwrap();
     wait_for(host, "clientA", "inactive");
-    assert_eq!(property(host, "clientA", "StatusText"), "ended: destroyed from outside");
+    assert_eq!(last_exit(host), "destroyed from outside");
     nothing_left(host, "clientA");
 }
 
@@ -211,7 +210,7 @@ fn overflow_is_noticed(host: &mut Host) {
     let status = host.run("ttvm status clientA").unwrap();
     assert!(status.contains("last run OVERFLOWED"), "{status}");
     // Thin: the pool fills up.
-    host.run("lvcreate -q -y -V 480M --thinpool xenvg/pool -n filler 2>/dev/null; dd if=/dev/zero of=/dev/xenvg/filler bs=1M count=430 oflag=direct 2>/dev/null").unwrap();
+    host.run("sed -i 's/# thin_pool_limit.*/thin_pool_limit = 100/' /etc/ttvm/ttvm.toml; lvcreate -q -y -V 480M --thinpool xenvg/pool -n filler 2>/dev/null; dd if=/dev/zero of=/dev/xenvg/filler bs=1M count=430 oflag=direct 2>/dev/null").unwrap();
     guest(host, "clientA", THIN, "ttvm.do=fill", "");
     host.run("systemctl start ttvm@clientA").unwrap();
     journal(host, "clientA", "xenvg/snap1 overflowed", 2);

@@ -84,7 +84,7 @@ fn supervisor_killed(host: &mut Host) {
 
 fn xl_killed(host: &mut Host) {
     guest(host, "clientA", THICK, "", "");
-    host.run("systemctl start --no-block ttvm@clientA && timeout 60 sh -c 'until pgrep -f \"xl create\" >/dev/null; do sleep 0.1; done; sleep 1; pkill -9 -f \"xl create\"'").unwrap();
+    host.run("systemctl start --no-block ttvm@clientA && timeout 60 sh -c 'until pgrep -x xl >/dev/null; do sleep 0.1; done; sleep 1; pkill -9 -x xl'").unwrap();
     journal(host, "clientA", "Xen could not start guest", 1);
     journal(host, "clientA", "guest is up as domain", 1);
     wait_for(host, "clientA", "active");
@@ -131,7 +131,10 @@ fn lock_holder_dies(host: &mut Host) {
         "{refused}"
     );
     // The kernel lets a dead process's lock go.
-    host.run("flock /run/lock/ttvm/xenvg.lock sleep 60 & sleep 0.3; pkill -9 -f 'sleep 60'; pkill -9 flock; ttvm snapshot reset clientA 2>/dev/null").unwrap();
+    host.run(
+        "flock -o /run/lock/ttvm/xenvg.lock sleep 60 & sleep 0.5; kill -9 $!; ttvm snapshot reset clientA 2>/dev/null",
+    )
+    .unwrap();
 }
 
 fn after_power_cut(host: &mut Host, others: &str) {

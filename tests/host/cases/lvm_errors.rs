@@ -40,15 +40,17 @@ fn each_has_its_own_message(host: &mut Host) {
 }
 
 fn no_room(host: &mut Host) {
+    // LVM makes no snapshot larger than its origin can ever fill: what counts is the room for that.
+    guest(host, "clientA", &THICK.replace("32M", "100G"), "", "");
+    host.run("ttvm snapshot reset clientA && ttvm snapshot discard clientA")
+        .unwrap();
+    host.run("lvcreate -q -y -Zn -l 100%FREE -n filler xenvg").unwrap();
     fails(
         host,
-        &THICK.replace("32M", "100G"),
+        THICK,
         1,
-        "bytes free, and the snapshot xenvg/snap1 needs 100G",
+        "volume group xenvg has 0 bytes free, and the snapshot xenvg/snap1 needs 32M",
     );
-    // LVM makes no snapshot larger than its origin can ever fill: what counts is the room for that.
-    host.run("lvcreate -q -y -Zn -l 100%FREE -n filler xenvg").unwrap();
-    fails(host, THICK, 1, "volume group xenvg has 0 bytes free");
 }
 
 fn pool_over_its_limit(host: &mut Host) {
@@ -69,7 +71,7 @@ fn pool_over_its_limit(host: &mut Host) {
 
 /// A group that says it is shared: its metadata is edited, since there is no lock manager here to make one.
 fn shared_group(host: &mut Host) {
-    host.run("vgcfgbackup -q -f /root/vg xenvg && sed -i 's/^\\tstatus = \\[\"RESIZEABLE\", \"READ\", \"WRITE\"\\]/&\\n\\tlock_type = \"sanlock\"\\n\\tlock_args = \"1.0.0:lvmlock\"/' /root/vg && grep -q lock_type /root/vg && vgcfgrestore -q --force -f /root/vg xenvg").unwrap();
+    host.run("vgcfgbackup -q -f /root/vg xenvg && sed -i 's/^\\tstatus = \\[\"RESIZEABLE\", \"READ\", \"WRITE\"\\]/&\\n\\tlock_type = \"sanlock\"\\n\\tlock_args = \"1.0.0:lvmlock\"/' /root/vg && grep -q lock_type /root/vg && vgcfgrestore -q -y --force -f /root/vg xenvg").unwrap();
     fails(
         host,
         THICK,

@@ -71,13 +71,12 @@ pub const THICK: &str =
 /// The same on a thin origin.
 pub const THIN: &str = "[[disk]]\norigin = \"xenvg/tbase\"\ntarget = \"xvda1\"\nsnapshot = { name = \"snap1\" }";
 
-/// Waits until the guest's console shows `count` lines with `text`, and returns the last of them.
+/// Waits until the guest's console shows `count` lines with `text`, and returns the last of these.
 pub fn console(host: &mut Host, name: &str, text: &str, count: u32) -> String {
     let log = format!("/var/log/xen/console/guest-{name}.log");
-    host.run(&format!(
-        "timeout 60 sh -c 'tail -n +1 -F {log} 2>/dev/null | grep -a -m{count} \"{text}\"' | tail -n1 | tr -d '\\r'"
-    ))
-    .unwrap()
+    let lines = format!("grep -a \"{text}\" {log} 2>/dev/null");
+    until(host, &format!("[ $({lines} | wc -l) -ge {count} ]"));
+    host.run(&format!("{lines} | sed -n '{count}p' | tr -d '\\r'")).unwrap()
 }
 
 /// One property of a guest's unit.
@@ -87,18 +86,24 @@ pub fn property(host: &mut Host, name: &str, property: &str) -> String {
 
 /// Waits until the journal of the guest's unit has `count` messages with `text`.
 pub fn journal(host: &mut Host, name: &str, text: &str, count: u32) {
-    host.run(&format!(
-        "timeout 90 sh -c 'journalctl -f -n all -o cat -u ttvm@{name} | grep -m{count} \"{text}\"' | wc -l | grep -qx {count}"
-    ))
-    .unwrap();
+    until(
+        host,
+        &format!("[ $(journalctl -o cat -u ttvm@{name} | grep -c \"{text}\") -ge {count} ]"),
+    );
 }
 
-/// Waits until the unit is in `state`. A look every quarter of a second: systemd has no command to wait for one.
+/// Waits until the unit is in `state`.
 pub fn wait_for(host: &mut Host, name: &str, state: &str) {
-    host.run(&format!(
-        "timeout 90 sh -c 'until [ \"$(systemctl show -P ActiveState ttvm@{name})\" = {state} ]; do sleep 0.25; done'"
-    ))
-    .unwrap();
+    until(
+        host,
+        &format!("[ \"$(systemctl show -P ActiveState ttvm@{name})\" = {state} ]"),
+    );
+}
+
+/// Waits until a shell condition holds. A look every quarter of a second: what is waited for is written by others.
+fn until(host: &mut Host, condition: &str) {
+    host.run(&format!("timeout 90 sh -c 'until {condition}; do sleep 0.25; done'"))
+        .unwrap();
 }
 
 /// Nothing of the guest is left: no domain, no snapshot, no process.

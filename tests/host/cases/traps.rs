@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is not provably ours stays: each trap lies where the snapshot would be, and must be there afterwards, unchanged.
 
-use super::{THICK, THIN, cases, guest, other_volumes};
+use super::{THICK, THIN, cases, guest, other_volumes, property, wait_for};
 use crate::machine::Host;
 
 cases!(Xen:
@@ -35,6 +35,11 @@ fn refused(host: &mut Host, volume: &str, reason: &str) {
     assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
     let log = host.run("journalctl -o cat -u ttvm@clientA").unwrap();
     assert!(log.contains(reason), "{log}");
+    // Only a person can put it right: it is not tried again, and `systemctl status` says why.
+    wait_for(host, "clientA", "failed");
+    assert_eq!(property(host, "clientA", "ExecMainStatus"), "4");
+    assert_eq!(property(host, "clientA", "NRestarts"), "0");
+    assert!(property(host, "clientA", "StatusText").contains(reason));
     assert_eq!(host.run(&look).unwrap(), before, "the volume is untouched");
     assert_eq!(other_volumes(host), others);
     assert_eq!(host.run("xl list | tail -n +3 | grep -vc foreign; true").unwrap(), "0");
@@ -97,11 +102,13 @@ fn mounted_snapshot(host: &mut Host) {
 
 fn open_by_a_process(host: &mut Host) {
     guest(host, "clientA", THICK, "", "");
-    host.run("ttvm snapshot reset clientA 2>/dev/null; setsid sleep 1000 </dev/xenvg/snap1 >/dev/null 2>&1 &")
-        .unwrap();
+    host.run(
+        "ttvm snapshot reset clientA 2>/dev/null; sleep 1000 </dev/xenvg/snap1 >/dev/null 2>&1 & echo $! >/root/pid",
+    )
+    .unwrap();
     refused(host, "xenvg/snap1", "in use by the process sleep (pid");
     // Somebody who lets go in time is waited for.
-    host.run("sed -i 's/busy_timeout.*/busy_timeout = \"30s\"/' /etc/ttvm/ttvm.toml; (sleep 2; pkill -f 'sleep 1000') & ttvm snapshot reset clientA").unwrap();
+    host.run("sed -i 's/busy_timeout.*/busy_timeout = \"30s\"/' /etc/ttvm/ttvm.toml; (sleep 2; kill $(cat /root/pid)) & ttvm snapshot reset clientA").unwrap();
 }
 
 fn held_by_another_device(host: &mut Host) {

@@ -36,11 +36,6 @@ impl Agent {
         }
     }
 
-    /// Forgets what was said before the machine was restored.
-    pub fn forget(&mut self) -> Result<()> {
-        self.lines.discard()
-    }
-
     pub fn sh(&mut self, script: &str, input: &[u8], deadline: Duration) -> Result<Output> {
         self.last_id += 1;
         let request = json!({

@@ -55,16 +55,6 @@ impl Lines {
             }
         }
     }
-
-    /// Drops what has been said so far.
-    pub fn discard(&mut self) -> Result<()> {
-        self.pending.clear();
-        self.searched = 0;
-        self.socket.set_nonblocking(true).context("socket")?;
-        let mut chunk = [0; 65536];
-        while matches!(self.socket.read(&mut chunk), Ok(1..)) {}
-        self.socket.set_nonblocking(false).context("socket")
-    }
 }
 
 fn left(deadline: Instant) -> Result<Duration> {

@@ -129,9 +129,12 @@ impl Host {
         Ok(Self { layer, disks, machine })
     }
 
-    /// Takes the whole machine, memory and disks, back to where `boot` handed it out.
+    /// Takes the whole machine, memory and disks, back to where `boot` handed it out. With a new emulator: one that
+    /// loads a snapshot while it runs never lets its TSC go back (`cpu_ticks_prev` in QEMU's softmmu/cpu-timers.c),
+    /// and Xen then finds itself minutes ahead of all its timers.
     pub fn restore(&mut self) -> Result<()> {
-        self.machine.restore(self.layer.snapshot)?;
+        self.machine.kill();
+        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), Some(self.layer.snapshot))?;
         set_clock(&mut self.machine)
     }
 

@@ -144,11 +144,6 @@ impl Machine {
         }
     }
 
-    pub fn restore(&mut self, snapshot: &str) -> Result<()> {
-        self.monitor(&format!("loadvm {snapshot}"))?;
-        self.agent.forget()
-    }
-
     pub fn sh(&mut self, script: &str, input: &[u8], deadline: Duration) -> Result<Output> {
         self.agent.sh(script, input, deadline).map_err(|e| self.explain(e))
     }

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Locks between ttvm's programs: files under /run with flock(2), which the kernel lets go when their holder dies.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+
+/// A lock that is held until this is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// What came of asking for a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours.
+    Taken(Lock),
+    /// Another program has it.
+    Busy(Waiting),
+}
+
+/// Asks for the lock of the file at `path`, which is made if it is not there.
+pub fn take(path: &Path) -> io::Result<Attempt> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // /run/lock is writable for everybody on Debian; a directory of ours below it is root's, and stays so.
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Attempt::Taken(Lock { _file: file })),
+        Err(TryLockError::WouldBlock) => Waiting::new(file).map(Attempt::Busy),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A lock that is waited for; its descriptor polls readable once there is something to [`take`](Self::take). flock
+/// itself can only wait without a deadline, so a thread does, and tells by closing a pipe.
+#[derive(Debug)]
+pub struct Waiting {
+    closed: PipeReader,
+    result: Receiver<io::Result<Lock>>,
+}
+
+impl Waiting {
+    fn new(file: File) -> io::Result<Self> {
+        let (closed, open) = io::pipe()?;
+        let (sender, result) = mpsc::channel();
+        std::thread::Builder::new().spawn(move || {
+            let lock = file.lock().map(|()| Lock { _file: file });
+            // Nobody may be waiting any more: then the lock is dropped with the message.
+            drop(sender.send(lock));
+            drop(open);
+        })?;
+        Ok(Self { closed, result })
+    }
+
+    /// The lock, as soon as it is ours.
+    pub fn take(self) -> io::Result<Lock> {
+        self.result.recv().unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+impl AsFd for Waiting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.closed.as_fd()
+    }
+}

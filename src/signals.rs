@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Signals that would end the program wait until it has nothing half-done.
+//!
+//! `systemctl stop` signals us but not the LVM command that we wait for. If we died at once, the command would go on
+//! without anybody who knows about it, and whoever comes next would find a volume in the making.
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
+fn ending() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+/// As long as this lives, a signal to end waits. Programs that are started meanwhile do not inherit that.
+#[must_use]
+pub struct Deferred {
+    before: SigSet,
+}
+
+/// Lets signals wait from now on.
+pub fn defer() -> Deferred {
+    Deferred {
+        before: swap(&ending(), SigmaskHow::SIG_BLOCK),
+    }
+}
+
+/// A good moment to end: a signal that has been waiting ends the process here.
+pub fn let_in() {
+    let before = swap(&ending(), SigmaskHow::SIG_UNBLOCK);
+    swap(&before, SigmaskHow::SIG_SETMASK);
+}
+
+impl Drop for Deferred {
+    fn drop(&mut self) {
+        swap(&self.before, SigmaskHow::SIG_SETMASK);
+    }
+}
+
+fn swap(set: &SigSet, how: SigmaskHow) -> SigSet {
+    // It fails only for a number that is no SigmaskHow.
+    set.thread_swap_mask(how).unwrap_or_else(|_| SigSet::empty())
+}
