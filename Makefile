@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # demo   the whole thing on an emulated Xen host     bench  the figures of README.md
 # check  format, lints, all tests                    deb    target/debian/ttvm_*.deb
-# install DESTDIR=… PREFIX=/usr                      for everyone else
+# install DESTDIR=…                                  for everyone else
 
 CARGO ?= cargo
-PREFIX ?= /usr
 DESTDIR ?=
 UNITDIR ?= /lib/systemd/system
 
@@ -43,20 +42,21 @@ deb: build docs
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) $(CARGO) deb --no-build --no-strip --locked -q
 
 install: build docs
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/ttvm $(DESTDIR)$(UNITDIR)
+	install -d $(DESTDIR)/usr/bin $(DESTDIR)/usr/libexec/ttvm $(DESTDIR)$(UNITDIR)
 	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
-	install -m 755 target/release/ttvm $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(LIBEXEC:%=target/release/%) $(DESTDIR)$(PREFIX)/libexec/ttvm/
+	install -m 755 target/release/ttvm $(DESTDIR)/usr/bin/
+	install -m 755 $(LIBEXEC:%=target/release/%) $(DESTDIR)/usr/libexec/ttvm/
 	install -m 644 units/ttvm@.service units/ttvm.target $(DESTDIR)$(UNITDIR)/
+	install -D -m 644 packaging/tmpfiles.d/ttvm.conf $(DESTDIR)/usr/lib/tmpfiles.d/ttvm.conf
 	install -m 755 grub.d/21_ttvm $(DESTDIR)/etc/grub.d/
 	# What a person has changed stays.
 	test -e $(DESTDIR)/etc/ttvm/ttvm.toml || install -m 644 etc/ttvm/ttvm.toml $(DESTDIR)/etc/ttvm/
 	install -m 644 etc/ttvm/guests/clientA.toml.example $(DESTDIR)/etc/ttvm/guests/
 	for page in $(MAN_GZ); do section=$${page%.gz}; section=$${section##*.}; \
-		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/$${page##*/} || exit 1; done
-	install -D -m 644 target/completions/ttvm.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/ttvm
-	install -D -m 644 target/completions/_ttvm $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_ttvm
-	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/ttvm.fish
+		install -D -m 644 $$page $(DESTDIR)/usr/share/man/man$$section/$${page##*/} || exit 1; done
+	install -D -m 644 target/completions/ttvm.bash $(DESTDIR)/usr/share/bash-completion/completions/ttvm
+	install -D -m 644 target/completions/_ttvm $(DESTDIR)/usr/share/zsh/vendor-completions/_ttvm
+	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/ttvm.fish
 
 # The emulated host's disks. Making them is mostly waiting, so it goes on while the compiler runs.
 image:

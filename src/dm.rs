@@ -15,7 +15,7 @@ const CONTROL: &str = "/dev/mapper/control";
 const TABLE_STATUS: u8 = 12;
 const ARM_POLL: u8 = 16;
 const STATUS_TABLE_FLAG: u32 = 1 << 4;
-const BUFFER_FULL_FLAG: u32 = 1 << 8;
+const SUSPEND_FLAG: u32 = 1 << 1;
 /// Without it, asking a thin pool for its status makes it commit its metadata.
 const NOFLUSH_FLAG: u32 = 1 << 11;
 
@@ -81,6 +81,8 @@ pub struct Device {
     pub number: u64,
     /// How often it is open: mounts, other devices, processes, block backends.
     pub open_count: i32,
+    /// Whether it holds back all I/O, as a device does whose table is being changed.
+    pub suspended: bool,
     /// The state of its first target.
     pub state: State,
 }
@@ -88,7 +90,12 @@ pub struct Device {
 impl Device {
     /// The UUID of the logical volume behind it as LVM writes it, if it is one as a whole (not an inner layer).
     pub fn lv_uuid(&self) -> Option<String> {
-        let both = self.uuid.strip_prefix("LVM-")?;
+        self.layer_uuid("")
+    }
+
+    /// The UUID of the logical volume that it is this inner layer of (`-cow`, `-real`).
+    pub fn layer_uuid(&self, layer: &str) -> Option<String> {
+        let both = self.uuid.strip_prefix("LVM-")?.strip_suffix(layer)?;
         if both.len() != 64 || !both.is_ascii() {
             return None;
         }
@@ -169,6 +176,7 @@ impl DeviceMapper {
             uuid: text(&header.uuid),
             number: header.dev,
             open_count: header.open_count,
+            suspended: header.flags & SUSPEND_FLAG != 0,
             state,
         }))
     }
@@ -207,10 +215,7 @@ impl DeviceMapper {
             By::Number(number) => format!("device number {number}"),
         };
         match self.ioctl(TABLE_STATUS, &mut request) {
-            Ok(()) if request.header.flags & BUFFER_FULL_FLAG != 0 => Err(Error::Ask {
-                device: device(),
-                source: io::Error::other("its table is longer than any that ttvm deals with"),
-            }),
+            // A long table may not fit; only its first target is looked at.
             Ok(()) => Ok(Some(request)),
             Err(Errno::ENXIO) => Ok(None),
             Err(errno) => Err(Error::Ask {
@@ -378,6 +383,7 @@ mod tests {
             uuid: format!("LVM-{}{}", "V".repeat(32), "abcdefghijklmnopqrstuvwxyz012345"),
             number: 0,
             open_count: 0,
+            suspended: false,
             state: State::Thin,
         };
         assert_eq!(
@@ -389,5 +395,6 @@ mod tests {
             ..device
         };
         assert_eq!(layer.lv_uuid(), None);
+        assert!(layer.layer_uuid("-real").is_some());
     }
 }

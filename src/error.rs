@@ -51,6 +51,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// [`chain`] for places that take one line: systemd's status, a table.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    chain(error).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The system's reason in plain words, without the number Rust appends.
 pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writing files so that nobody ever sees half of one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Puts `content` in place of the file at `path` in one step: a temporary file beside it, fsync, rename.
@@ -25,6 +25,8 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .create_new(true)
             .mode(mode)
             .open(&temporary)?;
+        // Whatever the umask is.
+        file.set_permissions(Permissions::from_mode(mode))?;
         if let Ok(old) = old {
             use std::os::unix::fs::{MetadataExt, fchown};
             file.set_permissions(old.permissions())?;

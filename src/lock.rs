@@ -4,9 +4,11 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
+
+use nix::unistd::geteuid;
 
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
@@ -27,13 +29,21 @@ pub enum Attempt {
 pub fn take(path: &Path) -> io::Result<Attempt> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
+        // /run/lock is writable for everybody on Debian: whoever owns our directory there could take a lock, or its
+        // file, from under its holder.
+        let data = fs::symlink_metadata(directory)?;
+        if !data.is_dir() || data.uid() != geteuid().as_raw() || data.mode() & 0o022 != 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{} belongs to somebody else: remove it", directory.display()),
+            ));
+        }
     }
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        // /run/lock is writable for everybody on Debian; a directory of ours below it is root's, and stays so.
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)?;
     match file.try_lock() {

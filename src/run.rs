@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 /// Where system programs live; the caller's PATH is not asked.
@@ -210,6 +211,9 @@ impl<'a> Command<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // A child inherits what its parent has blocked, and would then not end when it is told to.
+        // SAFETY: sigprocmask is async-signal-safe; nothing is allocated between fork and exec.
+        unsafe { process.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };
         SPAWNED.fetch_add(1, Ordering::Relaxed);
         let mut child = process.spawn().map_err(io)?;
         let watched = Watched::new(&mut child).map_err(io)?;

@@ -10,7 +10,8 @@ fn ending() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
 }
 
-/// As long as this lives, a signal to end waits. Programs that are started meanwhile do not inherit that.
+/// As long as this lives, a signal to end waits. Programs that are started meanwhile are not part of that
+/// ([`crate::run`]).
 #[must_use]
 pub struct Deferred {
     before: SigSet,

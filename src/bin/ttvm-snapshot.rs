@@ -1,99 +1,121 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm-snapshot reset|discard [--reap] -- GUEST`: what `ttvm@GUEST.service` runs before and after a guest.
-//!
-//! `--reap` is for the unit, at moments when no run is alive: it first destroys a domain that an earlier run of the
-//! guest left behind, and after a reset leaves the proof of it for the supervisor.
+//! `ttvm-snapshot reset|discard -- GUEST`: what `ttvm@GUEST.service` runs before and after a guest, at moments when no
+//! run of it is alive. Both first destroy a domain that an earlier run left behind. People use `ttvm snapshot`.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use libsystemd::daemon::{NotifyState, notify};
-use ttvm::config::guest::Guest;
-use ttvm::config::host::HostConfig;
+use ttvm::config::guest::Snapshot;
+use ttvm::config::host::SnapshotConfig;
+use ttvm::config::types::GuestName;
 use ttvm::config::{self, guests, host};
-use ttvm::error::{Classify, Exit, chain};
-use ttvm::guest::{supervisor, token};
+use ttvm::error::{Classify, Exit, chain, one_line};
+use ttvm::guest::preparation::Preparation;
+use ttvm::guest::supervisor::reap;
 use ttvm::snapshot::Store;
 use ttvm::{log, run};
 
 const PROGRAM: &str = "ttvm-snapshot";
 
-#[derive(Clone, Copy)]
-enum Action {
-    Reset,
-    Discard,
-}
+type Result<T> = std::result::Result<T, Box<dyn Classify>>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (action, reap, guest) = match words[..] {
-        ["reset", "--reap", "--", guest] => (Action::Reset, true, guest),
-        ["reset", "--", guest] => (Action::Reset, false, guest),
-        ["discard", "--reap", "--", guest] => (Action::Discard, true, guest),
-        ["discard", "--", guest] => (Action::Discard, false, guest),
+    let (action, guest): (fn(&GuestName) -> Result<&'static str>, _) = match words[..] {
+        ["reset", "--", guest] => (reset, guest),
+        ["discard", "--", guest] => (discard, guest),
         _ => {
-            eprintln!("usage: {PROGRAM} reset|discard [--reap] -- GUEST");
+            eprintln!("usage: {PROGRAM} reset|discard -- GUEST");
             return Exit::Usage.into();
         }
     };
     log::init(PROGRAM, Some(&format!("ttvm@{guest}.service")));
-    match work(action, reap, guest) {
-        Ok(()) => Exit::Done.into(),
+    let name = guest.parse().map_err(|error| boxed(config::Error::Name(error)));
+    match name.and_then(|name| action(&name)) {
+        Ok(done) => {
+            let commands = run::spawned();
+            tracing::info!(
+                ttvm_guest = guest,
+                ttvm_commands = commands,
+                "{done} ({commands} commands run)"
+            );
+            Exit::Done.into()
+        }
         Err(error) => {
             tracing::error!(ttvm_guest = guest, "{}", chain(&*error));
-            if reap {
-                // Shown by `systemctl status`; run by the unit there is somebody to tell.
-                drop(notify(false, &[NotifyState::Status(error.to_string())]));
-            }
+            // Shown by `systemctl status`; run by hand there is nobody to tell.
+            drop(notify(false, &[NotifyState::Status(one_line(&*error))]));
             error.exit().into()
         }
     }
 }
 
-fn work(action: Action, reap: bool, guest: &str) -> Result<(), Box<dyn Classify>> {
-    let root = Path::new("/");
-    let name = guest.parse().map_err(|error| boxed(config::Error::Name(error)))?;
-    let host = host::load(root).map_err(boxed)?;
-    let guest = guests::load(root, &host, &name).map_err(boxed)?;
-    let result = change(action, reap, &guest, &host);
-    if reap && matches!(action, Action::Reset) {
-        token::leave(&guest.name, result.as_ref().copied().map_err(|error| &**error)).map_err(boxed)?;
+fn reset(name: &GuestName) -> Result<&'static str> {
+    let host = host::load(Path::new("/")).map_err(boxed)?;
+    let guest = guests::load(Path::new("/"), &host, name).map_err(boxed)?;
+    let mut preparation = Preparation::of(&guest);
+    if let Some(mut left) = Preparation::load(name) {
+        // What the guest's file does not name any more.
+        let is_old = |snapshot: &&Snapshot| {
+            let same = |new: &Snapshot| new.volume == snapshot.volume && new.origin == snapshot.origin;
+            !preparation.snapshots().iter().any(same)
+        };
+        let old = left.snapshots().iter().filter(is_old).cloned().collect();
+        let tidied = reap(name, left.uuid())
+            .map_err(boxed)
+            .and_then(|()| change(name, old, &host.snapshot, Store::discard));
+        if let Err(error) = tidied {
+            left.finish(name, Err(&*error)).map_err(boxed)?;
+            return Err(error);
+        }
     }
-    result
+    preparation.save(name).map_err(boxed)?;
+    let result = reap(name, guest.uuid)
+        .map_err(boxed)
+        .and_then(|()| change(name, preparation.snapshots().to_vec(), &host.snapshot, Store::reset));
+    let outcome = result.as_ref().copied().map_err(|error| &**error);
+    preparation.finish(name, outcome).map_err(boxed)?;
+    result.map(|()| "snapshots are fresh")
 }
 
-fn change(action: Action, reap: bool, guest: &Guest, host: &HostConfig) -> Result<(), Box<dyn Classify>> {
-    if reap {
-        // As long as the host's settings allow it to wait, and then some for LVM.
-        let limit = host.snapshot.lock_timeout + host.snapshot.busy_timeout + Duration::from_secs(180);
-        drop(notify(
-            false,
-            &[NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros()))],
-        ));
-        supervisor::reap(guest).map_err(boxed)?;
-    }
-    if guest.snapshots().next().is_none() {
+fn discard(name: &GuestName) -> Result<&'static str> {
+    let host = host::load(Path::new("/"));
+    let (preparation, config) = match Preparation::load(name) {
+        // A mistake in a file does not stand in the way of tidying up.
+        Some(preparation) => (preparation, host.unwrap_or_default().snapshot),
+        None => {
+            let host = host.map_err(boxed)?;
+            let guest = guests::load(Path::new("/"), &host, name).map_err(boxed)?;
+            (Preparation::of(&guest), host.snapshot)
+        }
+    };
+    reap(name, preparation.uuid()).map_err(boxed)?;
+    change(name, preparation.snapshots().to_vec(), &config, Store::discard)?;
+    Preparation::forget(name);
+    Ok("no snapshot is left")
+}
+
+fn change<'a>(
+    guest: &GuestName,
+    snapshots: Vec<Snapshot>,
+    config: &'a SnapshotConfig,
+    action: fn(&Store<'a>) -> std::result::Result<(), ttvm::snapshot::Error>,
+) -> Result<()> {
+    let count = u32::try_from(snapshots.len()).unwrap_or(u32::MAX);
+    if count == 0 {
         return Ok(());
     }
-    let store = Store::open(guest, &host.snapshot).map_err(boxed)?;
-    match action {
-        Action::Reset => store.reset(),
-        Action::Discard => store.discard(),
-    }
-    .map_err(boxed)?;
-    tracing::info!(
-        ttvm_guest = %guest.name,
-        ttvm_commands = run::spawned(),
-        "{} ({} commands run)",
-        match action {
-            Action::Reset => "snapshots are fresh",
-            Action::Discard => "no snapshot is left",
-        },
-        run::spawned()
-    );
-    Ok(())
+    // As long as the host's settings allow it to wait, and then some for LVM.
+    let limit = (config.lock_timeout + config.busy_timeout + Duration::from_secs(180)).saturating_mul(count);
+    drop(notify(
+        false,
+        &[NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros()))],
+    ));
+    let store = Store::open(guest, snapshots, config).map_err(boxed)?;
+    action(&store).map_err(boxed)
 }
 
 fn boxed(error: impl Classify + 'static) -> Box<dyn Classify> {

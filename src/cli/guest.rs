@@ -200,7 +200,7 @@ fn check(root: &Path, host: &HostConfig, wanted: &[GuestName]) -> Result<Exit, E
             Ok(_) => writeln!(io::stdout(), "{name}: ok")?,
             Err(error) => {
                 exit = Exit::Config;
-                eprintln!("{error}");
+                eprintln!("{}", crate::error::chain(&error));
             }
         }
     }

@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::log;
-use crate::{config, dm, snapshot as store, xenstore};
+use crate::{config, dm, guest as guests, snapshot as store, xenstore};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -62,6 +62,8 @@ enum Error {
     #[error(transparent)]
     Config(#[from] config::Error),
     #[error(transparent)]
+    Guest(#[from] guests::Error),
+    #[error(transparent)]
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     DeviceMapper(#[from] dm::Error),
@@ -77,6 +79,7 @@ impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(error) => error.exit(),
+            Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             _ => Exit::Failed,
         }

@@ -11,6 +11,8 @@ use super::{Error, guest_name, print_json, table};
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{guests, host};
 use crate::error::Exit;
+use crate::guest::{self, claim};
+use crate::lock::Attempt;
 use crate::snapshot::{Fill, Store};
 
 #[derive(Subcommand)]
@@ -55,7 +57,17 @@ pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
         }
         return Ok(Exit::Done);
     }
-    let store = Store::open(&guest, &host.snapshot)?;
+    let snapshots = guest.snapshots().cloned().collect();
+    let store = Store::open(name, snapshots, &host.snapshot)?;
+    let _claim = match command {
+        Command::Reset(Change { dry_run: false, .. }) | Command::Discard(Change { dry_run: false, .. }) => {
+            match claim(name)? {
+                Attempt::Taken(lock) => Some(lock),
+                Attempt::Busy(_) => return Err(guest::Error::Claimed { guest: name.clone() }.into()),
+            }
+        }
+        _ => None,
+    };
     match command {
         Command::Status { json, .. } => status(&store, *json)?,
         Command::Reset(change) if change.dry_run => print_plan(&store.plan_reset()?)?,

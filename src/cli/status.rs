@@ -151,18 +151,14 @@ fn row(
     }
     // Reading device-mapper needs root; the rest of the table does not.
     if guest.snapshots().next().is_some()
-        && let Ok(store) = Store::open(&guest, &host.snapshot)
+        && let Ok(store) = Store::open(name, guest.snapshots().cloned().collect(), &host.snapshot)
     {
         row.snapshots = store.status()?.into_iter().map(|(_, fill)| fill).collect();
     }
     if let Some(record) = record {
-        let running = record.ending.is_none();
+        let running = record.ending.is_none() && unit == Some("running");
         row.uptime = (running && row.domid.is_some()).then(|| now().saturating_sub(record.since));
-        row.last_exit = match record.ending {
-            Some(ending) => Some(record.outcome(ending)),
-            None if row.domid.is_none() && row.state != "starting" => Some("the host went down".into()),
-            None => None,
-        };
+        row.last_exit = if running { record.previous } else { record.last_exit() };
     }
     Ok(row)
 }

@@ -147,7 +147,7 @@ pub enum DiskSource {
 }
 
 /// A snapshot that ttvm makes and removes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Snapshot {
     /// The volume it is made from, never written.
     pub origin: Volume,
@@ -316,7 +316,7 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
     Some(guest)
 }
 
-fn read_memory(table: &Table<'_>) -> Option<Size> {
+pub(super) fn read_memory(table: &Table<'_>) -> Option<Size> {
     let memory = table.get::<Size>("memory")?;
     // Xen gives memory in MiB; less than 4 no kernel starts with, more than 16 TiB it does not address.
     if !(Size::mib(4)..=Size::mib(16 << 20)).contains(&memory.value) || memory.value.bytes() % (1 << 20) != 0 {
@@ -355,12 +355,26 @@ fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
     Some(text)
 }
 
+/// The arguments of the bootloader: as [`text`], each.
+fn bootloader_args(table: &Table<'_>) -> Vec<String> {
+    let Some(args) = table.get::<Vec<String>>("bootloader_args") else {
+        return Vec::new();
+    };
+    if args.value.iter().any(|arg| arg.chars().any(char::is_control)) {
+        table.problem(&args.span, "bootloader_args: control characters can not be passed on");
+    }
+    if !table.has("bootloader") {
+        table.problem(&args.span, "this is for a bootloader, and there is no \"bootloader\"");
+    }
+    args.value
+}
+
 fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> Option<Boot> {
     let kernel = file(table, "kernel", around);
     let initrd = file(table, "initrd", around);
     let cmdline = text(table, "cmdline");
     let bootloader = text(table, "bootloader");
-    let args = table.value::<Vec<String>>("bootloader_args").unwrap_or_default();
+    let args = bootloader_args(table);
     match (kernel, bootloader) {
         (Some(_), Some(bootloader)) => {
             table.problem(

@@ -108,7 +108,7 @@ fn read(table: &Table<'_>) -> HostConfig {
 }
 
 fn read_guest(table: &Table<'_>, guest: &mut GuestDefaults) {
-    set(&mut guest.memory, table.value("memory"));
+    set(&mut guest.memory, super::guest::read_memory(table));
     set(&mut guest.vcpus, super::guest::vcpus(table));
     set(&mut guest.on_reboot, table.value("on_reboot"));
     guest.bridge = table.value("bridge");

@@ -263,15 +263,19 @@ impl Target {
 impl FromStr for Target {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let rest = ["xvd", "sd", "hd", "vd"]
+        // The disks and partitions that libxl numbers (libxl__device_disk_dev_number in libxl_disk.c).
+        let kinds = [("xvd", 702, 255), ("sd", 16, 15), ("hd", 4, 63)];
+        let kind = kinds
             .iter()
-            .find_map(|prefix| text.strip_prefix(prefix));
-        let valid = rest.is_some_and(|rest| {
-            let letters = rest.chars().take_while(char::is_ascii_lowercase).count();
-            (1..=2).contains(&letters)
-                && rest[letters..].len() <= 3
-                && rest[letters..].chars().all(|c| c.is_ascii_digit())
-                && !rest[letters..].starts_with('0')
+            .find_map(|(prefix, disks, partitions)| Some((text.strip_prefix(prefix)?, *disks, *partitions)));
+        let valid = kind.is_some_and(|(rest, disks, partitions)| {
+            let digits = rest.trim_start_matches(|c: char| c.is_ascii_lowercase());
+            let letters = &rest[..rest.len() - digits.len()];
+            // a is 1, z is 26, aa is 27.
+            let disk = |number: u32, letter: u8| number.saturating_mul(26).saturating_add(u32::from(letter - b'a') + 1);
+            let partition = digits.parse().is_ok_and(|number| (1..=partitions).contains(&number));
+            (1..=disks).contains(&letters.bytes().fold(0, disk))
+                && (digits.is_empty() || partition && !digits.starts_with(['0', '+']))
         });
         if !valid {
             return invalid(format!(
@@ -333,6 +337,26 @@ macro_rules! serialize_as_text {
     )*};
 }
 serialize_as_text!(GuestName, LvmName, InterfaceName, Target, Volume, GuestUuid, Mac);
+
+/// What was written as text is read as text, with the same rules.
+macro_rules! deserialize_from_text {
+    ($($type:ty),*) => {$(
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+deserialize_from_text!(Volume, GuestUuid);
+
+/// In bytes.
+impl<'de> serde::Deserialize<'de> for Size {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer).map(Self)
+    }
+}
 
 /// In bytes.
 impl serde::Serialize for Size {
@@ -436,7 +460,9 @@ mod tests {
         for good in ["xvda", "xvda1", "sda15", "hdc", "xvdaa"] {
             assert!(good.parse::<Target>().is_ok(), "{good}");
         }
-        for bad in ["xvd", "xvda0", "xvda1,w", "nvme0n1", "", "xvdA"] {
+        for bad in [
+            "xvd", "xvda0", "xvda256", "xvda1,w", "sdq", "sda16", "hde", "vda", "nvme0n1", "", "xvdA",
+        ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

@@ -87,22 +87,21 @@ pub enum Error {
         /// What it said.
         why: String,
     },
+    /// Its supervisor is at work.
+    #[error(
+        "guest \"{guest}\" is running: its snapshots can not be changed now; stop it first (`systemctl stop ttvm@{guest}`)"
+    )]
+    Claimed {
+        /// The guest.
+        guest: GuestName,
+    },
     /// Nobody made snapshots for this start.
     #[error(
         "guest \"{guest}\" is not started: ttvm-snapshot has not made its snapshots for this start (killed, or run by hand? `systemctl start ttvm@{guest}` does both)"
     )]
-    NoToken {
+    NotPrepared {
         /// The guest.
         guest: GuestName,
-    },
-    /// A file of ours could not be read.
-    #[error("can not read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
     },
     /// A file of ours could not be written.
     #[error("can not write {}", path.display())]
@@ -124,7 +123,7 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::NoSnapshots { exit, .. } => *exit,
-            Self::ForeignDomain { .. } | Self::Running { .. } => Exit::Refused,
+            Self::ForeignDomain { .. } | Self::Running { .. } | Self::Claimed { .. } => Exit::Refused,
             _ => Exit::Failed,
         }
     }

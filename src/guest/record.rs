@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, token};
+use super::preparation::invocation;
 use crate::config::types::GuestName;
 use crate::file;
 
@@ -34,6 +34,8 @@ pub enum Ending {
     Suspended,
     /// Somebody destroyed the domain.
     Destroyed,
+    /// Its supervisor could not go on.
+    Abandoned,
     /// It could not be started.
     NotStarted,
 }
@@ -49,6 +51,7 @@ impl fmt::Display for Ending {
             Self::Watchdog => "its watchdog fired",
             Self::Suspended => "suspended itself",
             Self::Destroyed => "destroyed from outside",
+            Self::Abandoned => "its supervisor failed",
             Self::NotStarted => "could not be started",
         })
     }
@@ -59,9 +62,12 @@ impl fmt::Display for Ending {
 pub struct Record {
     /// The run's id: the unit's invocation id.
     pub run: String,
+    /// The boot of the host it began in.
+    #[serde(default)]
+    pub boot: String,
     /// Its domain, as long as it has one.
     pub domid: Option<u32>,
-    /// When it began, in seconds since 1970.
+    /// When its domain came up, in seconds since 1970.
     pub since: u64,
     /// How often the guest rebooted within the run.
     pub reboots: u32,
@@ -72,6 +78,9 @@ pub struct Record {
     /// Why it could not be started.
     #[serde(default)]
     pub why: Option<String>,
+    /// How the run before it ended, in words.
+    #[serde(default)]
+    pub previous: Option<String>,
     /// A snapshot overflowed or its pool filled up: what the guest wrote is not all there.
     pub snapshot_lost: bool,
 }
@@ -84,26 +93,42 @@ pub fn now() -> u64 {
 }
 
 impl Record {
-    /// A run that begins now.
-    pub fn begin() -> Self {
+    /// A run of `guest` that begins now.
+    pub fn begin(guest: &GuestName) -> Self {
         Self {
-            run: token::invocation().unwrap_or_default(),
+            run: invocation().unwrap_or_default(),
+            boot: boot_id(),
             domid: None,
             since: now(),
             reboots: 0,
             until: None,
             ending: None,
             why: None,
+            previous: Self::load(Path::new("/"), guest).and_then(|before| before.last_exit()),
             snapshot_lost: false,
         }
     }
 
-    /// How the run ended, in words.
-    pub fn outcome(&self, ending: Ending) -> String {
-        match &self.why {
+    /// How the run ended, in words; `None` while it runs.
+    pub fn outcome(&self) -> Option<String> {
+        let ending = self.ending?;
+        Some(match &self.why {
             Some(why) => format!("{ending}: {why}"),
             None => ending.to_string(),
-        }
+        })
+    }
+
+    /// The same for a run that is known to be over, however little was written down of it.
+    pub fn last_exit(&self) -> Option<String> {
+        let unseen = || {
+            let how = if self.boot == boot_id() {
+                "its supervisor was killed"
+            } else {
+                "the host went down"
+            };
+            how.to_owned()
+        };
+        Some(self.outcome().unwrap_or_else(unseen))
     }
 
     /// The record of `guest`; `None` if it never ran. A damaged one counts as none: it is only a memory.
@@ -112,18 +137,23 @@ impl Record {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Writes it.
-    pub fn save(&self, guest: &GuestName) -> Result<(), Error> {
+    /// Writes it. It is only a memory: if there is no room for it, the guest does not suffer.
+    pub fn save(&self, guest: &GuestName) {
         let path = path(guest);
         let write = || {
             fs::create_dir_all(DIRECTORY)?;
             file::replace(&path, &serde_json::to_vec(self)?, 0o644)
         };
-        write().map_err(|source| Error::Write {
-            path: path.clone(),
-            source,
-        })
+        if let Err(error) = write() {
+            tracing::warn!(ttvm_guest = %guest, "can not write {}: {error}", path.display());
+        }
     }
+}
+
+/// The id of this boot of the host; empty where the kernel does not say.
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn path(guest: &GuestName) -> PathBuf {

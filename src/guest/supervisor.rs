@@ -17,19 +17,24 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Presence};
+use super::preparation::Preparation;
 use super::record::{Ending, Record, now};
-use super::token;
 use super::xl::{self, Shutdown};
 use super::xl_config;
-use super::{DIRECTORY, Error};
+use super::{DIRECTORY, Error, claim};
 use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;
+use crate::config::types::{GuestName, GuestUuid};
+use crate::error::{chain, one_line};
 use crate::fail_point;
 use crate::file;
 use crate::lock::{self, Attempt, Lock};
 use crate::run;
 use crate::snapshot::Store;
 use crate::xenstore::XenStore;
+
+/// When a domain is looked at again that could not be looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What systemd is asked to allow for while a guest waits for its turn.
 const QUEUE: Duration = Duration::from_secs(3600);
@@ -50,12 +55,12 @@ pub enum Next {
 
 /// Destroys the domain that an earlier run of this guest left behind. To be called only when no run of it is
 /// alive: before the unit starts, after it ended.
-pub fn reap(guest: &Guest) -> Result<(), Error> {
+pub fn reap(guest: &GuestName, uuid: GuestUuid) -> Result<(), Error> {
     let mut store = XenStore::connect()?;
     let domains = domain::list(&mut store)?;
-    if let Presence::Own(left) = domain::presence(&domains, &guest.name, guest.uuid) {
+    if let Presence::Own(left) = domain::presence(&domains, guest, uuid) {
         tracing::warn!(
-            ttvm_guest = %guest.name,
+            ttvm_guest = %guest,
             ttvm_domid = left.domid,
             "destroying domain {} that an earlier run left behind",
             left.domid
@@ -65,23 +70,32 @@ pub fn reap(guest: &Guest) -> Result<(), Error> {
     Ok(())
 }
 
-fn destroy(guest: &Guest, domid: u32) -> Result<(), Error> {
+fn destroy(guest: &GuestName, domid: u32) -> Result<(), Error> {
     xl::destroy(domid).map_err(|source| Error::Xl {
         action: "destroy",
-        guest: guest.name.clone(),
+        guest: guest.clone(),
         source,
     })
 }
 
 /// Runs the guest until it ends, if its snapshots have been made for this start.
 pub fn run(guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
+    // Whoever changes the snapshots by hand at this moment has made them fresh when it is done.
+    let _claim = match claim(&guest.name)? {
+        Attempt::Taken(lock) => lock,
+        Attempt::Busy(waiting) => waiting.take().map_err(Error::Wait)?,
+    };
     let mut run = Run::new(guest, host)?;
-    let result = token::take(&guest.name).and_then(|()| run.until_the_end());
+    let result = run.prepared().and_then(|()| run.until_the_end());
     if let Err(error) = &result
         && run.record.ending.is_none()
     {
-        run.record.why = Some(error.to_string());
-        run.end(Ending::NotStarted)?;
+        run.record.why = Some(one_line(error));
+        run.end(if run.record.domid.is_some() {
+            Ending::Abandoned
+        } else {
+            Ending::NotStarted
+        });
     }
     result
 }
@@ -119,7 +133,11 @@ impl<'a> Run<'a> {
         // The store answers a new watch with one event at once.
         store.event()?;
         let snapshots = match guest.snapshots().next() {
-            Some(_) => Some(Store::open(guest, &host.snapshot)?),
+            Some(_) => Some(Store::open(
+                &guest.name,
+                guest.snapshots().cloned().collect(),
+                &host.snapshot,
+            )?),
             None => None,
         };
         Ok(Self {
@@ -127,34 +145,42 @@ impl<'a> Run<'a> {
             signals,
             store,
             snapshots,
-            record: Record::begin(),
+            record: Record::begin(&guest.name),
         })
+    }
+
+    /// Whether the snapshots were made for this start.
+    fn prepared(&self) -> Result<(), Error> {
+        let result = Preparation::check(&self.guest.name);
+        if let (Err(Error::NotPrepared { .. }), Some(snapshots)) = (&result, &self.snapshots) {
+            // systemd kills what is left in the unit once we end.
+            snapshots.settle();
+        }
+        result
     }
 
     fn until_the_end(&mut self) -> Result<Next, Error> {
         loop {
             let Some(domid) = self.start()? else {
-                self.end(Ending::Stopped)?;
+                self.end(Ending::Stopped);
                 return Ok(Next::Stop);
             };
-            self.record.domid = Some(domid);
-            self.record.save(&self.guest.name)?;
             self.up(domid);
             let ending = match self.wait(domid, None)? {
                 Event::StopRequested => self.stop(domid)?,
                 Event::Down(Shutdown::Reboot | Shutdown::SoftReset) if self.guest.on_reboot == OnReboot::Keep => {
-                    destroy(self.guest, domid)?;
+                    destroy(&self.guest.name, domid)?;
                     self.record.reboots += 1;
                     tracing::info!(ttvm_guest = %self.guest.name, "guest rebooted: starting it again on the disk it wrote");
                     continue;
                 }
                 Event::Down(reason) => {
-                    destroy(self.guest, domid)?;
+                    self.destroy_at_the_end(domid);
                     ending_of(reason)
                 }
                 Event::Gone | Event::Late => Ending::Destroyed,
             };
-            self.end(ending)?;
+            self.end(ending);
             return self.next(ending);
         }
     }
@@ -226,7 +252,7 @@ impl<'a> Run<'a> {
         };
         // What xl left half-built.
         if let Some(domid) = domid {
-            destroy(guest, domid)?;
+            destroy(&guest.name, domid)?;
         }
         failed
     }
@@ -263,7 +289,10 @@ impl<'a> Run<'a> {
         Ok(Some(lock))
     }
 
-    fn up(&self, domid: u32) {
+    fn up(&mut self, domid: u32) {
+        self.record.domid = Some(domid);
+        self.record.since = now();
+        self.record.save(&self.guest.name);
         tracing::info!(
             ttvm_guest = %self.guest.name,
             ttvm_run = %self.record.run,
@@ -301,21 +330,33 @@ impl<'a> Run<'a> {
             }
         };
         if domain::exists(&mut self.store, domid)? {
-            destroy(self.guest, domid)?;
+            self.destroy_at_the_end(domid);
         }
         Ok(ending)
+    }
+
+    /// How the run ended does not depend on this; what is left of the domain is destroyed again when the unit ends.
+    fn destroy_at_the_end(&self, domid: u32) {
+        if let Err(error) = destroy(&self.guest.name, domid) {
+            tracing::warn!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "{}", chain(&error));
+        }
     }
 
     /// Waits for something to happen to the domain, for systemd to want it stopped (if there is no deadline: with
     /// one, it is being stopped already), or for the deadline.
     fn wait(&mut self, domid: u32, until: Option<Instant>) -> Result<Event, Error> {
+        let mut again = None;
         loop {
-            self.watch_snapshots()?;
+            if let Err(error) = self.watch_snapshots() {
+                tracing::warn!(ttvm_guest = %self.guest.name, "the snapshots can not be watched: {}", chain(&error));
+                self.snapshots = None;
+            }
             // Events that came in with the answer to a question do not show in poll.
             let mut release = self.store.pending().is_some();
             while self.store.pending().is_some() {}
             if !release {
-                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let wake = [until, again].into_iter().flatten().min();
+                let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
                 let ready = self.poll(left).map_err(Error::Wait)?;
                 if ready.signal {
                     while let Ok(Some(_)) = self.signals.read_signal() {}
@@ -328,8 +369,17 @@ impl<'a> Run<'a> {
                     release = true;
                 }
             }
-            if release && let Some(event) = self.look(domid)? {
-                return Ok(event);
+            if release || again.is_some_and(|again| Instant::now() >= again) {
+                again = None;
+                match self.look(domid) {
+                    Ok(Some(event)) => return Ok(event),
+                    Ok(None) => {}
+                    // A host short of memory may not be able to start a program now. The guest runs on.
+                    Err(error) => {
+                        tracing::warn!(ttvm_guest = %self.guest.name, "{}", chain(&error));
+                        again = Some(Instant::now() + LOOK_AGAIN);
+                    }
+                }
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(Event::Late);
@@ -342,9 +392,9 @@ impl<'a> Run<'a> {
         if !domain::exists(&mut self.store, domid)? {
             return Ok(Some(Event::Gone));
         }
-        match xl::shutdown_reason(domid) {
+        match xl::shutdown_reason(domid, self.guest.uuid) {
             Ok(reason) => Ok(reason.map(Event::Down)),
-            Err(_) if !domain::exists(&mut self.store, domid)? => Ok(Some(Event::Gone)),
+            Err(run::Error::Failed { .. }) if !domain::exists(&mut self.store, domid)? => Ok(Some(Event::Gone)),
             Err(source) => Err(Error::Xl {
                 action: "look at",
                 guest: self.guest.name.clone(),
@@ -371,7 +421,8 @@ impl<'a> Run<'a> {
         );
         status(&format!("running, but {} overflowed: this run is void", lost.volume));
         self.record.snapshot_lost = true;
-        self.record.save(&self.guest.name)
+        self.record.save(&self.guest.name);
+        Ok(())
     }
 
     fn poll(&self, left: Option<Duration>) -> io::Result<Ready> {
@@ -397,7 +448,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn end(&mut self, ending: Ending) -> Result<(), Error> {
+    fn end(&mut self, ending: Ending) {
         self.record.domid = None;
         self.record.until = Some(now());
         self.record.ending = Some(ending);
@@ -407,8 +458,8 @@ impl<'a> Run<'a> {
             ttvm_ending = ?ending,
             "the run ended: {ending}"
         );
-        status(&format!("ended: {}", self.record.outcome(ending)));
-        self.record.save(&self.guest.name)
+        status(&format!("ended: {}", self.record.outcome().unwrap_or_default()));
+        self.record.save(&self.guest.name);
     }
 }
 

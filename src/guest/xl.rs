@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::types::GuestUuid;
 use crate::run::{Command, Error, Program};
 
 static XL: Program = Program::new(&["xl"]);
@@ -69,19 +70,17 @@ pub(super) fn destroy(domid: u32) -> Result<(), Error> {
 }
 
 /// Why the domain has shut down; `None` while it runs.
-pub(super) fn shutdown_reason(domid: u32) -> Result<Option<Shutdown>, Error> {
+pub(super) fn shutdown_reason(domid: u32, uuid: GuestUuid) -> Result<Option<Shutdown>, Error> {
     let output = Command::new(&XL).args(["list", "-v"]).arg(domid.to_string()).run()?;
-    Ok(parse_reason(&output.stdout))
+    Ok(parse_reason(&output.stdout, uuid))
 }
 
-/// `Name ID Mem VCPUs State Time(s) UUID Reason-Code Security-Label`; the code is `-` while the domain runs.
-fn parse_reason(list: &str) -> Option<Shutdown> {
-    let line = list.lines().nth(1)?;
-    line.split_whitespace()
-        .nth(7)?
-        .parse()
-        .ok()
-        .and_then(Shutdown::from_code)
+/// `Name ID Mem VCPUs State Time(s) UUID Reason-Code Security-Label`; the code is `-` while the domain runs. The name,
+/// which anybody may have changed (`xl rename`), can be of several words.
+fn parse_reason(list: &str, uuid: GuestUuid) -> Option<Shutdown> {
+    let mut words = list.split_whitespace();
+    words.find(|word| *word == uuid.to_string())?;
+    words.next()?.parse().ok().and_then(Shutdown::from_code)
 }
 
 #[cfg(test)]
@@ -93,12 +92,14 @@ mod tests {
         let list = |code: &str| {
             format!(
                 "Name ID Mem VCPUs State Time(s) UUID Reason-Code Security Label\n\
-                 clientA 1 96 1 ---s-- 3.1 6f1c0c1e-0000-0000-0000-000000000000 {code} -\n"
+                 client A 1 96 1 ---s-- 3.1 6f1c0c1e-0000-0000-0000-000000000000 {code} -\n"
             )
         };
-        assert_eq!(parse_reason(&list("-")), None);
-        assert_eq!(parse_reason(&list("0")), Some(Shutdown::Poweroff));
-        assert_eq!(parse_reason(&list("3")), Some(Shutdown::Crash));
-        assert_eq!(parse_reason(""), None);
+        let uuid: GuestUuid = "6f1c0c1e-0000-0000-0000-000000000000".parse().expect("a UUID");
+        let reason = |list: &str| parse_reason(list, uuid);
+        assert_eq!(reason(&list("-")), None);
+        assert_eq!(reason(&list("0")), Some(Shutdown::Poweroff));
+        assert_eq!(reason(&list("3")), Some(Shutdown::Crash));
+        assert_eq!(reason(""), None);
     }
 }

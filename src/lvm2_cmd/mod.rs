@@ -14,6 +14,7 @@ use crate::run::{self, Command, Program};
 pub use report::{Group, LogicalVolume};
 
 static LVM: Program = Program::new(&["lvm"]);
+static DMSETUP: Program = Program::new(&["dmsetup"]);
 
 /// A slow disk or a busy udev can hold a command up; a command that is stopped too early leaves half a volume.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -113,6 +114,21 @@ pub fn activate(volume: &Volume) -> Result<(), Error> {
         .args(["--yes", "--activate", "y", "--"])
         .arg(volume.to_string())
         .run()?;
+    Ok(())
+}
+
+/// Loads the tables of `volume` anew and lets it go on if it is suspended. One LVM command.
+pub fn refresh(volume: &Volume) -> Result<(), Error> {
+    lvm("lvchange")
+        .args(["--yes", "--refresh", "--"])
+        .arg(volume.to_string())
+        .run()?;
+    Ok(())
+}
+
+/// Removes the device-mapper device with this UUID, a mapping that LVM has lost track of. The data behind it stays.
+pub fn remove_mapping(uuid: &str) -> Result<(), Error> {
+    Command::new(&DMSETUP).args(["remove", "--uuid", uuid]).run()?;
     Ok(())
 }
 

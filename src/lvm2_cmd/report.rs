@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _};
 /// The fields of [`Group`].
 pub(super) const GROUP_FIELDS: &str = "vg_name,vg_free,vg_lock_type";
 /// The fields of [`LogicalVolume`].
-pub(super) const VOLUME_FIELDS: &str = "lv_name,lv_uuid,lv_tags,lv_role,origin,segtype";
+pub(super) const VOLUME_FIELDS: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_role,origin,segtype";
 
 /// A volume group.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +35,9 @@ pub struct LogicalVolume {
     /// Its UUID.
     #[serde(rename = "lv_uuid")]
     pub uuid: String,
+    /// Its size in bytes.
+    #[serde(rename = "lv_size", deserialize_with = "number")]
+    pub size: u64,
     /// Its tags.
     #[serde(rename = "lv_tags", deserialize_with = "list")]
     pub tags: Vec<String>,
@@ -105,7 +108,7 @@ mod tests {
     fn reports_are_strings() {
         let text = r#"  Consider pruning archives
   { "report": [ { "lv": [
-      {"lv_name":"snap1","lv_uuid":"a-b","lv_tags":"ttvm,ttvm.guest=clientA","lv_role":"public,snapshot,thicksnapshot","origin":"base","segtype":"linear"}
+      {"lv_name":"snap1","lv_uuid":"a-b","lv_size":"4194304","lv_tags":"ttvm,ttvm.guest=clientA","lv_role":"public,snapshot,thicksnapshot","origin":"base","segtype":"linear"}
   ] } ] }"#;
         let volumes = volumes(text).expect("a report");
         assert!(volumes[0].is("snapshot") && !volumes[0].is("origin"));

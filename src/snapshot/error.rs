@@ -87,7 +87,7 @@ pub enum Error {
         guest: GuestName,
     },
     /// The group is too full for the snapshot.
-    #[error("volume group {} has {free} bytes free, and the snapshot {volume} needs {need}: make it smaller, or give the group room (`vgextend`, `lvremove`)", volume.vg)]
+    #[error("volume group {} has {} free, and the snapshot {volume} needs {need}: make it smaller, or give the group room (`vgextend`, `lvremove`)", volume.vg, Size::from_bytes(*free))]
     NoSpace {
         /// The snapshot.
         volume: Volume,
@@ -142,7 +142,7 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A snapshot of the right origin, but without our tag.
-    #[error("it is a foreign snapshot of {origin}, without the tag of guest \"{guest}\"; to hand it over to ttvm, which then removes it: lvchange --addtag ttvm.guest={guest} {vg}/{lv}", vg = volume.vg, lv = volume.lv)]
+    #[error("it is a foreign snapshot of {origin}, without the tag of guest \"{guest}\"; to hand it over to ttvm, which then removes it: lvchange --addtag ttvm.guest={guest} --addtag ttvm.origin={origin} {vg}/{lv}", vg = volume.vg, lv = volume.lv)]
     ForeignSnapshot {
         /// The volume.
         volume: Volume,

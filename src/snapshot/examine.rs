@@ -123,6 +123,7 @@ mod tests {
         let volume = LogicalVolume {
             name: "snap".into(),
             uuid: "U".into(),
+            size: 0,
             tags: tags.iter().map(ToString::to_string).collect(),
             roles: roles.iter().map(ToString::to_string).collect(),
             origin: origin.into(),

@@ -13,13 +13,14 @@ mod lock;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::config::guest::{Guest, Snapshot};
+use crate::config::guest::Snapshot;
 use crate::config::host::SnapshotConfig;
-use crate::config::types::{GuestName, Volume};
+use crate::config::types::{GuestName, Size, Volume};
 use crate::dm::{By, Device, DeviceMapper, State};
 use crate::fail_point;
 use crate::lvm2_cmd::{self, Group, Kind};
@@ -27,10 +28,13 @@ use crate::signals;
 pub use error::{Error, Refusal};
 use examine::Place;
 
+/// There on hosts that run LVM's lock manager.
+const LVMLOCKD: &str = "/run/lvm/lvmlockd.socket";
+
 /// The snapshots of one guest.
 pub struct Store<'a> {
-    guest: &'a GuestName,
-    snapshots: Vec<&'a Snapshot>,
+    guest: GuestName,
+    snapshots: Vec<Snapshot>,
     config: &'a SnapshotConfig,
     dm: DeviceMapper,
 }
@@ -69,11 +73,11 @@ impl Fill {
 }
 
 impl<'a> Store<'a> {
-    /// The store of `guest`'s snapshots.
-    pub fn open(guest: &'a Guest, config: &'a SnapshotConfig) -> Result<Self, Error> {
+    /// The store of a guest's snapshots.
+    pub fn open(guest: &GuestName, snapshots: Vec<Snapshot>, config: &'a SnapshotConfig) -> Result<Self, Error> {
         Ok(Self {
-            guest: &guest.name,
-            snapshots: guest.snapshots().collect(),
+            guest: guest.clone(),
+            snapshots,
             config,
             dm: DeviceMapper::open()?,
         })
@@ -85,6 +89,10 @@ impl<'a> Store<'a> {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
             let _deferred = signals::defer();
             self.step(snapshot, "locked", "resetting");
+            if Path::new(LVMLOCKD).exists() {
+                // Without it, LVM itself refuses a shared group; with it, it would not.
+                self.examine(snapshot)?;
+            }
             if self.dm.find(By::Name(&snapshot.volume.dm_name()))?.is_some() {
                 self.remove(snapshot)?;
             } else {
@@ -95,22 +103,56 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    /// Removes every snapshot that is there.
+    /// Removes every snapshot that is there. One that can not be removed does not stand in the way of the others; the
+    /// first error is returned.
     pub fn discard(&self) -> Result<(), Error> {
-        for snapshot in &self.snapshots {
+        let discard = |snapshot: &Snapshot| {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
             let _deferred = signals::defer();
             self.remove(snapshot)?;
+            self.origin_runs(snapshot)
+        };
+        let results: Vec<_> = self.snapshots.iter().map(discard).collect();
+        results.into_iter().collect()
+    }
+
+    /// Waits for LVM commands that are still at work on the groups: an orphan of a ttvm that was killed must not be
+    /// killed in turn, since it may hold an origin suspended. LVM's report takes LVM's own lock.
+    pub fn settle(&self) {
+        for snapshot in &self.snapshots {
+            drop(self.group(snapshot));
         }
-        Ok(())
+    }
+
+    /// An LVM command that was killed may have left the origin suspended, and with it all guests that use it.
+    fn origin_runs(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        match self.dm.find(By::Name(&snapshot.origin.dm_name()))? {
+            Some(origin) if origin.suspended => {
+                self.step(
+                    snapshot,
+                    "refreshing",
+                    "letting the suspended origin go on after removing",
+                );
+                lvm2_cmd::refresh(&snapshot.origin).map_err(self.lvm("let go on the origin of", snapshot))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What [`reset`](Self::reset) would do, in words; `Err` is what it would be refused for.
     pub fn plan_reset(&self) -> Result<Vec<String>, Error> {
         let mut plan = Vec::new();
         for snapshot in &self.snapshots {
-            plan.extend(self.plan_removal(snapshot)?);
-            plan.push(match self.kind(snapshot)? {
+            let removal = self.plan_removal(snapshot)?;
+            let kind = self.kind(snapshot)?;
+            if removal.is_none() {
+                self.path_is_ours(snapshot, None)?;
+                if let Some(full) = self.no_space(snapshot, kind, &self.group(snapshot)?) {
+                    return Err(full);
+                }
+            }
+            plan.extend(removal);
+            plan.push(match kind {
                 Kind::Thick(size) => format!(
                     "create {} as a snapshot of {} with {size} for changes",
                     snapshot.volume, snapshot.origin
@@ -143,10 +185,10 @@ impl<'a> Store<'a> {
     }
 
     /// The state of every snapshot. Runs no program.
-    pub fn status(&self) -> Result<Vec<(&'a Snapshot, Fill)>, Error> {
+    pub fn status(&self) -> Result<Vec<(&Snapshot, Fill)>, Error> {
         self.snapshots
             .iter()
-            .map(|snapshot| Ok((*snapshot, self.fill(snapshot)?)))
+            .map(|snapshot| Ok((snapshot, self.fill(snapshot)?)))
             .collect()
     }
 
@@ -211,7 +253,7 @@ impl<'a> Store<'a> {
                 Some(device) if !ask => {
                     let uuid = device.lv_uuid();
                     let uuid = uuid.ok_or_else(|| self.refused(snapshot, Refusal::NotLvm(name.clone())))?;
-                    examine::complete(&uuid, self.guest, snapshot)
+                    examine::complete(&uuid, &self.guest, snapshot)
                 }
                 _ => match self.examine(snapshot)? {
                     Some(Place::Ours(selection)) => selection,
@@ -243,16 +285,23 @@ impl<'a> Store<'a> {
 
     fn create(&self, snapshot: &Snapshot) -> Result<(), Error> {
         let kind = self.kind(snapshot)?;
-        let tags = examine::tags(self.guest, snapshot);
+        let tags = examine::tags(&self.guest, snapshot);
         let attempt = || lvm2_cmd::create_snapshot(&snapshot.volume, &snapshot.origin.lv, kind, &tags);
         self.step(snapshot, "creating", "creating");
         if let Err(first) = attempt() {
             // The name may be taken by an inactive or half-made snapshot of ours; everything else is said as it is.
             let group = self.group(snapshot)?;
-            if let Place::Free = examine::examine(&group, self.guest, snapshot)? {
-                return Err(self.why_not_created(snapshot, kind, &group, first));
+            let place = examine::examine(&group, &self.guest, snapshot)?;
+            let swept = self.sweep(snapshot, &group)?;
+            match place {
+                Place::Ours(_) => self.remove(snapshot)?,
+                Place::Free if swept => {}
+                Place::Free => {
+                    return Err(self
+                        .no_space(snapshot, kind, &group)
+                        .unwrap_or(self.lvm("create", snapshot)(first)));
+                }
             }
-            self.remove(snapshot)?;
             attempt().map_err(self.lvm("create", snapshot))?;
         }
         self.step(snapshot, "created", "created");
@@ -273,27 +322,55 @@ impl<'a> Store<'a> {
         })
     }
 
-    fn why_not_created(&self, snapshot: &Snapshot, kind: Kind, group: &Group, source: lvm2_cmd::Error) -> Error {
-        match kind {
-            Kind::Thick(need) if need.bytes() > group.free => Error::NoSpace {
-                volume: snapshot.volume.clone(),
-                need,
-                free: group.free,
-            },
-            _ => self.lvm("create", snapshot)(source),
+    /// Removes mappings of the snapshot's name whose volume LVM does not know any more. An `lvremove` or `lvcreate`
+    /// that was killed leaves them, and LVM then fails to make the name again ("Manual intervention required").
+    fn sweep(&self, snapshot: &Snapshot, group: &Group) -> Result<bool, Error> {
+        let mut swept = false;
+        for layer in ["", "-cow"] {
+            let name = format!("{}{layer}", snapshot.volume.dm_name());
+            let Some(device) = self.dm.find(By::Name(&name))? else {
+                continue;
+            };
+            let Some(uuid) = device.layer_uuid(layer) else {
+                continue;
+            };
+            if device.open_count == 0 && group.volumes.iter().all(|volume| volume.uuid != uuid) {
+                self.step(snapshot, "sweeping", "removing what a killed LVM command left of");
+                lvm2_cmd::remove_mapping(&device.uuid).map_err(self.lvm("clear the way for", snapshot))?;
+                swept = true;
+            }
         }
+        Ok(swept)
+    }
+
+    /// Whether the group is too full. LVM makes no snapshot larger than its origin can fill.
+    fn no_space(&self, snapshot: &Snapshot, kind: Kind, group: &Group) -> Option<Error> {
+        let Kind::Thick(size) = kind else { return None };
+        let origin = group
+            .volumes
+            .iter()
+            .find(|volume| volume.name == snapshot.origin.lv.as_str())?;
+        let need = size.bytes().min(origin.size);
+        (need > group.free).then(|| Error::NoSpace {
+            volume: snapshot.volume.clone(),
+            need: Size::from_bytes(need),
+            free: group.free,
+        })
     }
 
     /// Thick or thin, told from the origin, and whether its pool has room.
     fn kind(&self, snapshot: &Snapshot) -> Result<Kind, Error> {
         let origin = &snapshot.origin;
         let device = self.dm.find(By::Name(&origin.dm_name()))?;
+        // A thick snapshot of a thin volume puts a layer in between.
+        let device = match device {
+            Some(Device {
+                state: State::SnapshotOrigin,
+                ..
+            }) => self.dm.find(By::Name(&format!("{}-real", origin.dm_name())))?,
+            other => other,
+        };
         let thin = match device.as_ref().map(|device| &device.state) {
-            // A thick snapshot of a thin volume puts a layer in between.
-            Some(State::SnapshotOrigin) => {
-                let layer = self.dm.find(By::Name(&format!("{}-real", origin.dm_name())))?;
-                layer.is_some_and(|layer| layer.state == State::Thin)
-            }
             Some(State::ThinFailed) => return Err(Error::PoolBroken { origin: origin.clone() }),
             Some(state) => *state == State::Thin,
             None => {
@@ -364,7 +441,7 @@ impl<'a> Store<'a> {
     /// What is in the snapshot's place; `None` without the group.
     fn examine(&self, snapshot: &Snapshot) -> Result<Option<Place>, Error> {
         match self.group(snapshot) {
-            Ok(group) => examine::examine(&group, self.guest, snapshot).map(Some),
+            Ok(group) => examine::examine(&group, &self.guest, snapshot).map(Some),
             Err(Error::NoGroup { .. }) => Ok(None),
             Err(error) => Err(error),
         }

@@ -23,6 +23,8 @@ cases!(Xen:
     several_disks,
     status_shows_it_all,
     not_restarted_for_a_wrong_file,
+    file_changed_under_a_running_guest,
+    hands_off_a_running_guest,
 );
 
 fn fresh_five_times(host: &mut Host, disk: &str, origin: &str) {
@@ -77,6 +79,8 @@ fn four_guests_at_once(host: &mut Host) {
     host.run("systemctl stop ttvm.target").unwrap();
     for name in ["a", "b", "c", "d"] {
         wait_for(host, name, "inactive");
+    }
+    for name in ["a", "b", "c", "d"] {
         nothing_left(host, name);
     }
 }
@@ -293,4 +297,48 @@ fn not_restarted_for_a_wrong_file(host: &mut Host) {
     assert!(status.contains("did you mean \"memory\"?"), "{status}");
     host.run("sed -i /memroy/d /etc/ttvm/guests/clientA.toml && systemctl start ttvm@clientA")
         .unwrap();
+}
+
+/// What was made for a run is tidied up, whatever has become of the guest's file.
+fn file_changed_under_a_running_guest(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    // Another snapshot of another origin, from the next start on.
+    let other = THICK.replace("snap1", "snap2").replace("base", "other");
+    guest(host, "clientA", &other, "", "");
+    host.run("systemctl restart ttvm@clientA").unwrap();
+    assert_eq!(
+        host.run("lvs --noheadings -o lv_name,origin @ttvm | xargs").unwrap(),
+        "snap2 other"
+    );
+    // Broken, and the supervisor gone.
+    host.run("echo 'x = [' >> /etc/ttvm/guests/clientA.toml; kill -9 $(systemctl show -P MainPID ttvm@clientA)")
+        .unwrap();
+    wait_for(host, "clientA", "failed");
+    assert_eq!(property(host, "clientA", "ExecMainStatus"), "3");
+    nothing_left(host, "clientA");
+    // Removed.
+    guest(host, "clientA", THICK, "", "");
+    host.run("systemctl start ttvm@clientA && rm /etc/ttvm/guests/clientA.toml && systemctl stop ttvm@clientA")
+        .unwrap();
+    nothing_left(host, "clientA");
+}
+
+fn hands_off_a_running_guest(host: &mut Host) {
+    guest(host, "clientA", THICK, "", "");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    for action in ["reset", "discard"] {
+        let output = host.sh(&format!("ttvm snapshot {action} clientA")).unwrap();
+        assert_eq!(output.status, 4, "{}", output.errors());
+        assert!(
+            output
+                .errors()
+                .contains("is running: its snapshots can not be changed now")
+        );
+    }
+    // Somebody gives the domain another name; its end is seen all the same.
+    host.run("xl rename clientA 'b c' && xl shutdown 'b c'").unwrap();
+    wait_for(host, "clientA", "inactive");
+    assert_eq!(last_exit(host), "powered itself off");
+    nothing_left(host, "clientA");
 }

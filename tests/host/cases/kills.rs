@@ -13,6 +13,8 @@ cases!(Xen:
     stop_while_starting,
     half_made_volume,
     lock_holder_dies,
+    lvm_killed_in_lvremove,
+    lvm_killed_in_lvcreate,
     power_cut_after_removal,
     power_cut_within_lvcreate,
 );
@@ -135,6 +137,62 @@ fn lock_holder_dies(host: &mut Host) {
         "flock -o /run/lock/ttvm/xenvg.lock sleep 60 & sleep 0.5; kill -9 $!; ttvm snapshot reset clientA 2>/dev/null",
     )
     .unwrap();
+}
+
+/// LVM itself is killed at its `when`th system call `call` during `ttvm snapshot ACTION`; then a start works unaided.
+fn lvm_killed(host: &mut Host, prepare: &str, action: &str, moments: &[(&str, u32)]) {
+    let others = other_volumes(host);
+    guest(host, "clientA", THICK, "", "");
+    host.run("sed -i 's/# busy_timeout.*/busy_timeout = \"1s\"/' /etc/ttvm/ttvm.toml")
+        .unwrap();
+    for (call, when) in moments {
+        host.run(&format!("ttvm snapshot {prepare} clientA 2>/dev/null"))
+            .unwrap();
+        let traced = format!(
+            "strace -qq -f -o /root/trace -e trace={call} -e inject={call}:signal=KILL:when={when} ttvm snapshot {action} clientA 2>&1; grep -c 'killed by SIGKILL' /root/trace"
+        );
+        let said = host.sh(&traced).unwrap().text();
+        assert!(!said.ends_with("\n0"), "{call} {when}: LVM was not killed: {said}");
+        host.run("ttvm snapshot reset clientA").unwrap();
+        let suspended = host.run("dmsetup info -c --noheadings -o suspended | grep -c Suspended; true");
+        assert_eq!(suspended.unwrap(), "0", "{call} {when}");
+        assert_eq!(
+            host.run("lvs --noheadings -o origin xenvg/snap1 | xargs").unwrap(),
+            "base"
+        );
+    }
+    host.run("systemctl start ttvm@clientA && systemctl stop ttvm@clientA")
+        .unwrap();
+    assert_eq!(other_volumes(host), others);
+    nothing_left(host, "clientA");
+}
+
+/// Before the origin is suspended, while it is, after its table was changed, when only the mapping of the
+/// copy-on-write area is left; in the middle of writing metadata.
+fn lvm_killed_in_lvremove(host: &mut Host) {
+    let moments = [
+        ("ioctl", 45),
+        ("ioctl", 66),
+        ("ioctl", 80),
+        ("ioctl", 100),
+        ("io_submit", 6),
+    ];
+    lvm_killed(host, "reset", "discard", &moments);
+    // A discard alone, too, lets no origin stay suspended.
+    host.run("ttvm snapshot reset clientA 2>/dev/null; strace -qq -f -o /dev/null -e inject=ioctl:signal=KILL:when=66 ttvm snapshot discard clientA; ttvm snapshot discard clientA").unwrap();
+    let suspended = host.run("dmsetup info -c --noheadings -o suspended | grep -c Suspended; true");
+    assert_eq!(suspended.unwrap(), "0");
+}
+
+fn lvm_killed_in_lvcreate(host: &mut Host) {
+    let moments = [
+        ("ioctl", 33),
+        ("ioctl", 58),
+        ("ioctl", 75),
+        ("ioctl", 95),
+        ("io_submit", 5),
+    ];
+    lvm_killed(host, "discard", "reset", &moments);
 }
 
 fn after_power_cut(host: &mut Host, others: &str) {

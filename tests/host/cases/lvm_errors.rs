@@ -49,7 +49,7 @@ fn no_room(host: &mut Host) {
         host,
         THICK,
         1,
-        "volume group xenvg has 0 bytes free, and the snapshot xenvg/snap1 needs 32M",
+        "volume group xenvg has 0.0M free, and the snapshot xenvg/snap1 needs 32M",
     );
 }
 

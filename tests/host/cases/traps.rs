@@ -61,10 +61,16 @@ fn ordinary_volume_with_our_tag(host: &mut Host) {
 fn foreign_snapshot_and_its_handover(host: &mut Host) {
     guest(host, "clientA", THICK, "", "");
     host.run("lvcreate -q -s -L 16M -n snap1 xenvg/base").unwrap();
-    refused(host, "xenvg/snap1", "lvchange --addtag ttvm.guest=clientA xenvg/snap1");
+    refused(
+        host,
+        "xenvg/snap1",
+        "lvchange --addtag ttvm.guest=clientA --addtag ttvm.origin=base xenvg/snap1",
+    );
     // The command it names does what it says.
-    host.run("lvchange -q --addtag ttvm.guest=clientA xenvg/snap1 && ttvm snapshot reset clientA")
-        .unwrap();
+    host.run(
+        "lvchange -q --addtag ttvm.guest=clientA --addtag ttvm.origin=base xenvg/snap1 && ttvm snapshot reset clientA",
+    )
+    .unwrap();
 }
 
 fn snapshot_of_another_origin(host: &mut Host) {
