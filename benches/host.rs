@@ -199,8 +199,9 @@ fn grub(host: &mut Host, table: &mut Table) -> Result<()> {
         &numbers(&output, "stock"),
         "0.15",
     );
-    let exposure =
-        host.run("systemd-analyze security --no-pager ttvm@clientA.service | tail -n1 | grep -o '[0-9.]* [A-Z]*'")?;
+    let exposure = host.run(
+        "systemd-analyze security --no-pager ttvm@clientA.service | tail -n1 | grep -oE '[0-9]+[.][0-9]+ [A-Z]+'",
+    )?;
     table.value(
         "systemd-analyze security ttvm@.service",
         String::new(),

@@ -10,7 +10,8 @@
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
-//! run lock file log error ...  programs, locks, files, the journal, exit codes
+//! run signals lock file        programs, signals, locks, files
+//! log notify error             the journal, systemd, exit codes
 //! ```
 
 pub mod boot;
@@ -24,6 +25,7 @@ pub mod guest;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
+pub mod notify;
 pub mod run;
 pub mod signals;
 pub mod snapshot;

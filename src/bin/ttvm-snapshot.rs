@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use libsystemd::daemon::{NotifyState, notify};
 use ttvm::config::guest::Snapshot;
 use ttvm::config::host::SnapshotConfig;
 use ttvm::config::types::GuestName;
@@ -15,7 +14,7 @@ use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
 use ttvm::snapshot::Store;
-use ttvm::{log, run};
+use ttvm::{log, notify, run};
 
 const PROGRAM: &str = "ttvm-snapshot";
 
@@ -46,8 +45,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             tracing::error!(ttvm_guest = guest, "{}", chain(&*error));
-            // Shown by `systemctl status`; run by hand there is nobody to tell.
-            drop(notify(false, &[NotifyState::Status(one_line(&*error))]));
+            notify::status(&one_line(&*error));
             error.exit().into()
         }
     }
@@ -110,10 +108,7 @@ fn change<'a>(
     }
     // As long as the host's settings allow it to wait, and then some for LVM.
     let limit = (config.lock_timeout + config.busy_timeout + Duration::from_secs(180)).saturating_mul(count);
-    drop(notify(
-        false,
-        &[NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros()))],
-    ));
+    notify::extend(limit);
     let store = Store::open(guest, snapshots, config).map_err(boxed)?;
     action(&store).map_err(boxed)
 }

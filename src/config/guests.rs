@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::claims::Claims;
-use super::guest::{Guest, Surroundings, read};
+use super::guest::Guest;
+use super::guest_file::{Surroundings, read};
 use super::host::HostConfig;
 use super::types::GuestName;
 use super::{Error, source, under};

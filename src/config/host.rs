@@ -108,8 +108,8 @@ fn read(table: &Table<'_>) -> HostConfig {
 }
 
 fn read_guest(table: &Table<'_>, guest: &mut GuestDefaults) {
-    set(&mut guest.memory, super::guest::read_memory(table));
-    set(&mut guest.vcpus, super::guest::vcpus(table));
+    set(&mut guest.memory, super::guest_file::read_memory(table));
+    set(&mut guest.vcpus, super::guest_file::vcpus(table));
     set(&mut guest.on_reboot, table.value("on_reboot"));
     guest.bridge = table.value("bridge");
     set(&mut guest.start_timeout, seconds(table, "start_timeout"));

@@ -5,6 +5,7 @@
 pub mod boot;
 mod claims;
 pub mod guest;
+mod guest_file;
 pub mod guests;
 pub mod host;
 pub mod reader;

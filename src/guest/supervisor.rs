@@ -10,7 +10,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use libsystemd::daemon::{NotifyState, notify};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -29,6 +28,7 @@ use crate::error::{chain, one_line};
 use crate::fail_point;
 use crate::file;
 use crate::lock::{self, Attempt, Lock};
+use crate::notify;
 use crate::run;
 use crate::snapshot::Store;
 use crate::xenstore::XenStore;
@@ -270,7 +270,7 @@ impl<'a> Run<'a> {
             Attempt::Taken(lock) => lock,
             Attempt::Busy(waiting) => {
                 // Whoever is ahead of us has a deadline; how many there are, nobody knows.
-                announce("waiting while other guests' domains are built", QUEUE);
+                notify::announce("waiting while other guests' domains are built", QUEUE);
                 let mut fds = [
                     PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                     PollFd::new(waiting.as_fd(), PollFlags::POLLIN),
@@ -282,7 +282,7 @@ impl<'a> Run<'a> {
                 waiting.take().map_err(write)?
             }
         };
-        announce(
+        notify::announce(
             "building the domain",
             self.guest.start_timeout + Duration::from_secs(30),
         );
@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
             "guest is up as domain {domid}"
         );
         let text = format!("running as domain {domid}, {} of memory", self.guest.memory);
-        tell(&[NotifyState::Ready, NotifyState::Status(text)]);
+        notify::ready(&text);
     }
 
     /// Asks the guest to shut down; destroys it if it does not in time.
@@ -308,9 +308,9 @@ impl<'a> Run<'a> {
         let limit = self.guest.shutdown_timeout;
         // Longer than the unit's own bound, if the guest's file says so; destroying may take its time as well.
         let extend = limit + Duration::from_secs(60);
-        tell(&[NotifyState::Stopping]);
+        notify::stopping();
         let text = format!("waiting for the guest to shut down, at most {} s", limit.as_secs());
-        announce(&text, extend);
+        notify::announce(&text, extend);
         tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "asking the guest to shut down");
         if let Err(error) = xl::shutdown(domid) {
             tracing::warn!(ttvm_guest = %self.guest.name, "the guest can not be asked to shut down: {error}");
@@ -419,7 +419,7 @@ impl<'a> Run<'a> {
             "{} overflowed: what the guest wrote is lost, this run is void; give the snapshot a larger size (or its thin pool more room) and start again",
             lost.volume
         );
-        status(&format!("running, but {} overflowed: this run is void", lost.volume));
+        notify::status(&format!("running, but {} overflowed: this run is void", lost.volume));
         self.record.snapshot_lost = true;
         self.record.save(&self.guest.name);
         Ok(())
@@ -458,7 +458,7 @@ impl<'a> Run<'a> {
             ttvm_ending = ?ending,
             "the run ended: {ending}"
         );
-        status(&format!("ended: {}", self.record.outcome().unwrap_or_default()));
+        notify::status(&format!("ended: {}", self.record.outcome().unwrap_or_default()));
         self.record.save(&self.guest.name);
     }
 }
@@ -475,24 +475,5 @@ fn ending_of(reason: Shutdown) -> Ending {
         Shutdown::Suspend => Ending::Suspended,
         Shutdown::Crash => Ending::Crashed,
         Shutdown::Watchdog => Ending::Watchdog,
-    }
-}
-
-/// Says what comes next, and that systemd is to give it `limit`.
-fn announce(text: &str, limit: Duration) {
-    tell(&[
-        NotifyState::Status(text.to_owned()),
-        NotifyState::Other(format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros())),
-    ]);
-}
-
-fn status(text: &str) {
-    tell(&[NotifyState::Status(text.to_owned())]);
-}
-
-/// Tells systemd. Run by hand there is nobody to tell, and that is no failure.
-fn tell(states: &[NotifyState]) {
-    if let Err(error) = notify(false, states) {
-        tracing::warn!("systemd can not be told: {error}");
     }
 }

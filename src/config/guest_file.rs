@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking a guest's file apart: every key, and every mistake with its place. `ttvm-guest(5)` describes the keys.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use toml::de::DeValue;
+
+use super::claims::{Claim, Claims};
+use super::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, OnReboot, Snapshot, Vif, XlValue};
+use super::host::{GuestDefaults, seconds};
+use super::reader::{Located, Source, Table, from_toml_str};
+use super::types::{GuestName, GuestUuid, LvmName, Mac, Size, Target, Volume};
+use super::under;
+
+/// `access` of a disk that is a device or file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// The one toolstack this version drives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Toolstack {
+    Xl,
+}
+
+/// Makes an enum of words readable.
+macro_rules! words {
+    ($type:ty, $expected:literal, $($word:literal => $value:expr),+) => {
+        impl FromStr for $type {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok($value),)+
+                    _ => Err(format!("{text:?} is not known here, only {}", $expected)),
+                }
+            }
+        }
+        from_toml_str!($type, $expected);
+    };
+}
+words!(GuestType, "\"pv\", \"pvh\" or \"hvm\"", "pv" => Self::Pv, "pvh" => Self::Pvh, "hvm" => Self::Hvm);
+words!(OnReboot, "\"keep\", \"fresh\" or \"stop\"", "keep" => Self::Keep, "fresh" => Self::Fresh, "stop" => Self::Stop);
+words!(Access, "\"ro\" or \"rw\"", "ro" => Self::ReadOnly, "rw" => Self::ReadWrite);
+words!(DiskFormat, "\"raw\" or \"qcow2\"", "raw" => Self::Raw, "qcow2" => Self::Qcow2);
+words!(Toolstack, "\"xl\", the one this version drives", "xl" => Self::Xl);
+
+/// Keys of xl.cfg that ttvm writes itself; `[xl]` may not change them behind its back.
+const OWN_XL_KEYS: [&str; 20] = [
+    "name",
+    "uuid",
+    "type",
+    "builder",
+    "memory",
+    "vcpus",
+    "kernel",
+    "ramdisk",
+    "cmdline",
+    "root",
+    "extra",
+    "bootloader",
+    "bootloader_args",
+    "disk",
+    "vif",
+    "on_poweroff",
+    "on_reboot",
+    "on_crash",
+    "on_watchdog",
+    "on_soft_reset",
+];
+
+/// The number of virtual CPUs at `vcpus`.
+pub(super) fn vcpus(table: &Table<'_>) -> Option<u32> {
+    table
+        .integer("vcpus", 1..=512)
+        .and_then(|count| u32::try_from(count.value).ok())
+}
+
+/// What surrounds the guest file that is being read.
+pub(super) struct Surroundings<'a> {
+    /// Where files named in it are looked for.
+    pub root: &'a std::path::Path,
+    pub defaults: &'a GuestDefaults,
+    /// The machine's id: the namespace of derived UUIDs.
+    pub machine: uuid::Uuid,
+    /// What other guests have taken.
+    pub claims: &'a Claims,
+}
+
+/// Takes a guest file apart. Mistakes are noted in `source`; `None` if there is no guest without the missing part.
+pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around: &Surroundings<'_>) -> Option<Guest> {
+    let defaults = around.defaults;
+    table.value::<Toolstack>("toolstack");
+    let kind = table.value("type").unwrap_or(GuestType::Pv);
+    let derived = Located {
+        value: GuestUuid(uuid::Uuid::new_v5(&around.machine, name.as_str().as_bytes())),
+        span: table.span().clone(),
+    };
+    let uuid = table.get("uuid").unwrap_or(derived);
+    around.claims.check(source, &uuid.span, &Claim::Uuid(uuid.value));
+    let boot = read_boot(table, kind, around);
+    let disks = read_disks(name, source, table, around);
+    let vifs = read_vifs(source, table, around, uuid.value);
+    let xl = table.table("xl").map_or_else(BTreeMap::new, |xl| read_xl(&xl));
+    let guest = Guest {
+        name: name.clone(),
+        uuid: uuid.value,
+        kind,
+        memory: read_memory(table).unwrap_or(defaults.memory),
+        vcpus: vcpus(table).unwrap_or(defaults.vcpus),
+        on_reboot: table.value("on_reboot").unwrap_or(defaults.on_reboot),
+        start_timeout: seconds(table, "start_timeout").unwrap_or(defaults.start_timeout),
+        shutdown_timeout: seconds(table, "shutdown_timeout").unwrap_or(defaults.shutdown_timeout),
+        boot: boot?,
+        disks,
+        vifs,
+        xl,
+    };
+    Some(guest)
+}
+
+pub(super) fn read_memory(table: &Table<'_>) -> Option<Size> {
+    let memory = table.get::<Size>("memory")?;
+    // Xen gives memory in MiB; less than 4 no kernel starts with, more than 16 TiB it does not address.
+    if !(Size::mib(4)..=Size::mib(16 << 20)).contains(&memory.value) || memory.value.bytes() % (1 << 20) != 0 {
+        table.problem(
+            &memory.span,
+            format!(
+                "memory: a guest can not have {}: whole MiB, from 4M to 16T",
+                memory.value
+            ),
+        );
+        return None;
+    }
+    Some(memory.value)
+}
+
+/// A file in dom0 that the guest is built from: noted if it is not there.
+fn file(table: &Table<'_>, key: &'static str, around: &Surroundings<'_>) -> Option<Located<PathBuf>> {
+    let path = table.get::<PathBuf>(key)?;
+    match std::fs::metadata(under(around.root, &path.value)) {
+        Ok(data) if data.is_file() => {}
+        Ok(_) => table.problem(&path.span, format!("{key}: {} is not a file", path.value.display())),
+        Err(error) => table.problem(
+            &path.span,
+            format!("{key}: {}: {}", path.value.display(), crate::error::reason(&error)),
+        ),
+    }
+    Some(path)
+}
+
+fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
+    let text = table.get::<String>(key)?;
+    if text.value.chars().any(char::is_control) {
+        table.problem(&text.span, format!("{key}: control characters can not be passed on"));
+        return None;
+    }
+    Some(text)
+}
+
+/// The arguments of the bootloader: as [`text`], each.
+fn bootloader_args(table: &Table<'_>) -> Vec<String> {
+    let Some(args) = table.get::<Vec<String>>("bootloader_args") else {
+        return Vec::new();
+    };
+    if args.value.iter().any(|arg| arg.chars().any(char::is_control)) {
+        table.problem(&args.span, "bootloader_args: control characters can not be passed on");
+    }
+    if !table.has("bootloader") {
+        table.problem(&args.span, "this is for a bootloader, and there is no \"bootloader\"");
+    }
+    args.value
+}
+
+fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> Option<Boot> {
+    let kernel = file(table, "kernel", around);
+    let initrd = file(table, "initrd", around);
+    let cmdline = text(table, "cmdline");
+    let bootloader = text(table, "bootloader");
+    let args = bootloader_args(table);
+    match (kernel, bootloader) {
+        (Some(_), Some(bootloader)) => {
+            table.problem(
+                &bootloader.span,
+                "a guest boots a kernel or a bootloader, not both: remove one",
+            );
+            None
+        }
+        (Some(kernel), None) => Some(Boot::Kernel {
+            kernel: kernel.value,
+            initrd: initrd.map(|file| file.value),
+            cmdline: cmdline.map(|text| text.value),
+        }),
+        (None, loader) => {
+            // A kernel that is there but wrong has been noted already.
+            let orphans = [initrd.map(|file| file.span), cmdline.map(|text| text.span)];
+            for orphan in orphans.into_iter().flatten().filter(|_| !table.has("kernel")) {
+                table.problem(&orphan, "this is for a kernel, and there is no \"kernel\"");
+            }
+            match loader {
+                Some(program) => Some(Boot::Bootloader {
+                    program: program.value,
+                    args,
+                }),
+                None if kind == GuestType::Hvm => Some(Boot::Firmware),
+                // A key that is there but wrong has been noted already.
+                None if table.has("kernel") || table.has("bootloader") => None,
+                None => {
+                    table.problem(
+                        table.span(),
+                        format!("a {} guest needs \"kernel\" or \"bootloader\"", kind.as_str()),
+                    );
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, around: &Surroundings<'_>) -> Vec<Disk> {
+    let mut disks: Vec<Disk> = Vec::new();
+    // One guest's own disks can be in each other's way just as two guests' can.
+    let mut own = Claims::default();
+    for table in table.tables("disk") {
+        let target = table.require::<Target>("target");
+        if let Some(target) = &target
+            && disks.iter().any(|disk| disk.target == target.value)
+        {
+            table.problem(&target.span, format!("two disks are called {}", target.value));
+        }
+        let found = read_disk_source(name, &table, target.as_ref().map(|target| &target.value));
+        table.finish();
+        let (Some(target), Some((span, disk_source))) = (target, found) else {
+            continue;
+        };
+        for claim in Claim::of_disk(&disk_source) {
+            around.claims.check(source, &span, &claim);
+            own.check(source, &span, &claim);
+            own.add(name, claim);
+        }
+        disks.push(Disk {
+            target: target.value,
+            source: disk_source,
+        });
+    }
+    disks
+}
+
+fn read_disk_source(
+    name: &GuestName,
+    table: &Table<'_>,
+    target: Option<&Target>,
+) -> Option<(std::ops::Range<usize>, DiskSource)> {
+    let origin = table.get::<Volume>("origin");
+    let path = table.get::<PathBuf>("path");
+    let snapshot = table.table("snapshot");
+    let access = table.get::<Access>("access");
+    let format = table.get::<DiskFormat>("format");
+    let (lv, size) = match &snapshot {
+        Some(snapshot) => {
+            let read = (snapshot.get::<LvmName>("name"), snapshot.value::<Size>("size"));
+            snapshot.finish();
+            read
+        }
+        None => (None, None),
+    };
+    match (origin, path) {
+        (Some(origin), None) => {
+            for (key, span) in [("access", access.map(|a| a.span)), ("format", format.map(|f| f.span))] {
+                if let Some(span) = span {
+                    table.problem(
+                        &span,
+                        format!("{key}: a run writes to a snapshot of the origin; {key} is for disks with \"path\""),
+                    );
+                }
+            }
+            let (span, lv) = match lv {
+                Some(lv) => (lv.span, lv.value),
+                None => match format!("ttvm-{name}-{}", target?).parse() {
+                    Ok(lv) => (origin.span, lv),
+                    Err(why) => {
+                        table.problem(
+                            &origin.span,
+                            format!("the snapshot needs a name of its own, snapshot = {{ name = \"…\" }}: {why}"),
+                        );
+                        return None;
+                    }
+                },
+            };
+            let volume = Volume {
+                vg: origin.value.vg.clone(),
+                lv,
+            };
+            let snapshot = Snapshot {
+                origin: origin.value,
+                volume,
+                size,
+            };
+            Some((span, DiskSource::Snapshot(snapshot)))
+        }
+        (None, Some(path)) => {
+            if let Some(snapshot) = snapshot {
+                table.problem(snapshot.span(), "snapshot: a disk with \"path\" is given to the guest as it is; snapshots are made of an \"origin\"");
+            }
+            let source = DiskSource::Path {
+                path: path.value,
+                format: format.map_or(DiskFormat::Raw, |format| format.value),
+                // What the guest may change for good has to be said.
+                writable: access.is_some_and(|access| access.value == Access::ReadWrite),
+            };
+            Some((path.span, source))
+        }
+        (Some(_), Some(path)) => {
+            table.problem(
+                &path.span,
+                "a disk has an \"origin\" (a fresh snapshot each run) or a \"path\" (used as it is), not both",
+            );
+            None
+        }
+        (None, None) => {
+            // A key that is there but wrong has been noted already.
+            if !table.has("origin") && !table.has("path") {
+                table.problem(
+                    table.span(),
+                    "[[disk]] needs an \"origin\" (a fresh snapshot each run) or a \"path\" (used as it is)",
+                );
+            }
+            None
+        }
+    }
+}
+
+fn read_vifs(source: &Source, table: &Table<'_>, around: &Surroundings<'_>, uuid: GuestUuid) -> Vec<Vif> {
+    let mut vifs = Vec::new();
+    let mut own: Vec<Mac> = Vec::new();
+    for (index, table) in table.tables("vif").iter().enumerate() {
+        let mac = table.get::<Mac>("mac").unwrap_or_else(|| Located {
+            value: derived_mac(uuid, index),
+            span: table.span().clone(),
+        });
+        around.claims.check(source, &mac.span, &Claim::Mac(mac.value));
+        if own.contains(&mac.value) {
+            table.problem(&mac.span, format!("two interfaces have the address {}", mac.value));
+        }
+        own.push(mac.value);
+        // xl splits the line at commas; a comma in a value would begin another setting.
+        let field = |key| {
+            let field = text(table, key)?;
+            if field.value.contains(',') {
+                table.problem(&field.span, format!("{key}: a comma can not be part of it"));
+            }
+            Some(field.value)
+        };
+        vifs.push(Vif {
+            mac: mac.value,
+            bridge: table.value("bridge").or_else(|| around.defaults.bridge.clone()),
+            ip: field("ip"),
+            script: field("script"),
+            vifname: table.value("vifname"),
+            model: field("model"),
+            rate: field("rate"),
+        });
+        table.finish();
+    }
+    vifs
+}
+
+/// Xen's own prefix and three bytes that are the same every time for this guest and position.
+fn derived_mac(uuid: GuestUuid, index: usize) -> Mac {
+    let hash = uuid::Uuid::new_v5(&uuid.0, format!("vif{index}").as_bytes());
+    let [a, b, c, ..] = *hash.as_bytes();
+    Mac([0x00, 0x16, 0x3e, a & 0x7f, b, c])
+}
+
+fn read_xl(table: &Table<'_>) -> BTreeMap<String, XlValue> {
+    let mut keys = BTreeMap::new();
+    for (key, value) in table.entries() {
+        let mut letters = key.value.chars();
+        // The identifier of xl's own grammar.
+        let valid = letters.next().is_some_and(|c| c.is_ascii_lowercase())
+            && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c));
+        if !valid {
+            table.problem(
+                &key.span,
+                format!(
+                    "{:?} is not a key of xl.cfg: lower-case letters, digits, \"_\" and \".\"",
+                    key.value
+                ),
+            );
+        } else if OWN_XL_KEYS.contains(&key.value.as_str()) {
+            table.problem(
+                &key.span,
+                format!(
+                    "ttvm writes \"{}\" itself: set it outside of [xl] (see ttvm-guest(5))",
+                    key.value
+                ),
+            );
+        } else {
+            match xl_value(value.get_ref()) {
+                Some(value) => drop(keys.insert(key.value, value)),
+                None => table.problem(
+                    &value.span(),
+                    format!("{}: xl.cfg takes a string, a number from 0, true or false, or a list of strings, without control characters", key.value),
+                ),
+            }
+        }
+    }
+    keys
+}
+
+fn xl_value(value: &DeValue<'_>) -> Option<XlValue> {
+    let text = |value: &DeValue<'_>| {
+        let text = value.as_str()?;
+        (!text.chars().any(char::is_control)).then(|| text.to_owned())
+    };
+    match value {
+        DeValue::Boolean(flag) => Some(XlValue::Number(u64::from(*flag))),
+        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .map(XlValue::Number),
+        DeValue::Array(list) => list
+            .iter()
+            .map(|item| text(item.get_ref()))
+            .collect::<Option<_>>()
+            .map(XlValue::List),
+        other => text(other).map(XlValue::Text),
+    }
+}
