@@ -12,6 +12,7 @@ use crate::config::types::{GuestName, Size};
 use crate::config::{guests, host};
 use crate::error::Exit;
 use crate::guest::domain::{self, Domain, Presence};
+use crate::guest::preparation::Preparation;
 use crate::guest::record::{Record, now};
 use crate::run::{Command, Program};
 use crate::snapshot::{Fill, Store};
@@ -133,6 +134,14 @@ fn row(
         Err(_) if guests::names(root)?.contains(name) => {
             row.state = "invalid".into();
             row.last_exit = Some(format!("ttvm guest check {name}"));
+            // It may have been right when the guest was started.
+            if let Some(preparation) = Preparation::load(name)
+                && let Presence::Own(domain) = domain::presence(domains, name, preparation.uuid())
+            {
+                row.state = "running, file invalid".into();
+                row.domid = Some(domain.domid);
+                row.memory = Some(domain.memory);
+            }
             return Ok(row);
         }
         Err(error) => return Err(error.into()),

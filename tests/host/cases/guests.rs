@@ -20,6 +20,8 @@ cases!(Xen:
     foreign_domain,
     overflow_is_noticed,
     ram_only,
+    vif_joins_its_bridge,
+    pvh,
     several_disks,
     status_shows_it_all,
     not_restarted_for_a_wrong_file,
@@ -233,6 +235,32 @@ fn ram_only(host: &mut Host) {
     nothing_left(host, "ram");
 }
 
+/// Under the unit's sandbox, Xen's hotplug script puts the guest's interface into the bridge.
+fn vif_joins_its_bridge(host: &mut Host) {
+    host.run("ip link add xenbr0 type bridge && ip link set xenbr0 up")
+        .unwrap();
+    guest(host, "ram", "[[vif]]\nbridge = \"xenbr0\"", "", "");
+    host.run("systemctl start ttvm@ram").unwrap();
+    assert_eq!(host.run("ls /sys/class/net/xenbr0/brif").unwrap(), "vif1.0");
+    let mac = host.run("xenstore-read /local/domain/0/backend/vif/1/0/mac").unwrap();
+    assert!(
+        host.run("ttvm guest show ram").unwrap().contains(&mac),
+        "the address is the same every time"
+    );
+    host.run("systemctl stop ttvm@ram").unwrap();
+    assert_eq!(host.run("ls /sys/class/net/xenbr0/brif").unwrap(), "");
+    nothing_left(host, "ram");
+}
+
+fn pvh(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.do=write", "type = \"pvh\"");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    console(host, "clientA", "write: 0", 1);
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    assert_eq!(last_exit(host), "stopped");
+    nothing_left(host, "clientA");
+}
+
 fn several_disks(host: &mut Host) {
     host.run("truncate -s 8M /root/image.raw").unwrap();
     let disks = format!(
@@ -312,8 +340,10 @@ fn file_changed_under_a_running_guest(host: &mut Host) {
         "snap2 other"
     );
     // Broken, and the supervisor gone.
-    host.run("echo 'x = [' >> /etc/ttvm/guests/clientA.toml; kill -9 $(systemctl show -P MainPID ttvm@clientA)")
-        .unwrap();
+    host.run("echo 'x = [' >> /etc/ttvm/guests/clientA.toml").unwrap();
+    let status = host.run("ttvm status").unwrap();
+    assert!(status.contains("running, file invalid  2"), "{status}");
+    host.run("kill -9 $(systemctl show -P MainPID ttvm@clientA)").unwrap();
     wait_for(host, "clientA", "failed");
     assert_eq!(property(host, "clientA", "ExecMainStatus"), "3");
     nothing_left(host, "clientA");

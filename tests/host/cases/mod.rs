@@ -102,7 +102,7 @@ pub fn wait_for(host: &mut Host, name: &str, state: &str) {
 
 /// Waits until a shell condition holds. A look every quarter of a second: what is waited for is written by others.
 fn until(host: &mut Host, condition: &str) {
-    host.run(&format!("timeout 90 sh -c 'until {condition}; do sleep 0.25; done'"))
+    host.run(&format!("timeout 180 sh -c 'until {condition}; do sleep 0.25; done'"))
         .unwrap();
 }
 

@@ -27,7 +27,7 @@ use qemu::Machine;
 
 /// How long a boot may take. Far above what it takes anywhere: reaching it means that it hangs.
 const BOOT: Duration = Duration::from_secs(600);
-const SCRIPT: Duration = Duration::from_secs(120);
+const SCRIPT: Duration = Duration::from_secs(300);
 
 /// What went wrong, as a sentence.
 pub struct Error(String);
@@ -138,7 +138,7 @@ impl Host {
         set_clock(&mut self.machine)
     }
 
-    /// Runs a shell script as root, for at most two minutes.
+    /// Runs a shell script as root, for at most five minutes.
     pub fn sh(&mut self, script: &str) -> Result<Output> {
         self.sh_within(script, SCRIPT)
     }
