@@ -21,7 +21,6 @@ cases!(Xen:
     overflow_is_noticed,
     ram_only,
     vif_joins_its_bridge,
-    pvh,
     several_disks,
     status_shows_it_all,
     not_restarted_for_a_wrong_file,
@@ -250,15 +249,6 @@ fn vif_joins_its_bridge(host: &mut Host) {
     host.run("systemctl stop ttvm@ram").unwrap();
     assert_eq!(host.run("ls /sys/class/net/xenbr0/brif").unwrap(), "");
     nothing_left(host, "ram");
-}
-
-fn pvh(host: &mut Host) {
-    guest(host, "clientA", THICK, "ttvm.do=write", "type = \"pvh\"");
-    host.run("systemctl start ttvm@clientA").unwrap();
-    console(host, "clientA", "write: 0", 1);
-    host.run("systemctl stop ttvm@clientA").unwrap();
-    assert_eq!(last_exit(host), "stopped");
-    nothing_left(host, "clientA");
 }
 
 fn several_disks(host: &mut Host) {
