@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
     fn up(&mut self, domid: u32) {
         self.record.domid = Some(domid);
         self.record.since = now();
-        self.record.save(&self.guest.name);
+
         tracing::info!(
             ttvm_guest = %self.guest.name,
             ttvm_run = %self.record.run,
@@ -301,6 +301,8 @@ impl<'a> Run<'a> {
         );
         let text = format!("running as domain {domid}, {} of memory", self.guest.memory);
         notify::ready(&text);
+        // After it: nobody has to wait for the disk.
+        self.record.save(&self.guest.name);
     }
 
     /// Asks the guest to shut down; destroys it if it does not in time.

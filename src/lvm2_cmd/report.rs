@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 /// The fields of [`Group`].
-pub(super) const GROUP_FIELDS: &str = "vg_name,vg_free,vg_lock_type";
+pub(super) const GROUP_FIELDS: &str = "vg_name,vg_uuid,vg_free,vg_lock_type";
 /// The fields of [`LogicalVolume`].
 pub(super) const VOLUME_FIELDS: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_role,origin,segtype";
 
@@ -15,6 +15,9 @@ pub struct Group {
     /// Its name.
     #[serde(rename = "vg_name")]
     pub name: String,
+    /// Its UUID.
+    #[serde(rename = "vg_uuid")]
+    pub uuid: String,
     /// Bytes no volume uses.
     #[serde(rename = "vg_free", deserialize_with = "number")]
     pub free: u64,
@@ -48,6 +51,18 @@ pub struct LogicalVolume {
     pub origin: String,
     /// The type of its first segment.
     pub segtype: String,
+}
+
+impl Group {
+    /// Whether a device-mapper UUID is that of a volume of this group, or of a layer of one: another group may have
+    /// the same name, on a disk that came from elsewhere.
+    pub fn owns(&self, device_uuid: &str) -> bool {
+        let own = self.uuid.replace('-', "");
+        !own.is_empty()
+            && device_uuid
+                .strip_prefix("LVM-")
+                .is_some_and(|uuid| uuid.starts_with(&own))
+    }
 }
 
 impl LogicalVolume {
@@ -113,8 +128,10 @@ mod tests {
         let volumes = volumes(text).expect("a report");
         assert!(volumes[0].is("snapshot") && !volumes[0].is("origin"));
         assert_eq!(volumes[0].tags, ["ttvm", "ttvm.guest=clientA"]);
-        let text = r#"{"report":[{"vg":[{"vg_name":"x","vg_free":"4194304","vg_lock_type":""}]}]}"#;
-        assert_eq!(groups(text).expect("a report")[0].free, 4_194_304);
+        let text = r#"{"report":[{"vg":[{"vg_name":"x","vg_uuid":"c-d","vg_free":"4194304","vg_lock_type":""}]}]}"#;
+        let group = groups(text).expect("a report").remove(0);
+        assert_eq!(group.free, 4_194_304);
+        assert!(group.owns("LVM-cdab-cow") && !group.owns("LVM-abcd") && !group.owns("cd"));
         assert_eq!(groups(r#"{"report":[{"vg":[]}]}"#).expect("an empty report"), []);
     }
 }

@@ -334,7 +334,8 @@ impl<'a> Store<'a> {
             let Some(uuid) = device.layer_uuid(layer) else {
                 continue;
             };
-            if device.open_count == 0 && group.volumes.iter().all(|volume| volume.uuid != uuid) {
+            let unknown = group.owns(&device.uuid) && group.volumes.iter().all(|volume| volume.uuid != uuid);
+            if unknown && device.open_count == 0 {
                 self.step(snapshot, "sweeping", "removing what a killed LVM command left of");
                 lvm2_cmd::remove_mapping(&device.uuid).map_err(self.lvm("clear the way for", snapshot))?;
                 swept = true;
