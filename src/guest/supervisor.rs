@@ -261,7 +261,8 @@ impl<'a> Run<'a> {
     /// CPU: domains built side by side are not up earlier, but each takes so long that xl gives up on its hotplug
     /// scripts (40 s, LIBXL_HOTPLUG_TIMEOUT in libxl_internal.h).
     fn wait_for_turn(&self) -> Result<Option<Lock>, Error> {
-        let path = Path::new(DIRECTORY).join("xl.lock");
+        // No guest's name begins with a dot: a guest "xl" has a lock of its own beside it.
+        let path = Path::new(DIRECTORY).join(".xl.lock");
         let write = |source| Error::Write {
             path: path.clone(),
             source,
