@@ -60,28 +60,28 @@ fn thin_is_fresh_five_times(host: &mut Host) {
 }
 
 fn four_guests_at_once(host: &mut Host) {
-    for (name, origin) in [("a", "base"), ("b", "base"), ("c", "tbase"), ("d", "tbase")] {
+    for (name, origin) in [("xl", "base"), ("b", "base"), ("c", "tbase"), ("d", "tbase")] {
         let disk =
             format!("[[disk]]\norigin = \"xenvg/{origin}\"\ntarget = \"xvda1\"\nsnapshot = {{ size = \"16M\" }}");
         guest(host, name, &disk, "ttvm.do=write", "");
     }
-    host.run("systemctl enable -q ttvm@a ttvm@b ttvm@c ttvm@d && systemctl start ttvm.target")
+    host.run("systemctl enable -q ttvm@xl ttvm@b ttvm@c ttvm@d && systemctl start ttvm.target")
         .unwrap();
-    for name in ["a", "b", "c", "d"] {
+    for name in ["xl", "b", "c", "d"] {
         wait_for(host, name, "active");
         assert_eq!(property(host, name, "NRestarts"), "0", "{name}");
     }
     assert_eq!(
         host.run("xl list | tail -n +3 | awk '{print $1}' | sort | xargs")
             .unwrap(),
-        "a b c d"
+        "b c d xl"
     );
     assert_eq!(host.run("lvs --noheadings @ttvm | wc -l").unwrap(), "4");
     host.run("systemctl stop ttvm.target").unwrap();
-    for name in ["a", "b", "c", "d"] {
+    for name in ["xl", "b", "c", "d"] {
         wait_for(host, name, "inactive");
     }
-    for name in ["a", "b", "c", "d"] {
+    for name in ["xl", "b", "c", "d"] {
         nothing_left(host, name);
     }
 }
