@@ -7,14 +7,15 @@ CARGO ?= cargo
 DESTDIR ?=
 UNITDIR ?= /lib/systemd/system
 
-LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest
+LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot
+UNITS = $(wildcard units/*)
 MAN = $(wildcard man/*.[1578])
 MAN_GZ = $(MAN:man/%=target/man/%.gz)
 COMPLETIONS = target/completions/ttvm.bash target/completions/_ttvm target/completions/ttvm.fish
 
 # The time in the package is that of the last change to what is in it: the emulated host with it installed is made anew
 # (two minutes) only for another package.
-PACKAGED = src units grub.d etc man packaging README.md Cargo.toml Cargo.lock
+PACKAGED = src units hooks grub.d etc man packaging README.md Cargo.toml Cargo.lock
 
 # cargo-deb leaves packages of other versions where they are.
 DEB = $$(ls -t target/debian/ttvm_*.deb | head -n1)
@@ -50,7 +51,8 @@ install: build docs
 	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
 	install -m 755 target/release/ttvm $(DESTDIR)/usr/bin/
 	install -m 755 $(LIBEXEC:%=target/release/%) $(DESTDIR)/usr/libexec/ttvm/
-	install -m 644 units/ttvm@.service units/ttvm.target $(DESTDIR)$(UNITDIR)/
+	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
+	install -D -m 755 hooks/95-ttvm.install $(DESTDIR)/usr/lib/kernel/install.d/95-ttvm.install
 	install -D -m 644 packaging/tmpfiles.d/ttvm.conf $(DESTDIR)/usr/lib/tmpfiles.d/ttvm.conf
 	install -m 755 grub.d/21_ttvm $(DESTDIR)/etc/grub.d/
 	# What a person has changed stays.

@@ -47,6 +47,7 @@ fn every_key_is_documented() {
         ("ttvm.toml", "[snapshot]\n", "ttvm.toml.5"),
         ("ttvm.toml", "[boot]\n", "ttvm.toml.5"),
         ("ttvm.toml", "[boot.serial]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[boot.ok]\n", "ttvm.toml.5"),
     ];
     for (file, before, name) in tables {
         let text = page(name);
@@ -99,7 +100,7 @@ fn every_source_file_names_its_licence() {
         .output()
         .expect("git");
     for file in String::from_utf8_lossy(&files.stdout).lines() {
-        let source = [".rs", ".sh", ".service", ".target", ".toml", ".yml"]
+        let source = [".rs", ".sh", ".service", ".target", ".timer", ".install", ".toml", ".yml"]
             .iter()
             .any(|end| file.ends_with(end));
         if !source || file.starts_with("tests/fixtures/") {

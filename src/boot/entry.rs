@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::iter;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Error;
 use super::environment::Environment;
@@ -15,6 +19,12 @@ use super::place;
 use super::probe::Probe;
 use super::quote;
 use crate::config::boot::BootConfig;
+
+/// On Linux's command line: which entry was booted. Linux takes it for a parameter of a module it does not have.
+pub const BOOTED: &str = "ttvm.entry=";
+
+/// On Linux's command line: the entry was booted for this one time.
+pub const TRIAL: &str = "ttvm.try=1";
 
 /// The entries there can be. Their ids never change: saved defaults and boot-once refer to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +41,11 @@ impl EntryId {
     /// All of them, in the order of the menu.
     pub const ALL: [Self; 3] = [Self::TtXenTtLinux, Self::TtXenLinux, Self::Linux];
 
+    /// Whether it starts Xen.
+    pub fn is_xen(self) -> bool {
+        self != Self::Linux
+    }
+
     /// The id in the menu.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,7 +58,33 @@ impl EntryId {
 
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        // With the width that a table asks for.
+        f.pad(self.as_str())
+    }
+}
+
+/// Not the id of one of ttvm's entries.
+#[derive(Debug, thiserror::Error)]
+#[error("the entries of ttvm are {}", EntryId::ALL.map(EntryId::as_str).join(", "))]
+pub struct UnknownEntry;
+
+impl FromStr for EntryId {
+    type Err = UnknownEntry;
+    fn from_str(text: &str) -> Result<Self, UnknownEntry> {
+        Self::ALL.into_iter().find(|id| id.as_str() == text).ok_or(UnknownEntry)
+    }
+}
+
+impl Serialize for EntryId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for EntryId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -85,6 +126,8 @@ pub struct Xen {
     pub tt: bool,
     /// How it is started.
     pub loader: Loader,
+    /// Its security policy (XSM), if it has one.
+    pub policy: Option<BootFile>,
 }
 
 impl Xen {
@@ -154,13 +197,14 @@ impl<'a> Writer<'a> {
         // Older Xen takes the first word for the image's own name; newer Xen does not know it and goes on.
         lines.push(format!(
             "{load} {image} placeholder {} ${{xen_rm_opts}}",
-            self.xen_options()
+            self.xen_options(xen.policy.is_some())
         ));
         lines.push(format!("echo {}", quote::quoted(&format!("Loading {kernel_name} ..."))));
         let image = self.path(&kernel.image.file)?;
+        lines.extend(self.trial());
         lines.push(format!(
-            "{module} {image} placeholder {}",
-            self.linux_options(kernel, true)?
+            "{module} {image} placeholder {} ${{ttvm_try}}",
+            self.linux_options(id, kernel, true)?
         ));
         if let Some(initrd) = &kernel.initrd {
             lines.push("echo 'Loading initial ramdisk ...'".to_owned());
@@ -168,6 +212,10 @@ impl<'a> Writer<'a> {
             for file in iter::once(initrd).chain(&self.early.clone()) {
                 lines.push(format!("{module} --nounzip {}", self.path(file)?));
             }
+        }
+        if let Some(policy) = &xen.policy {
+            lines.push("echo 'Loading the XSM policy ...'".to_owned());
+            lines.push(format!("{module} {}", self.path(policy)?));
         }
         let hypervisor = match xen.tt {
             true => xen.name(),
@@ -190,7 +238,7 @@ impl<'a> Writer<'a> {
         }
         lines.push(format!("echo {}", quote::quoted(&format!("Loading {name} ..."))));
         let image = self.path(&kernel.image.file)?;
-        lines.push(format!("linux {image} {}", self.linux_options(kernel, false)?));
+        lines.push(format!("linux {image} {}", self.linux_options(id, kernel, false)?));
         let initrds: Vec<BootFile> = self.early.iter().chain(&kernel.initrd).cloned().collect();
         if !initrds.is_empty() {
             lines.push("echo 'Loading initial ramdisk ...'".to_owned());
@@ -202,6 +250,34 @@ impl<'a> Writer<'a> {
             lines.push(line);
         }
         Ok(self.entry(id, &format!("{name} without Xen"), "", &lines))
+    }
+
+    /// What Linux is told when GRUB was asked to boot the entry this one time: that it is on trial, and that whatever
+    /// goes wrong ends in a reset, which leads to the default entry. Xen resets by itself after a panic, of its own or
+    /// of dom0.
+    fn trial(&self) -> [String; 5] {
+        let deadline = self.config.ok.deadline.as_secs();
+        let options = [
+            TRIAL,
+            // Linux itself, and initramfs-tools in place of a shell.
+            "panic=10",
+            "softlockup_panic=1",
+            // dracut, in place of a shell.
+            "rd.shell=0",
+            "rd.emergency=reboot",
+            "systemd.crash_reboot=1",
+            "systemd.wants=ttvm-boot-ok.service",
+        ];
+        [
+            "if [ \"${boot_once}\" = \"true\" ]; then".to_owned(),
+            format!(
+                "\tset ttvm_try=\"{} systemd.wants=ttvm-boot-deadline@{deadline}.timer\"",
+                options.join(" ")
+            ),
+            "else".to_owned(),
+            "\tset ttvm_try=".to_owned(),
+            "fi".to_owned(),
+        ]
     }
 
     fn entry(&self, id: EntryId, what: &str, class: &str, lines: &[String]) -> Entry {
@@ -231,9 +307,12 @@ impl<'a> Writer<'a> {
 
     /// The general settings come first, ours after them, and what `[boot]` adds last: of two values of one
     /// option, Xen and Linux mostly take the later.
-    fn xen_options(&self) -> String {
+    fn xen_options(&self, policy: bool) -> String {
         let config = self.config;
         let mut own = Vec::new();
+        if policy {
+            own.push("flask=enforcing".to_owned());
+        }
         if config.watchdog {
             own.push("watchdog".to_owned());
         }
@@ -253,7 +332,7 @@ impl<'a> Writer<'a> {
         )
     }
 
-    fn linux_options(&self, kernel: &Kernel, dom0: bool) -> Result<String, Error> {
+    fn linux_options(&self, id: EntryId, kernel: &Kernel, dom0: bool) -> Result<String, Error> {
         let replaced = |plain, replacement| match dom0 && !self.env.text(replacement).is_empty() {
             true => replacement,
             false => plain,
@@ -267,7 +346,7 @@ impl<'a> Writer<'a> {
             true => "console=hvc0".to_owned(),
             false => format!("console={},{}n8", serial.port.tty(), serial.speed),
         });
-        let own: Vec<String> = console.into_iter().collect();
+        let own: Vec<String> = console.into_iter().chain([format!("{BOOTED}{id}")]).collect();
         let root = self.layout.root_argument(kernel.has_initramfs())?;
         let options = self.joined(&settings, &own, &self.config.linux_options);
         Ok(format!("{root} {options}").trim_end().to_owned())

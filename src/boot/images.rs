@@ -154,6 +154,17 @@ pub fn early(root: &Path, stock: &str, custom: &str) -> Vec<BootFile> {
         .collect()
 }
 
+/// The security policy of a Xen image: the file beside it that Xen's build names after its version, unless the image's
+/// own build configuration says that it was built without XSM.
+pub fn policy(root: &Path, xen: &Image) -> Option<BootFile> {
+    let directory = xen.file.directory();
+    let config = directory.join(format!("xen-{}.config", xen.version));
+    if fs::read_to_string(under(root, &config)).is_ok_and(|text| !text.lines().any(|line| line == "CONFIG_XSM=y")) {
+        return None;
+    }
+    BootFile::find(root, &directory.join(format!("xenpolicy-{}", xen.version))).ok()
+}
+
 /// Whether a file of this name is an image called one of `names`, and meant to be booted.
 fn is_image(name: &str, names: &[&str]) -> bool {
     let stem = name.strip_suffix(".gz").unwrap_or(name);

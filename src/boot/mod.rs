@@ -8,11 +8,18 @@
 mod entry;
 mod environment;
 mod file;
+mod firmware;
+mod grub_cfg;
+mod grubenv;
 mod images;
+pub mod judge;
 mod layout;
+pub mod next;
 mod place;
 mod probe;
 mod quote;
+pub mod settings;
+mod trial;
 mod version;
 
 use std::fmt;
@@ -26,7 +33,11 @@ use crate::run;
 
 pub use entry::{Entry, EntryId};
 pub use environment::Environment;
+pub use firmware::Firmware;
+pub use grub_cfg::MenuEntry;
+pub use next::{BootMenu, Stage};
 pub use probe::{Probe, System};
+pub use trial::Trial;
 
 use entry::{Loader, Writer, Xen};
 use file::{BootFile, Unusable};
@@ -82,6 +93,8 @@ enum Absent {
     NotMultiboot(String),
     #[error("{0} can not be started by UEFI firmware (multiboot only, not multiboot2)")]
     NotOnUefi(String),
+    #[error("{0}")]
+    Firmware(&'static str),
 }
 
 /// The entries, and what there is to say about them.
@@ -96,6 +109,15 @@ pub struct Menu {
 /// The part of grub.cfg.
 impl fmt::Display for Menu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has = |id| self.entries.iter().any(|entry| entry.id == id);
+        if has(EntryId::Linux) && self.entries.len() > 1 {
+            // What GRUB itself can not load, it would ask a person about.
+            writeln!(
+                f,
+                "if [ \"${{boot_once}}\" = \"true\" ]; then\n\tset fallback={}\nfi",
+                EntryId::Linux
+            )?;
+        }
         self.entries.iter().try_for_each(|entry| f.write_str(&entry.script))
     }
 }
@@ -176,6 +198,10 @@ fn find_tt_linux(root: &Path, config: &BootConfig, notes: &mut Vec<String>) -> R
 
 /// TT Xen, else the newest Xen of the distribution.
 fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec<String>) -> Result<Found<Xen>, Error> {
+    let firmware = Firmware::of(root);
+    if let Some(why) = firmware.without_xen() {
+        return Ok(Err(Absent::Firmware(why)));
+    }
     let mut newest = |directory| Ok(images::list(root, directory, images::XEN, notes)?.into_iter().next());
     let (image, tt) = match &config.tt_xen {
         Some(path) => match BootFile::find(root, path) {
@@ -201,14 +227,20 @@ fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec
         Loader::Multiboot2
     } else if !is("multiboot")? {
         return Ok(Err(Absent::NotMultiboot(path_of(&image))));
-    } else if under(root, Path::new("/sys/firmware/efi")).exists() {
+    } else if firmware != Firmware::Bios {
         return Ok(Err(Absent::NotOnUefi(path_of(&image))));
     } else {
         Loader::Multiboot
     };
     let what = if tt { "TT Xen" } else { "Xen" };
     notes.push(format!("Found {what} image: {}", path_of(&image)));
-    Ok(Ok(Xen { image, tt, loader }))
+    let policy = images::policy(root, &image);
+    Ok(Ok(Xen {
+        image,
+        tt,
+        loader,
+        policy,
+    }))
 }
 
 fn note_kernels(found: [(&str, &Found<Kernel>); 3], notes: &mut Vec<String>) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: one file per command.
 
+mod boot;
 mod guest;
 mod snapshot;
 mod status;
@@ -15,7 +16,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::log;
-use crate::{config, dm, guest as guests, snapshot as store, xenstore};
+use crate::{boot as entries, config, dm, guest as guests, run, snapshot as store, xenstore};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -49,6 +50,9 @@ enum Command {
     /// Look at, renew or remove guests' snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// Look at the boot entries, try one, choose what is booted
+    #[command(subcommand)]
+    Boot(boot::Command),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -69,6 +73,12 @@ enum Error {
     DeviceMapper(#[from] dm::Error),
     #[error(transparent)]
     XenStore(#[from] xenstore::Error),
+    #[error(transparent)]
+    Boot(#[from] entries::next::Error),
+    #[error(transparent)]
+    Entries(#[from] entries::Error),
+    #[error("can not read the settings in /etc/default/grub")]
+    Settings(#[source] run::Error),
     #[error("can not write the output")]
     Output(#[from] io::Error),
     #[error("can not write JSON")]
@@ -81,6 +91,8 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
+            Self::Boot(error) => error.exit(),
+            Self::Entries(error) => error.exit(),
             _ => Exit::Failed,
         }
     }
@@ -103,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(root, &arguments),
         Command::Guest(command) => guest::run(root, &command),
         Command::Snapshot(command) => snapshot::run(root, &command),
+        Command::Boot(command) => boot::run(root, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)

@@ -5,9 +5,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::host::{seconds, set};
 use super::reader::{FromToml, Table};
-use super::types::Size;
+use super::types::{Seconds, Size};
 
 /// Less memory than this and dom0 does not reach its first process.
 const LEAST_DOM0_MEM: Size = Size::mib(64);
@@ -38,6 +40,29 @@ pub struct BootConfig {
     pub tt_initrd: Option<PathBuf>,
     /// `[boot.serial]`: where Xen and Linux have their console; without it both decide for themselves.
     pub serial: Option<Serial>,
+    /// `[boot.ok]`: when the boot of an entry that is tried counts as a success.
+    pub ok: OkConfig,
+}
+
+/// `[boot.ok]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OkConfig {
+    /// `delay`: how long the host must have been up (multi-user.target reached) and stayed well.
+    pub delay: Duration,
+    /// `deadline`: the host is reset if it is not well this long after Linux was started.
+    pub deadline: Duration,
+    /// `units`: units that must be active then.
+    pub units: Vec<String>,
+}
+
+impl Default for OkConfig {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_secs(30),
+            deadline: Duration::from_secs(600),
+            units: Vec::new(),
+        }
+    }
 }
 
 /// `[boot.serial]`.
@@ -106,6 +131,7 @@ impl Default for BootConfig {
             tt_linux: None,
             tt_initrd: None,
             serial: None,
+            ok: OkConfig::default(),
         }
     }
 }
@@ -128,10 +154,47 @@ impl BootConfig {
             tt_linux: table.value("tt_linux"),
             tt_initrd: table.value("tt_initrd"),
             serial: table.table("serial").and_then(|serial| Serial::read(&serial)),
+            ok: table.table("ok").map(|ok| OkConfig::read(&ok)).unwrap_or_default(),
         };
         table.finish();
         config
     }
+}
+
+impl OkConfig {
+    fn read(table: &Table<'_>) -> Self {
+        let mut config = Self::default();
+        set(&mut config.delay, seconds(table, "delay"));
+        let deadline = table.get::<Seconds>("deadline");
+        if let Some(units) = table.get::<Vec<String>>("units") {
+            match units.value.iter().find(|unit| !is_unit(unit)) {
+                Some(unit) => {
+                    let message = format!("units: {unit:?} is not a unit's name such as \"ssh.service\"");
+                    table.problem(&units.span, message);
+                }
+                None => config.units = units.value,
+            }
+        }
+        table.finish();
+        match deadline {
+            Some(deadline) if deadline.value.0 <= config.delay => {
+                let message = format!(
+                    "deadline: it must be longer than delay ({} s), and than this host takes to boot",
+                    config.delay.as_secs()
+                );
+                table.problem(&deadline.span, message);
+            }
+            Some(deadline) => config.deadline = deadline.value.0,
+            None => config.deadline = config.deadline.max(2 * config.delay),
+        }
+        config
+    }
+}
+
+/// Whether `name` can be a unit's (systemd.unit(5)).
+fn is_unit(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    name.len() < 256 && !name.starts_with('-') && name.chars().all(legal) && name.contains('.')
 }
 
 impl Serial {

@@ -122,7 +122,8 @@ pub(super) fn seconds(table: &Table<'_>, key: &'static str) -> Option<Duration> 
     table.value::<Seconds>(key).map(|seconds| seconds.0)
 }
 
-fn set<T>(place: &mut T, value: Option<T>) {
+/// Replaces the default if the file says something.
+pub(super) fn set<T>(place: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *place = value;
     }

@@ -4,6 +4,7 @@
 # Builds the disks of the emulated Xen host, once, and prints the directory that holds them:
 #
 #   root.raw  data.raw      a Debian with GRUB and Xen; a volume group. Never written again.
+#   esp.raw                 what UEFI firmware starts: GRUB for the same Debian.
 #   root.qcow2 data.qcow2   empty overlays for those two, with room for snapshots of the whole machine.
 #
 # The directory is named after the content of this script and of rootfs/, so a change in either makes a new one.
@@ -29,6 +30,7 @@ packages=(
     busybox-static cpio python3                                     # for our guests and our agent
     man-db                                                          # systemd-analyze verify asks for the pages it names
     strace                                                          # kills LVM at the system call a test names
+    dosfstools                                                      # makes the EFI system partition
 )
 # Never needed. Less to unpack, to copy, and, with one emulated processor, to go through at each boot: the initrd gets
 # along without udev and LVM, and hardware that only says hello is not driven.
@@ -49,6 +51,7 @@ install_missing() {
         qemu-img:qemu-utils flock:util-linux $([ "$(id -u)" = 0 ] || echo fakeroot:fakeroot); do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
+    [ -e /usr/share/ovmf/OVMF.fd ] || missing+=(ovmf)
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         die "please install: ${missing[*]}"
@@ -92,16 +95,19 @@ list=$(IFS=,; echo "${packages[*]}")
 if ! mmdebstrap --quiet --variant=apt --include="$list" "${excluded[@]/#/--dpkgopt=path-exclude=}" \
     --essential-hook="tar -C '$here/rootfs' --owner=0 --group=0 --numeric-owner -c . | tar -C \"\$1\" --keep-directory-symlink -x" \
     --customize-hook='rm -f "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap' \
+    --customize-hook='cd "$1"/usr/lib/ttvm-host && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -o APT::Sandbox::User=root download \
+        "$(APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: //p" | grep ^linux-image-)" && mv linux-image-*.deb second-kernel.deb' \
     bookworm "$work/root.tar" >"$work/log" 2>&1; then
     tail -n 40 "$work/log" >&2
     die "mmdebstrap failed"
 fi
 say "unpacked after $((SECONDS - start)) s"
 
-# One MBR partition that starts at 1 MiB, so that GRUB has room before it.
+# MBR partitions: the first starts at 1 MiB, so that GRUB has room before it; the second is for a /boot of its own.
 truncate -s 5G "$work/root.raw"
 truncate -s 6G "$work/data.raw"
-echo '2048,,83,*' | sfdisk -q "$work/root.raw"
+truncate -s 64M "$work/esp.raw"
+printf '%s\n' '2048,4700M,83,*' ',,83' | sfdisk -q "$work/root.raw"
 
 # As another user than root, fakeroot remembers who owns what between tar and mke2fs.
 as_root=()
@@ -124,7 +130,7 @@ sed -i 's/^root:[^:]*:/root::/' etc/shadow
 cp boot/vmlinuz-* "$work/vmlinuz"
 cp boot/initrd.img-* "$work/initrd"
 mke2fs -q -t ext4 -L ttvm-host -N 100000 -m 0 -d . -E offset=1048576,lazy_itable_init=0,lazy_journal_init=0,nodiscard \
-    "$work/root.raw" $((5 * 1024 * 1024 - 1024))k
+    "$work/root.raw" 4700M
 rm -rf "$work/root"
 INNER
 say "file system made after $((SECONDS - start)) s"
@@ -135,7 +141,8 @@ if ! timeout -k 5 600 setpriv --pdeathsig KILL qemu-system-x86_64 -M q35 -accel 
     -nodefaults -display none -no-reboot -serial "file:$work/setup.log" -kernel "$work/vmlinuz" -initrd "$work/initrd" \
     -append 'root=/dev/vda1 rw console=ttyS0 quiet panic=-1 init=/usr/lib/ttvm-host/setup' \
     -drive "if=virtio,format=raw,cache=unsafe,file=$work/root.raw" \
-    -drive "if=virtio,format=raw,cache=unsafe,file=$work/data.raw" </dev/null >&2 ||
+    -drive "if=virtio,format=raw,cache=unsafe,file=$work/data.raw" \
+    -drive "if=virtio,format=raw,cache=unsafe,file=$work/esp.raw" </dev/null >&2 ||
     ! grep -q '^ttvm-host setup: done' "$work/setup.log"; then
     tail -n 40 "$work/setup.log" >&2
     die "setting up the image in its own kernel failed"

@@ -25,12 +25,13 @@ impl Agent {
         }
     }
 
-    /// Waits for the agent of another boot than `before` to come up. Until then nothing may be sent: the old one, still
-    /// there while the host shuts down, would take it.
-    pub fn wait_boot(&mut self, before: &str, deadline: Instant) -> Result<()> {
+    /// Waits for the agent of another boot than `before` to come up, of a kernel that was told `wanted`. Until then
+    /// nothing may be sent: the old one, still there while the host shuts down, would take it.
+    pub fn wait_boot(&mut self, before: &str, wanted: &str, deadline: Instant) -> Result<()> {
         loop {
             let message = self.lines.next(deadline)?;
-            if message["boot"].as_str().is_some_and(|boot| boot != before) {
+            let told = message["command_line"].as_str().unwrap_or_default();
+            if message["boot"].as_str().is_some_and(|boot| boot != before) && told.contains(wanted) {
                 return Ok(());
             }
         }

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use nix::fcntl::OFlag;
 
-use super::qemu::Machine;
+use super::qemu::{From, Machine};
 use super::{BOOT, Context, Error, Host, Result};
 
 const OVERLAYS: [&str; 2] = ["root.qcow2", "data.qcow2"];
@@ -85,8 +85,8 @@ fn plain_layer(base: &Path) -> Result<PathBuf> {
         base,
         "booting plain Linux (once; about half a minute)",
         |disks| {
-            let mut machine = Machine::start(base, disks, None)?;
-            machine.wait_booted("", Instant::now() + BOOT)?;
+            let mut machine = Machine::start(base, disks, From::Bios)?;
+            machine.wait_booted("", "", Instant::now() + BOOT)?;
             machine.monitor("savevm plain")?;
             machine.quit()
         },
@@ -99,7 +99,7 @@ fn xen_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
     let plain = plain_layer(base)?;
     let what = "installing the package and booting Xen (once per package; about two minutes)";
     let dir = build(base, &name, &plain, what, |disks| {
-        let mut machine = Machine::start(base, disks, Some("plain"))?;
+        let mut machine = Machine::start(base, disks, From::Snapshot("plain"))?;
         super::set_clock(&mut machine)?;
         machine.write(Host::DEB, &data, 0o644)?;
         machine.sh(&format!("dpkg -i {}", Host::DEB), b"", BOOT)?.success()?;
@@ -108,7 +108,7 @@ fn xen_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
             Host::DEB
         );
         machine.sh(&choose, b"", BOOT)?.success()?;
-        machine.reboot(Instant::now() + BOOT)?;
+        machine.reboot("", Instant::now() + BOOT)?;
         super::set_clock(&mut machine)?;
         machine.sh("xl info", b"", BOOT)?.success()?;
         // Only room: the layer below has that snapshot.

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use layers::{Layer, PrivateDisks};
+pub use qemu::From;
 use qemu::Machine;
 
 /// How long a boot may take. Far above what it takes anywhere: reaching it means that it hangs.
@@ -124,7 +125,7 @@ impl Host {
     pub const DEB: &'static str = "/root/ttvm.deb";
 
     fn start((layer, disks): (Layer, PrivateDisks)) -> Result<Self> {
-        let mut machine = Machine::start(&layer.base, &disks.paths(), Some(layer.snapshot))?;
+        let mut machine = Machine::start(&layer.base, &disks.paths(), From::Snapshot(layer.snapshot))?;
         set_clock(&mut machine)?;
         Ok(Self { layer, disks, machine })
     }
@@ -134,7 +135,11 @@ impl Host {
     /// and Xen then finds itself minutes ahead of all its timers.
     pub fn restore(&mut self) -> Result<()> {
         self.machine.kill();
-        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), Some(self.layer.snapshot))?;
+        self.machine = Machine::start(
+            &self.layer.base,
+            &self.disks.paths(),
+            From::Snapshot(self.layer.snapshot),
+        )?;
         set_clock(&mut self.machine)
     }
 
@@ -177,15 +182,25 @@ impl Host {
 
     /// Pulls the plug, then starts from what is on the disks, through GRUB.
     pub fn power_cut_and_boot(&mut self) -> Result<()> {
+        self.power_cut_and_boot_by(From::Bios)
+    }
+
+    /// The same, with this firmware.
+    pub fn power_cut_and_boot_by(&mut self, firmware: From) -> Result<()> {
         self.machine.kill();
-        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), None)?;
-        self.machine.wait_booted("", Instant::now() + BOOT)?;
+        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), firmware)?;
+        self.machine.wait_booted("", "", Instant::now() + BOOT)?;
         set_clock(&mut self.machine)
     }
 
     /// An orderly reboot, through GRUB.
     pub fn reboot(&mut self) -> Result<()> {
-        self.machine.reboot(Instant::now() + BOOT)?;
+        self.reboot_until("")
+    }
+
+    /// An orderly reboot, and as many others as follow it by themselves, until a kernel comes up that was told `wanted`.
+    pub fn reboot_until(&mut self, wanted: &str) -> Result<()> {
+        self.machine.reboot(wanted, Instant::now() + BOOT)?;
         set_clock(&mut self.machine)
     }
 

@@ -29,6 +29,20 @@ const MONITOR: Duration = Duration::from_secs(120);
 /// A piece of a file on its way in.
 const PIECE: usize = 1 << 20;
 
+/// Debian's package ovmf: UEFI firmware that remembers nothing, so that a machine's snapshots need not hold its memory.
+const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+
+/// What an emulator starts from.
+#[derive(Clone, Copy)]
+pub enum From {
+    /// A snapshot of the whole machine.
+    Snapshot(&'static str),
+    /// The disks, by BIOS.
+    Bios,
+    /// The disks, by UEFI firmware, which finds GRUB on a disk of its own.
+    Uefi,
+}
+
 pub struct Machine {
     process: Process,
     monitor: Lines,
@@ -38,8 +52,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts the emulator on `disks` (root and data overlays over the raw ones in `base`), from GRUB or from a snapshot.
-    pub fn start(base: &Path, disks: &[PathBuf; 2], snapshot: Option<&str>) -> Result<Self> {
+    /// Starts the emulator on `disks` (root and data overlays over the raw ones in `base`).
+    pub fn start(base: &Path, disks: &[PathBuf; 2], from: From) -> Result<Self> {
         let (monitor, monitor_end) = UnixStream::pair().context("socket")?;
         let (agent, agent_end) = UnixStream::pair().context("socket")?;
         let (console, stderr) = (layers::unnamed_file(base)?, layers::unnamed_file(base)?);
@@ -92,8 +106,15 @@ impl Machine {
             "-device",
             "virtserialport,chardev=agent,name=org.ttvm.agent",
         ]);
-        if let Some(snapshot) = snapshot {
-            command.args(["-loadvm", snapshot]);
+        match from {
+            From::Snapshot(snapshot) => drop(command.args(["-loadvm", snapshot])),
+            From::Bios => {}
+            From::Uefi => {
+                command.args(["-bios", OVMF, "-drive"]).arg(format!(
+                    "if=virtio,format=raw,readonly=on,file={}",
+                    commas(&base.join("esp.raw"))
+                ));
+            }
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(stderr.try_clone().context("emulator's log")?);
@@ -163,9 +184,12 @@ impl Machine {
         .map(drop)
     }
 
-    /// Waits for the agent of another boot than `before`, then for systemd to have started everything.
-    pub fn wait_booted(&mut self, before: &str, deadline: Instant) -> Result<()> {
-        self.agent.wait_boot(before, deadline).map_err(|e| self.explain(e))?;
+    /// Waits for the agent of another boot than `before`, of a kernel that was told `wanted`, then for systemd to have
+    /// started everything.
+    pub fn wait_booted(&mut self, before: &str, wanted: &str, deadline: Instant) -> Result<()> {
+        self.agent
+            .wait_boot(before, wanted, deadline)
+            .map_err(|e| self.explain(e))?;
         let left = deadline.saturating_duration_since(Instant::now());
         let state = self.sh(
             "systemctl is-system-running --wait; systemctl --failed --no-legend --plain",
@@ -182,7 +206,8 @@ impl Machine {
         }
     }
 
-    pub fn reboot(&mut self, deadline: Instant) -> Result<()> {
+    /// Reboots, and waits for a kernel that is told `wanted`, however many boots that takes.
+    pub fn reboot(&mut self, wanted: &str, deadline: Instant) -> Result<()> {
         let before = self
             // Not at once: the agent would be stopped before it has answered.
             .sh(
@@ -191,7 +216,7 @@ impl Machine {
                 MONITOR,
             )?
             .success()?;
-        self.wait_booted(&before, deadline)
+        self.wait_booted(&before, wanted, deadline)
     }
 
     /// Ends the emulator in an orderly way: its files are complete afterwards. The guest notices nothing.

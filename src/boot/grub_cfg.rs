@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading `grub.cfg` as grub-mkconfig writes it: the entries there are, and which of them GRUB boots by itself.
+
+/// What GRUB boots by itself when nothing is said for this one boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DefaultRule {
+    /// What the environment block remembers (`GRUB_DEFAULT=saved`).
+    Saved,
+    /// Always this (`GRUB_DEFAULT=…`): a number, a title or an id, for submenus a path of them.
+    Fixed(String),
+}
+
+/// An entry of the menu that boots something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MenuEntry {
+    /// Its id; empty if it has none.
+    pub id: String,
+    /// What a person reads.
+    pub title: String,
+    /// Its commands.
+    pub script: String,
+}
+
+impl MenuEntry {
+    /// Whether it starts a hypervisor.
+    pub fn is_xen(&self) -> bool {
+        self.script.lines().any(|line| {
+            let command = line.split_whitespace().next().unwrap_or_default();
+            command.starts_with("multiboot") || command == "xen_hypervisor" || command == "${xen_loader}"
+        })
+    }
+}
+
+/// A line of the menu.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Item {
+    Entry(MenuEntry),
+    Submenu {
+        id: String,
+        title: String,
+        items: Vec<Item>,
+    },
+}
+
+impl Item {
+    fn is(&self, wanted: &str) -> bool {
+        match self {
+            Self::Entry(entry) => entry.id == wanted || entry.title == wanted,
+            Self::Submenu { id, title, .. } => id == wanted || title == wanted,
+        }
+    }
+}
+
+/// The menu.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrubCfg {
+    items: Vec<Item>,
+    /// What is booted by itself.
+    pub default: DefaultRule,
+    /// Whether it looks for an entry for one boot only (`next_entry`), as grub-mkconfig's own header does.
+    pub knows_once: bool,
+}
+
+impl GrubCfg {
+    /// Reads the text of a `grub.cfg`.
+    pub fn parse(text: &str) -> Self {
+        let mut lines = text.lines();
+        let items = items(&mut lines);
+        let mut defaults = text.lines().filter_map(|line| {
+            let value = line.trim().strip_prefix("set default=")?;
+            Some(value.trim_matches(|c| c == '"' || c == '\'').to_owned())
+        });
+        let default = defaults.find(|value| value != "${next_entry}");
+        Self {
+            items,
+            default: match default.as_deref() {
+                Some("${saved_entry}") => DefaultRule::Saved,
+                Some(fixed) => DefaultRule::Fixed(fixed.to_owned()),
+                None => DefaultRule::Fixed("0".to_owned()),
+            },
+            knows_once: text.contains("set default=\"${next_entry}\""),
+        }
+    }
+
+    /// The entry of the top level with this id.
+    pub fn entry(&self, id: &str) -> Option<&MenuEntry> {
+        self.items.iter().find_map(|item| match item {
+            Item::Entry(entry) if entry.id == id => Some(entry),
+            _ => None,
+        })
+    }
+
+    /// The entry that GRUB takes for `choice`, as it would: of what it does not find it takes the first.
+    pub fn resolve(&self, choice: &str) -> Option<&MenuEntry> {
+        // ">" parts a path, ">>" is one in a title.
+        let path: Vec<String> = choice
+            .replace(">>", "\0")
+            .split('>')
+            .map(|part| part.replace('\0', ">"))
+            .collect();
+        let mut items = &self.items;
+        let mut path = path.iter().map(String::as_str);
+        loop {
+            let wanted = path.next().unwrap_or_default();
+            let found = match wanted.parse::<usize>() {
+                Ok(number) => items.get(number),
+                Err(_) => items.iter().find(|item| item.is(wanted)),
+            };
+            match found.or_else(|| items.first())? {
+                Item::Entry(entry) => return Some(entry),
+                Item::Submenu { items: inner, .. } => items = inner,
+            }
+        }
+    }
+}
+
+/// The entries up to the end of the block that `lines` stands in.
+fn items(lines: &mut std::str::Lines<'_>) -> Vec<Item> {
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let line = line.trim();
+        if line == "}" {
+            break;
+        }
+        if !line.ends_with('{') {
+            continue;
+        }
+        let words = words(line);
+        let title = words.get(1).cloned().unwrap_or_default();
+        let id = words
+            .windows(2)
+            .find(|pair| pair[0] == "$menuentry_id_option" || pair[0] == "--id")
+            .map(|pair| pair[1].clone())
+            .unwrap_or_default();
+        match words.first().map(String::as_str) {
+            Some("submenu") => found.push(Item::Submenu {
+                id,
+                title,
+                items: items(lines),
+            }),
+            Some("menuentry") => found.push(Item::Entry(MenuEntry {
+                id,
+                title,
+                script: body(lines),
+            })),
+            // A function.
+            _ => drop(body(lines)),
+        }
+    }
+    found
+}
+
+/// The lines up to the brace that closes the block.
+fn body(lines: &mut std::str::Lines<'_>) -> String {
+    let mut text = String::new();
+    let mut depth = 1;
+    for line in lines {
+        match line.trim() {
+            "}" => depth -= 1,
+            line if line.ends_with('{') && !line.ends_with("${") => depth += 1,
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        text.push_str(line.trim());
+        text.push('\n');
+    }
+    text
+}
+
+/// The words of a line, without their quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = None::<String>;
+    let mut quote = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(chars.next()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+if [ "${next_entry}" ] ; then
+   set default="${next_entry}"
+else
+   set default="${saved_entry}"
+fi
+function savedefault {
+  if [ -z "${boot_once}" ]; then
+    save_env saved_entry
+  fi
+}
+menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple-1' {
+	linux /boot/vmlinuz root=UUID=1 ro
+}
+submenu 'Advanced > it'\''s' $menuentry_id_option 'gnulinux-advanced-1' {
+	menuentry 'Debian, 6.1' $menuentry_id_option 'gnulinux-6.1' {
+		if [ x = y ]; then
+			echo {
+			}
+		fi
+		linux /boot/vmlinuz-6.1
+	}
+	menuentry 'Debian, with Xen' --id xen-6.1 {
+		multiboot2 /boot/xen placeholder
+	}
+}
+menuentry "ttvm: x" $menuentry_id_option 'ttvm-linux' {
+	linux /boot/vmlinuz
+}
+"#;
+
+    #[test]
+    fn what_is_booted() {
+        let cfg = GrubCfg::parse(TEXT);
+        assert_eq!(cfg.default, DefaultRule::Saved);
+        assert!(cfg.knows_once);
+        let id = |choice: &str| cfg.resolve(choice).expect("an entry").id.clone();
+        for (choice, expected) in [
+            ("", "gnulinux-simple-1"),
+            ("0", "gnulinux-simple-1"),
+            ("2", "ttvm-linux"),
+            ("ttvm-linux", "ttvm-linux"),
+            ("ttvm: x", "ttvm-linux"),
+            ("1", "gnulinux-6.1"),
+            ("gnulinux-advanced-1>1", "xen-6.1"),
+            ("Advanced >> it's>xen-6.1", "xen-6.1"),
+            ("no such entry", "gnulinux-simple-1"),
+        ] {
+            assert_eq!(id(choice), expected, "{choice}");
+        }
+        assert!(cfg.resolve("1>1").expect("an entry").is_xen());
+        assert!(!cfg.entry("ttvm-linux").expect("an entry").is_xen());
+        assert_eq!(cfg.entry("xen-6.1"), None, "not of the top level");
+    }
+
+    #[test]
+    fn a_fixed_default() {
+        let cfg = GrubCfg::parse("set default=\"Debian GNU/Linux, with Xen hypervisor\"\n");
+        assert_eq!(
+            cfg.default,
+            DefaultRule::Fixed("Debian GNU/Linux, with Xen hypervisor".into())
+        );
+        assert!(!cfg.knows_once && cfg.resolve("0").is_none());
+    }
+}

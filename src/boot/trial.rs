@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is remembered of trying an entry: `/var/lib/ttvm/boot.json`. The machine's way back does not depend on it (GRUB
+//! forgets an entry for one boot before it boots it); it is how anybody knows afterwards what happened.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::entry::EntryId;
+use super::grub_cfg::MenuEntry;
+use crate::config::under;
+use crate::file;
+
+const PATH: &str = "/var/lib/ttvm/boot.json";
+
+/// All that is remembered.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last try.
+    pub trial: Option<Trial>,
+    /// The entries that have been booted and were well, each with the [`fingerprint`] it had then.
+    #[serde(default)]
+    pub proved: BTreeMap<EntryId, Uuid>,
+}
+
+/// An entry that was, or is to be, booted for one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The entry.
+    pub entry: EntryId,
+    /// Whether it becomes the default when it is well.
+    pub keep: bool,
+    /// When it was asked for, in seconds since 1970.
+    pub asked: u64,
+    /// The boot in which it was asked for (/proc/sys/kernel/random/boot_id).
+    pub asked_in: String,
+    /// How it ended, as far as anybody could say so.
+    pub verdict: Option<Verdict>,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The host was well.
+    Well,
+    /// It was not, for this reason, and was reset.
+    Failed(String),
+}
+
+impl Memory {
+    /// What is remembered; nothing if nothing is, or if the file is damaged: it is a help, not a lock.
+    pub fn load(root: &Path) -> Self {
+        let text = fs::read(under(root, Path::new(PATH))).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Writes it down, so that it survives a power failure right after.
+    pub fn save(&self, root: &Path) -> Result<(), (PathBuf, io::Error)> {
+        let path = under(root, Path::new(PATH));
+        let text = serde_json::to_vec_pretty(self).map_err(|error| (path.clone(), error.into()))?;
+        let saved = match path.parent() {
+            Some(parent) => fs::create_dir_all(parent),
+            None => Ok(()),
+        };
+        saved
+            .and_then(|()| file::replace(&path, &text, 0o644))
+            .map_err(|error| (path, error))
+    }
+
+    /// Whether `entry` has been well as it is now.
+    pub fn has_proved(&self, entry: EntryId, now: &MenuEntry) -> bool {
+        self.proved.get(&entry) == Some(&fingerprint(now))
+    }
+}
+
+impl Trial {
+    /// A try that begins now, in this boot.
+    pub fn begin(entry: EntryId, keep: bool, boot: &str) -> Self {
+        let asked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            entry,
+            keep,
+            asked: asked.as_secs(),
+            asked_in: boot.to_owned(),
+            verdict: None,
+        }
+    }
+}
+
+/// What an entry boots, as one value: another kernel, another option, and it is another one.
+pub fn fingerprint(entry: &MenuEntry) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, entry.script.as_bytes())
+}
