@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `make shell`: a prompt in the emulated Xen host, with the package installed, to look around in. Each line is a
-//! script of its own; `:restore` takes the machine back to its start, `:cut` pulls its plug and boots it, the end of
+//! script of its own; `:restore` takes the machine back to its start, `:reboot` reboots it, `:cut` pulls its plug and boots it, `:uefi` does so with UEFI firmware, the end of
 //! the input ends it. The first argument is the package.
 
 #[path = "../tests/host/machine/mod.rs"]
@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use machine::{Host, Result};
+use machine::{From, Host, Result};
 
 fn main() -> Result<()> {
     let deb = std::env::args().nth(1).unwrap_or_default();
@@ -20,6 +20,8 @@ fn main() -> Result<()> {
         let started = Instant::now();
         let end = match line.trim() {
             ":restore" => host.restore().map(|()| "restored".to_owned()),
+            ":reboot" => host.reboot().map(|()| "booted".to_owned()),
+            ":uefi" => host.power_cut_and_boot_by(From::Uefi).map(|()| "booted".to_owned()),
             ":cut" => host.power_cut_and_boot().map(|()| "booted".to_owned()),
             script => host.sh_within(script, Duration::from_secs(600)).map(|output| {
                 println!("{}", output.text());

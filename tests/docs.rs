@@ -100,9 +100,11 @@ fn every_source_file_names_its_licence() {
         .output()
         .expect("git");
     for file in String::from_utf8_lossy(&files.stdout).lines() {
-        let source = [".rs", ".sh", ".service", ".target", ".timer", ".install", ".toml", ".yml"]
-            .iter()
-            .any(|end| file.ends_with(end));
+        let source = [
+            ".rs", ".sh", ".service", ".target", ".timer", ".install", ".toml", ".yml",
+        ]
+        .iter()
+        .any(|end| file.ends_with(end));
         if !source || file.starts_with("tests/fixtures/") {
             continue;
         }

@@ -14,6 +14,7 @@ mod grubenv;
 mod images;
 pub mod judge;
 mod layout;
+mod multiboot;
 pub mod next;
 mod place;
 mod probe;
@@ -223,7 +224,8 @@ fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec
             source,
         })
     };
-    let loader = if is("multiboot2")? {
+    let found = multiboot::has_multiboot2(&path).unwrap_or_default();
+    let loader = if found || is("multiboot2")? {
         Loader::Multiboot2
     } else if !is("multiboot")? {
         return Ok(Err(Absent::NotMultiboot(path_of(&image))));

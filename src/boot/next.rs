@@ -63,7 +63,7 @@ pub enum Error {
     },
     /// It would not be safe.
     #[error("refused: {0}")]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// Nothing is being tried.
     #[error("this boot is no try: there is nothing to confirm")]
     NotOnTrial,
@@ -123,6 +123,12 @@ pub enum Refusal {
         "\"{0}\" is already set to be booted once, and not by ttvm; `grub-editenv - unset next_entry` takes it back"
     )]
     ForeignOnce(String),
+}
+
+impl From<Refusal> for Error {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why)
+    }
 }
 
 impl Classify for Error {

@@ -268,7 +268,7 @@ fn status(root: &Path, json: bool) -> Result<(), Error> {
     rows.push(("Next boot", format!("{next} ({})", status.next_why)));
     let default = status.default.as_deref().unwrap_or("-");
     let unproved = match status.default_unproved {
-        true => " (changed since it was last confirmed)",
+        true => " (not confirmed as it is now)",
         false => "",
     };
     rows.push(("Default", format!("{default}{unproved}")));

@@ -23,12 +23,14 @@ pub struct Case {
 }
 
 /// The state of the machine a case is handed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum From {
-    /// Xen, with the package installed.
-    Xen,
     /// Plain Linux, with the package lying ready.
     Plain,
+    /// Plain Linux, with the package installed.
+    Installed,
+    /// Xen, with the package installed.
+    Xen,
 }
 
 /// As many machines as there are CPUs to emulate dom0's one.
@@ -38,8 +40,8 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut cases: Vec<Case> = cases::all();
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
-    // Taken from the end: those that start from Xen first, so that a worker changes machines at most once.
-    cases.sort_by_key(|case| case.from == From::Xen);
+    // Taken from the end: those that start from Xen first, so that a worker changes machines rarely.
+    cases.sort_by_key(|case| case.from);
     let total = cases.len();
     println!("running {total} tests on the emulated host");
     let deb = package();
@@ -86,8 +88,11 @@ fn work(deb: &Path, queue: &Mutex<Vec<Case>>, failed: &Mutex<Vec<&'static str>>)
         let result = catch_unwind(AssertUnwindSafe(|| {
             let host = match machine.take() {
                 Some((from, mut host)) if from == case.from => host.restore().map(|()| host),
-                _ if case.from == From::Xen => Host::boot(deb),
-                _ => Host::boot_plain(deb),
+                _ => match case.from {
+                    From::Xen => Host::boot(deb),
+                    From::Installed => Host::boot_installed(deb),
+                    From::Plain => Host::boot_plain(deb),
+                },
             };
             let (_, host) = machine.insert((case.from, host.expect("the emulated host")));
             (case.test)(host);

@@ -31,9 +31,9 @@ fn booted_through_our_entry(host: &mut Host) {
 }
 
 fn entries_are_right(host: &mut Host) {
-    // By hand, with the settings that grub-mkconfig would read, as from grub-mkconfig.
+    // By hand, with the settings that grub-mkconfig reads, as from grub-mkconfig.
     let entries = host
-        .run("set -a; for file in /etc/default/grub /etc/default/grub.d/*.cfg; do . $file; done; /usr/libexec/ttvm/ttvm-grub")
+        .run("ttvm boot render")
         .unwrap();
     let ours = host
         .run("sed -n '/BEGIN .*21_ttvm/,/END .*21_ttvm/p' /boot/grub/grub.cfg | sed '1d;$d'")
@@ -54,7 +54,7 @@ fn entries_are_right(host: &mut Host) {
 
 fn units_are_sound(host: &mut Host) {
     let complaints = host
-        .run("systemd-analyze verify ttvm@clientA.service ttvm.target 2>&1; true")
+        .run("systemd-analyze verify ttvm@clientA.service ttvm.target ttvm-boot-ok.service ttvm-boot-deadline.service ttvm-boot-deadline@60.timer 2>&1; true")
         .unwrap();
     assert_eq!(complaints, "");
     let exposure = host

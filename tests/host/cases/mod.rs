@@ -2,11 +2,13 @@
 //! The tests, by subject, and what several of them need.
 
 mod boot;
+mod entries;
 mod guests;
 mod kills;
 mod lvm_errors;
 mod package;
 mod traps;
+mod trials;
 
 use super::Case;
 use super::machine::Host;
@@ -15,11 +17,13 @@ use super::machine::Host;
 pub fn all() -> Vec<Case> {
     [
         boot::cases(),
+        entries::cases(),
         guests::cases(),
         kills::cases(),
         lvm_errors::cases(),
         package::cases(),
         traps::cases(),
+        trials::cases(),
     ]
     .into_iter()
     .flatten()

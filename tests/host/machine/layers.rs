@@ -3,7 +3,8 @@
 //!
 //!   0  image.sh       disks with Debian, GRUB, Xen and a volume group
 //!   `plain`           booted into plain Linux: a snapshot of the whole machine
-//!   `xen-…`           the package installed, rebooted into Xen through its own entry: a second snapshot
+//!   `installed-…`     the package installed, plain Linux the default: a second snapshot
+//!   `xen-…`           rebooted into Xen through its own entry: a third snapshot
 //!
 //! Only the overlays over the disks of layer 0 differ between them, so a layer is some hundred megabytes and cheap to copy.
 
@@ -22,7 +23,7 @@ use super::{BOOT, Context, Error, Host, Result};
 
 const OVERLAYS: [&str; 2] = ["root.qcow2", "data.qcow2"];
 const ENTRY: &str = "ttvm-ttxen-linux";
-/// Packages whose Xen layer is kept: each rebuild of the package makes another one.
+/// Packages whose layers are kept: each rebuild of the package makes another one.
 const KEPT: usize = 2;
 
 pub struct Layer {
@@ -43,25 +44,23 @@ impl PrivateDisks {
 }
 
 pub fn plain() -> Result<(Layer, PrivateDisks)> {
-    let base = image()?;
-    let _lock = lock(&base)?;
-    let dir = plain_layer(&base)?;
-    let disks = private_disks(&base, &dir)?;
-    Ok((
-        Layer {
-            base,
-            snapshot: "plain",
-        },
-        disks,
-    ))
+    layer("plain", plain_layer)
+}
+
+pub fn installed(deb: &Path) -> Result<(Layer, PrivateDisks)> {
+    layer("installed", |base| installed_layer(base, deb))
 }
 
 pub fn xen(deb: &Path) -> Result<(Layer, PrivateDisks)> {
+    layer("xen", |base| xen_layer(base, deb))
+}
+
+fn layer(snapshot: &'static str, build: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<(Layer, PrivateDisks)> {
     let base = image()?;
     let _lock = lock(&base)?;
-    let dir = xen_layer(&base, deb)?;
+    let dir = build(&base)?;
     let disks = private_disks(&base, &dir)?;
-    Ok((Layer { base, snapshot: "xen" }, disks))
+    Ok((Layer { base, snapshot }, disks))
 }
 
 /// Layer 0; the script knows whether there is anything to do.
@@ -93,30 +92,46 @@ fn plain_layer(base: &Path) -> Result<PathBuf> {
     )
 }
 
-fn xen_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
+fn installed_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
     let data = fs::read(deb).context(deb.display())?;
-    let name = format!("xen-{}", digest(deb)?);
+    let name = format!("installed-{}", digest(deb)?);
     let plain = plain_layer(base)?;
-    let what = "installing the package and booting Xen (once per package; about two minutes)";
+    let what = "installing the package (once per package; about half a minute)";
     let dir = build(base, &name, &plain, what, |disks| {
         let mut machine = Machine::start(base, disks, From::Snapshot("plain"))?;
         super::set_clock(&mut machine)?;
         machine.write(Host::DEB, &data, 0o644)?;
-        machine.sh(&format!("dpkg -i {}", Host::DEB), b"", BOOT)?.success()?;
-        let choose = format!(
-            "rm {}; grep -q {ENTRY} /boot/grub/grub.cfg && grub-set-default {ENTRY}",
+        let install = format!(
+            "dpkg -i {0} && rm {0} && grub-set-default ttvm-linux && sync",
             Host::DEB
         );
+        machine.sh(&install, b"", BOOT)?.success()?;
+        // Only room: the layer below has that snapshot.
+        machine.monitor("delvm plain")?;
+        machine.monitor("savevm installed")?;
+        machine.quit()
+    })?;
+    prune(base, "installed-", &dir);
+    Ok(dir)
+}
+
+fn xen_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
+    let name = format!("xen-{}", digest(deb)?);
+    let installed = installed_layer(base, deb)?;
+    let what = "booting Xen (once per package; about a minute and a half)";
+    let dir = build(base, &name, &installed, what, |disks| {
+        let mut machine = Machine::start(base, disks, From::Snapshot("installed"))?;
+        super::set_clock(&mut machine)?;
+        let choose = format!("grep -q {ENTRY} /boot/grub/grub.cfg && grub-set-default {ENTRY}");
         machine.sh(&choose, b"", BOOT)?.success()?;
         machine.reboot("", Instant::now() + BOOT)?;
         super::set_clock(&mut machine)?;
         machine.sh("xl info", b"", BOOT)?.success()?;
-        // Only room: the layer below has that snapshot.
-        machine.monitor("delvm plain")?;
+        machine.monitor("delvm installed")?;
         machine.monitor("savevm xen")?;
         machine.quit()
     })?;
-    prune(base, &dir);
+    prune(base, "xen-", &dir);
     Ok(dir)
 }
 
@@ -151,8 +166,8 @@ fn build(
     Ok(dir)
 }
 
-/// Forgets the Xen layers of packages that were used longest ago, never the one just made.
-fn prune(base: &Path, current: &Path) {
+/// Forgets the layers of packages that were used longest ago, never the one just made.
+fn prune(base: &Path, kind: &str, current: &Path) {
     let mut layers: Vec<_> = fs::read_dir(base)
         .into_iter()
         .flatten()
@@ -162,7 +177,7 @@ fn prune(base: &Path, current: &Path) {
             path != current
                 && path
                     .file_name()
-                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"xen-"))
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(kind.as_bytes()))
         })
         .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
         .collect();

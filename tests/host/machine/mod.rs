@@ -114,6 +114,11 @@ impl Host {
         Self::start(layers::xen(deb)?)
     }
 
+    /// Plain Linux, which is the default as well, with the package installed.
+    pub fn boot_installed(deb: &Path) -> Result<Self> {
+        Self::start(layers::installed(deb)?)
+    }
+
     /// Plain Linux without the package, which lies ready as [`Host::DEB`].
     pub fn boot_plain(deb: &Path) -> Result<Self> {
         let mut host = Self::start(layers::plain()?)?;

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Trying an entry: one that is well, and all the ways in which one is not. After each of those the host must be back in
+//! plain Linux without a hand on it, and say what failed.
+
+use super::entries::TT;
+use super::{cases, until};
+use crate::machine::Host;
+
+cases!(
+    Installed: a_good_try,
+    truncated_kernel,
+    truncated_initrd,
+    truncated_xen,
+    xen_panics,
+    dom0_panics,
+    a_unit_hangs,
+    a_unit_is_not_active,
+    withdrawn_and_damaged,
+);
+
+/// There are TT images, `broken` by a script that runs in /boot/ttvm.
+fn prepare(host: &mut Host, broken: &str, settings: &str) {
+    host.run(TT).unwrap();
+    host.run(&format!("set -e; cd /boot/ttvm; {broken}")).unwrap();
+    host.write("/etc/ttvm/ttvm.toml", settings.as_bytes(), 0o644).unwrap();
+    // The other entries are not looked at, and take time.
+    host.run(
+        "chmod -x /etc/grub.d/10_linux /etc/grub.d/20_linux_xen; update-grub 2>&1 && ttvm boot once ttvm-ttxen-ttlinux",
+    )
+    .unwrap();
+}
+
+/// Boots the try; the host has to come back to plain Linux by itself.
+fn fails(host: &mut Host, reason: &str) {
+    host.reboot_until("ttvm.entry=ttvm-linux").unwrap();
+    host.run("! grep -q ttvm.try=1 /proc/cmdline").unwrap();
+    let status = host.run("ttvm boot status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.contains("Last try:"))
+        .unwrap_or_default();
+    assert!(
+        line.contains("ttvm-ttxen-ttlinux FAILED: ") && line.contains(reason),
+        "{status}"
+    );
+    assert!(status.contains("Next boot: ttvm-linux (the saved default)"), "{status}");
+    // It has proved nothing.
+    assert_eq!(host.sh("ttvm boot default ttvm-ttxen-ttlinux").unwrap().status, 4);
+    assert_eq!(host.run("stat -c %s /boot/grub/grubenv").unwrap(), "1024");
+}
+
+/// An initial RAM disk whose first process ends at once: Linux panics.
+pub(super) fn break_dom0(host: &mut Host) {
+    host.run(TT).unwrap();
+    host.run(
+        "set -e; mkdir -p /root/t/bin; cd /root/t; cp /bin/busybox bin; printf '#!/bin/busybox sh\\nexit 1\\n' > init; \
+         chmod 755 init; find . | cpio -o -H newc 2>/dev/null | gzip -1 > /boot/ttvm/initrd.img-6.1-tt; update-grub 2>&1",
+    )
+    .unwrap();
+}
+
+fn a_good_try(host: &mut Host) {
+    host.run(TT).unwrap();
+    host.write(
+        "/etc/ttvm/ttvm.toml",
+        b"[boot.ok]\ndelay = \"2s\"\nunits = [\"ttvm-agent.service\", \"xen.service\"]\n",
+        0o644,
+    )
+    .unwrap();
+    host.run("systemctl show -P Id xenconsoled.service xen.service")
+        .unwrap();
+    host.run(
+        "sed -i s/xenconsoled/xen/ /etc/ttvm/ttvm.toml; update-grub 2>&1 && ttvm boot once --keep ttvm-ttxen-ttlinux",
+    )
+    .unwrap();
+    host.reboot_until("ttvm.try=1").unwrap();
+    until(
+        host,
+        "ttvm boot status | grep -q 'Last try: ttvm-ttxen-ttlinux was well'",
+    );
+    assert_eq!(
+        host.run("systemctl list-units --no-legend --plain 'ttvm-boot-deadline@*'")
+            .unwrap(),
+        "",
+        "the deadline is off"
+    );
+    until(
+        host,
+        "ttvm boot status | grep -q 'Next boot: ttvm-ttxen-ttlinux (the saved default)'",
+    );
+    let list = host.run("ttvm boot list").unwrap();
+    assert!(list.contains("booted, default, proved"), "{list}");
+    // With another option it is another entry, which has not proved itself.
+    host.run("printf '[boot]\\nxen_options = [\"loglvl=all\"]\\n' > /etc/ttvm/ttvm.toml; update-grub 2>&1")
+        .unwrap();
+    let status = host.run("ttvm boot status").unwrap();
+    assert!(
+        status.contains("Default: ttvm-ttxen-ttlinux (not confirmed as it is now)"),
+        "{status}"
+    );
+}
+
+fn truncated_kernel(host: &mut Host) {
+    prepare(host, "truncate -s 2M vmlinuz-6.1-tt", "");
+    fails(host, "it never came to be well");
+}
+
+fn truncated_initrd(host: &mut Host) {
+    prepare(host, "truncate -s 1M initrd.img-6.1-tt", "");
+    fails(host, "it never came to be well");
+}
+
+/// GRUB itself can not load it, and asks nobody.
+fn truncated_xen(host: &mut Host) {
+    prepare(
+        host,
+        "truncate -s 500K xen-4.17-tt.gz",
+        "[boot]\ntt_xen = \"/boot/ttvm/xen-4.17-tt.gz\"\n",
+    );
+    fails(host, "it never came to be well");
+}
+
+fn xen_panics(host: &mut Host) {
+    prepare(host, "", "[boot]\nxen_options = [\"dom0_mem=2M\"]\n");
+    fails(host, "it never came to be well");
+    assert!(host.console().contains("Panic on CPU 0"), "{}", host.console());
+}
+
+fn dom0_panics(host: &mut Host) {
+    break_dom0(host);
+    host.run("ttvm boot once ttvm-ttxen-ttlinux").unwrap();
+    fails(host, "it never came to be well");
+    assert!(
+        host.console().contains("Hardware Dom0 crashed: rebooting machine"),
+        "{}",
+        host.console()
+    );
+}
+
+/// A service that is never up, before multi-user.target, when Xen runs.
+const HANGS: &str = "[Unit]\nConditionKernelCommandLine=ttvm.try=1\nBefore=multi-user.target\n\
+    [Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+
+fn a_unit_hangs(host: &mut Host) {
+    host.write("/etc/systemd/system/hangs.service", HANGS.as_bytes(), 0o644)
+        .unwrap();
+    host.run("systemctl enable hangs.service 2>&1").unwrap();
+    prepare(host, "", "[boot.ok]\ndelay = \"1s\"\ndeadline = \"45s\"\n");
+    fails(host, "still being started: hangs.service");
+}
+
+fn a_unit_is_not_active(host: &mut Host) {
+    prepare(host, "", "[boot.ok]\ndelay = \"1s\"\nunits = [\"hangs.service\"]\n");
+    fails(host, "not active: hangs.service (inactive)");
+}
+
+fn withdrawn_and_damaged(host: &mut Host) {
+    let env = "/boot/grub/grubenv";
+    host.run("ttvm boot once ttvm-ttxen-linux && ttvm boot cancel").unwrap();
+    assert_eq!(host.run("grub-editenv list").unwrap(), "saved_entry=ttvm-linux");
+    // Somebody else's choice is not ours to change.
+    host.run("grub-reboot some-other-entry").unwrap();
+    for command in ["once ttvm-ttxen-linux", "cancel"] {
+        assert_eq!(host.sh(&format!("ttvm boot {command}")).unwrap().status, 4);
+    }
+    host.run("grub-editenv - unset next_entry").unwrap();
+    // What GRUB can not use is neither used nor mended over somebody's head.
+    for (damage, message) in [
+        (format!("truncate -s 2048 {env}"), "it has not 1024 bytes"),
+        (format!("rm {env}; truncate -s 1024 {env}"), "its header is not GRUB's"),
+        (format!("rm {env}"), "does not exist"),
+    ] {
+        host.run(&damage).unwrap();
+        let answer = host.sh("ttvm boot once ttvm-ttxen-linux").unwrap();
+        assert_eq!(answer.status, 1, "{}", answer.errors());
+        assert!(answer.errors().contains(message), "{}", answer.errors());
+        let status = host.run("ttvm boot status").unwrap();
+        assert!(status.contains(&format!("Warning: {env}")), "{status}");
+    }
+    host.run("ttvm boot default ttvm-linux").unwrap();
+    assert_eq!(host.run(&format!("stat -c '%s %a' {env}")).unwrap(), "1024 600");
+    // Xen that stands still after a panic is not tried.
+    host.run("printf '[boot]\\nxen_options = [\"noreboot\"]\\n' > /etc/ttvm/ttvm.toml; update-grub 2>&1")
+        .unwrap();
+    assert_eq!(host.sh("ttvm boot once ttvm-ttxen-linux").unwrap().status, 4);
+}
