@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use ttvm::boot::{BootMenu, System, judge};
 use ttvm::config::host;
@@ -41,7 +42,13 @@ fn ok() -> Result<(), String> {
         tracing::warn!("{}", chain(&error));
         host::HostConfig::default()
     });
+    // Not something that is waited for, but time in which nothing must go wrong.
+    thread::sleep(config.boot.ok.delay);
     let mut menu = BootMenu::read(root, &System).map_err(|error| chain(&error))?;
+    // By a person, meanwhile.
+    if menu.is_confirmed() {
+        return Ok(());
+    }
     if let Err(why) = judge::is_well(&menu, &config.boot.ok) {
         return Err(failed(&mut menu, why));
     }

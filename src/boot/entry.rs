@@ -175,8 +175,15 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// An entry that starts `xen` with `kernel`, which messages call `kernel_name`, as dom0.
-    pub fn xen(&mut self, id: EntryId, xen: &Xen, kernel: &Kernel, kernel_name: &str) -> Result<Entry, Error> {
+    /// An entry that starts `xen` with `kernel`, which messages call `kernel_name`, as dom0. `plain` is Linux without
+    /// Xen, for when GRUB can not load all of it.
+    pub fn xen(
+        &mut self,
+        id: EntryId,
+        xen: &Xen,
+        (kernel, kernel_name): (&Kernel, &str),
+        plain: Option<(&Kernel, &str)>,
+    ) -> Result<Entry, Error> {
         let [load, module] = xen.loader.commands();
         let mut lines = vec![format!("insmod {load}")];
         lines.extend(
@@ -189,34 +196,38 @@ impl<'a> Writer<'a> {
             ]
             .map(str::to_owned),
         );
-        lines.push(format!(
-            "echo {}",
-            quote::quoted(&format!("Loading {} ...", xen.name()))
-        ));
-        let image = self.path(&xen.image.file)?;
-        // Older Xen takes the first word for the image's own name; newer Xen does not know it and goes on.
-        lines.push(format!(
-            "{load} {image} placeholder {} ${{xen_rm_opts}}",
-            self.xen_options(xen.policy.is_some())
-        ));
-        lines.push(format!("echo {}", quote::quoted(&format!("Loading {kernel_name} ..."))));
-        let image = self.path(&kernel.image.file)?;
         lines.extend(self.trial());
-        lines.push(format!(
-            "{module} {image} placeholder {} ${{ttvm_try}}",
-            self.linux_options(id, kernel, true)?
+        let loading = |name: &str| format!("echo {}", quote::quoted(&format!("Loading {name} ...")));
+        // What is said, and what is loaded then.
+        let mut steps = Vec::new();
+        // Older Xen takes the first word for the image's own name; newer Xen does not know it and goes on.
+        steps.push((
+            loading(&xen.name()),
+            format!(
+                "{load} {} placeholder {} ${{xen_rm_opts}}",
+                self.path(&xen.image.file)?,
+                self.xen_options(xen.policy.is_some())
+            ),
+        ));
+        steps.push((
+            loading(kernel_name),
+            format!(
+                "{module} {} placeholder {} ${{ttvm_try}}",
+                self.path(&kernel.image.file)?,
+                self.linux_options(id, kernel, true)?
+            ),
         ));
         if let Some(initrd) = &kernel.initrd {
-            lines.push("echo 'Loading initial ramdisk ...'".to_owned());
             // Xen takes the first module after the kernel as its initial RAM disk.
             for file in iter::once(initrd).chain(&self.early.clone()) {
-                lines.push(format!("{module} --nounzip {}", self.path(file)?));
+                let line = format!("{module} --nounzip {}", self.path(file)?);
+                steps.push((loading(file.name()), line));
             }
         }
         if let Some(policy) = &xen.policy {
-            lines.push("echo 'Loading the XSM policy ...'".to_owned());
-            lines.push(format!("{module} {}", self.path(policy)?));
+            steps.push((loading(policy.name()), format!("{module} {}", self.path(policy)?)));
         }
+        lines.extend(self.loaded_or_else(&steps, plain)?);
         let hypervisor = match xen.tt {
             true => xen.name(),
             false => format!("distribution {} (no TT Xen)", xen.name()),
@@ -224,8 +235,39 @@ impl<'a> Writer<'a> {
         Ok(self.entry(id, &format!("{hypervisor}, {kernel_name}"), " --class xen", &lines))
     }
 
+    /// `steps`, one after the other as long as they succeed; if one does not, plain Linux. GRUB itself would wait for a
+    /// key: its `fallback` knows numbers only (2.06, get_and_remove_first_entry_number in normal/menu.c).
+    fn loaded_or_else(
+        &mut self,
+        steps: &[(String, String)],
+        plain: Option<(&Kernel, &str)>,
+    ) -> Result<Vec<String>, Error> {
+        let mut lines = vec!["set ttvm_loaded=".to_owned()];
+        for (depth, (echo, load)) in steps.iter().enumerate() {
+            let indent = "\t".repeat(depth);
+            lines.push(format!("{indent}{echo}"));
+            lines.push(format!("{indent}if {load}; then"));
+        }
+        lines.push(format!("{}set ttvm_loaded=true", "\t".repeat(steps.len())));
+        lines.extend((0..steps.len()).rev().map(|depth| "\t".repeat(depth) + "fi"));
+        if let Some((kernel, name)) = plain {
+            lines.push("if [ \"${ttvm_loaded}\" != \"true\" ]; then".to_owned());
+            lines.push("\techo 'It can not be loaded: plain Linux is booted in its place.'".to_owned());
+            lines.push("\tsleep 5".to_owned());
+            let instead = self.linux_lines(EntryId::Linux, kernel, name)?;
+            lines.extend(instead.into_iter().map(|line| format!("\t{line}")));
+            lines.push("fi".to_owned());
+        }
+        Ok(lines)
+    }
+
     /// An entry that starts `kernel`, which messages call `name`, without Xen.
     pub fn linux(&mut self, id: EntryId, kernel: &Kernel, name: &str) -> Result<Entry, Error> {
+        let lines = self.linux_lines(id, kernel, name)?;
+        Ok(self.entry(id, &format!("{name} without Xen"), "", &lines))
+    }
+
+    fn linux_lines(&mut self, id: EntryId, kernel: &Kernel, name: &str) -> Result<Vec<String>, Error> {
         let mut lines = Vec::new();
         match self.env.text("GRUB_GFXPAYLOAD_LINUX") {
             "" => lines.push("load_video".to_owned()),
@@ -249,7 +291,7 @@ impl<'a> Writer<'a> {
             }
             lines.push(line);
         }
-        Ok(self.entry(id, &format!("{name} without Xen"), "", &lines))
+        Ok(lines)
     }
 
     /// What Linux is told when GRUB was asked to boot the entry this one time: that it is on trial, and that whatever
@@ -262,6 +304,7 @@ impl<'a> Writer<'a> {
             // Linux itself, and initramfs-tools in place of a shell.
             "panic=10",
             "softlockup_panic=1",
+            "hung_task_panic=1",
             // dracut, in place of a shell.
             "rd.shell=0",
             "rd.emergency=reboot",
@@ -313,14 +356,7 @@ impl<'a> Writer<'a> {
         if policy {
             own.push("flask=enforcing".to_owned());
         }
-        if config.watchdog {
-            own.push("watchdog".to_owned());
-        }
-        if config.sync_console {
-            own.push("sync_console".to_owned());
-        }
-        own.push(format!("dom0_max_vcpus={}", config.dom0_max_vcpus));
-        own.push(format!("dom0_mem={},max:{}", config.dom0_mem, config.dom0_mem));
+        own.extend(config.limits());
         if let Some(serial) = config.serial {
             own.push(format!("{}={},8n1", serial.port, serial.speed));
             own.push(format!("console={}", serial.port));

@@ -22,12 +22,18 @@ pub struct MenuEntry {
 }
 
 impl MenuEntry {
-    /// Whether it starts a hypervisor.
-    pub fn is_xen(&self) -> bool {
-        self.script.lines().any(|line| {
-            let command = line.split_whitespace().next().unwrap_or_default();
-            command.starts_with("multiboot") || command == "xen_hypervisor" || command == "${xen_loader}"
-        })
+    /// Whether it starts Linux, and nothing else before it.
+    pub fn is_plain_linux(&self) -> bool {
+        let mut linux = false;
+        for line in self.script.lines() {
+            let line = line.strip_prefix("if ").unwrap_or(line);
+            match line.split_whitespace().next().unwrap_or_default() {
+                "multiboot" | "multiboot2" | "xen_hypervisor" | "${xen_loader}" | "chainloader" => return false,
+                "linux" | "linux16" | "linuxefi" => linux = true,
+                _ => {}
+            }
+        }
+        linux
     }
 }
 
@@ -59,6 +65,10 @@ pub struct GrubCfg {
     pub default: DefaultRule,
     /// Whether it looks for an entry for one boot only (`next_entry`), as grub-mkconfig's own header does.
     pub knows_once: bool,
+    /// Whether it waits for a key before it boots anything (`GRUB_TIMEOUT=-1`).
+    pub waits: bool,
+    /// What stands for the entries in /boot/loader/entries, which are plain Linux and not in this file (Fedora's blscfg).
+    loader_entries: Option<MenuEntry>,
 }
 
 impl GrubCfg {
@@ -78,6 +88,12 @@ impl GrubCfg {
                 Some(fixed) => DefaultRule::Fixed(fixed.to_owned()),
                 None => DefaultRule::Fixed("0".to_owned()),
             },
+            waits: text.lines().any(|line| line.trim() == "set timeout=-1"),
+            loader_entries: text.lines().any(|line| line.trim() == "blscfg").then(|| MenuEntry {
+                id: String::new(),
+                title: "Linux, from /boot/loader/entries".to_owned(),
+                script: "linux\n".to_owned(),
+            }),
             knows_once: text.contains("set default=\"${next_entry}\""),
         }
     }
@@ -92,6 +108,11 @@ impl GrubCfg {
 
     /// The entry that GRUB takes for `choice`, as it would: of what it does not find it takes the first.
     pub fn resolve(&self, choice: &str) -> Option<&MenuEntry> {
+        if let Some(linux) = &self.loader_entries
+            && !self.items.iter().any(|item| item.is(choice))
+        {
+            return Some(linux);
+        }
         // ">" parts a path, ">>" is one in a title.
         let path: Vec<String> = choice
             .replace(">>", "\0")
@@ -245,8 +266,8 @@ menuentry "ttvm: x" $menuentry_id_option 'ttvm-linux' {
         ] {
             assert_eq!(id(choice), expected, "{choice}");
         }
-        assert!(cfg.resolve("1>1").expect("an entry").is_xen());
-        assert!(!cfg.entry("ttvm-linux").expect("an entry").is_xen());
+        assert!(!cfg.resolve("1>1").expect("an entry").is_plain_linux());
+        assert!(cfg.entry("ttvm-linux").expect("an entry").is_plain_linux());
         assert_eq!(cfg.entry("xen-6.1"), None, "not of the top level");
     }
 
@@ -258,5 +279,19 @@ menuentry "ttvm: x" $menuentry_id_option 'ttvm-linux' {
             DefaultRule::Fixed("Debian GNU/Linux, with Xen hypervisor".into())
         );
         assert!(!cfg.knows_once && cfg.resolve("0").is_none());
+    }
+
+    #[test]
+    fn entries_that_are_elsewhere() {
+        let cfg = GrubCfg::parse(&format!("set timeout=-1\n{TEXT}insmod blscfg\nblscfg\n"));
+        assert!(cfg.waits);
+        for choice in ["", "0", "0123abcd-6.12.0-1.fc41.x86_64"] {
+            let entry = cfg.resolve(choice).expect("an entry");
+            assert!(
+                entry.is_plain_linux() && entry.title.contains("/boot/loader"),
+                "{choice}"
+            );
+        }
+        assert_eq!(cfg.resolve("ttvm-linux").expect("an entry").id, "ttvm-linux");
     }
 }

@@ -112,8 +112,9 @@ impl GrubEnv {
     }
 
     /// Writes the block with `changes`: a value, or `None` for a variable that is to go. Nothing is written if nothing
-    /// changes.
+    /// changes. The block is read anew for it: others write to it, too.
     pub fn change(&mut self, changes: &[(&str, Option<&str>)]) -> Result<(), Error> {
+        *self = Self::read(&self.path)?;
         let mut lines = self.lines.clone();
         for (name, value) in changes {
             let is_it = |line: &String| line.strip_prefix(*name).is_some_and(|rest| rest.starts_with('='));

@@ -2,45 +2,58 @@
 //! Whether the boot of an entry that is tried is a success, and what follows from it: `ttvm boot confirm`, and
 //! `ttvm-boot`, which the units of a tried boot run.
 
+use std::fs;
+use std::iter;
 use std::path::Path;
-use std::thread;
 
 use super::entry::EntryId;
 use super::next::{BootMenu, Error};
 use super::settings;
 use crate::config::boot::OkConfig;
-use crate::run::{Command, Program};
+use crate::run::{self, Command, Program};
 
 static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 static XL: Program = Program::new(&["xl"]);
+static XM: Program = Program::new(&["xm"]);
 
 /// The timers that reset a tried boot.
 const DEADLINES: &str = "ttvm-boot-deadline@*.timer";
 
 /// Notes that this boot is well, stops its deadline and, if that was asked for, makes its entry the default.
 pub fn confirm(menu: &mut BootMenu<'_>) -> Result<EntryId, Error> {
-    let id = menu.confirm()?;
-    // After it: a machine that stops here is well, and known to be.
+    let noted = menu.confirm();
+    if matches!(noted, Err(Error::NotOnTrial)) {
+        return noted;
+    }
+    // Whether or not it could be written down: a host that is well is not reset.
     let stop = Command::new(&SYSTEMCTL).args(["stop", "--", DEADLINES]).run();
     stop.map_err(|source| Error::Run {
-        what: "stop the deadline of this boot; the machine will be reset",
+        what: "stop the deadline of this boot",
         source,
     })?;
+    for setting in ["softlockup_panic", "hung_task_panic"] {
+        // For the try only; not every kernel has both.
+        drop(fs::write(Path::new("/proc/sys/kernel").join(setting), "0"));
+    }
+    let id = noted?;
     if menu.keeps() {
         menu.set_default(id, settings::write_menu)?;
     }
     Ok(id)
 }
 
-/// Waits as long as `config` says, then looks: `Err` says why this boot is not well.
+/// `Err` says why this boot is not well.
 pub fn is_well(menu: &BootMenu<'_>, config: &OkConfig) -> Result<(), String> {
-    // It is not something that is waited for, but that nothing goes wrong meanwhile.
-    thread::sleep(config.delay);
     if menu.booted().is_some_and(EntryId::is_xen) {
-        let info = Command::new(&XL).arg("info").run();
-        info.map_err(|error| format!("Xen does not answer: {error}"))?;
+        // TT Xen answers xm only.
+        let ask = |program| Command::new(program).arg("info").run();
+        ask(&XL)
+            .or_else(|error| ask(&XM).map_err(|_| error))
+            .map_err(|error| format!("Xen does not answer: {error}"))?;
     }
-    let failed = inactive(&config.units).map_err(|error| format!("systemd does not answer: {error}"))?;
+    // It is ordered after that, but would also be started if it can not be reached any more.
+    let units = iter::once("multi-user.target".to_owned()).chain(config.units.iter().cloned());
+    let failed = inactive(&units.collect::<Vec<_>>()).map_err(|error| format!("systemd does not answer: {error}"))?;
     match failed.is_empty() {
         true => Ok(()),
         false => Err(format!("not active: {}", failed.join(", "))),
@@ -48,10 +61,7 @@ pub fn is_well(menu: &BootMenu<'_>, config: &OkConfig) -> Result<(), String> {
 }
 
 /// Those of `units` that are not active.
-fn inactive(units: &[String]) -> Result<Vec<String>, crate::run::Error> {
-    if units.is_empty() {
-        return Ok(Vec::new());
-    }
+fn inactive(units: &[String]) -> Result<Vec<String>, run::Error> {
     let output = Command::new(&SYSTEMCTL)
         .args(["show", "--property=ActiveState", "--value", "--"])
         .args(units.iter().cloned())
@@ -88,15 +98,16 @@ pub fn unfinished() -> String {
     }
 }
 
-/// What Xen was told at boot; `None` without Xen.
-pub fn xen_command_line(root: &Path) -> Option<String> {
-    if root != Path::new("/") || !Path::new("/proc/xen/capabilities").exists() {
-        return None;
+/// What Xen was told at boot; `None` if it does not run.
+pub fn xen_command_line() -> Result<Option<String>, run::Error> {
+    let is_dom0 = fs::read_to_string("/proc/xen/capabilities").is_ok_and(|text| text.contains("control_d"));
+    if !is_dom0 {
+        return Ok(None);
     }
-    let info = Command::new(&XL).arg("info").run().ok()?;
+    let info = Command::new(&XL).arg("info").run()?;
     let line = info
         .stdout
         .lines()
-        .find_map(|line| line.strip_prefix("xen_commandline"))?;
-    Some(line.trim_start_matches([' ', ':']).to_owned())
+        .find_map(|line| line.strip_prefix("xen_commandline"));
+    Ok(line.map(|line| line.trim_start_matches([' ', ':']).to_owned()))
 }

@@ -27,9 +27,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::boot::BootConfig;
+use crate::config::boot::{BootConfig, Serial};
 use crate::config::under;
-use crate::error::{Classify, Exit};
+use crate::error::{Classify, Exit, one_line};
 use crate::run;
 
 pub use entry::{Entry, EntryId};
@@ -94,6 +94,8 @@ enum Absent {
     NotMultiboot(String),
     #[error("{0} can not be started by UEFI firmware (multiboot only, not multiboot2)")]
     NotOnUefi(String),
+    #[error("{0} can not be examined: {1}")]
+    Unreadable(String, String),
     #[error("{0}")]
     Firmware(&'static str),
 }
@@ -101,6 +103,8 @@ enum Absent {
 /// The entries, and what there is to say about them.
 #[derive(Debug, Default)]
 pub struct Menu {
+    /// Where GRUB shows its menu beside the screen.
+    pub terminal: Option<Serial>,
     /// The entries, in the order of the menu.
     pub entries: Vec<Entry>,
     /// Lines for stderr: what was found, and which entry is left out and why.
@@ -110,14 +114,16 @@ pub struct Menu {
 /// The part of grub.cfg.
 impl fmt::Display for Menu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let has = |id| self.entries.iter().any(|entry| entry.id == id);
-        if has(EntryId::Linux) && self.entries.len() > 1 {
-            // What GRUB itself can not load, it would ask a person about.
-            writeln!(
-                f,
-                "if [ \"${{boot_once}}\" = \"true\" ]; then\n\tset fallback={}\nfi",
-                EntryId::Linux
-            )?;
+        if let Some(serial) = self.terminal {
+            let unit = serial.port.unit();
+            writeln!(f, "serial --unit={unit} --speed={}", serial.speed)?;
+            f.write_str("terminal_input console serial\nterminal_output console serial\n")?;
+        }
+        if self.entries.iter().any(|entry| entry.id == EntryId::Linux) {
+            // If it could not be written down that the entry for one boot was used, it would be used for ever.
+            f.write_str("if [ \"${boot_once}\" = \"true\" ]; then\n\tload_env next_entry\n")?;
+            f.write_str("\tif [ \"${next_entry}\" ]; then\n")?;
+            writeln!(f, "\t\tset default={}\n\t\tset boot_once=\n\tfi\nfi", EntryId::Linux)?;
         }
         self.entries.iter().try_for_each(|entry| f.write_str(&entry.script))
     }
@@ -130,7 +136,10 @@ impl fmt::Display for Menu {
 ///
 /// When GRUB's programs can not say where /boot is. Missing images are no error; they are in [`Menu::notes`].
 pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn Probe) -> Result<Menu, Error> {
-    let mut menu = Menu::default();
+    let mut menu = Menu {
+        terminal: config.serial.filter(|serial| serial.terminal),
+        ..Menu::default()
+    };
     let notes = &mut menu.notes;
 
     let distribution = images::list(root, "/boot", images::LINUX, notes)?;
@@ -168,7 +177,11 @@ pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn P
             None => writer.insert(Writer::new(root, env, config, probe)?),
         };
         menu.entries.push(match xen {
-            Some(xen) => writer.xen(id, xen, kernel, &kernel.image.title(name))?,
+            Some(xen) => {
+                let plain = linux.as_ref().ok().map(|linux| (linux, linux.image.title("Linux")));
+                let plain = plain.as_ref().map(|(linux, name)| (*linux, name.as_str()));
+                writer.xen(id, xen, (kernel, &kernel.image.title(name)), plain)?
+            }
             None => writer.linux(id, kernel, &kernel.image.title(name))?,
         });
     }
@@ -218,22 +231,23 @@ fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec
         },
     };
     let path = under(root, image.file.path());
-    let is = |kind| {
-        probe.is_x86(kind, &path).map_err(|source| Error::Probe {
-            what: format!("how GRUB starts {}", path_of(&image)),
-            source,
-        })
-    };
     let found = multiboot::has_multiboot2(&path).unwrap_or_default();
-    let loader = if found || is("multiboot2")? {
+    let is = |kind| probe.is_x86(kind, &path);
+    // What GRUB's program can not even read, GRUB can not start.
+    let unreadable = |error: run::Error| Absent::Unreadable(path_of(&image), one_line(&error));
+    let loader = if found {
         Loader::Multiboot2
-    } else if !is("multiboot")? {
-        return Ok(Err(Absent::NotMultiboot(path_of(&image))));
-    } else if firmware != Firmware::Bios {
-        return Ok(Err(Absent::NotOnUefi(path_of(&image))));
     } else {
-        Loader::Multiboot
+        match is("multiboot2").and_then(|two| Ok((two, !two && is("multiboot")?))) {
+            Err(error) => return Ok(Err(unreadable(error))),
+            Ok((true, _)) => Loader::Multiboot2,
+            Ok((_, true)) => Loader::Multiboot,
+            Ok(_) => return Ok(Err(Absent::NotMultiboot(path_of(&image)))),
+        }
     };
+    if loader == Loader::Multiboot && firmware != Firmware::Bios {
+        return Ok(Err(Absent::NotOnUefi(path_of(&image))));
+    }
     let what = if tt { "TT Xen" } else { "Xen" };
     notes.push(format!("Found {what} image: {}", path_of(&image)));
     let policy = images::policy(root, &image);

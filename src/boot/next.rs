@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::entry::{BOOTED, EntryId, TRIAL};
 use super::grub_cfg::{DefaultRule, GrubCfg, MenuEntry};
@@ -102,9 +103,15 @@ pub enum Refusal {
     },
     /// Xen would stand still after a panic.
     #[error(
-        "xen_options in /etc/ttvm/ttvm.toml, or GRUB_CMDLINE_XEN, has \"noreboot\": Xen would stand still after a panic"
+        "Xen would stand still after a panic: take \"{0}\" out of xen_options in /etc/ttvm/ttvm.toml, or out of GRUB_CMDLINE_XEN, and run update-grub"
     )]
-    NoReboot,
+    NoReboot(String),
+    /// GRUB boots nothing by itself.
+    #[error("GRUB waits for a key before it boots anything; set GRUB_TIMEOUT in /etc/default/grub and run update-grub")]
+    Waits,
+    /// Plain Linux is not tried.
+    #[error("{0} needs no proof; `ttvm boot default {0}` makes it the default", EntryId::Linux)]
+    NothingToProve,
     /// It has not been tried.
     #[error(
         "{0} has not been booted successfully as it is now; `ttvm boot once --keep {0}` tries it and then makes it the default"
@@ -249,21 +256,21 @@ impl<'a> BootMenu<'a> {
         }
     }
 
-    /// Whether `id` has been well as it is now.
+    /// Whether `id` has been well as it is now, and has not failed since.
     pub fn has_proved(&self, id: EntryId) -> bool {
-        self.entry(id).is_some_and(|entry| self.memory.has_proved(id, entry))
+        let has_failed = matches!(self.trial(), Some((trial, Stage::Failed(_))) if trial.entry == id);
+        let now = self.entry(id).map(|entry| fingerprint(self.root, entry));
+        now.is_some() && self.memory.proved.get(&id) == now.as_ref() && !has_failed
     }
 
     /// The last try, and where it stands.
     pub fn trial(&self) -> Option<(&Trial, Stage)> {
         let trial = self.memory.trial.as_ref()?;
         let stage = match &trial.verdict {
-            Some(Verdict::Well) => Stage::Well,
-            Some(Verdict::Failed(why)) => Stage::Failed(why.clone()),
-            None if trial.asked_in == self.boot_id => match self.once() {
-                Some(once) if once == trial.entry.as_str() => Stage::Waiting,
-                _ => Stage::Withdrawn,
-            },
+            Some((Verdict::Well, _)) => Stage::Well,
+            Some((Verdict::Failed(why), _)) => Stage::Failed(why.clone()),
+            None if self.once().is_some_and(|once| once == trial.entry.as_str()) => Stage::Waiting,
+            None if trial.asked_in == self.boot_id => Stage::Withdrawn,
             None if self.is_trial() && self.booted() == Some(trial.entry) => Stage::Running,
             None => Stage::Failed(
                 "it never came to be well: it could not be loaded, Xen or Linux panicked or hung, or the machine was reset"
@@ -280,30 +287,45 @@ impl<'a> BootMenu<'a> {
     /// [`Error::Refused`] if GRUB would boot it again and again, or if something else than plain Linux would follow.
     pub fn set_once(&mut self, id: EntryId, keep: bool, dry_run: bool) -> Result<(), Error> {
         let entry = self.entry(id).ok_or(Refusal::NoEntry(id))?;
-        if entry.script.split_whitespace().any(|word| word == "noreboot") {
-            return Err(Refusal::NoReboot.into());
+        if let Some(option) = entry.script.split_whitespace().find(|word| stands_still(word)) {
+            return Err(Refusal::NoReboot(option.to_owned()).into());
         }
+        let print = fingerprint(self.root, entry);
         if !self.cfg.knows_once {
             return Err(Refusal::MenuIgnoresOnce(self.grub_cfg.clone()).into());
         }
         if let Some(other) = self.once().filter(|once| once.parse::<EntryId>().is_err()) {
             return Err(Refusal::ForeignOnce(other).into());
         }
-        if id.is_xen()
-            && let Some(default) = self.default().filter(|default| default.is_xen())
-        {
-            return Err(Refusal::NoWayBack {
-                title: default.title.clone(),
+        if id.is_xen() {
+            if let Some(default) = self.default().filter(|default| !default.is_plain_linux()) {
+                return Err(Refusal::NoWayBack {
+                    title: default.title.clone(),
+                }
+                .into());
             }
-            .into());
+            if self.cfg.waits {
+                return Err(Refusal::Waits.into());
+            }
+        } else if keep {
+            return Err(Refusal::NothingToProve.into());
+        }
+        if keep {
+            self.default_can_change()?;
         }
         self.grub_can_write(id)?;
         if dry_run {
             return Ok(());
         }
-        // Known before it is set: what happens afterwards, somebody wants to know.
-        self.memory.trial = Some(Trial::begin(id, keep, &self.boot_id));
-        self.remember()?;
+        if id.is_xen() {
+            if let Some((failed, Stage::Failed(_))) = self.trial() {
+                let failed = failed.entry;
+                self.memory.proved.remove(&failed);
+            }
+            // Known before it is set: what happens afterwards, somebody wants to know.
+            self.memory.trial = Some(Trial::begin(id, keep, &self.boot_id, print));
+            self.remember()?;
+        }
         self.env()?.change(&[("next_entry", Some(id.as_str()))])?;
         Ok(())
     }
@@ -316,18 +338,26 @@ impl<'a> BootMenu<'a> {
             Some(_) if dry_run => return Ok(true),
             Some(_) => {}
         }
+        let waits = matches!(self.trial(), Some((_, Stage::Waiting)));
         self.env()?.change(&[("next_entry", None)])?;
-        self.memory.trial = None;
-        self.remember()?;
+        if waits {
+            self.memory.trial = None;
+            self.remember()?;
+        }
         Ok(true)
     }
 
     /// What [`set_default`](Self::set_default) has to do beside remembering: whether GRUB's settings must change.
     pub fn needs_drop_in(&self, id: EntryId) -> Result<bool, Error> {
-        let entry = self.entry(id).ok_or(Refusal::NoEntry(id))?;
-        if id.is_xen() && !self.memory.has_proved(id, entry) {
+        self.entry(id).ok_or(Refusal::NoEntry(id))?;
+        if id.is_xen() && !self.has_proved(id) {
             return Err(Refusal::NotProved(id).into());
         }
+        self.default_can_change()
+    }
+
+    /// Whether GRUB's settings must change before its default is the saved one.
+    fn default_can_change(&self) -> Result<bool, Error> {
         if let Some(problem) = self.env_problem()
             && !matches!(problem, grubenv::Error::Missing(_))
         {
@@ -377,15 +407,24 @@ impl<'a> BootMenu<'a> {
             // Else the next kernel upgrade would do what could not be done now.
             drop(fs::remove_file(path));
         }
-        written
+        written?;
+        // A file that comes after ours may say otherwise, or nobody may read that directory.
+        *self = Self::read(self.root, self.probe)?;
+        match self.default_is_saved() {
+            true => Ok(()),
+            false => Err(Refusal::DefaultIsFixed(self.default_choice()).into()),
+        }
     }
 
-    /// This boot of an entry that is tried is well.
+    /// This boot of an entry that is tried is well. It proves the entry if that is still what was booted.
     pub fn confirm(&mut self) -> Result<EntryId, Error> {
         let id = self.judged()?;
-        if let Some(entry) = self.entry(id) {
-            let print = fingerprint(entry);
-            self.memory.proved.insert(id, print);
+        let now = self.entry(id).map(|entry| fingerprint(self.root, entry));
+        let tried = self.memory.trial.as_ref().filter(|trial| trial.entry == id);
+        if let (Some(now), Some(trial)) = (now, tried)
+            && now == trial.fingerprint
+        {
+            self.memory.proved.insert(id, now);
         }
         self.note(id, Verdict::Well)?;
         Ok(id)
@@ -394,18 +433,21 @@ impl<'a> BootMenu<'a> {
     /// This boot of an entry that is tried is not well, for this reason.
     pub fn fail(&mut self, why: String) -> Result<EntryId, Error> {
         let id = self.judged()?;
+        self.memory.proved.remove(&id);
         self.note(id, Verdict::Failed(why))?;
         Ok(id)
     }
 
     /// Whether the entry that was tried becomes the default when it is well.
     pub fn keeps(&self) -> bool {
-        self.memory.trial.as_ref().is_some_and(|trial| trial.keep)
+        let tried = self.memory.trial.as_ref();
+        tried.is_some_and(|trial| trial.keep && self.booted() == Some(trial.entry))
     }
 
-    /// Whether this boot was found to be well before.
+    /// Whether this very boot was found to be well before.
     pub fn is_confirmed(&self) -> bool {
-        self.is_trial() && matches!(self.trial(), Some((_, Stage::Well)))
+        let verdict = self.memory.trial.as_ref().and_then(|trial| trial.verdict.as_ref());
+        matches!(verdict, Some((Verdict::Well, boot)) if *boot == self.boot_id)
     }
 
     fn judged(&self) -> Result<EntryId, Error> {
@@ -415,8 +457,8 @@ impl<'a> BootMenu<'a> {
     fn note(&mut self, id: EntryId, verdict: Verdict) -> Result<(), Error> {
         // An entry chosen at the menu in place of the one that was to be tried is a try as well.
         let trial = self.memory.trial.take().filter(|trial| trial.entry == id);
-        let mut trial = trial.unwrap_or_else(|| Trial::begin(id, false, ""));
-        trial.verdict = Some(verdict);
+        let mut trial = trial.unwrap_or_else(|| Trial::begin(id, false, &self.boot_id, Uuid::nil()));
+        trial.verdict = Some((verdict, self.boot_id.clone()));
         self.memory.trial = Some(trial);
         self.remember()
     }
@@ -463,20 +505,59 @@ impl<'a> BootMenu<'a> {
     }
 }
 
-/// What Xen was told, beside what it should be told: `(option, in force)`.
+/// Whether an option keeps Xen from resetting the machine after a panic (xen-command-line.pandoc: `noreboot`, `reboot`).
+fn stands_still(option: &str) -> bool {
+    match option.split_once('=') {
+        None => option == "noreboot",
+        Some(("noreboot", value)) => !["0", "no", "off", "false", "disable"].contains(&value),
+        Some(("reboot", value)) => value.split(',').any(|value| value == "n" || value == "no"),
+        Some(_) => false,
+    }
+}
+
+/// What Xen should be told, and whether that is what counts: of two values of one option Xen takes the later.
 pub fn limits(config: &BootConfig, xen_command_line: &str) -> Vec<(String, bool)> {
-    let mut wanted = vec![
-        format!("dom0_mem={},max:{}", config.dom0_mem, config.dom0_mem),
-        format!("dom0_max_vcpus={}", config.dom0_max_vcpus),
-    ];
-    wanted.extend(config.watchdog.then(|| "watchdog".to_owned()));
-    wanted.extend(config.sync_console.then(|| "sync_console".to_owned()));
-    let words: Vec<&str> = xen_command_line.split_whitespace().collect();
-    wanted
+    let key = |option: &str| {
+        let name = option.split('=').next().unwrap_or_default();
+        name.strip_prefix("no-").unwrap_or(name).to_owned()
+    };
+    config
+        .limits()
         .into_iter()
         .map(|option| {
-            let in_force = words.contains(&option.as_str());
+            let mut words = xen_command_line.split_whitespace().rev();
+            let last = words.find(|word| key(word) == key(&option));
+            let in_force = last == Some(option.as_str());
             (option, in_force)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_is_the_last() {
+        let config = BootConfig::default();
+        let of = |line: &str| limits(&config, line).into_iter().map(|(_, is)| is).collect::<Vec<_>>();
+        let ours = "watchdog sync_console dom0_max_vcpus=1 dom0_mem=500M,max:500M";
+        assert_eq!(of(ours), [true; 4]);
+        assert_eq!(of(&format!("dom0_mem=1G {ours}")), [true; 4]);
+        assert_eq!(
+            of(&format!("{ours} no-watchdog dom0_mem=2M")),
+            [false, true, true, false]
+        );
+        assert_eq!(of(""), [false; 4]);
+    }
+
+    #[test]
+    fn options_that_stand_still() {
+        for option in ["noreboot", "noreboot=1", "reboot=no", "reboot=warm,n"] {
+            assert!(stands_still(option), "{option}");
+        }
+        for option in ["noreboot=0", "reboot=acpi", "nosmp", "x=noreboot"] {
+            assert!(!stands_still(option), "{option}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,8 +40,10 @@ pub struct Trial {
     pub asked: u64,
     /// The boot in which it was asked for (/proc/sys/kernel/random/boot_id).
     pub asked_in: String,
-    /// How it ended, as far as anybody could say so.
-    pub verdict: Option<Verdict>,
+    /// What the entry was then; what is confirmed is that, and no other kernel under its name.
+    pub fingerprint: Uuid,
+    /// How it ended, as far as anybody could say so, and the boot in which that was said.
+    pub verdict: Option<(Verdict, String)>,
 }
 
 /// How a try ended.
@@ -72,28 +75,42 @@ impl Memory {
             .and_then(|()| file::replace(&path, &text, 0o644))
             .map_err(|error| (path, error))
     }
-
-    /// Whether `entry` has been well as it is now.
-    pub fn has_proved(&self, entry: EntryId, now: &MenuEntry) -> bool {
-        self.proved.get(&entry) == Some(&fingerprint(now))
-    }
 }
 
 impl Trial {
     /// A try that begins now, in this boot.
-    pub fn begin(entry: EntryId, keep: bool, boot: &str) -> Self {
+    pub fn begin(entry: EntryId, keep: bool, boot: &str, fingerprint: Uuid) -> Self {
         let asked = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             entry,
             keep,
             asked: asked.as_secs(),
             asked_in: boot.to_owned(),
+            fingerprint,
             verdict: None,
         }
     }
 }
 
-/// What an entry boots, as one value: another kernel, another option, and it is another one.
-pub fn fingerprint(entry: &MenuEntry) -> Uuid {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, entry.script.as_bytes())
+/// What an entry boots, as one value: another option, or another file under the same name, and it is another one. What
+/// it says of tries does not count.
+pub fn fingerprint(root: &Path, entry: &MenuEntry) -> Uuid {
+    let mut text = String::new();
+    for line in entry.script.lines().filter(|line| !line.starts_with("set ttvm_try=")) {
+        text.push_str(line);
+        text.push('\n');
+        for word in line.split_whitespace().filter(|word| word.starts_with('/')) {
+            let word = word.trim_end_matches(';');
+            // As GRUB calls it: below /boot if that is a file system of its own.
+            let places = [
+                under(root, Path::new(word)),
+                under(root, Path::new(&format!("/boot{word}"))),
+            ];
+            if let Some(data) = places.iter().find_map(|path| fs::metadata(path).ok()) {
+                let (seconds, nanoseconds) = (data.mtime(), data.mtime_nsec());
+                text.push_str(&format!("{} {seconds}.{nanoseconds}\n", data.len()));
+            }
+        }
+    }
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes())
 }

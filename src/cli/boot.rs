@@ -275,7 +275,7 @@ fn status(root: &Path, json: bool) -> Result<(), Error> {
     rows.push((
         "Xen's limits",
         match &status.limits {
-            None => "Xen is not running".to_owned(),
+            None => "-".to_owned(),
             Some(limits) => {
                 let describe = |limit: &Limit| match limit.in_force {
                     true => limit.option.clone(),
@@ -311,6 +311,10 @@ fn look(root: &Path) -> Result<Status, Error> {
     let mut warnings = Vec::new();
     warnings.extend(menu.env_problem().map(|problem| one_line(&problem)));
     warnings.extend(firmware.without_xen().map(str::to_owned));
+    let command_line = judge::xen_command_line().unwrap_or_else(|error| {
+        warnings.push(format!("Xen can not be asked, which needs root: {}", one_line(&error)));
+        None
+    });
     Ok(Status {
         firmware,
         booted: menu.booted(),
@@ -319,7 +323,7 @@ fn look(root: &Path) -> Result<Status, Error> {
         next_why,
         default: default.map(name),
         default_unproved: own.is_some_and(|id| id.is_xen() && !menu.has_proved(id)),
-        limits: judge::xen_command_line(root).map(|line| {
+        limits: command_line.map(|line| {
             let limits = limits(&config.boot, &line).into_iter();
             limits.map(|(option, in_force)| Limit { option, in_force }).collect()
         }),

@@ -20,10 +20,10 @@ const SPEEDS: [i64; 8] = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_20
 /// `[boot]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootConfig {
-    /// `dom0_mem`: what dom0 gets, at boot and at most.
-    pub dom0_mem: Size,
-    /// `dom0_max_vcpus`: virtual CPUs of dom0.
-    pub dom0_max_vcpus: u32,
+    /// `dom0_mem`: what dom0 gets, at boot and at most; all there is if it is `None`.
+    pub dom0_mem: Option<Size>,
+    /// `dom0_max_vcpus`: virtual CPUs of dom0; as many as there are if it is `None`.
+    pub dom0_max_vcpus: Option<u32>,
     /// `watchdog`: Xen panics, and so resets, when a CPU is stuck.
     pub watchdog: bool,
     /// `sync_console`: no console message is lost in a crash.
@@ -72,6 +72,8 @@ pub struct Serial {
     pub port: SerialPort,
     /// `speed` in bits per second.
     pub speed: u32,
+    /// `terminal`: GRUB shows its menu there as well.
+    pub terminal: bool,
 }
 
 /// A serial port of a PC.
@@ -84,6 +86,14 @@ pub enum SerialPort {
 }
 
 impl SerialPort {
+    /// GRUB's number of it.
+    pub fn unit(self) -> u8 {
+        match self {
+            Self::Com1 => 0,
+            Self::Com2 => 1,
+        }
+    }
+
     /// Linux's name of it.
     pub fn tty(self) -> &'static str {
         match self {
@@ -121,8 +131,8 @@ impl FromToml for SerialPort {
 impl Default for BootConfig {
     fn default() -> Self {
         Self {
-            dom0_mem: Size::mib(500),
-            dom0_max_vcpus: 1,
+            dom0_mem: Some(Size::mib(500)),
+            dom0_max_vcpus: Some(1),
             watchdog: true,
             sync_console: true,
             xen_options: Vec::new(),
@@ -137,15 +147,25 @@ impl Default for BootConfig {
 }
 
 impl BootConfig {
+    /// What Xen is told about its watchdog, its console and dom0.
+    pub fn limits(&self) -> Vec<String> {
+        let options = [
+            self.watchdog.then(|| "watchdog".to_owned()),
+            self.sync_console.then(|| "sync_console".to_owned()),
+            self.dom0_max_vcpus.map(|count| format!("dom0_max_vcpus={count}")),
+            self.dom0_mem.map(|size| format!("dom0_mem={size},max:{size}")),
+        ];
+        options.into_iter().flatten().collect()
+    }
+
     /// Takes `[boot]`. What is wrong is noted in the table's file, and the default stands in for it.
     pub fn read(table: &Table<'_>) -> Self {
         let default = Self::default();
         let config = Self {
             dom0_mem: dom0_mem(table).unwrap_or(default.dom0_mem),
             dom0_max_vcpus: table
-                .integer("dom0_max_vcpus", 1..=512)
-                .and_then(|count| u32::try_from(count.value).ok())
-                .unwrap_or(default.dom0_max_vcpus),
+                .value::<OrOff<Vcpus>>("dom0_max_vcpus")
+                .map_or(default.dom0_max_vcpus, |count| count.0.map(|count| count.0)),
             watchdog: table.value("watchdog").unwrap_or(default.watchdog),
             sync_console: table.value("sync_console").unwrap_or(default.sync_console),
             xen_options: options(table, "xen_options"),
@@ -201,6 +221,7 @@ impl Serial {
     fn read(table: &Table<'_>) -> Option<Self> {
         let port = table.require::<SerialPort>("port");
         let speed = table.get::<i64>("speed");
+        let terminal = table.value("terminal").unwrap_or(false);
         table.finish();
         let speed = match speed {
             None => 115_200,
@@ -215,18 +236,46 @@ impl Serial {
         Some(Self {
             port: port?.value,
             speed: u32::try_from(speed).ok()?,
+            terminal,
         })
     }
 }
 
-fn dom0_mem(table: &Table<'_>) -> Option<Size> {
-    let size = table.get::<Size>("dom0_mem")?;
-    if size.value < LEAST_DOM0_MEM {
+fn dom0_mem(table: &Table<'_>) -> Option<Option<Size>> {
+    let size = table.get::<OrOff<Size>>("dom0_mem")?;
+    if size.value.0.is_some_and(|size| size < LEAST_DOM0_MEM) {
         let message = format!("dom0_mem: dom0 does not boot with less than {LEAST_DOM0_MEM}");
         table.problem(&size.span, message);
         return None;
     }
-    Some(size.value)
+    Some(size.value.0)
+}
+
+/// A value, or `false` for none.
+struct OrOff<T>(Option<T>);
+
+impl<T: FromToml> FromToml for OrOff<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+    fn from_toml(value: &toml::de::DeValue<'_>) -> Result<Self, String> {
+        match value.as_bool() {
+            Some(false) => Ok(Self(None)),
+            _ => T::from_toml(value).map(|value| Self(Some(value))),
+        }
+    }
+}
+
+/// How many virtual CPUs dom0 may have.
+struct Vcpus(u32);
+
+impl FromToml for Vcpus {
+    const EXPECTED: &'static str = "a number between 1 and 512, or false";
+    fn from_toml(value: &toml::de::DeValue<'_>) -> Result<Self, String> {
+        match i64::from_toml(value) {
+            Ok(count @ 1..=512) => u32::try_from(count).map(Self).map_err(|error| error.to_string()),
+            Ok(count) => Err(format!("{count} is not {}", Self::EXPECTED)),
+            Err(_) => Err(String::new()),
+        }
+    }
 }
 
 fn options(table: &Table<'_>, key: &'static str) -> Vec<String> {
@@ -260,7 +309,10 @@ mod tests {
     fn defaults_are_the_seeds() {
         let config = read("").unwrap();
         assert_eq!(config, BootConfig::default());
-        assert_eq!((config.dom0_mem, config.dom0_max_vcpus), (Size::mib(500), 1));
+        assert_eq!(
+            (config.dom0_mem, config.dom0_max_vcpus),
+            (Some(Size::mib(500)), Some(1))
+        );
         assert!(config.watchdog && config.sync_console && config.serial.is_none());
     }
 
@@ -272,7 +324,9 @@ mod tests {
              [serial]\nport = \"com2\"\nspeed = 9600\n",
         )
         .unwrap();
-        assert_eq!(config.dom0_mem, Size::mib(1024));
+        assert_eq!(config.dom0_mem, Some(Size::mib(1024)));
+        let off = read("dom0_mem = false\ndom0_max_vcpus = false\nwatchdog = false\nsync_console = false\n").unwrap();
+        assert_eq!(off.limits(), [""; 0]);
         assert_eq!(config.xen_options, ["loglvl=all"]);
         assert_eq!(config.tt_xen, Some("/boot/tt/xen.gz".into()));
         let serial = config.serial.unwrap();

@@ -32,9 +32,7 @@ fn booted_through_our_entry(host: &mut Host) {
 
 fn entries_are_right(host: &mut Host) {
     // By hand, with the settings that grub-mkconfig reads, as from grub-mkconfig.
-    let entries = host
-        .run("ttvm boot render")
-        .unwrap();
+    let entries = host.run("ttvm boot render").unwrap();
     let ours = host
         .run("sed -n '/BEGIN .*21_ttvm/,/END .*21_ttvm/p' /boot/grub/grub.cfg | sed '1d;$d'")
         .unwrap();
