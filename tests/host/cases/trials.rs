@@ -81,7 +81,7 @@ fn a_good_try(host: &mut Host) {
     host.reboot_until("ttvm.try=1").unwrap();
     until(
         host,
-        "ttvm boot status | grep -q 'Last try: ttvm-ttxen-ttlinux was well'",
+        "ttvm boot status | grep -q \"Last try: ttvm-ttxen-ttlinux was well\"",
     );
     until(
         host,
@@ -94,7 +94,7 @@ fn a_good_try(host: &mut Host) {
     );
     until(
         host,
-        "ttvm boot status | grep -q 'Next boot: ttvm-ttxen-ttlinux (the saved default)'",
+        "ttvm boot status | grep -q \"Next boot: ttvm-ttxen-ttlinux (the saved default)\"",
     );
     let list = host.run("ttvm boot list").unwrap();
     assert!(list.contains("booted, default, proved"), "{list}");
