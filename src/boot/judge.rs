@@ -7,7 +7,8 @@ use std::iter;
 use std::path::Path;
 
 use super::entry::EntryId;
-use super::next::{BootMenu, Error};
+use super::next::BootMenu;
+use super::refusal::Error;
 use super::settings;
 use crate::config::boot::OkConfig;
 use crate::run::{self, Command, Program};

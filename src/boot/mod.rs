@@ -19,9 +19,11 @@ pub mod next;
 mod place;
 mod probe;
 mod quote;
+pub mod refusal;
 pub mod settings;
 mod trial;
 mod version;
+pub mod xen_options;
 
 use std::fmt;
 use std::io;

@@ -4,7 +4,6 @@
 //! Linux.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,138 +13,21 @@ use super::entry::{BOOTED, EntryId, TRIAL};
 use super::grub_cfg::{DefaultRule, GrubCfg, MenuEntry};
 use super::grubenv::{self, GrubEnv};
 use super::probe::Probe;
+use super::refusal::{Error, Refusal};
+use super::settings::{DIRECTORIES, DROP_IN};
 use super::trial::{Memory, Trial, Verdict, fingerprint};
-use crate::config::boot::BootConfig;
+use super::xen_options::stands_still;
 use crate::config::under;
-use crate::error::{Classify, Exit};
 use crate::file;
 use crate::run;
 
-/// GRUB's directory by Debian's and by Fedora's name.
-const DIRECTORIES: [&str; 2] = ["/boot/grub", "/boot/grub2"];
-
-/// What makes GRUB boot the default that is remembered, on Debian. It comes after Xen's own file there, which names Xen's
-/// entry.
-pub const DROP_IN: &str = "/etc/default/grub.d/zz-ttvm.cfg";
-
+/// What is in [`DROP_IN`].
 const DROP_IN_TEXT: &str = "# Written by `ttvm boot default`: the entry that is booted is the one that command has chosen.\n\
      # Without this file it is again what /etc/default/grub says.\n\
      GRUB_DEFAULT=saved\n";
 
 /// File systems that GRUB does not write to (its own list in 00_header.in).
 const NOT_WRITTEN: [&str; 8] = ["btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs"];
-
-/// What can not be done with the boot menu.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no menu of GRUB.
-    #[error("there is no grub.cfg in {}; this needs GRUB as the boot loader", DIRECTORIES.join(" or "))]
-    NoGrub,
-    /// A file can not be read or written.
-    #[error("can not use {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// The environment block is not usable.
-    #[error(transparent)]
-    GrubEnv(#[from] grubenv::Error),
-    /// A program of GRUB, or systemd's, failed.
-    #[error("can not {what}")]
-    Run {
-        /// What it was to do.
-        what: &'static str,
-        /// How it failed.
-        #[source]
-        source: run::Error,
-    },
-    /// It would not be safe.
-    #[error("refused: {0}")]
-    Refused(Refusal),
-    /// Nothing is being tried.
-    #[error("this boot is no try: there is nothing to confirm")]
-    NotOnTrial,
-}
-
-/// Why nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// No such entry.
-    #[error("there is no entry {0} in the boot menu; `ttvm boot list` says why")]
-    NoEntry(EntryId),
-    /// The menu ignores `next_entry`.
-    #[error("{} does not look for an entry for one boot only; write it anew with update-grub", .0.display())]
-    MenuIgnoresOnce(PathBuf),
-    /// GRUB can not write its environment.
-    #[error(
-        "GRUB can not write to {} ({why}), so it would boot {entry} again and again; put /boot on a plain partition with ext4",
-        path.display()
-    )]
-    NotWritable {
-        /// The environment block.
-        path: PathBuf,
-        /// What it is on.
-        why: String,
-        /// What was to be booted once.
-        entry: EntryId,
-    },
-    /// The boot after a failed one would be of Xen, too.
-    #[error(
-        "after a boot that fails, \"{title}\" would be booted, and that is not plain Linux; `ttvm boot default {}` first",
-        EntryId::Linux
-    )]
-    NoWayBack {
-        /// The default's title.
-        title: String,
-    },
-    /// Xen would stand still after a panic.
-    #[error(
-        "Xen would stand still after a panic: take \"{0}\" out of xen_options in /etc/ttvm/ttvm.toml, or out of GRUB_CMDLINE_XEN, and run update-grub"
-    )]
-    NoReboot(String),
-    /// GRUB boots nothing by itself.
-    #[error("GRUB waits for a key before it boots anything; set GRUB_TIMEOUT in /etc/default/grub and run update-grub")]
-    Waits,
-    /// Plain Linux is not tried.
-    #[error("{0} needs no proof; `ttvm boot default {0}` makes it the default", EntryId::Linux)]
-    NothingToProve,
-    /// It has not been tried.
-    #[error(
-        "{0} has not been booted successfully as it is now; `ttvm boot once --keep {0}` tries it and then makes it the default"
-    )]
-    NotProved(EntryId),
-    /// GRUB does not use what is remembered, and there is no place for a setting.
-    #[error(
-        "GRUB boots \"{0}\" whatever is chosen; set GRUB_DEFAULT=saved in /etc/default/grub and run grub2-mkconfig -o /boot/grub2/grub.cfg"
-    )]
-    DefaultIsFixed(String),
-    /// Somebody else's file is in the place of ours.
-    #[error("{DROP_IN} is not as ttvm writes it; remove it, or set GRUB_DEFAULT=saved in it")]
-    ForeignDropIn,
-    /// Another boot is on its way.
-    #[error(
-        "\"{0}\" is already set to be booted once, and not by ttvm; `grub-editenv - unset next_entry` takes it back"
-    )]
-    ForeignOnce(String),
-}
-
-impl From<Refusal> for Error {
-    fn from(why: Refusal) -> Self {
-        Self::Refused(why)
-    }
-}
-
-impl Classify for Error {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Refused(_) => Exit::Refused,
-            _ => Exit::Failed,
-        }
-    }
-}
 
 /// Where the last try stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -502,62 +384,5 @@ impl<'a> BootMenu<'a> {
             return Ok(());
         };
         Err(Refusal::NotWritable { path, why, entry }.into())
-    }
-}
-
-/// Whether an option keeps Xen from resetting the machine after a panic (xen-command-line.pandoc: `noreboot`, `reboot`).
-fn stands_still(option: &str) -> bool {
-    match option.split_once('=') {
-        None => option == "noreboot",
-        Some(("noreboot", value)) => !["0", "no", "off", "false", "disable"].contains(&value),
-        Some(("reboot", value)) => value.split(',').any(|value| value == "n" || value == "no"),
-        Some(_) => false,
-    }
-}
-
-/// What Xen should be told, and whether that is what counts: of two values of one option Xen takes the later.
-pub fn limits(config: &BootConfig, xen_command_line: &str) -> Vec<(String, bool)> {
-    let key = |option: &str| {
-        let name = option.split('=').next().unwrap_or_default();
-        name.strip_prefix("no-").unwrap_or(name).to_owned()
-    };
-    config
-        .limits()
-        .into_iter()
-        .map(|option| {
-            let mut words = xen_command_line.split_whitespace().rev();
-            let last = words.find(|word| key(word) == key(&option));
-            let in_force = last == Some(option.as_str());
-            (option, in_force)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_counts_is_the_last() {
-        let config = BootConfig::default();
-        let of = |line: &str| limits(&config, line).into_iter().map(|(_, is)| is).collect::<Vec<_>>();
-        let ours = "watchdog sync_console dom0_max_vcpus=1 dom0_mem=500M,max:500M";
-        assert_eq!(of(ours), [true; 4]);
-        assert_eq!(of(&format!("dom0_mem=1G {ours}")), [true; 4]);
-        assert_eq!(
-            of(&format!("{ours} no-watchdog dom0_mem=2M")),
-            [false, true, true, false]
-        );
-        assert_eq!(of(""), [false; 4]);
-    }
-
-    #[test]
-    fn options_that_stand_still() {
-        for option in ["noreboot", "noreboot=1", "reboot=no", "reboot=warm,n"] {
-            assert!(stands_still(option), "{option}");
-        }
-        for option in ["noreboot=0", "reboot=acpi", "nosmp", "x=noreboot"] {
-            assert!(!stands_still(option), "{option}");
-        }
     }
 }

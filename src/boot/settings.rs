@@ -11,6 +11,13 @@ use crate::run::{self, Command, Program};
 static SH: Program = Program::new(&["sh"]);
 static MKCONFIG: Program = Program::new(&["grub-mkconfig", "grub2-mkconfig"]);
 
+/// GRUB's directory by Debian's and by Fedora's name.
+pub const DIRECTORIES: [&str; 2] = ["/boot/grub", "/boot/grub2"];
+
+/// What makes GRUB boot the default that is remembered, on Debian. It comes after Xen's own file there, which names Xen's
+/// entry.
+pub const DROP_IN: &str = "/etc/default/grub.d/zz-ttvm.cfg";
+
 /// `$1` is /etc/default/grub, `$2` the directory beside it that Debian reads as well, or nothing.
 const SCRIPT: &str = r#"set -a
 [ ! -e "$1" ] || . "$1"

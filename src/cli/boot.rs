@@ -9,7 +9,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::{Error, print_json, table};
-use crate::boot::next::{self, limits};
+use crate::boot::refusal;
+use crate::boot::settings::DROP_IN;
+use crate::boot::xen_options::limits;
 use crate::boot::{self, BootMenu, EntryId, Firmware, Menu, MenuEntry, Stage, System, Trial, judge, settings};
 use crate::config::host::{self, HostConfig};
 use crate::error::{Exit, one_line};
@@ -111,7 +113,7 @@ fn set_default(root: &Path, entry: EntryId, dry_run: bool) -> Result<(), Error> 
     let drop_in = menu.needs_drop_in(entry)?;
     if dry_run {
         if drop_in {
-            say(true, &format!("write {} and the boot menu anew", next::DROP_IN))?;
+            say(true, &format!("write {DROP_IN} and the boot menu anew"))?;
         }
     } else {
         menu.set_default(entry, |path| {
@@ -129,7 +131,7 @@ fn confirm(root: &Path, dry_run: bool) -> Result<(), Error> {
     let mut menu = BootMenu::read(root, &System)?;
     if dry_run {
         let entry = menu.booted().filter(|_| menu.is_trial());
-        let entry = entry.ok_or(next::Error::NotOnTrial)?;
+        let entry = entry.ok_or(refusal::Error::NotOnTrial)?;
         say(true, &format!("note that {entry} is well"))?;
         if menu.keeps() {
             say(true, &format!("boot {entry} by default"))?;

@@ -74,7 +74,7 @@ enum Error {
     #[error(transparent)]
     XenStore(#[from] xenstore::Error),
     #[error(transparent)]
-    Boot(#[from] entries::next::Error),
+    Boot(#[from] entries::refusal::Error),
     #[error(transparent)]
     Entries(#[from] entries::Error),
     #[error("can not read the settings in /etc/default/grub")]
