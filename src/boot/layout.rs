@@ -94,8 +94,14 @@ impl<'a> Layout<'a> {
     /// The commands, one a line, after which GRUB finds the files of /boot by their plain paths.
     pub fn access(&self) -> Result<Vec<String>, Error> {
         let devices = &self.boot_devices;
+        // The hints are written by grub-probe as script, with quotes where they are needed.
+        let hints = self.device(devices, "hints_string").unwrap_or_default();
+        let maps = match partition_maps(compatibility_hint(&hints)).filter(|_| self.are_plain(devices)) {
+            Some(maps) => maps.join(" "),
+            None => self.device(devices, "partmap")?,
+        };
         let mut lines = Vec::new();
-        for map in self.device(devices, "partmap")?.split_whitespace() {
+        for map in maps.split_whitespace() {
             lines.push(match map {
                 "netbsd" | "openbsd" => "insmod part_bsd".to_owned(),
                 map => format!("insmod {}", quote::word(&format!("part_{map}"))),
@@ -118,8 +124,6 @@ impl<'a> Layout<'a> {
                 lines.push(format!("cryptomount -u {}", quote::word(uuid)));
             }
         }
-        // The hints are written by grub-probe as script, with quotes where they are needed.
-        let hints = self.device(devices, "hints_string").unwrap_or_default();
         let hint = match self.are_plain(devices) {
             true => compatibility_hint(&hints).to_owned(),
             false => self.device(devices, "compatibility_hint").unwrap_or_default(),
@@ -252,9 +256,32 @@ fn compatibility_hint(hints: &str) -> &str {
         .trim_matches('\'')
 }
 
+/// The kinds of partition table in GRUB's name of a partition, outermost first: `hd0,msdos1,bsd2`. `None` if it is none.
+/// Each question to grub-probe takes as long as all the rest of the generator, so what it has said is not asked again.
+fn partition_maps(hint: &str) -> Option<Vec<&'static str>> {
+    let (_, partitions) = hint.split_once(',')?;
+    let kind = |partition: &str| {
+        let kind = partition.trim_end_matches(|c: char| c.is_ascii_digit());
+        let known = ["msdos", "gpt", "bsd", "netbsd", "openbsd"];
+        known
+            .into_iter()
+            .find(|known| *known == kind && kind.len() < partition.len())
+    };
+    partitions.split(',').map(kind).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps() {
+        assert_eq!(partition_maps("hd0,gpt2"), Some(vec!["gpt"]));
+        assert_eq!(partition_maps("hd0,msdos1,openbsd5"), Some(vec!["msdos", "openbsd"]));
+        for hint in ["", "hd0", "hd0,1", "hd0,apple3", "lvmid/a/b"] {
+            assert_eq!(partition_maps(hint), None, "{hint}");
+        }
+    }
 
     #[test]
     fn hints() {
