@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::Error;
@@ -12,6 +13,7 @@ use super::environment::Environment;
 use super::place;
 use super::probe::Probe;
 use super::quote;
+use super::settings::DIRECTORIES;
 use crate::config::under;
 
 /// The file systems, as grub-mkconfig or grub-probe describes them.
@@ -98,6 +100,8 @@ impl<'a> Layout<'a> {
         let hints = self.device(devices, "hints_string").unwrap_or_default();
         let maps = match partition_maps(compatibility_hint(&hints)).filter(|_| self.are_plain(devices)) {
             Some(maps) => maps.join(" "),
+            // Whoever has read this menu has found its partition: no module is needed for that any more.
+            None if self.are_plain(devices) && self.menu_is_on_boot() => String::new(),
             None => self.device(devices, "partmap")?,
         };
         let mut lines = Vec::new();
@@ -202,6 +206,17 @@ impl<'a> Layout<'a> {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether grub.cfg is on the file system of /boot, as it is if nobody has made it otherwise.
+    fn menu_is_on_boot(&self) -> bool {
+        let device = |path: &str| {
+            fs::metadata(under(self.root, Path::new(path)))
+                .map(|data| data.dev())
+                .ok()
+        };
+        let boot = device("/boot");
+        boot.is_some() && DIRECTORIES.iter().any(|directory| device(directory) == boot)
     }
 
     fn exists(&self, path: &str) -> bool {
