@@ -25,6 +25,7 @@ pub mod guest;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
+pub mod network;
 pub mod notify;
 pub mod run;
 pub mod signals;

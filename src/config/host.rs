@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::boot::BootConfig;
 use super::guest::OnReboot;
+use super::network::NetworkConfig;
 use super::reader::Table;
 use super::types::{InterfaceName, Seconds, Size};
 use super::{Error, source};
@@ -22,6 +23,8 @@ pub struct HostConfig {
     pub snapshot: SnapshotConfig,
     /// `[boot]`.
     pub boot: BootConfig,
+    /// `[network]`.
+    pub network: NetworkConfig,
 }
 
 /// `[guest]`.
@@ -103,6 +106,9 @@ fn read(table: &Table<'_>) -> HostConfig {
     }
     if let Some(table) = table.table("boot") {
         config.boot = BootConfig::read(&table);
+    }
+    if let Some(table) = table.table("network") {
+        config.network = NetworkConfig::read(&table);
     }
     config
 }

@@ -8,6 +8,7 @@ pub mod guest;
 mod guest_file;
 pub mod guests;
 pub mod host;
+pub mod network;
 pub mod reader;
 pub mod types;
 

@@ -9,7 +9,7 @@ use super::reader::from_toml_str;
 /// Why a name or value was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(String);
+pub struct Invalid(pub(super) String);
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(message.into()))
@@ -230,6 +230,11 @@ impl fmt::Display for Mac {
 pub struct InterfaceName(String);
 
 impl InterfaceName {
+    /// One that is known to be valid.
+    pub(super) fn fixed(name: &'static str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -349,7 +354,7 @@ macro_rules! deserialize_from_text {
         }
     )*};
 }
-deserialize_from_text!(Volume, GuestUuid);
+deserialize_from_text!(Volume, GuestUuid, InterfaceName, Mac);
 
 /// In bytes.
 impl<'de> serde::Deserialize<'de> for Size {

@@ -110,6 +110,9 @@ fn work(deb: &Path, queue: &Mutex<Vec<Case>>, failed: &Mutex<Vec<&'static str>>)
                         case.name,
                         journal.map(|o| o.text()).unwrap_or_default()
                     );
+                    let console = host.console();
+                    let from = console.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
+                    println!("--- the end of its console\n{}", &console[from..]);
                 }
                 failed.lock().expect("the list of failures").push(case.name);
             }

@@ -45,7 +45,10 @@ fn tt_images(host: &mut Host) {
 }
 
 fn uefi(host: &mut Host) {
-    host.run("grub-set-default ttvm-ttxen-linux && sync").unwrap();
+    // grub-set-default writes a new block for the file, and GRUB does not read the journal that may be the only place
+    // that knows of it: freezing the file system empties the journal.
+    host.run("grub-set-default ttvm-ttxen-linux && sync && fsfreeze -f / && fsfreeze -u /")
+        .unwrap();
     host.power_cut_and_boot_by(From::Uefi).unwrap();
     host.run("test -d /sys/firmware/efi || xl dmesg | grep -i EFI").unwrap();
     is_booted(host, "ttvm-ttxen-linux");
