@@ -3,7 +3,7 @@
 //! a deadline, and an error that carries the command, how it ended and what it printed.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
@@ -142,6 +143,7 @@ pub struct Command<'a> {
     program: &'a Program,
     args: Vec<String>,
     env: Vec<(&'static str, String)>,
+    input: Option<&'a str>,
     limit: Duration,
     cancel: Option<BorrowedFd<'a>>,
 }
@@ -153,6 +155,7 @@ impl<'a> Command<'a> {
             program,
             args: Vec::new(),
             env: Vec::new(),
+            input: None,
             limit: Duration::from_secs(30),
             cancel: None,
         }
@@ -176,6 +179,13 @@ impl<'a> Command<'a> {
     #[must_use]
     pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.env.push((name, value.into()));
+        self
+    }
+
+    /// Gives it something to read; otherwise there is nothing.
+    #[must_use]
+    pub fn input(mut self, text: &'a str) -> Self {
+        self.input = Some(text);
         self
     }
 
@@ -208,7 +218,10 @@ impl<'a> Command<'a> {
             .env("PATH", DIRECTORIES.join(":"))
             .env("LC_ALL", "C")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(match self.input {
+                Some(text) => Stdio::from(memory_file(text).map_err(io)?),
+                None => Stdio::null(),
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         // A child inherits what its parent has blocked, and would then not end when it is told to.
@@ -237,6 +250,14 @@ impl<'a> Command<'a> {
             }),
         }
     }
+}
+
+/// A file that is only in memory: unlike a pipe it can not be full.
+fn memory_file(text: &str) -> io::Result<std::fs::File> {
+    let mut file = std::fs::File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// The command line as a person would type it.
