@@ -165,7 +165,10 @@ fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
             .bridge
             .as_ref()
             .map_or_else(String::new, |bridge| format!(" on {bridge}"));
-        lines.push(("vif", format!("{}{bridge}", vif.mac)));
+        let address = vif
+            .address
+            .map_or_else(String::new, |address| format!(", address {address}"));
+        lines.push(("vif", format!("{}{bridge}{address}", vif.mac)));
     }
     let on_reboot = match guest.on_reboot {
         config::guest::OnReboot::Keep => "keep (started again on the disk it wrote)",
