@@ -12,6 +12,7 @@ use crate::config::host::HostConfig;
 use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
+use crate::guest::mode::GuestNetwork;
 use crate::guest::xl_config;
 
 #[derive(Subcommand)]

@@ -16,11 +16,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Presence};
+use super::mode::{self, GuestNetwork};
 use super::preparation::Preparation;
 use super::record::{Ending, Record, now};
 use super::xl::{self, Shutdown};
 use super::xl_config;
-use super::mode::{self, GuestNetwork};
 use super::{DIRECTORY, Error, building, claim};
 use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;

@@ -4,9 +4,9 @@
 
 use std::fmt::Write;
 
+use super::mode::GuestNetwork;
 use crate::config::guest::{Boot, Disk, DiskSource, Guest, Vif, XlValue};
 use crate::config::guests;
-use super::mode::GuestNetwork;
 
 /// The file's text, with the network mode that is in force.
 pub fn render(guest: &Guest, network: &GuestNetwork) -> String {
@@ -79,7 +79,11 @@ fn disk(disk: &Disk) -> String {
 /// xl-network-configuration(5).
 fn vif(vif: &Vif, network: &GuestNetwork) -> String {
     let mut line = format!("mac={}", vif.mac);
-    let bridge = vif.bridge.as_ref().or(network.bridge.as_ref()).map(|name| name.as_str().to_owned());
+    let bridge = vif
+        .bridge
+        .as_ref()
+        .or(network.bridge.as_ref())
+        .map(|name| name.as_str().to_owned());
     let vifname = vif.vifname.as_ref().map(|name| name.as_str().to_owned());
     let settings = [
         ("bridge", &bridge),

@@ -6,9 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
-};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +86,8 @@ impl Address {
         let mut message = self.0.clone();
         message.header.index = link.index;
         // What the kernel says of an address, and does not take.
-        let lost = AddressFlags::Secondary | AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Permanent;
+        let lost =
+            AddressFlags::Secondary | AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Permanent;
         message.header.flags = AddressHeaderFlags::empty();
         let leased = self.is_leased();
         message.attributes.retain_mut(|attribute| match attribute {

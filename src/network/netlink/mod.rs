@@ -111,7 +111,12 @@ impl Netlink {
     }
 
     /// Asks for a change; `action` completes "the kernel refuses to …".
-    fn change(&mut self, action: impl FnOnce() -> String, message: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+    fn change(
+        &mut self,
+        action: impl FnOnce() -> String,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), Error> {
         self.send(message, NLM_F_ACK | flags)?;
         loop {
             for message in self.receive()? {
