@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How guests reach the world.
+
+pub mod conflicts;
+pub mod firewalld;
