@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cli                      the command line
-//! guest, boot              the capabilities
+//! guest, boot, network     the capabilities
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values

@@ -14,9 +14,17 @@
 //! be confirmed. Whatever happens before that (an error, the death of a program, a reboot), it is undone.
 //! Nothing here needs D-Bus or an executor: the service, the timer that backs it up and the boot call the same code.
 
+mod attachments;
+pub mod conflicts;
 pub mod error;
-mod netlink;
+pub mod firewalld;
+mod journal;
+pub mod netlink;
+mod plan;
 mod service;
+mod step;
+mod subnet;
+mod uplink;
 
 use std::fmt;
 use std::str::FromStr;
