@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
 
     /// Waits until no other guest's domain is being built; `None` if systemd changed its mind meanwhile.
     fn wait_for_turn(&self) -> Result<Option<Lock>, Error> {
-        let lock = match building()? {
+        let lock = match building(Path::new("/"))? {
             Attempt::Taken(lock) => lock,
             Attempt::Busy(waiting) => {
                 // Whoever is ahead of us has a deadline; how many there are, nobody knows.

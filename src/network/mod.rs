@@ -177,6 +177,8 @@ pub struct Status {
     pub subnet: Option<Subnet>,
     /// The change that is on its way.
     pub pending: Option<Pending>,
+    /// Why the mode that was chosen is not wholly in force.
+    pub degraded: Option<String>,
 }
 
 /// A change on its way.
@@ -196,7 +198,7 @@ pub struct Pending {
 }
 
 /// What a switch would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Preview {
     /// The mode now.
     pub from: Mode,

@@ -76,10 +76,7 @@ impl Change for Bridge {
 
     fn undo(&self, context: &mut Context<'_>) -> Result<(), Error> {
         match self.own(context)? {
-            Some(link) => Ok(netlink::unless(
-                nix::libc::ENODEV,
-                context.kernel.delete_link(&link),
-            )?),
+            Some(link) => Ok(netlink::unless(nix::libc::ENODEV, context.kernel.delete_link(&link))?),
             None => Ok(()),
         }
     }

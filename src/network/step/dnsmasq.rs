@@ -49,7 +49,10 @@ impl Dnsmasq {
             "bogus-priv".to_owned(),
             "dhcp-authoritative".to_owned(),
             format!("dhcp-option=option:router,{gateway}"),
-            format!("dhcp-hostsdir={}", context.path(&mode::hosts_directory().to_string_lossy()).display()),
+            format!(
+                "dhcp-hostsdir={}",
+                context.path(&mode::hosts_directory().to_string_lossy()).display()
+            ),
             format!("dhcp-leasefile={}", context.path(LEASES).display()),
             "pid-file=/run/ttvm/network/dnsmasq.pid".to_owned(),
         ];
@@ -76,11 +79,12 @@ impl Dnsmasq {
 }
 
 /// Whether the program is there.
-pub(in crate::network) fn check() -> Result<(), Error> {
+pub fn check() -> Result<(), Error> {
     DNSMASQ.path().map(drop).map_err(|_| Error::BackendMissing {
-        what: "dnsmasq is not installed, which gives guests their addresses: install dnsmasq-base, or set dhcp = false \
+        what:
+            "dnsmasq is not installed, which gives guests their addresses: install dnsmasq-base, or set dhcp = false \
                in [network.nat] of ttvm.toml"
-            .to_owned(),
+                .to_owned(),
     })
 }
 
@@ -122,7 +126,11 @@ impl Change for Dnsmasq {
         }
         systemctl("stop")?;
         let directory = context.path(&mode::hosts_directory().to_string_lossy());
-        for removed in [fs::remove_dir_all(&directory), fs::remove_file(context.path(LEASES)), fs::remove_file(&path)] {
+        for removed in [
+            fs::remove_dir_all(&directory),
+            fs::remove_file(context.path(LEASES)),
+            fs::remove_file(&path),
+        ] {
             match removed {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
                     return Err(Error::File {

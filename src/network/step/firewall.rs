@@ -73,7 +73,7 @@ fn explain(error: run::Error) -> Error {
 }
 
 /// Whether the program is there.
-pub(in crate::network) fn check() -> Result<(), Error> {
+pub fn check() -> Result<(), Error> {
     NFT.path().map(drop).map_err(explain)
 }
 

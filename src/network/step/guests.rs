@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -39,7 +40,7 @@ impl Guests {
         back: impl Fn(&Attachment) -> Option<String>,
     ) -> Result<(), Error> {
         // No domain is built meanwhile: it would join the one bridge or the other, and nobody would know which.
-        let _still = nobody_builds()?;
+        let _still = nobody_builds(context.root)?;
         let network = GuestNetwork { bridge: to.cloned() };
         network.save(context.root).map_err(|source| Error::File {
             action: "write",
@@ -94,13 +95,13 @@ fn moved(context: &mut Context<'_>, link: &Link, bridge: Option<&Link>) -> Resul
     Ok(netlink::unless(nix::libc::ENODEV, result)?)
 }
 
-fn nobody_builds() -> Result<Lock, Error> {
+fn nobody_builds(root: &Path) -> Result<Lock, Error> {
     let wait = |source| Error::File {
         action: "lock",
         path: "/run/ttvm/.xl.lock".into(),
         source,
     };
-    match guest::building().map_err(|error| Error::NotSupported(crate::error::one_line(&error)))? {
+    match guest::building(root).map_err(|error| Error::NotSupported(crate::error::one_line(&error)))? {
         Attempt::Taken(lock) => Ok(lock),
         Attempt::Busy(waiting) => {
             let timeout = PollTimeout::try_from(BUILDING).unwrap_or(PollTimeout::MAX);
@@ -134,16 +135,29 @@ impl Change for Guests {
         let astray = attached
             .iter()
             .find(|vif| vif.stays.is_none() && !vif.vif.is_empty() && vif.bridge != wanted);
-        Ok(astray.map(|vif| format!("{} is on {}", vif.vif, named(Some(vif.bridge.as_str()).filter(|b| !b.is_empty())))))
+        Ok(astray.map(|vif| {
+            format!(
+                "{} is on {}",
+                vif.vif,
+                named(Some(vif.bridge.as_str()).filter(|b| !b.is_empty()))
+            )
+        }))
     }
 
     fn undoing(&self) -> String {
-        format!("move guests back to {}", named(self.from.as_ref().map(InterfaceName::as_str)))
+        format!(
+            "move guests back to {}",
+            named(self.from.as_ref().map(InterfaceName::as_str))
+        )
     }
 }
 
 impl fmt::Display for Guests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "move guests to {}", named(self.to.as_ref().map(InterfaceName::as_str)))
+        write!(
+            f,
+            "move guests to {}",
+            named(self.to.as_ref().map(InterfaceName::as_str))
+        )
     }
 }

@@ -4,11 +4,13 @@
 //! undone without knowing how far it came.
 
 mod bridge;
-mod dnsmasq;
-mod firewall;
+pub mod dnsmasq;
+pub mod firewall;
 mod guests;
+mod scripts;
 mod sysctl;
 mod uplink;
+mod zone;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,13 +21,13 @@ pub use bridge::Bridge;
 pub use dnsmasq::Dnsmasq;
 pub use firewall::Firewall;
 pub use guests::Guests;
+pub use scripts::Scripts;
 pub use sysctl::Sysctl;
 pub use uplink::Uplink;
+pub use zone::Zoned;
 
 use super::Error;
-use super::firewalld::Zoned;
 use super::netlink::Netlink;
-use super::xend::Scripts;
 use crate::config::host::HostConfig;
 use crate::config::under;
 
@@ -107,10 +109,24 @@ impl Step {
         self.change().missing(context)
     }
 
+    /// The two can not be there at the same time.
+    pub fn takes_the_place_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bridge(a), Self::Bridge(b)) => a.name == b.name,
+            (Self::Firewall(_), Self::Firewall(_)) | (Self::Dnsmasq(_), Self::Dnsmasq(_)) => true,
+            _ => false,
+        }
+    }
+
     /// It outlasts a reboot.
     pub fn is_lasting(&self) -> bool {
         matches!(self, Self::Scripts(_))
     }
+}
+
+/// The value of a setting below /proc/sys; `None` if there is no such setting.
+pub fn sysctl_value(key: &str) -> Result<Option<String>, Error> {
+    sysctl::read(key)
 }
 
 /// A step in one of the two directions.

@@ -29,6 +29,11 @@ impl Sysctl {
             before,
         }))
     }
+
+    /// Whether it is about `key`.
+    pub fn is_of(&self, key: &str) -> bool {
+        self.key == key
+    }
 }
 
 fn path(key: &str) -> PathBuf {

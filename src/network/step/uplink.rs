@@ -76,7 +76,10 @@ impl Uplink {
         let routes = context.kernel.routes()?;
         let through_it = |route: &Route| {
             let same = |other: &&Route| other.is_same(route);
-            routes.iter().filter(same).any(|other| other.links().any(|index| index == link.index))
+            routes
+                .iter()
+                .filter(same)
+                .any(|other| other.links().any(|index| index == link.index))
         };
         if let Some(route) = self.routes.iter().find(|route| !through_it(route)) {
             return Ok(Some(format!("the route {route} does not lead through {}", link.name)));
@@ -126,7 +129,10 @@ impl Change for Uplink {
         if let Some(before) = &self.disable_ipv6 {
             sysctl::write(&self.ipv6_key(), before)?;
         }
-        if bridge.as_ref().is_some_and(|bridge| uplink.controller == Some(bridge.index)) {
+        if bridge
+            .as_ref()
+            .is_some_and(|bridge| uplink.controller == Some(bridge.index))
+        {
             context.kernel.set_controller(&uplink, None)?;
         }
         self.carry(context, bridge.as_ref(), &uplink)
