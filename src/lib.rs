@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! cli                      the command line
-//! guest, boot              the capabilities
+//! guest, boot, network     the capabilities
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
-//! run signals lock file        programs, signals, locks, files
+//! run signals lock file xattr  programs, signals, locks, files
 //! log notify error             the journal, systemd, exit codes
 //! ```
 
@@ -25,8 +25,10 @@ pub mod guest;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
+pub mod network;
 pub mod notify;
 pub mod run;
 pub mod signals;
 pub mod snapshot;
+mod xattr;
 pub mod xenstore;
