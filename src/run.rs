@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,15 +43,16 @@ impl Program {
     /// Its absolute path.
     pub fn path(&self) -> Result<&PathBuf, Error> {
         self.path
-            .get_or_init(|| {
-                self.names
-                    .iter()
-                    .flat_map(|name| DIRECTORIES.iter().map(move |dir| PathBuf::from(dir).join(name)))
-                    .find(|path| path.is_file())
-            })
+            .get_or_init(|| self.names.iter().find_map(|name| find(Path::new("/"), name)))
             .as_ref()
             .ok_or(Error::NotInstalled { program: self.names[0] })
     }
+}
+
+/// Where the system in the tree that begins at `root` has the program `name`.
+pub fn find(root: &Path, name: &str) -> Option<PathBuf> {
+    let place = |directory: &&str| root.join(&directory[1..]).join(name);
+    DIRECTORIES.iter().map(place).find(|path| path.is_file())
 }
 
 /// What went wrong with a program.
@@ -140,7 +141,9 @@ static SPAWNED: AtomicUsize = AtomicUsize::new(0);
 
 /// A command line in the making.
 pub struct Command<'a> {
-    program: &'a Program,
+    /// What messages call it.
+    name: String,
+    path: Result<PathBuf, Error>,
     args: Vec<String>,
     env: Vec<(&'static str, String)>,
     input: Option<&'a str>,
@@ -150,9 +153,19 @@ pub struct Command<'a> {
 
 impl<'a> Command<'a> {
     /// `program` without arguments, with a deadline of 30 s.
-    pub fn new(program: &'a Program) -> Self {
+    pub fn new(program: &Program) -> Self {
+        Self::of(program.names[0].to_owned(), program.path().cloned())
+    }
+
+    /// The same for a file known by its absolute path, such as a script that a configuration file names.
+    pub fn file(path: PathBuf) -> Self {
+        Self::of(path.display().to_string(), Ok(path))
+    }
+
+    fn of(name: String, path: Result<PathBuf, Error>) -> Self {
         Self {
-            program,
+            name,
+            path,
             args: Vec::new(),
             env: Vec::new(),
             input: None,
@@ -205,8 +218,8 @@ impl<'a> Command<'a> {
 
     /// Runs it to its end. Only exit status 0 is `Ok`.
     pub fn run(self) -> Result<Output, Error> {
-        let path = self.program.path()?;
         let command = self.to_string();
+        let path = self.path?;
         let io = |source| Error::Io {
             command: command.clone(),
             source,
@@ -263,7 +276,7 @@ fn memory_file(text: &str) -> io::Result<std::fs::File> {
 /// The command line as a person would type it.
 impl fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.program.names[0])?;
+        f.write_str(&self.name)?;
         for arg in &self.args {
             let plain = !arg.is_empty()
                 && arg
