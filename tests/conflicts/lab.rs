@@ -135,7 +135,7 @@ pub fn isolated(name: &str, programs: &[&str]) -> bool {
         return false;
     }
     let directories = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    for program in programs {
+    for program in programs.iter().chain(&["ip"]) {
         if !directories
             .iter()
             .any(|directory| Path::new(directory).join(program).exists())

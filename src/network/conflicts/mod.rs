@@ -200,7 +200,7 @@ pub fn find_in(root: &Path, rules: Option<&str>, question: &Question<'_>) -> Res
         conflicts.push(Conflict {
             actor: Actor::Nftables,
             what: "nft is not installed: it is not known what other packet filters do".to_owned(),
-            remedy: "apt-get install nftables  # or dnf".to_owned(),
+            remedy: "apt-get install nftables  # or dnf install nftables".to_owned(),
         });
     }
     Ok(conflicts)

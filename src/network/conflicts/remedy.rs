@@ -166,9 +166,9 @@ pub fn bridge_netfilter(calls: &[&Call], bridge: &str, chains: &[&Chain]) -> Con
     Conflict {
         actor: Actor::BridgeNetfilter,
         what: format!(
-            "frames between the ports of {bridge} pass the rules for IP ({}), and {} drops them",
+            "frames between the ports of {bridge} pass the rules for IP ({}), where they are dropped by {}",
             settings.join(", "),
-            places.join(", ")
+            places.join(" and ")
         ),
         remedy: commands.join(" && "),
     }
