@@ -166,7 +166,9 @@ pub fn find_in(root: &Path, rules: Option<&str>, question: &Question<'_>) -> Res
     // what lets the guests out there lets them through here.
     let mut calls = Vec::new();
     let mut across: Vec<&Chain> = Vec::new();
-    for (version, families) in host.bridge_calls.iter().zip([["ip", "inet"], ["ip6", "inet"]]) {
+    let versions = host.bridge_calls.iter().zip([["ip", "inet"], ["ip6", "inet"]]);
+    // The network behind a bridge of ours has IPv4 only.
+    for (version, families) in versions.take(if routed { 1 } else { 2 }) {
         let mut chains = search.dropping(&[Packet::Across], &families);
         chains.retain(|(chain, _)| !dropping.iter().any(|(named, _)| std::ptr::eq(*named, *chain)));
         if version.is_empty() || chains.is_empty() {
@@ -198,7 +200,7 @@ pub fn find_in(root: &Path, rules: Option<&str>, question: &Question<'_>) -> Res
         conflicts.push(Conflict {
             actor: Actor::Nftables,
             what: "nft is not installed: it is not known what other packet filters do".to_owned(),
-            remedy: "apt-get install nftables  # or dnf".to_owned(),
+            remedy: "apt-get install nftables  # or dnf install nftables".to_owned(),
         });
     }
     Ok(conflicts)

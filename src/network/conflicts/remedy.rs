@@ -63,7 +63,7 @@ pub fn table(actor: Actor, bridge: &str, chains: &[(&Chain, Vec<Packet>)]) -> Op
                 Actor::Docker | Actor::Ufw | Actor::Firewalld => format!(" ({actor})"),
                 _ => String::new(),
             },
-            drops.join(" and ")
+            drops.join(", and ")
         ),
         remedy: commands.join(" && ") + &note,
     })
@@ -81,7 +81,7 @@ fn list(packets: &[Packet], bridge: &str) -> String {
         })
         .collect();
     words.dedup();
-    words.join(", ")
+    words.join(" and ")
 }
 
 /// The commands that let `packet` through `chain`.
@@ -166,9 +166,9 @@ pub fn bridge_netfilter(calls: &[&Call], bridge: &str, chains: &[&Chain]) -> Con
     Conflict {
         actor: Actor::BridgeNetfilter,
         what: format!(
-            "frames between the ports of {bridge} pass the rules for IP ({}), and {} drops them",
+            "frames between the ports of {bridge} pass the rules for IP ({}), where they are dropped by {}",
             settings.join(", "),
-            places.join(", ")
+            places.join(" and ")
         ),
         remedy: commands.join(" && "),
     }
