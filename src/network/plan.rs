@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::journal::{self, Chosen, Settings};
-use super::netlink::{Link, Reachability, Route};
+use super::netlink::Link;
 use super::step::{self, Bridge, Context, Dnsmasq, Firewall, Guests, Op, Step, Sysctl, Uplink, Zoned};
 use super::xend::{self, Xend};
 use super::{Attachment, Error, Mode, Options, Request, attachments, subnet, uplink};
@@ -427,11 +427,7 @@ fn as_it_is(context: &mut Context<'_>, step: &Uplink) -> Result<Uplink, Error> {
         routers: Vec::new(),
         ..step.clone()
     };
-    for router in now.routes.iter().filter_map(Route::gateway) {
-        if context.kernel.neighbour(bridge.index, router)? == Reachability::Answers {
-            now.routers.push(router);
-        }
-    }
+    now.routers = uplink::answering(&mut context.kernel, bridge.index, &now.routes)?;
     Ok(now)
 }
 
