@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! cli                      the command line
-//! guest, boot              the capabilities
+//! netd                     the networks as a D-Bus service, and its clients
+//! guest, boot, network     the capabilities
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
@@ -25,6 +26,7 @@ pub mod guest;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
+pub mod netd;
 pub mod network;
 pub mod notify;
 pub mod run;

@@ -31,7 +31,9 @@ pub enum Error {
         remedy: String,
     },
     /// The guests' network is somebody else's.
-    #[error("{subnet} can not be the guests' network: this host has {by}; choose another one (`--subnet`, or subnet in [network.nat] of ttvm.toml)")]
+    #[error(
+        "{subnet} can not be the guests' network: this host has {by}; choose another one (`--subnet`, or subnet in [network.nat] of ttvm.toml)"
+    )]
     SubnetInUse {
         /// The network.
         subnet: String,
@@ -39,7 +41,9 @@ pub enum Error {
         by: String,
     },
     /// There is no interface to bridge.
-    #[error("this host has no uplink: no default route; name one (`--uplink`, or uplink in [network.bridge] of ttvm.toml)")]
+    #[error(
+        "this host has no uplink: no default route; name one (`--uplink`, or uplink in [network.bridge] of ttvm.toml)"
+    )]
     NoUplink,
     /// The interface can not be moved.
     #[error("{interface} can not be moved to a bridge: {why}")]
@@ -58,7 +62,9 @@ pub enum Error {
         guests: String,
     },
     /// A run that must not be disturbed.
-    #[error("{unit} is recording or replaying: a change of its network would be in the recording; wait for its end, or stop it")]
+    #[error(
+        "{unit} is recording or replaying: a change of its network would be in the recording; wait for its end, or stop it"
+    )]
     RecordingActive {
         /// Its unit.
         unit: String,
@@ -160,8 +166,14 @@ pub fn exit_of(name: &str) -> Exit {
     match name {
         "InvalidArgument" => Exit::Usage,
         "Configuration" => Exit::Config,
-        "Busy" | "NoSuchTransaction" | "ForeignConfiguration" | "SubnetInUse" | "NoUplink" | "UplinkUnsuitable"
-        | "GuestsAttached" | "RecordingActive" => Exit::Refused,
+        "Busy"
+        | "NoSuchTransaction"
+        | "ForeignConfiguration"
+        | "SubnetInUse"
+        | "NoUplink"
+        | "UplinkUnsuitable"
+        | "GuestsAttached"
+        | "RecordingActive" => Exit::Refused,
         _ => Exit::Failed,
     }
 }

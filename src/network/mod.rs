@@ -66,7 +66,9 @@ impl FromStr for Mode {
             "none" => Ok(Self::None),
             "nat" => Ok(Self::Nat),
             "bridge" => Ok(Self::Bridge),
-            _ => Err(Error::InvalidArgument(format!("{text:?} is no network mode: nat, bridge or none"))),
+            _ => Err(Error::InvalidArgument(format!(
+                "{text:?} is no network mode: nat, bridge or none"
+            ))),
         }
     }
 }
