@@ -48,6 +48,9 @@ fn every_key_is_documented() {
         ("ttvm.toml", "[boot]\n", "ttvm.toml.5"),
         ("ttvm.toml", "[boot.serial]\n", "ttvm.toml.5"),
         ("ttvm.toml", "[boot.ok]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[network]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[network.nat]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[network.bridge]\n", "ttvm.toml.5"),
     ];
     for (file, before, name) in tables {
         let text = page(name);
