@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a guest takes for itself on the host, so that no two guests take the same thing.
 
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub(super) enum Claim {
     Written(PathBuf),
     Uuid(GuestUuid),
     Mac(Mac),
+    Address(Ipv4Addr),
 }
 
 impl Claim {
@@ -69,6 +71,9 @@ impl Claim {
             (Self::Mac(own), Self::Mac(other)) if own == other => {
                 Some(format!("guest \"{owner}\" has the address {own} already"))
             }
+            (Self::Address(own), Self::Address(other)) if own == other => {
+                Some(format!("guest \"{owner}\" has the address {own} already"))
+            }
             _ => None,
         }
     }
@@ -93,7 +98,8 @@ impl Claims {
     pub(super) fn add_guest(&mut self, guest: &Guest) {
         let disks = guest.disks.iter().flat_map(|disk| Claim::of_disk(&disk.source));
         let macs = guest.vifs.iter().map(|vif| Claim::Mac(vif.mac));
-        for claim in disks.chain(macs).chain([Claim::Uuid(guest.uuid)]) {
+        let addresses = guest.vifs.iter().filter_map(|vif| vif.address.map(Claim::Address));
+        for claim in disks.chain(macs).chain(addresses).chain([Claim::Uuid(guest.uuid)]) {
             self.add(&guest.name, claim);
         }
     }

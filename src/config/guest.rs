@@ -2,6 +2,7 @@
 //! `/etc/ttvm/guests/NAME.toml`: what a guest is. `ttvm-guest(5)` describes each key.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -176,8 +177,10 @@ impl DiskFormat {
 pub struct Vif {
     /// Given, or derived from the guest's UUID and the position.
     pub mac: Mac,
-    /// The bridge it joins.
+    /// The bridge it is pinned to; without one it follows the network mode.
     pub bridge: Option<InterfaceName>,
+    /// The guest's IPv4 address: handed out by DHCP in mode `nat`, else set in the guest itself.
+    pub address: Option<Ipv4Addr>,
     /// The address(es) the hotplug script lets it use.
     pub ip: Option<String>,
     /// The hotplug script.

@@ -8,11 +8,12 @@ use std::str::FromStr;
 use toml::de::DeValue;
 
 use super::claims::{Claim, Claims};
-use super::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, OnReboot, Snapshot, Vif, XlValue};
+use super::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, OnReboot, Snapshot, XlValue};
 use super::host::{GuestDefaults, seconds};
 use super::reader::{Located, Source, Table, from_toml_str};
-use super::types::{GuestName, GuestUuid, LvmName, Mac, Size, Target, Volume};
+use super::types::{GuestName, GuestUuid, LvmName, Size, Target, Volume};
 use super::under;
+use super::vif_file::read_vifs;
 
 /// `access` of a disk that is a device or file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +153,8 @@ fn file(table: &Table<'_>, key: &'static str, around: &Surroundings<'_>) -> Opti
     Some(path)
 }
 
-fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
+/// The text at `key`, if it can be passed on.
+pub(super) fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
     let text = table.get::<String>(key)?;
     if text.value.chars().any(char::is_control) {
         table.problem(&text.span, format!("{key}: control characters can not be passed on"));
@@ -331,48 +333,6 @@ fn read_disk_source(
             None
         }
     }
-}
-
-fn read_vifs(source: &Source, table: &Table<'_>, around: &Surroundings<'_>, uuid: GuestUuid) -> Vec<Vif> {
-    let mut vifs = Vec::new();
-    let mut own: Vec<Mac> = Vec::new();
-    for (index, table) in table.tables("vif").iter().enumerate() {
-        let mac = table.get::<Mac>("mac").unwrap_or_else(|| Located {
-            value: derived_mac(uuid, index),
-            span: table.span().clone(),
-        });
-        around.claims.check(source, &mac.span, &Claim::Mac(mac.value));
-        if own.contains(&mac.value) {
-            table.problem(&mac.span, format!("two interfaces have the address {}", mac.value));
-        }
-        own.push(mac.value);
-        // xl splits the line at commas; a comma in a value would begin another setting.
-        let field = |key| {
-            let field = text(table, key)?;
-            if field.value.contains(',') {
-                table.problem(&field.span, format!("{key}: a comma can not be part of it"));
-            }
-            Some(field.value)
-        };
-        vifs.push(Vif {
-            mac: mac.value,
-            bridge: table.value("bridge").or_else(|| around.defaults.bridge.clone()),
-            ip: field("ip"),
-            script: field("script"),
-            vifname: table.value("vifname"),
-            model: field("model"),
-            rate: field("rate"),
-        });
-        table.finish();
-    }
-    vifs
-}
-
-/// Xen's own prefix and three bytes that are the same every time for this guest and position.
-fn derived_mac(uuid: GuestUuid, index: usize) -> Mac {
-    let hash = uuid::Uuid::new_v5(&uuid.0, format!("vif{index}").as_bytes());
-    let [a, b, c, ..] = *hash.as_bytes();
-    Mac([0x00, 0x16, 0x3e, a & 0x7f, b, c])
 }
 
 fn read_xl(table: &Table<'_>) -> BTreeMap<String, XlValue> {

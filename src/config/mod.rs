@@ -11,6 +11,7 @@ pub mod host;
 pub mod network;
 pub mod reader;
 pub mod types;
+mod vif_file;
 
 use std::fs;
 use std::io;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant, fdo};
@@ -20,8 +20,8 @@ use super::manager::Manager;
 use super::proxy::PATH;
 use super::transaction::Transaction;
 use super::view;
-use super::worker::{Turn, Worker};
-use crate::network::{self, Applied, Begun, Network, Request, Status};
+use super::worker::{Job, Turn, Worker};
+use crate::network::{self, Applied, Network, Request, Status};
 
 /// What the objects of the service have in common.
 pub struct Service {
@@ -67,6 +67,8 @@ pub struct Last {
     error: String,
 }
 
+/// Why a change is undone that nobody has confirmed.
+pub const EXPIRED: &str = "it was not confirmed in time";
 /// Conflicts are not looked for more often.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -136,54 +138,38 @@ impl Service {
         let turn = self.worker.turn().await?;
         // Somebody else was first.
         self.refuse_another()?;
-        let wanted = request.mode;
-        let limit = request.confirm + backup::APPLY;
-        let Some(begun) = self
-            .worker
-            .change(&turn, move |network| network.begin(&request))
-            .await?
-        else {
-            return Ok(None);
+        let to = request.mode.as_str();
+        let (begun, has_begun) = oneshot::channel();
+        let making = self.worker.start(&turn, move |network| make(network, &request, begun));
+        // Without word it has not begun, and says why.
+        let Ok(id) = has_begun.await else {
+            return making.await.map(|_| None);
         };
-        let id = begun.id;
-        // Before anything is changed: from here on nobody has to live for it to be undone.
-        let armed = self.worker.change(&turn, move |_| Ok(backup::arm(id, limit)?)).await;
-        if let Err(error) = armed {
-            let dropped = self.worker.change(&turn, move |network| network.rollback(id)).await;
-            if let Err(error) = dropped {
-                tracing::error!("change {id} is not taken back: {error}");
-            }
-            return Err(error);
-        }
         self.take_on(id, None);
-        let status = self.status()?;
-        let from = status.pending.as_ref().map_or(status.mode, |pending| pending.from);
-        let (from, to) = (from.as_str(), wanted.as_str());
+        // What is not known now is told when it is.
+        let status = self.status().ok();
+        let pending = status.as_ref().and_then(|status| status.pending.as_ref());
+        let from = pending.map_or("", |pending| pending.from.as_str());
+        let deadline_usec = status.as_ref().map_or(0, view::deadline_usec);
         self.serve(id, from, to).await;
-        self.signal(
-            "TransactionStarted",
-            &(view::path_of(id), from, to, view::deadline_usec(&status)),
-        )
-        .await;
+        self.signal("TransactionStarted", &(view::path_of(id), from, to, deadline_usec))
+            .await;
         self.publish().await;
-        tokio::spawn(Arc::clone(self).make(begun, turn));
+        tokio::spawn(Arc::clone(self).made(id, making, turn));
         Ok(Some(id))
     }
 
-    async fn make(self: Arc<Self>, begun: Begun, turn: Turn) {
-        let id = begun.id;
-        let left = match self.worker.change(&turn, move |network| network.apply(begun)).await {
-            Ok(Applied::Pending(left)) => left,
-            Ok(Applied::Kept) => return self.finish(&turn, id, Ok("kept")).await,
-            Err(error) => return self.finish(&turn, id, Err(error)).await,
-        };
-        self.take_on(id, Some(left));
-        self.publish().await;
-        let armed = self.worker.change(&turn, move |_| Ok(backup::arm(id, left)?)).await;
-        if let Err(error) = armed {
-            tracing::warn!("the timer of change {id} stays as it was, later than its deadline: {error}");
+    /// Waits for the end of the making.
+    async fn made(self: Arc<Self>, id: u64, making: Job<Option<Applied>>, turn: Turn) {
+        match making.await {
+            Ok(Some(Applied::Pending(left))) => {
+                self.take_on(id, Some(left));
+                self.publish().await;
+                tokio::spawn(self.wait(id));
+            }
+            Ok(_) => self.finish(&turn, id, Ok("kept")).await,
+            Err(error) => self.finish(&turn, id, Err(error)).await,
         }
-        tokio::spawn(self.wait(id));
     }
 
     /// Undoes a change at its deadline.
@@ -201,8 +187,10 @@ impl Service {
                 Some(deadline) if deadline <= Instant::now() => {}
                 _ => continue,
             }
-            tracing::warn!("change {id} was not confirmed in time and is undone");
-            let undone = self.worker.change(&turn, move |network| network.rollback(id)).await;
+            let undone = self
+                .worker
+                .change(&turn, move |network| network.rollback(id, EXPIRED))
+                .await;
             let result = match undone {
                 // The timer was first.
                 Err(error) if error.is_no_such_transaction() => Ok("rolled-back"),
@@ -219,7 +207,10 @@ impl Service {
 
     /// Undoes a change.
     pub async fn rollback(&self, id: u64) -> Result<(), Error> {
-        self.end(id, "rolled-back", Network::rollback).await
+        self.end(id, "rolled-back", |network, id| {
+            network.rollback(id, "somebody asked for it")
+        })
+        .await
     }
 
     async fn end(
@@ -436,13 +427,35 @@ impl Service {
     }
 }
 
+/// Plans a change and makes it. Tells its number in between, when it is sure to be undone whoever dies.
+fn make(network: &Network, request: &Request, begun: oneshot::Sender<u64>) -> Result<Option<Applied>, network::Error> {
+    let Some(change) = network.begin(request)? else {
+        return Ok(None);
+    };
+    let id = change.id;
+    backup::arm(id, request.confirm + backup::APPLY)?;
+    // Nobody listens if the service is ending; then the next one takes it on.
+    let _ = begun.send(id);
+    let applied = network.apply(change);
+    if let Ok(Applied::Pending(left)) = applied
+        && let Err(error) = backup::arm(id, left)
+    {
+        tracing::warn!("the timer of change {id} stays as it was, later than its deadline: {error}");
+    }
+    applied.map(Some)
+}
+
 /// Replaces what was told by what is so now, and returns what is new in it.
 fn changed(
     told: &mut HashMap<&'static str, Variant<'static>>,
     now: HashMap<&'static str, Variant<'static>>,
 ) -> HashMap<&'static str, Variant<'static>> {
-    let mut new = now.clone();
-    new.retain(|name, value| told.get(name) != Some(value));
-    *told = now;
+    let mut new = now;
+    new.retain(|name, value| match (told.get(name), &*value) {
+        // A deadline on the clock that can be set is never the same twice.
+        (Some(Variant::U64(told)), Variant::U64(now)) => told.abs_diff(*now) > 1_000_000,
+        (told, now) => told != Some(now),
+    });
+    told.extend(new.clone());
     new
 }

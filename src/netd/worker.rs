@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What blocks, on a thread of its own: one change at a time, one look at a time, and not too many waiting for either.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{self, Poll};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use super::error::Error;
 use crate::network::{self, Network};
@@ -90,12 +93,12 @@ impl Worker {
     }
 
     /// Changes something.
-    pub async fn change<T, F>(&self, _turn: &Turn, change: F) -> Result<T, Error>
+    pub async fn change<T, F>(&self, turn: &Turn, change: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Network) -> Result<T, network::Error> + Send + 'static,
     {
-        self.on_thread(change).await
+        self.start(turn, change).await
     }
 
     /// Looks at something that takes a while.
@@ -108,17 +111,36 @@ impl Worker {
         self.on_thread(look).await
     }
 
-    async fn on_thread<T, F>(&self, work: F) -> Result<T, Error>
+    /// Starts to change something.
+    pub fn start<T, F>(&self, _turn: &Turn, change: F) -> Job<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Network) -> Result<T, network::Error> + Send + 'static,
+    {
+        self.on_thread(change)
+    }
+
+    fn on_thread<T, F>(&self, work: F) -> Job<T>
     where
         T: Send + 'static,
         F: FnOnce(&Network) -> Result<T, network::Error> + Send + 'static,
     {
         let network = self.network.clone();
-        match tokio::task::spawn_blocking(move || work(&network)).await {
+        Job(tokio::task::spawn_blocking(move || work(&network)))
+    }
+}
+
+/// Something that is done on a thread.
+pub struct Job<T>(JoinHandle<Result<T, network::Error>>);
+
+impl<T> Future for Job<T> {
+    type Output = Result<T, Error>;
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|ended| match ended {
             Ok(result) => result.map_err(Error::from),
             Err(_) => Err(Error::failed(
-                "an internal error; see the service's messages (journalctl -u ttvm-netd)",
+                "an internal error; the service's messages tell more (journalctl -u ttvm-netd)",
             )),
-        }
+        })
     }
 }
