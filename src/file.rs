@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writing files so that nobody ever sees half of one.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
+
+use crate::xattr;
 
 /// Puts `content` in place of the file at `path` in one step: a temporary file beside it, fsync, rename.
 /// A file that already has that content is not touched. `mode` is for a new file; an existing one keeps its own.
@@ -13,6 +15,58 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if old.is_ok() && fs::read(path)? == content {
         return Ok(());
     }
+    put(path, content, mode, || Ok(()))
+}
+
+/// A file as it was read, for [`replace_seen`]; there may have been none.
+#[derive(Debug)]
+pub struct Seen(Option<(Metadata, Vec<u8>)>);
+
+impl Seen {
+    /// Reads the file at `path`.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self(None)),
+            file => file?,
+        };
+        let metadata = file.metadata()?;
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok(Self(Some((metadata, content))))
+    }
+
+    /// What was in it.
+    pub fn content(&self) -> Option<&[u8]> {
+        self.0.as_ref().map(|(_, content)| content.as_slice())
+    }
+
+    /// `Ok` if it still is the same file with the same content.
+    pub fn check(&self, path: &Path) -> io::Result<()> {
+        let key = |seen: &Self| {
+            let (data, content) = seen.0.as_ref()?;
+            Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), content.clone()))
+        };
+        match key(self) == key(&Self::read(path)?) {
+            true => Ok(()),
+            false => Err(io::Error::other("somebody else has changed it meanwhile")),
+        }
+    }
+}
+
+/// [`replace`] for a file that people write, too: not if it has changed since it was `seen`.
+pub fn replace_seen(path: &Path, content: &[u8], mode: u32, seen: &Seen) -> io::Result<()> {
+    match seen.content() == Some(content) {
+        true => seen.check(path),
+        false => put(path, content, mode, || seen.check(path)),
+    }
+}
+
+/// Does it. `check` has the last word before the new file takes the place of the old one.
+fn put(path: &Path, content: &[u8], mode: u32, check: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let old = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        file => Some(file?),
+    };
     let name = path
         .file_name()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -27,13 +81,15 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .open(&temporary)?;
         // Whatever the umask is.
         file.set_permissions(Permissions::from_mode(mode))?;
-        if let Ok(old) = old {
-            use std::os::unix::fs::{MetadataExt, fchown};
-            file.set_permissions(old.permissions())?;
-            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        if let Some(old) = old {
+            let data = old.metadata()?;
+            file.set_permissions(data.permissions())?;
+            fchown(&file, Some(data.uid()), Some(data.gid()))?;
+            xattr::copy(&old, &file)?;
         }
         file.write_all(content)?;
         file.sync_all()?;
+        check()?;
         fs::rename(&temporary, path)
     })();
     if written.is_err() {

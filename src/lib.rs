@@ -11,7 +11,7 @@
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
-//! run signals lock file        programs, signals, locks, files
+//! run signals lock file xattr  programs, signals, locks, files
 //! log notify error             the journal, systemd, exit codes
 //! ```
 
@@ -32,4 +32,5 @@ pub mod notify;
 pub mod run;
 pub mod signals;
 pub mod snapshot;
+mod xattr;
 pub mod xenstore;

@@ -3,10 +3,10 @@
 //! a deadline, and an error that carries the command, how it ended and what it printed.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
@@ -42,15 +43,16 @@ impl Program {
     /// Its absolute path.
     pub fn path(&self) -> Result<&PathBuf, Error> {
         self.path
-            .get_or_init(|| {
-                self.names
-                    .iter()
-                    .flat_map(|name| DIRECTORIES.iter().map(move |dir| PathBuf::from(dir).join(name)))
-                    .find(|path| path.is_file())
-            })
+            .get_or_init(|| self.names.iter().find_map(|name| find(Path::new("/"), name)))
             .as_ref()
             .ok_or(Error::NotInstalled { program: self.names[0] })
     }
+}
+
+/// Where the system in the tree that begins at `root` has the program `name`.
+pub fn find(root: &Path, name: &str) -> Option<PathBuf> {
+    let place = |directory: &&str| root.join(&directory[1..]).join(name);
+    DIRECTORIES.iter().map(place).find(|path| path.is_file())
 }
 
 /// What went wrong with a program.
@@ -139,20 +141,34 @@ static SPAWNED: AtomicUsize = AtomicUsize::new(0);
 
 /// A command line in the making.
 pub struct Command<'a> {
-    program: &'a Program,
+    /// What messages call it.
+    name: String,
+    path: Result<PathBuf, Error>,
     args: Vec<String>,
     env: Vec<(&'static str, String)>,
+    input: Option<&'a str>,
     limit: Duration,
     cancel: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Command<'a> {
     /// `program` without arguments, with a deadline of 30 s.
-    pub fn new(program: &'a Program) -> Self {
+    pub fn new(program: &Program) -> Self {
+        Self::of(program.names[0].to_owned(), program.path().cloned())
+    }
+
+    /// The same for a file known by its absolute path, such as a script that a configuration file names.
+    pub fn file(path: PathBuf) -> Self {
+        Self::of(path.display().to_string(), Ok(path))
+    }
+
+    fn of(name: String, path: Result<PathBuf, Error>) -> Self {
         Self {
-            program,
+            name,
+            path,
             args: Vec::new(),
             env: Vec::new(),
+            input: None,
             limit: Duration::from_secs(30),
             cancel: None,
         }
@@ -179,6 +195,13 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// Gives it something to read; otherwise there is nothing.
+    #[must_use]
+    pub fn input(mut self, text: &'a str) -> Self {
+        self.input = Some(text);
+        self
+    }
+
     /// Sets the deadline.
     #[must_use]
     pub fn deadline(mut self, limit: Duration) -> Self {
@@ -195,8 +218,8 @@ impl<'a> Command<'a> {
 
     /// Runs it to its end. Only exit status 0 is `Ok`.
     pub fn run(self) -> Result<Output, Error> {
-        let path = self.program.path()?;
         let command = self.to_string();
+        let path = self.path?;
         let io = |source| Error::Io {
             command: command.clone(),
             source,
@@ -208,7 +231,10 @@ impl<'a> Command<'a> {
             .env("PATH", DIRECTORIES.join(":"))
             .env("LC_ALL", "C")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(match self.input {
+                Some(text) => Stdio::from(memory_file(text).map_err(io)?),
+                None => Stdio::null(),
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         // A child inherits what its parent has blocked, and would then not end when it is told to.
@@ -239,10 +265,18 @@ impl<'a> Command<'a> {
     }
 }
 
+/// A file that is only in memory: unlike a pipe it can not be full.
+fn memory_file(text: &str) -> io::Result<std::fs::File> {
+    let mut file = std::fs::File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// The command line as a person would type it.
 impl fmt::Display for Command<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.program.names[0])?;
+        f.write_str(&self.name)?;
         for arg in &self.args {
             let plain = !arg.is_empty()
                 && arg

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client of Xen's store (`docs/misc/xenstore.txt` in Xen's tree): reading, listing and watching, over
+//! A client of Xen's store (`docs/misc/xenstore.txt` in Xen's tree): reading, writing, listing and watching, over
 //! xenstored's socket. `xl` would be a process of 2 MB for each question.
 
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ const DEVICE: &str = "/dev/xen/xenbus";
 const DIRECTORY: u32 = 1;
 const READ: u32 = 2;
 const WATCH: u32 = 4;
+const WRITE: u32 = 11;
 const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 /// The protocol's limit on one message.
@@ -76,6 +77,13 @@ impl XenStore {
         Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
+    /// Writes `value` to `path`.
+    pub fn write(&mut self, path: &str, value: &str) -> Result<(), Error> {
+        // The value is what is left of the message, without a zero behind it.
+        let payload: Vec<u8> = path.bytes().chain([0]).chain(value.bytes()).collect();
+        self.exchange(WRITE, path, &payload).map(drop)
+    }
+
     /// Watches `path`: the descriptor becomes readable and [`event`](Self::event) returns when something changes
     /// there. The store sends one event at once.
     pub fn watch(&mut self, path: &str) -> Result<(), Error> {
@@ -108,6 +116,10 @@ impl XenStore {
     /// Sends one request and returns its answer; `None` if the store says that there is no such path.
     fn ask(&mut self, kind: u32, path: &str, strings: &[&str]) -> Result<Option<Vec<u8>>, Error> {
         let payload: Vec<u8> = strings.iter().flat_map(|text| text.bytes().chain([0])).collect();
+        self.exchange(kind, path, &payload)
+    }
+
+    fn exchange(&mut self, kind: u32, path: &str, payload: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let mut message = Vec::with_capacity(16 + payload.len());
         for field in [kind, 0, 0, payload.len() as u32] {
             message.extend(field.to_ne_bytes());

@@ -12,6 +12,7 @@ use crate::config::host::HostConfig;
 use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
+use crate::guest::mode::GuestNetwork;
 use crate::guest::xl_config;
 
 #[derive(Subcommand)]
@@ -53,7 +54,7 @@ pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
         Command::Check { guests } => check(root, &host, guests),
         Command::Config { guest } => {
             let guest = guests::load(root, &host, guest)?;
-            io::stdout().write_all(xl_config::render(&guest).as_bytes())?;
+            io::stdout().write_all(xl_config::render(&guest, &GuestNetwork::load(root)).as_bytes())?;
             Ok(Exit::Done)
         }
     }

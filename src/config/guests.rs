@@ -56,6 +56,15 @@ pub fn load(root: &Path, host: &HostConfig, name: &GuestName) -> Result<Guest, E
     load_alone(root, host, name, &claims)
 }
 
+/// Every guest whose own file is right.
+pub fn all(root: &Path, host: &HostConfig) -> Result<Vec<Guest>, Error> {
+    let mut guests = Vec::new();
+    for name in names(root)? {
+        guests.extend(load_alone(root, host, &name, &Claims::default()));
+    }
+    Ok(guests)
+}
+
 fn load_alone(root: &Path, host: &HostConfig, name: &GuestName, claims: &Claims) -> Result<Guest, Error> {
     let path = path(name);
     let Some(source) = source(root, &path)? else {

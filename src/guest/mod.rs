@@ -3,6 +3,7 @@
 
 pub mod domain;
 mod error;
+pub mod mode;
 pub mod preparation;
 pub mod record;
 pub mod supervisor;
@@ -14,10 +15,20 @@ pub use error::Error;
 use std::path::Path;
 
 use crate::config::types::GuestName;
+use crate::config::under;
 use crate::lock::{self, Attempt};
 
 /// Where a guest's generated xl file, its preparation and its lock are while it runs.
 const DIRECTORY: &str = "/run/ttvm";
+
+/// The lock of whoever builds a domain, or must not be disturbed by one. dom0 has one CPU: domains built side by side are
+/// not up earlier, but each takes so long that xl gives up on its hotplug scripts (40 s, LIBXL_HOTPLUG_TIMEOUT in
+/// libxl_internal.h).
+pub fn building(root: &Path) -> Result<Attempt, Error> {
+    // No guest's name begins with a dot: a guest "xl" has a lock of its own beside it.
+    let path = under(root, Path::new(DIRECTORY)).join(".xl.lock");
+    lock::take(&path).map_err(|source| Error::Write { path, source })
+}
 
 /// The guest's lock: its supervisor holds it as long as the run lasts, whoever changes its snapshots by hand as long as
 /// that takes.

@@ -16,18 +16,19 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Presence};
+use super::mode::{self, GuestNetwork};
 use super::preparation::Preparation;
 use super::record::{Ending, Record, now};
 use super::xl::{self, Shutdown};
 use super::xl_config;
-use super::{DIRECTORY, Error, claim};
+use super::{DIRECTORY, Error, building, claim};
 use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;
 use crate::config::types::{GuestName, GuestUuid};
 use crate::error::{chain, one_line};
 use crate::fail_point;
 use crate::file;
-use crate::lock::{self, Attempt, Lock};
+use crate::lock::{Attempt, Lock};
 use crate::notify;
 use crate::run;
 use crate::snapshot::Store;
@@ -220,16 +221,22 @@ impl<'a> Run<'a> {
                 });
             }
         }
+        let Some(turn) = self.wait_for_turn()? else {
+            return Ok(None);
+        };
+        // Only now: as long as the turn is ours, the network mode does not change.
+        let root = Path::new("/");
+        let network = GuestNetwork::load(root);
+        if let Err(error) = mode::announce(root, guest) {
+            tracing::warn!(ttvm_guest = %guest.name, "dnsmasq can not be told of the guest's addresses: {error}");
+        }
         let config = xl_file(guest);
         fs::create_dir_all(DIRECTORY)
-            .and_then(|()| file::replace(&config, xl_config::render(guest).as_bytes(), 0o600))
+            .and_then(|()| file::replace(&config, xl_config::render(guest, &network).as_bytes(), 0o600))
             .map_err(|source| Error::Write {
                 path: config.clone(),
                 source,
             })?;
-        let Some(turn) = self.wait_for_turn()? else {
-            return Ok(None);
-        };
         fail_point::reach("guest.creating");
         let created = xl::create(&config, guest.start_timeout, self.signals.as_fd());
         drop(turn);
@@ -257,17 +264,9 @@ impl<'a> Run<'a> {
         failed
     }
 
-    /// Waits until no other guest's domain is being built; `None` if systemd changed its mind meanwhile. dom0 has one
-    /// CPU: domains built side by side are not up earlier, but each takes so long that xl gives up on its hotplug
-    /// scripts (40 s, LIBXL_HOTPLUG_TIMEOUT in libxl_internal.h).
+    /// Waits until no other guest's domain is being built; `None` if systemd changed its mind meanwhile.
     fn wait_for_turn(&self) -> Result<Option<Lock>, Error> {
-        // No guest's name begins with a dot: a guest "xl" has a lock of its own beside it.
-        let path = Path::new(DIRECTORY).join(".xl.lock");
-        let write = |source| Error::Write {
-            path: path.clone(),
-            source,
-        };
-        let lock = match lock::take(&path).map_err(write)? {
+        let lock = match building(Path::new("/"))? {
             Attempt::Taken(lock) => lock,
             Attempt::Busy(waiting) => {
                 // Whoever is ahead of us has a deadline; how many there are, nobody knows.
@@ -280,7 +279,7 @@ impl<'a> Run<'a> {
                 if fds[0].any().unwrap_or_default() {
                     return Ok(None);
                 }
-                waiting.take().map_err(write)?
+                waiting.take().map_err(Error::Wait)?
             }
         };
         notify::announce(

@@ -4,11 +4,12 @@
 
 use std::fmt::Write;
 
+use super::mode::GuestNetwork;
 use crate::config::guest::{Boot, Disk, DiskSource, Guest, Vif, XlValue};
 use crate::config::guests;
 
-/// The file's text.
-pub fn render(guest: &Guest) -> String {
+/// The file's text, with the network mode that is in force.
+pub fn render(guest: &Guest, network: &GuestNetwork) -> String {
     let mut file = File(String::new());
     file.0.push_str(&format!(
         "# Written by ttvm from {}; what is changed here is lost at the next start.\n",
@@ -42,7 +43,7 @@ pub fn render(guest: &Guest) -> String {
         Boot::Firmware => {}
     }
     file.list("disk", guest.disks.iter().map(disk));
-    file.list("vif", guest.vifs.iter().map(vif));
+    file.list("vif", guest.vifs.iter().map(|it| vif(it, network)));
     // The supervisor decides what follows a shutdown. Left to xl, "restart" would bring the guest back behind
     // systemd's back, on the disk of the run before.
     for event in ["on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset"] {
@@ -76,9 +77,13 @@ fn disk(disk: &Disk) -> String {
 }
 
 /// xl-network-configuration(5).
-fn vif(vif: &Vif) -> String {
+fn vif(vif: &Vif, network: &GuestNetwork) -> String {
     let mut line = format!("mac={}", vif.mac);
-    let bridge = vif.bridge.as_ref().map(|name| name.as_str().to_owned());
+    let bridge = vif
+        .bridge
+        .as_ref()
+        .or(network.bridge.as_ref())
+        .map(|name| name.as_str().to_owned());
     let vifname = vif.vifname.as_ref().map(|name| name.as_str().to_owned());
     let settings = [
         ("bridge", &bridge),

@@ -45,6 +45,14 @@ pub enum Error {
         "this host has no uplink: no default route; name one (`--uplink`, or uplink in [network.bridge] of ttvm.toml)"
     )]
     NoUplink,
+    /// Mode `bridge` joins a bridge that is not there.
+    #[error(
+        "there is no bridge {bridge}; make one with whatever sets up this host's network, or let ttvm make it (`--manage-uplink`, or manage_uplink in [network.bridge] of ttvm.toml)"
+    )]
+    NoBridge {
+        /// Its name.
+        bridge: String,
+    },
     /// The interface can not be moved.
     #[error("{interface} can not be moved to a bridge: {why}")]
     UplinkUnsuitable {
@@ -121,6 +129,12 @@ pub enum Error {
     /// Xen's store.
     #[error(transparent)]
     XenStore(#[from] crate::xenstore::Error),
+    /// firewalld.
+    #[error(transparent)]
+    Firewalld(#[from] super::firewalld::Error),
+    /// The packet filters of others.
+    #[error(transparent)]
+    Conflicts(#[from] super::conflicts::Error),
     /// Domains are being built.
     #[error("a guest's domain has been in the making for {} s; try again", .0.as_secs())]
     DomainInTheMaking(Duration),
@@ -136,6 +150,7 @@ impl Error {
             Self::Foreign { .. } => "ForeignConfiguration",
             Self::SubnetInUse { .. } => "SubnetInUse",
             Self::NoUplink => "NoUplink",
+            Self::NoBridge { .. } => "NoBridge",
             Self::UplinkUnsuitable { .. } => "UplinkUnsuitable",
             Self::GuestsAttached { .. } => "GuestsAttached",
             Self::RecordingActive { .. } => "RecordingActive",
@@ -145,7 +160,12 @@ impl Error {
             Self::RolledBack(_) => "RolledBack",
             Self::RollbackFailed { .. } => "RollbackFailed",
             Self::Config(_) => "Configuration",
-            Self::Netlink(_) | Self::Run(_) | Self::File { .. } | Self::XenStore(_) => "Failed",
+            Self::Netlink(_)
+            | Self::Run(_)
+            | Self::File { .. }
+            | Self::XenStore(_)
+            | Self::Firewalld(_)
+            | Self::Conflicts(_) => "Failed",
         }
     }
 

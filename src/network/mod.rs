@@ -14,9 +14,17 @@
 //! be confirmed. Whatever happens before that (an error, the death of a program, a reboot), it is undone.
 //! Nothing here needs D-Bus or an executor: the service, the timer that backs it up and the boot call the same code.
 
+mod attachments;
+pub mod conflicts;
 pub mod error;
-mod netlink;
+pub mod firewalld;
+mod journal;
+pub mod netlink;
+mod plan;
 mod service;
+mod step;
+mod subnet;
+mod uplink;
 
 use std::fmt;
 use std::str::FromStr;
@@ -169,6 +177,8 @@ pub struct Status {
     pub subnet: Option<Subnet>,
     /// The change that is on its way.
     pub pending: Option<Pending>,
+    /// Why the mode that was chosen is not wholly in force.
+    pub degraded: Option<String>,
 }
 
 /// A change on its way.
@@ -188,7 +198,7 @@ pub struct Pending {
 }
 
 /// What a switch would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Preview {
     /// The mode now.
     pub from: Mode,

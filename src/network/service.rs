@@ -1,10 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the programs call.
+//! What the programs call. One change at a time: whoever works on one holds `/run/ttvm/.network.lock`.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Applied, Attachment, Error, Preview, Request, Status};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::conflicts::{self, Question, Traffic};
+use super::journal::{self, Chosen, Journal, Phase, Transaction};
+use super::plan::{self, Plan};
+use super::step::{Context, Guests, Op, Step};
+use super::{
+    Applied, Attachment, Backend, Error, Mode, Options, Pending, Preview, Request, State, Status, attachments,
+};
+use crate::config::host::{self, HostConfig};
+use crate::config::under;
+use crate::fail_point;
+use crate::lock::{self, Attempt, Lock};
+
+const LOCK: &str = "/run/ttvm/.network.lock";
+/// How long a change may take that another one waits for.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a change may wait to be confirmed, in seconds.
+const CONFIRM: std::ops::RangeInclusive<u64> = 10..=3600;
 
 /// The networks of this host.
 #[derive(Debug, Clone)]
@@ -12,11 +31,24 @@ pub struct Network {
     root: PathBuf,
 }
 
-/// A change that is planned and written down, and not made yet.
+/// A change that is planned and written down, and not made yet. Dropped, it is forgotten.
 #[derive(Debug)]
-pub struct Begun {
+pub struct Begun<'a> {
     /// Its number.
     pub id: u64,
+    network: &'a Network,
+    transaction: Option<Transaction>,
+    _lock: Lock,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.transaction.is_some()
+            && let Err(error) = self.network.journal().clear()
+        {
+            tracing::warn!("{}", error.text());
+        }
+    }
 }
 
 impl Network {
@@ -25,60 +57,484 @@ impl Network {
         Self { root: root.to_owned() }
     }
 
+    fn journal(&self) -> Journal {
+        Journal::new(&self.root)
+    }
+
+    fn config(&self) -> Result<HostConfig, Error> {
+        Ok(host::load(&self.root)?)
+    }
+
+    /// The lock; waits for whoever has it, if there is `patience`.
+    fn lock(&self, patience: Duration) -> Result<Lock, Error> {
+        let path = under(&self.root, Path::new(LOCK));
+        let failed = |source| Error::File {
+            action: "lock",
+            path: path.clone(),
+            source,
+        };
+        match lock::take(&path).map_err(failed)? {
+            Attempt::Taken(lock) => Ok(lock),
+            Attempt::Busy(waiting) => {
+                let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+                let mut fds = [PollFd::new(waiting.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut fds, timeout).map_err(|errno| failed(errno.into()))? {
+                    0 => Err(Error::Busy("another change is being made".to_owned())),
+                    _ => waiting.take().map_err(failed),
+                }
+            }
+        }
+    }
+
     /// What can be said at once: two small files are read.
     pub fn status(&self) -> Result<Status, Error> {
-        todo!()
+        let journal = self.journal();
+        let chosen = journal.chosen()?;
+        let boot = journal::boot();
+        let pending = journal.pending()?.filter(|pending| pending.boot == boot);
+        let in_force = match &pending {
+            Some(one) if matches!(one.phase, Phase::Pending | Phase::Keeping) => one.to.settings.clone(),
+            Some(one) => one.from.clone(),
+            None if chosen.boot == boot => chosen.settings.clone(),
+            None => Default::default(),
+        };
+        let state = match pending.as_ref().map(|one| one.phase) {
+            Some(Phase::Applying | Phase::Keeping) => State::Applying,
+            Some(Phase::Pending) => State::AwaitingConfirm,
+            Some(Phase::Reverting) => State::RollingBack,
+            None if chosen.degraded.is_some() || in_force.mode != chosen.settings.mode => State::Degraded,
+            None => State::Idle,
+        };
+        Ok(Status {
+            mode: in_force.mode,
+            desired: chosen.settings.mode,
+            state,
+            backend: Backend::Xl,
+            bridge: in_force.bridge,
+            uplink: in_force.uplink,
+            subnet: in_force.subnet,
+            pending: pending.map(|one| Pending {
+                id: one.id,
+                from: one.from.mode,
+                to: one.to.settings.mode,
+                deadline_usec: one.deadline_usec(),
+                left: one.left().unwrap_or(one.confirm),
+            }),
+            degraded: chosen.degraded,
+        })
     }
 
     /// What else on this host stops guests' packets; one program is run.
     pub fn conflicts(&self) -> Result<Vec<String>, Error> {
-        todo!()
+        let status = self.status()?;
+        let zoned = self.config()?.network.firewall == crate::config::network::Firewall::Firewalld;
+        let Some(bridge) = &status.bridge else {
+            return Ok(Vec::new());
+        };
+        self.conflicts_of(status.mode, bridge, zoned)
+    }
+
+    fn conflicts_of(
+        &self,
+        mode: Mode,
+        bridge: &crate::config::types::InterfaceName,
+        zoned: bool,
+    ) -> Result<Vec<String>, Error> {
+        let question = Question {
+            mode: match mode {
+                Mode::Bridge => Traffic::Bridged,
+                _ => Traffic::Routed,
+            },
+            bridge,
+            zone_of_bridge_is_ours: zoned,
+        };
+        let found = conflicts::find(&self.root, &question)?;
+        Ok(found.iter().map(ToString::to_string).collect())
     }
 
     /// The guests' interfaces.
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
-        todo!()
+        let config = self.config()?;
+        let mut context = Context::new(&self.root, &config)?;
+        attachments::list(&self.root, &config, &mut context.kernel)
     }
 
     /// What a switch would do. Changes nothing.
-    pub fn plan(&self, _request: &Request) -> Result<Preview, Error> {
-        todo!()
+    pub fn plan(&self, request: &Request) -> Result<Preview, Error> {
+        let config = self.config()?;
+        let chosen = self.journal().chosen()?;
+        let from = self.status()?.mode;
+        let plan = self.checked(&config, &chosen, request)?;
+        let sentences = |ops: &[Op]| ops.iter().map(ToString::to_string).collect();
+        Ok(match plan {
+            None => Preview {
+                from,
+                to: request.mode,
+                ..Preview::default()
+            },
+            Some(mut plan) => {
+                if let Some(bridge) = &plan.to.settings.bridge {
+                    let zoned = plan.to.settings.zone.is_some();
+                    plan.warnings.extend(self.conflicts_of(request.mode, bridge, zoned)?);
+                }
+                Preview {
+                    from,
+                    to: request.mode,
+                    steps: sentences(&plan.ops),
+                    afterwards: sentences(&plan.afterwards),
+                    moves_uplink: plan.moves_uplink(),
+                    warnings: plan.warnings,
+                }
+            }
+        })
+    }
+
+    fn checked(&self, config: &HostConfig, chosen: &Chosen, request: &Request) -> Result<Option<Plan>, Error> {
+        if let Some(unit) = plan::recording(&self.root) {
+            return Err(Error::RecordingActive { unit });
+        }
+        let mut context = Context::new(&self.root, config)?;
+        plan::plan(&mut context, chosen, request)
     }
 
     /// Plans a switch and writes it down. Until [`apply`](Self::apply) is called, nothing is changed. `None` if the mode
     /// is already what it should be.
-    pub fn begin(&self, _request: &Request) -> Result<Option<Begun>, Error> {
-        todo!()
+    pub fn begin(&self, request: &Request) -> Result<Option<Begun<'_>>, Error> {
+        let confirm = request.confirm.as_secs();
+        if confirm != 0 && !CONFIRM.contains(&confirm) {
+            return Err(Error::InvalidArgument(format!(
+                "a change can wait {} to {} s to be confirmed, or not at all (0), not {confirm} s",
+                CONFIRM.start(),
+                CONFIRM.end()
+            )));
+        }
+        let lock = self.lock(Duration::ZERO)?;
+        let journal = self.journal();
+        let config = self.config()?;
+        if journal.pending()?.is_some() && self.settle(&config)?.is_some() {
+            return Err(Error::Busy(
+                "another change waits to be confirmed: `ttvm network confirm` or `ttvm network rollback` comes first"
+                    .to_owned(),
+            ));
+        }
+        let chosen = journal.chosen()?;
+        let Some(plan) = self.checked(&config, &chosen, request)? else {
+            return Ok(None);
+        };
+        if plan.moves_uplink() && request.confirm.is_zero() {
+            return Err(Error::InvalidArgument(
+                "the host's own addresses move: that has to be confirmed, so that a host that can not be reached any more \
+                 comes back by itself (--confirm-within)"
+                    .to_owned(),
+            ));
+        }
+        let boot = journal::boot();
+        let from = if chosen.boot == boot {
+            chosen.settings
+        } else {
+            Default::default()
+        };
+        let transaction = Transaction {
+            id: plan.to.last,
+            boot,
+            phase: Phase::Applying,
+            from,
+            to: plan.to,
+            ops: plan.ops,
+            afterwards: plan.afterwards,
+            confirm: request.confirm,
+            deadline: None,
+        };
+        journal.save(&transaction)?;
+        fail_point::reach("network.begun");
+        Ok(Some(Begun {
+            id: transaction.id,
+            network: self,
+            transaction: Some(transaction),
+            _lock: lock,
+        }))
     }
 
     /// Makes the change and looks at it; undoes it if anything is wrong.
-    pub fn apply(&self, _begun: Begun) -> Result<Applied, Error> {
-        todo!()
+    pub fn apply(&self, mut begun: Begun<'_>) -> Result<Applied, Error> {
+        let config = self.config()?;
+        let Some(mut transaction) = begun.transaction.take() else {
+            return Err(Error::NoSuchTransaction(begun.id));
+        };
+        self.make(&config, &transaction)?;
+        if transaction.confirm.is_zero() {
+            self.keep(&config, transaction)?;
+            return Ok(Applied::Kept);
+        }
+        transaction.phase = Phase::Pending;
+        transaction.deadline = Some(journal::uptime() + transaction.confirm);
+        if let Err(error) = self.journal().save(&transaction) {
+            return self.revert(&config, transaction, &error.text()).and(Err(error));
+        }
+        fail_point::reach("network.pending");
+        Ok(Applied::Pending(transaction.confirm))
+    }
+
+    fn make(&self, config: &HostConfig, transaction: &Transaction) -> Result<(), Error> {
+        let mut context = Context::new(&self.root, config)?;
+        for (number, op) in transaction.ops.iter().enumerate() {
+            fail_point::reach(&format!("network.op.{number}"));
+            if let Err(error) = op.apply(&mut context) {
+                let step = op.to_string();
+                self.revert(
+                    config,
+                    transaction.clone(),
+                    &format!("could not {step}: {}", error.text()),
+                )?;
+                return Err(Error::ApplyFailed {
+                    step,
+                    source: Box::new(error),
+                });
+            }
+        }
+        fail_point::reach("network.made");
+        if let Some(what) = lacking(&mut context, &transaction.ops)? {
+            self.revert(config, transaction.clone(), &what)?;
+            return Err(Error::RolledBack(what));
+        }
+        fail_point::reach("network.verified");
+        Ok(())
+    }
+
+    /// The change is what is wanted. Removes what it replaces.
+    fn keep(&self, config: &HostConfig, mut transaction: Transaction) -> Result<(), Error> {
+        let journal = self.journal();
+        transaction.phase = Phase::Keeping;
+        journal.save(&transaction)?;
+        fail_point::reach("network.keeping");
+        let mut context = Context::new(&self.root, config)?;
+        for (number, op) in transaction.afterwards.iter().enumerate() {
+            fail_point::reach(&format!("network.afterwards.{number}"));
+            if let Err(error) = op.apply(&mut context) {
+                let what = format!("could not {op}: {}", error.text());
+                tracing::warn!("{what}");
+                transaction.to.degraded = Some(what);
+            }
+        }
+        journal.choose(&transaction.to)?;
+        fail_point::reach("network.kept");
+        journal.clear()?;
+        tracing::info!(
+            ttvm_network = %transaction.to.settings.mode,
+            "the network mode is {}",
+            transaction.to.settings.mode
+        );
+        Ok(())
+    }
+
+    /// Undoes everything, whatever came of it; what can not be undone stays written down, to be tried again.
+    fn revert(&self, config: &HostConfig, mut transaction: Transaction, why: &str) -> Result<(), Error> {
+        tracing::warn!("undoing the change to {}: {why}", transaction.to.settings.mode);
+        transaction.phase = Phase::Reverting;
+        if let Err(error) = self.journal().save(&transaction) {
+            // What is written there is undone by whoever finds it as well.
+            tracing::warn!("{}", error.text());
+        }
+        let mut context = Context::new(&self.root, config)?;
+        let mut failures = Vec::new();
+        for (number, op) in transaction.ops.iter().enumerate().rev() {
+            fail_point::reach(&format!("network.revert.{number}"));
+            if let Err(error) = op.revert(&mut context) {
+                let failure = format!("could not {}: {}", op.reverting(), error.text());
+                tracing::error!("{failure}");
+                failures.push(failure);
+            }
+        }
+        if !failures.is_empty() {
+            return Err(Error::RollbackFailed {
+                what: why.to_owned(),
+                failures,
+            });
+        }
+        fail_point::reach("network.reverted");
+        self.journal().clear()
+    }
+
+    /// The change `id`, which waits.
+    fn waiting(&self, id: u64) -> Result<Transaction, Error> {
+        let pending = self.journal().pending()?;
+        let same = pending.filter(|one| one.id == id && one.boot == journal::boot());
+        same.filter(|one| one.phase != Phase::Keeping)
+            .ok_or(Error::NoSuchTransaction(id))
     }
 
     /// Keeps the change `id`, which waits for that.
-    pub fn confirm(&self, _id: u64) -> Result<(), Error> {
-        todo!()
+    pub fn confirm(&self, id: u64) -> Result<(), Error> {
+        let _lock = self.lock(PATIENCE)?;
+        let config = self.config()?;
+        let transaction = self.waiting(id)?;
+        match transaction.left() {
+            Some(left) if transaction.phase == Phase::Pending && !left.is_zero() => self.keep(&config, transaction),
+            _ => {
+                self.revert(&config, transaction, "it was not confirmed in time")?;
+                Err(Error::NoSuchTransaction(id))
+            }
+        }
     }
 
     /// Undoes the change `id`.
-    pub fn rollback(&self, _id: u64) -> Result<(), Error> {
-        todo!()
+    pub fn rollback(&self, id: u64, why: &str) -> Result<(), Error> {
+        let _lock = self.lock(PATIENCE)?;
+        let transaction = self.waiting(id)?;
+        self.revert(&self.config_or_default(), transaction, why)
+    }
+
+    /// A mistake in the configuration is no reason not to undo something.
+    fn config_or_default(&self) -> HostConfig {
+        self.config().unwrap_or_default()
     }
 
     /// Lets the change `id` wait for `time` from now; returns the time left.
-    pub fn extend(&self, _id: u64, _time: Duration) -> Result<Duration, Error> {
-        todo!()
+    pub fn extend(&self, id: u64, time: Duration) -> Result<Duration, Error> {
+        if !CONFIRM.contains(&time.as_secs()) {
+            return Err(Error::InvalidArgument(format!(
+                "a change can wait {} to {} s to be confirmed, not {} s",
+                CONFIRM.start(),
+                CONFIRM.end(),
+                time.as_secs()
+            )));
+        }
+        let _lock = self.lock(PATIENCE)?;
+        let mut transaction = self.waiting(id)?;
+        if transaction.phase != Phase::Pending || transaction.left().is_none_or(|left| left.is_zero()) {
+            return Err(Error::NoSuchTransaction(id));
+        }
+        transaction.deadline = Some(journal::uptime() + time);
+        self.journal().save(&transaction)?;
+        Ok(time)
     }
 
     /// What an earlier process, or an earlier boot, left undone: a half-made change is undone, a kept one finished.
     /// Returns the time left of one that waits to be confirmed.
     pub fn recover(&self) -> Result<Option<Duration>, Error> {
-        todo!()
+        let _lock = self.lock(PATIENCE)?;
+        self.settle(&self.config_or_default())
+    }
+
+    fn settle(&self, config: &HostConfig) -> Result<Option<Duration>, Error> {
+        let journal = self.journal();
+        let Some(mut transaction) = journal.pending()? else {
+            return Ok(None);
+        };
+        if transaction.boot != journal::boot() {
+            // The kernel has forgotten everything; what is left to do is what it never knew of.
+            if transaction.phase == Phase::Keeping {
+                journal.choose(&transaction.to)?;
+                return journal.clear().map(|()| None);
+            }
+            transaction.ops.retain(|op| op.step().is_lasting());
+            return self
+                .revert(config, transaction, "the host was restarted")
+                .map(|()| None);
+        }
+        match (transaction.phase, transaction.left()) {
+            (Phase::Keeping, _) => self.keep(config, transaction).map(|()| None),
+            (Phase::Pending, Some(left)) if !left.is_zero() => Ok(Some(left)),
+            (Phase::Pending, _) => self
+                .revert(config, transaction, "it was not confirmed in time")
+                .map(|()| None),
+            (Phase::Applying | Phase::Reverting, _) => self
+                .revert(config, transaction, "whoever made it did not come to an end")
+                .map(|()| None),
+        }
     }
 
     /// Makes again what is missing of the mode that was chosen; returns what was done, in sentences.
     pub fn reconcile(&self) -> Result<Vec<String>, Error> {
-        todo!()
+        let _lock = self.lock(PATIENCE)?;
+        let config = self.config()?;
+        if self.settle(&config)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let journal = self.journal();
+        let mut chosen = journal.chosen()?;
+        let done = if chosen.boot == journal::boot() {
+            self.mend(&config, &chosen)
+        } else {
+            self.after_boot(&config, &mut chosen)
+        };
+        let degraded = done.as_ref().err().map(Error::text);
+        if degraded != chosen.degraded {
+            chosen.degraded = degraded;
+            journal.choose(&chosen)?;
+        }
+        done
     }
+
+    /// The mode as it was chosen before this boot.
+    fn after_boot(&self, config: &HostConfig, chosen: &mut Chosen) -> Result<Vec<String>, Error> {
+        let request = Request {
+            mode: chosen.settings.mode,
+            options: Options::clone(&chosen.options),
+            confirm: Duration::ZERO,
+            // What speaks against it was looked at when it was chosen.
+            force: true,
+        };
+        let mut context = Context::new(&self.root, config)?;
+        let Some(plan) = plan::plan(&mut context, chosen, &request)? else {
+            return Ok(Vec::new());
+        };
+        let done = plan.ops.iter().map(ToString::to_string).collect();
+        let mut transaction = Transaction {
+            id: plan.to.last,
+            boot: journal::boot(),
+            phase: Phase::Applying,
+            from: Default::default(),
+            to: plan.to,
+            ops: plan.ops,
+            afterwards: plan.afterwards,
+            confirm: Duration::ZERO,
+            deadline: None,
+        };
+        // The new number is used up, whatever comes of it.
+        chosen.last = transaction.id;
+        transaction.to.degraded = None;
+        self.journal().save(&transaction)?;
+        self.make(config, &transaction)?;
+        *chosen = transaction.to.clone();
+        self.keep(config, transaction)?;
+        Ok(done)
+    }
+
+    fn mend(&self, config: &HostConfig, chosen: &Chosen) -> Result<Vec<String>, Error> {
+        let mut context = Context::new(&self.root, config)?;
+        let guests = Step::Guests(Guests {
+            from: None,
+            to: chosen.settings.bridge.clone(),
+            elsewhere: Vec::new(),
+        });
+        let mut done = Vec::new();
+        for step in chosen.steps.iter().cloned().chain([guests]) {
+            if let Some(what) = step.missing(&mut context)? {
+                let op = Op::Do(step);
+                op.apply(&mut context)?;
+                tracing::info!("{what}: {op}");
+                done.push(format!("{what}: {op}"));
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// What is not as it should be after all of `ops`.
+fn lacking(context: &mut Context<'_>, ops: &[Op]) -> Result<Option<String>, Error> {
+    // The guests are moved twice if a bridge is made anew: only the last time counts.
+    let last_guests = ops.iter().rposition(|op| matches!(op.step(), Step::Guests(_)));
+    for (number, op) in ops.iter().enumerate() {
+        let missing = match op {
+            Op::Do(Step::Guests(_)) if Some(number) != last_guests => None,
+            Op::Do(step) => step.missing(context)?,
+            Op::Undo(Step::Uplink(uplink)) => uplink.missing_undone(context)?,
+            Op::Undo(_) => None,
+        };
+        if missing.is_some() {
+            return Ok(missing);
+        }
+    }
+    Ok(None)
 }

@@ -73,7 +73,7 @@ pub(super) struct Wanted {
     /// The bridge that guests join
     #[arg(long, value_name = "NAME", value_parser = str::parse::<InterfaceName>)]
     bridge: Option<InterfaceName>,
-    /// The interface whose addresses move to the bridge
+    /// The interface whose addresses move to the bridge, which ttvm makes
     #[arg(long, value_name = "INTERFACE", value_parser = str::parse::<InterfaceName>)]
     uplink: Option<InterfaceName>,
     /// The guests' network in mode nat
@@ -85,7 +85,7 @@ pub(super) struct Wanted {
     /// Hand out addresses in mode nat
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dhcp: Option<bool>,
-    /// Do it although guests would be left without a network
+    /// Do it although guests would be left without a network, or somebody else looks after the uplink
     #[arg(long)]
     force: bool,
 }

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use ordered_stream::OrderedStreamExt;
 use zbus::OwnedObjectPath;
+use zbus::export::ordered_stream::OrderedStreamExt;
 use zbus::fdo::{PropertiesChangedStream, PropertiesProxy};
 use zbus::proxy::OwnerChangedStream;
 

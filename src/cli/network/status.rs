@@ -23,6 +23,7 @@ struct Description {
     uplink: Option<String>,
     subnet: Option<Subnet>,
     pending: Option<Pending>,
+    degraded: Option<String>,
     conflicts: Vec<String>,
     last: Option<Last>,
 }
@@ -65,7 +66,7 @@ fn print(description: &Description, attachments: &[Attachment]) -> io::Result<()
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let rows = [
         ("Mode", mode(description)),
-        ("State", state(description).to_owned()),
+        ("State", state(description)),
         ("Bridge", dash(&description.bridge)),
         ("Uplink", dash(&description.uplink)),
         ("Subnet", dash(&description.subnet.map(subnet))),
@@ -95,22 +96,26 @@ fn mode(description: &Description) -> String {
         text.push_str(", made by xend's scripts");
     }
     if description.desired != description.mode && description.pending.is_none() {
-        text.push_str(&format!(
-            " (chosen: {}; `ttvm network reconcile` makes it)",
-            description.desired
-        ));
+        text.push_str(&format!(" (chosen: {})", description.desired));
     }
     text
 }
 
-fn state(description: &Description) -> &'static str {
-    match description.state {
+fn state(description: &Description) -> String {
+    let text = match description.state {
         State::Idle => "as chosen",
         State::Applying => "a change is being made",
         State::AwaitingConfirm => "a change waits to be confirmed",
         State::RollingBack => "a change is being undone",
-        State::Degraded => "DEGRADED: not all of the mode is there; `ttvm network reconcile` makes it again",
-    }
+        State::Degraded => {
+            let why = description
+                .degraded
+                .as_deref()
+                .unwrap_or("the mode that was chosen is not there");
+            return format!("DEGRADED: {why}; `ttvm network reconcile` makes again what can be made");
+        }
+    };
+    text.to_owned()
 }
 
 fn subnet(subnet: Subnet) -> String {

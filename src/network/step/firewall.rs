@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Our own nft table, `inet ttvm`: what guests behind the NAT bridge may send, and in whose name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Context};
+use crate::config::network::Subnet;
+use crate::config::types::InterfaceName;
+use crate::network::Error;
+use crate::run::{self, Command, Program};
+
+static NFT: Program = Program::new(&["nft"]);
+
+/// `add` makes sure that there is something to delete: one transaction, whether the table is there or not. nft before
+/// 1.0.7 has no `destroy`.
+const REMOVE: &str = "add table inet ttvm\ndelete table inet ttvm\n";
+
+/// The table for one bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// The guests' bridge.
+    pub bridge: InterfaceName,
+    /// The guests' network.
+    pub subnet: Subnet,
+}
+
+impl Firewall {
+    fn table(&self) -> String {
+        let (bridge, subnet) = (self.bridge.as_str(), self.subnet);
+        // The last chain mends what a paravirtual guest before Linux 2.6.39 trips over: its DHCP client reads raw packets
+        // and does not know that their checksum was left to hardware there is none of
+        // (https://bugzilla.redhat.com/show_bug.cgi?id=231047).
+        format!(
+            r#"table inet ttvm {{
+	chain forward {{
+		type filter hook forward priority filter; policy accept;
+		iifname "{bridge}" ip saddr {subnet} accept
+		iifname "{bridge}" drop
+		oifname "{bridge}" ct state established,related accept
+		oifname "{bridge}" drop
+	}}
+	chain postrouting {{
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr {subnet} oifname != "{bridge}" ip daddr != 224.0.0.0/4 masquerade
+	}}
+	chain checksum {{
+		type filter hook postrouting priority 0; policy accept;
+		oifname "{bridge}" udp sport 67 udp dport 68 udp checksum set 0
+	}}
+}}
+"#
+        )
+    }
+
+    /// As many rules as there are in [`table`](Self::table).
+    const RULES: usize = 6;
+}
+
+fn nft(input: &str) -> Result<(), Error> {
+    let command = Command::new(&NFT).args(["-f", "-"]).input(input);
+    command.run().map(drop).map_err(explain)
+}
+
+fn explain(error: run::Error) -> Error {
+    match error {
+        run::Error::NotInstalled { .. } => Error::BackendMissing {
+            what: "nft is not installed, which lets guests reach the world: install nftables".to_owned(),
+        },
+        other => other.into(),
+    }
+}
+
+/// Whether the program is there.
+pub fn check() -> Result<(), Error> {
+    NFT.path().map(drop).map_err(explain)
+}
+
+impl Change for Firewall {
+    fn apply(&self, _: &mut Context<'_>) -> Result<(), Error> {
+        nft(&format!("{REMOVE}{}", self.table()))
+    }
+
+    fn undo(&self, _: &mut Context<'_>) -> Result<(), Error> {
+        nft(REMOVE)
+    }
+
+    fn missing(&self, _: &mut Context<'_>) -> Result<Option<String>, Error> {
+        // The text as nft prints it, not its JSON, whose shape differs between versions
+        // (https://github.com/containers/netavark/issues/1303).
+        match Command::new(&NFT).args(["list", "table", "inet", "ttvm"]).run() {
+            Ok(output) => {
+                let ours = |line: &&str| line.contains(self.bridge.as_str());
+                let rules = output.stdout.lines().filter(ours).count();
+                Ok((rules != Self::RULES).then(|| "the nft table inet ttvm is not as it was made".to_owned()))
+            }
+            Err(run::Error::Failed { .. }) => Ok(Some("there is no nft table inet ttvm".to_owned())),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    fn undoing(&self) -> String {
+        "remove the nft table inet ttvm".to_owned()
+    }
+}
+
+impl fmt::Display for Firewall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "let {} out in the host's name, and nobody in (nft table inet ttvm)",
+            self.subnet
+        )
+    }
+}

@@ -1,0 +1,660 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Hosts with xend. Each directory in xend/ holds one:
+//!
+//! - `tree`: its files;
+//! - `outcome`: how its network is set, and what a switch to either way would be, without force and with it;
+//! - `nat.sxp`, `bridge.sxp`: what becomes of its configuration, by force if it does not go without.
+//!
+//! With TTVM_BLESS=1 the outcome is written there instead; read the difference before it is committed.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ttvm::config::types::Mac;
+use ttvm::error::{Classify, Exit, chain};
+use ttvm::network::xend::{Error, Scripts, State, Switched, Xend, XendConfig, vif_line};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/xend");
+const CONFIG: &str = "etc/xen/xend-config.sxp";
+
+fn name(scripts: Scripts) -> &'static str {
+    match scripts {
+        Scripts::Nat => "nat",
+        Scripts::Bridge => "bridge",
+    }
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    fs::read(Path::new(FIXTURES).join(name).join("tree").join(CONFIG)).unwrap()
+}
+
+/// Compares `bytes` with the file, or writes them there. No bytes are no file.
+fn expect(path: &Path, bytes: Option<&[u8]>) -> Result<(), String> {
+    if std::env::var_os("TTVM_BLESS").is_some() {
+        match bytes {
+            Some(bytes) => fs::write(path, bytes).unwrap(),
+            None => drop(fs::remove_file(path)),
+        }
+        return Ok(());
+    }
+    if fs::read(path).ok().as_deref() == bytes {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(bytes.unwrap_or(b"(nothing)"));
+    Err(format!("{} is not what came out:\n{text}\n", path.display()))
+}
+
+#[test]
+fn every_fixture() {
+    let entries = fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().path());
+    let mut fixtures: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    fixtures.sort();
+    assert!(fixtures.len() >= 30);
+    let mut wrong = Vec::new();
+    for path in fixtures {
+        let root = path.join("tree");
+        let bytes = fs::read(root.join(CONFIG)).unwrap_or_default();
+        let mut outcome = match Xend::find(&root).expect("xend").state() {
+            Ok(State::Is(scripts)) => format!("{}\n", name(scripts)),
+            Ok(State::Foreign(reasons)) => format!("foreign\n  {}\n", reasons.join("\n  ")),
+            Err(error) => format!("{}\n", chain(&error).replace(root.to_str().unwrap(), "")),
+        };
+        for to in Scripts::ALL {
+            let mut result = None;
+            if let Ok(config) = XendConfig::parse(bytes.clone()) {
+                for force in [false, true] {
+                    let forced = if force { " by force" } else { "" };
+                    let plan = match config.plan(to, force) {
+                        Ok(plan) if plan.is_empty() => "nothing to do".to_owned(),
+                        Ok(plan) => plan.join("\n  "),
+                        // The reasons have been said.
+                        Err(error) => format!("refused: {}", error.to_string().lines().next().unwrap()),
+                    };
+                    writeln!(outcome, "to {}{forced}:\n  {plan}", name(to)).unwrap();
+                    result = result.or(config.switch(to, force).ok());
+                    if result.is_some() {
+                        break;
+                    }
+                }
+            }
+            if let Some(result) = &result {
+                check(&bytes, result, to);
+            }
+            let result = result.filter(|result| *result != bytes);
+            let file = path.join(format!("{}.sxp", name(to)));
+            wrong.extend(expect(&file, result.as_deref()).err());
+        }
+        wrong.extend(expect(&path.join("outcome"), Some(outcome.as_bytes())).err());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What must be true of every outcome.
+fn check(old: &[u8], new: &[u8], to: Scripts) {
+    let shown = || {
+        format!(
+            "{}\n--->\n{}",
+            String::from_utf8_lossy(old),
+            String::from_utf8_lossy(new)
+        )
+    };
+    let config = XendConfig::parse(new.to_vec()).unwrap_or_else(|error| panic!("{error}: {}", shown()));
+    let script = config.network_script().unwrap_or_else(|| panic!("{}", shown()));
+    assert_eq!(script.file, to.network().as_bytes(), "{}", shown());
+    assert!(script.parameters.is_empty(), "{}", shown());
+    assert_eq!(config.vif_script(), to.vif().as_bytes(), "{}", shown());
+    // Switching again changes nothing, unless something is left that xend does not look at.
+    assert_eq!(config.switch(to, true).unwrap(), new, "{}", shown());
+    // Marks and new lines are all that is new, so nothing but marks is ever lost.
+    let kept: Vec<u8> = new.to_vec();
+    let mut rest = kept.iter();
+    for byte in old.iter().filter(|byte| **byte != b'#') {
+        assert!(rest.any(|other| other == byte), "{}", shown());
+    }
+}
+
+/// What Xen ships goes there and back, every byte of it.
+#[test]
+fn there_and_back() {
+    for name in [
+        "01-stock-3.0.4",
+        "02-stock-3.4",
+        "03-stock-4.1",
+        "04-stock-4.4",
+        "07-crlf",
+        "08-latin-1",
+        "30-nat",
+    ] {
+        let bytes = fixture(name);
+        let config = XendConfig::parse(bytes.clone()).unwrap();
+        let State::Is(from) = config.state() else {
+            panic!("{name}");
+        };
+        let to = if from == Scripts::Nat {
+            Scripts::Bridge
+        } else {
+            Scripts::Nat
+        };
+        let there = config.switch(to, false).unwrap();
+        assert_ne!(there, bytes, "{name}");
+        assert_eq!(config.switch(from, false).unwrap(), bytes, "{name}");
+        let there = XendConfig::parse(there).unwrap();
+        assert_eq!(there.state(), State::Is(to), "{name}");
+        let back = there.switch(from, false).unwrap();
+        if name != "30-nat" {
+            assert_eq!(back, bytes, "{name}");
+        }
+    }
+}
+
+/// Files in which the lines have to be added do not grow each time.
+#[test]
+fn no_growth() {
+    for name in [
+        "05-debian-all-commented",
+        "09-no-final-newline",
+        "13-several-active",
+        "14-own-script",
+        "24-empty",
+    ] {
+        let mut bytes = fs::read(Path::new(FIXTURES).join(name).join("tree").join(CONFIG)).unwrap();
+        let mut lengths = Vec::new();
+        for round in 0..5 {
+            for to in Scripts::ALL {
+                bytes = XendConfig::parse(bytes).unwrap().switch(to, round == 0).unwrap();
+                lengths.push(bytes.len());
+            }
+        }
+        assert!(
+            lengths[2..].iter().all(|length| *length == lengths[1]),
+            "{name}: {lengths:?}"
+        );
+    }
+}
+
+/// Numbers that are as good as random, and the same each time (Knuth's MMIX).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+
+    fn of<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+        choices[self.below(choices.len())]
+    }
+}
+
+#[test]
+fn unrelated_lines_stay() {
+    let unrelated = [
+        "",
+        "   \t ",
+        "# (network-script network-nat)",
+        "# text (vif-script vif-bridge)",
+        "#(network-script network-nat) and more",
+        "#(vif-script vif-nat extra)",
+        "#(network-script 'network-bridge netdev=eth1')",
+        "(dom0-cpus 2) # (",
+        "(vncpasswd \"a)#(\")",
+        "(list (of (lists)) 'and \\' more')",
+        "word another {x} #)",
+        "#(((",
+        "#'",
+    ];
+    let mut numbers = Numbers(1);
+    for round in 0..400 {
+        let stock = fixture(numbers.of(&["01-stock-3.0.4", "02-stock-3.4", "03-stock-4.1", "04-stock-4.4"]));
+        let mut lines: Vec<String> = String::from_utf8(stock).unwrap().lines().map(str::to_owned).collect();
+        for _ in 0..numbers.below(30) {
+            let at = numbers.below(lines.len() + 1);
+            lines.insert(at, numbers.of(&unrelated).to_owned());
+        }
+        let end = numbers.of(&["\n", "\r\n"]);
+        let mut text = lines.join(end);
+        text.push_str(numbers.of(&["", end]));
+        let old = XendConfig::parse(text.clone().into_bytes()).unwrap();
+        assert_eq!(old.state(), State::Is(Scripts::Bridge), "{round}: {text}");
+        let new = String::from_utf8(old.switch(Scripts::Nat, false).unwrap()).unwrap();
+        check(text.as_bytes(), new.as_bytes(), Scripts::Nat);
+        assert_eq!(new.split('\n').count(), text.split('\n').count(), "{round}");
+        let changed: Vec<_> = text
+            .split('\n')
+            .zip(new.split('\n'))
+            .filter(|(old, new)| old != new)
+            .collect();
+        assert_eq!(changed.len(), 4, "{round}: {changed:?}");
+        for (old, new) in changed {
+            assert!(
+                *new == format!("#{old}") || *old == format!("#{new}"),
+                "{round}: {old} -> {new}"
+            );
+        }
+        let new = XendConfig::parse(new.into_bytes()).unwrap();
+        assert_eq!(new.state(), State::Is(Scripts::Nat), "{round}");
+        assert_eq!(
+            new.switch(Scripts::Bridge, false).unwrap(),
+            text.into_bytes(),
+            "{round}"
+        );
+    }
+}
+
+/// Whatever is in a file: it is refused, or comes out as it should.
+#[test]
+fn any_bytes() {
+    let pieces = [
+        "(",
+        ")",
+        "(",
+        ")",
+        "'",
+        "\"",
+        "#",
+        "#(",
+        "\n",
+        "\n",
+        "\r\n",
+        "\r",
+        " ",
+        "\t",
+        "\\",
+        "\\x4",
+        "\\377",
+        "\\400",
+        "\u{4}",
+        "\u{e9}",
+        "\0",
+        "{",
+        "!",
+        "network-script",
+        "vif-script",
+        "network-nat",
+        "network-bridge",
+        "vif-nat",
+        "vif-bridge",
+        "(network-script network-nat)",
+        "#(network-script network-nat)\n",
+        "(vif-script vif-bridge)\n",
+        "(network-script network-bridge)\n",
+        "#(vif-script\n#vif-nat)",
+        "(network-script\n'network-bridge')",
+        "x",
+    ];
+    let stock = fixture("04-stock-4.4");
+    let mut numbers = Numbers(2);
+    let mut switched = 0;
+    for round in 0..12_000 {
+        let mut bytes = Vec::new();
+        if round % 3 == 0 {
+            bytes = stock.clone();
+            for _ in 0..=numbers.below(4) {
+                let at = numbers.below(bytes.len());
+                match numbers.below(3) {
+                    0 => bytes[at] = numbers.below(256) as u8,
+                    1 => drop(bytes.drain(at..(at + numbers.below(40)).min(bytes.len()))),
+                    _ => drop(bytes.splice(at..at, numbers.of(&pieces).bytes())),
+                }
+            }
+        } else {
+            for _ in 0..numbers.below(16) {
+                bytes.extend(numbers.of(&pieces).bytes());
+            }
+        }
+        let Ok(config) = XendConfig::parse(bytes.clone()) else {
+            continue;
+        };
+        if let State::Foreign(reasons) = config.state() {
+            assert!(!reasons.is_empty(), "{}", String::from_utf8_lossy(&bytes));
+        }
+        for (to, force) in [
+            (Scripts::Nat, false),
+            (Scripts::Bridge, false),
+            (Scripts::Nat, true),
+            (Scripts::Bridge, true),
+        ] {
+            match config.switch(to, force) {
+                Ok(new) => {
+                    check(&bytes, &new, to);
+                    switched += 1;
+                }
+                Err(error) => assert!(
+                    !error.to_string().contains("without changing something else"),
+                    "{error}: {}",
+                    String::from_utf8_lossy(&bytes)
+                ),
+            }
+        }
+    }
+    assert!(switched > 5_000, "{switched}");
+}
+
+/// A host whose xend and scripts write down how they are called.
+struct Host(PathBuf);
+
+impl Host {
+    fn new(name: &str, config: &[u8]) -> Self {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("xend-{name}"));
+        let _ = fs::remove_dir_all(&root);
+        for directory in ["etc/xen/scripts", "usr/sbin", "fail", "edit"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let scripts = Scripts::ALL.map(|scripts| format!("etc/xen/scripts/{}", scripts.network()));
+        for name in scripts.iter().map(String::as_str).chain(["usr/sbin/xend"]) {
+            symlink(Path::new(FIXTURES).join("stand-in.sh"), root.join(name)).unwrap();
+        }
+        fs::write(root.join(CONFIG), config).unwrap();
+        Self(root)
+    }
+
+    fn xend(&self) -> Xend {
+        Xend::find(&self.0).unwrap()
+    }
+
+    fn config(&self) -> Vec<u8> {
+        fs::read(self.0.join(CONFIG)).unwrap()
+    }
+
+    fn fail(&self, step: &str) {
+        fs::write(self.0.join("fail").join(step), "").unwrap();
+    }
+
+    /// What was run since this was asked last.
+    fn log(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.0.join("log")).unwrap_or_default();
+        let _ = fs::remove_file(self.0.join("log"));
+        log.lines().map(str::to_owned).collect()
+    }
+
+    fn refused(&self, to: Scripts, force: bool, attached: usize) -> Error {
+        let before = self.config();
+        let error = self.xend().switch(to, force, attached).unwrap_err();
+        assert_eq!(self.config(), before, "{}", chain(&error));
+        error
+    }
+}
+
+#[test]
+fn steps_in_their_order() {
+    let stock = fixture("03-stock-4.1");
+    let host = Host::new("order", &stock);
+    fs::set_permissions(host.0.join(CONFIG), PermissionsExt::from_mode(0o640)).unwrap();
+    let plan = host.xend().plan(Scripts::Nat, false, 0).unwrap();
+    let plan: Vec<String> = plan
+        .iter()
+        .map(|step| step.replace(host.0.to_str().unwrap(), ""))
+        .collect();
+    assert_eq!(
+        plan,
+        [
+            "copy /etc/xen/xend-config.sxp to /var/lib/ttvm/xend-config.sxp.before",
+            "run `/etc/xen/scripts/network-bridge stop`",
+            "/etc/xen/xend-config.sxp: line 36: comment out (network-script network-bridge)",
+            "/etc/xen/xend-config.sxp: line 49: take the # away from (network-script network-nat)",
+            "/etc/xen/xend-config.sxp: line 39: comment out (vif-script vif-bridge)",
+            "/etc/xen/xend-config.sxp: line 50: take the # away from (vif-script vif-nat)",
+            "run `/usr/sbin/xend restart`",
+        ]
+    );
+    assert!(host.log().is_empty());
+
+    let switched = host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    assert!(switched.is_change() && switched.from == Some(Scripts::Bridge) && switched.to == Scripts::Nat);
+    assert_eq!(
+        host.log(),
+        ["network-bridge stop [network-bridge]", "xend restart [network-nat]"]
+    );
+    assert_eq!(host.xend().state().unwrap(), State::Is(Scripts::Nat));
+    assert_eq!(
+        fs::read(host.0.join("var/lib/ttvm/xend-config.sxp.before")).unwrap(),
+        stock
+    );
+    assert_eq!(fs::metadata(host.0.join(CONFIG)).unwrap().mode() & 0o777, 0o640);
+
+    let same = host.xend().switch(Scripts::Nat, false, 3).unwrap();
+    assert!(!same.is_change() && host.xend().plan(Scripts::Nat, false, 0).unwrap().is_empty());
+    host.xend().revert(&same).unwrap();
+    assert!(host.log().is_empty());
+
+    // The way back works in another process, and twice.
+    let switched: Switched = serde_json::from_str(&serde_json::to_string(&switched).unwrap()).unwrap();
+    host.xend().revert(&switched).unwrap();
+    assert_eq!(host.config(), stock);
+    assert_eq!(
+        host.log(),
+        ["network-nat stop [network-nat]", "xend restart [network-bridge]"]
+    );
+    host.xend().revert(&switched).unwrap();
+    assert_eq!(host.config(), stock);
+    assert_eq!(host.log(), ["xend restart [network-bridge]"]);
+    let left = fs::read_dir(host.0.join("etc/xen")).unwrap().count();
+    assert_eq!(left, 2, "no temporary file");
+}
+
+#[test]
+fn parameters_are_passed() {
+    let host = Host::new("parameters", &fixture("11-quoted-parameters"));
+    let error = host.refused(Scripts::Nat, false, 0);
+    assert_eq!(error.exit(), Exit::Refused);
+    assert!(chain(&error).contains("line 1: network-bridge has the parameters \"netdev=eth1 bridge=xenbr7\""));
+    assert!(host.log().is_empty());
+    let switched = host.xend().switch(Scripts::Nat, true, 0).unwrap();
+    let stop = "network-bridge stop netdev=eth1 bridge=xenbr7 ['network-bridge netdev=eth1 bridge=xenbr7']";
+    // Not by the name of either way: what it was can only be put back whole.
+    assert_eq!(switched.from, None);
+    assert_eq!(host.log()[0], stop);
+    host.xend().revert(&switched).unwrap();
+    assert_eq!(host.config(), fixture("11-quoted-parameters"));
+}
+
+#[test]
+fn a_step_that_fails() {
+    let stock = fixture("04-stock-4.4");
+    let host = Host::new("stop", &stock);
+    host.fail("network-bridge-stop");
+    let error = host.refused(Scripts::Nat, false, 0);
+    assert!(matches!(&error, Error::Undone(_)), "{}", chain(&error));
+    assert!(chain(&error).contains("no network-bridge today"), "{}", chain(&error));
+    assert_eq!(
+        host.log(),
+        [
+            "network-bridge stop [network-bridge]",
+            "network-bridge start [network-bridge]"
+        ]
+    );
+
+    // Somebody changes the file while the old network is stopped.
+    let host = Host::new("edit", &stock);
+    fs::write(host.0.join("edit/network-bridge-stop"), "echo '# mine' >>\"$config\"\n").unwrap();
+    let error = host.xend().switch(Scripts::Nat, false, 0).unwrap_err();
+    assert!(
+        chain(&error).contains("somebody else has changed it meanwhile"),
+        "{}",
+        chain(&error)
+    );
+    assert_eq!(host.config(), [&stock[..], b"# mine\n"].concat());
+    assert_eq!(
+        host.log(),
+        [
+            "network-bridge stop [network-bridge]",
+            "network-bridge start [network-bridge]"
+        ]
+    );
+
+    // xend fails with the new network only.
+    let host = Host::new("restart", &stock);
+    fs::write(host.0.join("edit/xend-restart"), "case $now in *nat) exit 4;; esac\n").unwrap();
+    let error = host.refused(Scripts::Nat, false, 0);
+    assert!(matches!(&error, Error::Undone(_)), "{}", chain(&error));
+    assert_eq!(
+        host.log(),
+        [
+            "network-bridge stop [network-bridge]",
+            "xend restart [network-nat]",
+            "network-nat stop [network-nat]",
+            "xend restart [network-bridge]"
+        ]
+    );
+
+    let host = Host::new("stuck", &stock);
+    host.fail("xend-restart");
+    host.fail("network-nat-stop");
+    let error = host.refused(Scripts::Nat, false, 0);
+    assert!(matches!(&error, Error::Stuck { .. }), "{}", chain(&error));
+    assert_eq!(chain(&error).matches("no xend today").count(), 2, "{}", chain(&error));
+    assert_eq!(host.log().len(), 4);
+
+    let host = Host::new("no-xend", &stock);
+    fs::remove_file(host.0.join("usr/sbin/xend")).unwrap();
+    let error = host.refused(Scripts::Nat, false, 0);
+    assert!(chain(&error).contains("xend is not installed"), "{}", chain(&error));
+    assert!(host.log().is_empty());
+}
+
+#[test]
+fn interrupted_half_way() {
+    let stock = fixture("04-stock-4.4");
+    let host = Host::new("half", &stock);
+    let prepared = host.xend().prepare(Scripts::Nat, false, 0).unwrap();
+    assert!(host.log().is_empty());
+    let switched = host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    assert_eq!(prepared, switched);
+    host.log();
+    // Before the file was written: only xend has to bring the old network up again.
+    fs::write(host.0.join(CONFIG), &stock).unwrap();
+    host.xend().revert(&switched).unwrap();
+    assert_eq!(host.log(), ["xend restart [network-bridge]"]);
+    // Before xend was restarted: the new script has nothing to stop, and says so.
+    let switched = host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    host.log();
+    host.fail("network-nat-stop");
+    host.xend().revert(&switched).unwrap();
+    assert_eq!((host.log().len(), host.config()), (2, stock.clone()));
+    // What somebody has added in the meantime stays.
+    let switched = host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    fs::write(host.0.join(CONFIG), [&host.config()[..], b"# mine\n"].concat()).unwrap();
+    host.xend().revert(&switched).unwrap();
+    assert_eq!(host.config(), [&stock[..], b"# mine\n"].concat());
+    // Unless it is about the network.
+    let switched = host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    fs::write(host.0.join(CONFIG), fixture("14-own-script")).unwrap();
+    host.xend().revert(&switched).unwrap_err();
+    assert_eq!(host.config(), fixture("14-own-script"));
+}
+
+#[test]
+fn guests_on_the_bridge() {
+    let host = Host::new("guests", &fixture("04-stock-4.4"));
+    let error = host.refused(Scripts::Nat, false, 2);
+    assert!(matches!(error, Error::Attached { count: 2 }) && error.exit() == Exit::Refused);
+    assert!(host.xend().plan(Scripts::Nat, false, 2).is_err());
+    host.xend().switch(Scripts::Nat, true, 2).unwrap();
+    host.xend().switch(Scripts::Bridge, false, 2).unwrap();
+}
+
+#[test]
+fn links_and_missing_files() {
+    let stock = fixture("04-stock-4.4");
+    let host = Host::new("link", &stock);
+    fs::rename(host.0.join(CONFIG), host.0.join("shared.sxp")).unwrap();
+    symlink("../../shared.sxp", host.0.join(CONFIG)).unwrap();
+    host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    assert!(host.0.join(CONFIG).is_symlink());
+    assert_ne!(fs::read(host.0.join("shared.sxp")).unwrap(), stock);
+    fs::remove_file(host.0.join("shared.sxp")).unwrap();
+    let error = host.xend().switch(Scripts::Nat, true, 0).unwrap_err();
+    assert!(
+        chain(&error).contains("a link to a file that does not exist"),
+        "{}",
+        chain(&error)
+    );
+
+    // Without a file xend has its defaults, and none is there again after the way back.
+    fs::remove_file(host.0.join(CONFIG)).unwrap();
+    host.log();
+    assert!(matches!(host.xend().state().unwrap(), State::Foreign(_)));
+    let switched = host.xend().switch(Scripts::Nat, true, 0).unwrap();
+    assert_eq!(host.config(), b"(network-script network-nat)\n(vif-script vif-nat)\n");
+    host.xend().revert(&switched).unwrap();
+    assert!(!host.0.join(CONFIG).exists());
+    assert_eq!(
+        host.log(),
+        [
+            "xend restart [network-nat]",
+            "network-nat stop [network-nat]",
+            "xend restart []"
+        ]
+    );
+
+    assert!(Xend::find(host.0.join("fail")).is_none());
+}
+
+/// Another file in xend's environment may be the one that counts. (The environment is the process's: it takes another.)
+#[test]
+fn another_file_in_the_environment() {
+    if std::env::var_os("XEND_CONFIG").is_none() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_file_in_the_environment"])
+            .env("XEND_CONFIG", "/opt/xend.sxp")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let host = Host::new("environment", &fixture("04-stock-4.4"));
+    let error = host.refused(Scripts::Nat, false, 0);
+    assert!(
+        chain(&error).contains("XEND_CONFIG is /opt/xend.sxp"),
+        "{}",
+        chain(&error)
+    );
+    assert!(matches!(host.xend().state().unwrap(), State::Foreign(reasons) if reasons.len() == 1));
+    host.xend().switch(Scripts::Nat, true, 0).unwrap();
+    assert_eq!(host.log().len(), 2);
+}
+
+/// An access list or a label is not lost with the old file.
+#[test]
+fn attributes_are_kept() {
+    use nix::libc;
+    let host = Host::new("attributes", &fixture("04-stock-4.4"));
+    let path = std::ffi::CString::new(host.0.join(CONFIG).to_str().unwrap()).unwrap();
+    let (name, value) = (c"user.ttvm", b"kept");
+    // SAFETY: strings that end with a NUL, and a value of the length that is said.
+    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if set != 0 {
+        eprintln!("not tested: this file system has no attributes for users");
+        return;
+    }
+    host.xend().switch(Scripts::Nat, false, 0).unwrap();
+    let mut read = [0u8; 16];
+    // SAFETY: as above; `read` has the length that is said.
+    let size = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), read.as_mut_ptr().cast(), read.len()) };
+    assert_eq!((size, &read[..4]), (4, &value[..]));
+}
+
+#[test]
+fn interfaces_of_guests() {
+    let mac: Mac = "00:16:3e:00:00:07".parse().unwrap();
+    let bridge = "xenbr0".parse().unwrap();
+    let address = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(
+        vif_line(Scripts::Bridge, mac, Some(&bridge), None).unwrap(),
+        "vif = ['mac=00:16:3e:00:00:07,bridge=xenbr0,script=vif-bridge']"
+    );
+    assert_eq!(
+        vif_line(Scripts::Nat, mac, Some(&bridge), address("10.0.0.1")).unwrap(),
+        "vif = ['mac=00:16:3e:00:00:07,ip=10.0.0.1,script=vif-nat']"
+    );
+    assert!(vif_line(Scripts::Nat, mac, None, None).is_err());
+    for far in ["10.0.0.0", "10.0.0.128", "10.0.0.200"] {
+        let error = vif_line(Scripts::Nat, mac, None, address(far)).unwrap_err();
+        assert!(error.to_string().contains("between 1 and 127"), "{error}");
+    }
+}
