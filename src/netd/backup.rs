@@ -4,6 +4,7 @@
 //! Its program looks at the change's own deadline (`ttvm-netd rollback ID`), so that a timer that has become too early by
 //! an extension does nothing, and one too many does no harm.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libsystemd::daemon;
@@ -19,42 +20,56 @@ const LATER: Duration = Duration::from_secs(5);
 /// The longest a change may take to be made: its deadline is known only afterwards.
 pub const APPLY: Duration = Duration::from_secs(120);
 
-/// Makes sure that the change `id` is undone once its deadline is over, looking after `after` from now. Timers that were
-/// armed before for the same change are kept: until this one runs there is never none.
-pub fn arm(id: u64, after: Duration) -> Result<(), Error> {
-    if !daemon::booted() {
-        tracing::warn!("systemd does not run this host: nobody undoes change {id} if this service is killed");
-        return Ok(());
-    }
-    let unique = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Command::new(&SYSTEMD_RUN)
-        .arg("--quiet")
-        .arg("--collect")
-        .arg(format!("--unit={}{}", prefix(id), unique.as_micros()))
-        .arg(format!(
-            "--description=Undo change {id} of the network if nobody has confirmed it"
-        ))
-        .arg(format!("--on-active={}", (after + LATER).as_secs()))
-        .arg("--timer-property=AccuracySec=1s")
-        .arg("--")
-        .args([SELF, "rollback"])
-        .arg(id.to_string())
-        .run()?;
-    Ok(())
-}
+/// Whether there is a systemd that can be asked, and a host that it is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Backup(bool);
 
-/// The change `id` is over.
-pub fn disarm(id: u64) {
-    if !daemon::booted() {
-        return;
+impl Backup {
+    /// For the system below `root`.
+    pub fn new(root: &Path) -> Self {
+        let there = root == Path::new("/") && daemon::booted();
+        if !there {
+            tracing::warn!("systemd does not run this host: if this service is killed, nobody undoes a change in time");
+        }
+        Self(there)
     }
-    // A rollback that runs just now is not stopped: it finds nothing to do.
-    let stopped = Command::new(&SYSTEMCTL)
-        .args(["--quiet", "stop"])
-        .arg(format!("{}*.timer", prefix(id)))
-        .run();
-    if let Err(error) = stopped {
-        tracing::warn!("the timer of change {id} is not stopped and will find nothing to do: {error}");
+
+    /// Makes sure that the change `id` is undone once its deadline is over, looking after `after` from now. Timers that
+    /// were armed before for the same change are kept: until this one runs there is never none.
+    pub fn arm(self, id: u64, after: Duration) -> Result<(), Error> {
+        if !self.0 {
+            return Ok(());
+        }
+        let unique = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Command::new(&SYSTEMD_RUN)
+            .arg("--quiet")
+            .arg("--collect")
+            .arg(format!("--unit={}{}", prefix(id), unique.as_micros()))
+            .arg(format!(
+                "--description=Undo change {id} of the network if nobody has confirmed it"
+            ))
+            .arg(format!("--on-active={}", (after + LATER).as_secs()))
+            .arg("--timer-property=AccuracySec=1s")
+            .arg("--")
+            .args([SELF, "rollback"])
+            .arg(id.to_string())
+            .run()?;
+        Ok(())
+    }
+
+    /// The change `id` is over.
+    pub fn disarm(self, id: u64) {
+        if !self.0 {
+            return;
+        }
+        // A rollback that runs just now is not stopped: it finds nothing to do.
+        let stopped = Command::new(&SYSTEMCTL)
+            .args(["--quiet", "stop"])
+            .arg(format!("{}*.timer", prefix(id)))
+            .run();
+        if let Err(error) = stopped {
+            tracing::warn!("the timer of change {id} is not stopped and will find nothing to do: {error}");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, Variant, fdo};
 
 use super::authority::Authority;
-use super::backup;
+use super::backup::{self, Backup};
 use super::error::Error;
 use super::idle::{Activity, Running};
 use super::manager::Manager;
@@ -31,6 +31,7 @@ pub struct Service {
     pub authority: Authority,
     /// What goes on.
     pub activity: Arc<Activity>,
+    backup: Backup,
     connection: Connection,
     known: Mutex<Known>,
     /// A deadline has moved, or a change is over.
@@ -74,11 +75,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Of this network, on this bus.
-    pub fn new(network: Network, connection: Connection) -> Arc<Self> {
+    pub fn new(network: Network, backup: Backup, connection: Connection) -> Arc<Self> {
         Arc::new(Self {
             worker: Worker::new(network),
             authority: Authority::default(),
             activity: Arc::default(),
+            backup,
             connection,
             known: Mutex::default(),
             moved: Notify::new(),
@@ -138,9 +140,11 @@ impl Service {
         let turn = self.worker.turn().await?;
         // Somebody else was first.
         self.refuse_another()?;
-        let to = request.mode.as_str();
+        let (to, backup) = (request.mode.as_str(), self.backup);
         let (begun, has_begun) = oneshot::channel();
-        let making = self.worker.start(&turn, move |network| make(network, &request, begun));
+        let making = self
+            .worker
+            .start(&turn, move |network| make(network, backup, &request, begun));
         // Without word it has not begun, and says why.
         let Ok(id) = has_begun.await else {
             return making.await.map(|_| None);
@@ -239,9 +243,10 @@ impl Service {
     pub async fn extend(&self, id: u64, time: Duration) -> Result<u64, Error> {
         self.refuse_half_made(id)?;
         let turn = self.worker.turn().await?;
+        let backup = self.backup;
         let extend = move |network: &Network| {
             let left = network.extend(id, time)?;
-            backup::arm(id, left)?;
+            backup.arm(id, left)?;
             Ok(left)
         };
         let left = self.worker.change(&turn, extend).await?;
@@ -361,8 +366,9 @@ impl Service {
         self.publish().await;
         // What could not be undone is tried again by the timer.
         if over {
+            let backup = self.backup;
             let disarm = move |_: &Network| {
-                backup::disarm(id);
+                backup.disarm(id);
                 Ok(())
             };
             let _ = self.worker.change(turn, disarm).await;
@@ -428,17 +434,22 @@ impl Service {
 }
 
 /// Plans a change and makes it. Tells its number in between, when it is sure to be undone whoever dies.
-fn make(network: &Network, request: &Request, begun: oneshot::Sender<u64>) -> Result<Option<Applied>, network::Error> {
+fn make(
+    network: &Network,
+    backup: Backup,
+    request: &Request,
+    begun: oneshot::Sender<u64>,
+) -> Result<Option<Applied>, network::Error> {
     let Some(change) = network.begin(request)? else {
         return Ok(None);
     };
     let id = change.id;
-    backup::arm(id, request.confirm + backup::APPLY)?;
+    backup.arm(id, request.confirm + backup::APPLY)?;
     // Nobody listens if the service is ending; then the next one takes it on.
     let _ = begun.send(id);
     let applied = network.apply(change);
     if let Ok(Applied::Pending(left)) = applied
-        && let Err(error) = backup::arm(id, left)
+        && let Err(error) = backup.arm(id, left)
     {
         tracing::warn!("the timer of change {id} stays as it was, later than its deadline: {error}");
     }

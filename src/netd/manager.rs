@@ -11,7 +11,7 @@ use zbus::{Connection, ObjectPath};
 use super::changes::{Last, Service};
 use super::error::Error;
 use super::options::{self, Settings};
-use super::proxy::{AttachmentRow, Plan};
+use super::proxy::AttachmentRow;
 use super::view::{self, or_empty};
 use crate::network::{Network, Status};
 
@@ -37,12 +37,7 @@ struct Description {
     last: Option<Last>,
 }
 
-/// The networks of guests on this host. Reading is open to everybody; what changes something needs
-/// org.ttvm.network.switch of polkit, and asks the user only if the call allows interaction.
-/// Errors are named org.ttvm.Network1.Error.*: InvalidArgument, Busy, NoSuchTransaction, ForeignConfiguration,
-/// SubnetInUse, NoUplink, UplinkUnsuitable, GuestsAttached, RecordingActive, BackendMissing, NotSupported, ApplyFailed,
-/// RolledBack, RollbackFailed, Configuration, Failed; and org.freedesktop.DBus.Error.*: AccessDenied,
-/// InteractiveAuthorizationRequired, InvalidArgs, LimitsExceeded.
+/// The networks of guests on this host. `org.ttvm.Network1.xml` is written from this.
 #[zbus::interface(name = "org.ttvm.Network1.Manager")]
 impl Manager {
     /// Everything there is to know, as JSON.
@@ -61,7 +56,13 @@ impl Manager {
     /// What a switch would do, in sentences. Changes nothing. mode: nat, bridge or none. options: bridge (s), uplink (s),
     /// manage_uplink (b), subnet (s), dhcp (b), in place of what is configured. flags: 1 force.
     #[zbus(out_args("from", "to", "steps", "afterwards", "warnings", "moves_uplink"))]
-    async fn plan(&self, mode: &str, options: Settings, flags: u64) -> Result<Plan, Error> {
+    #[expect(clippy::type_complexity, reason = "an alias would be taken for one value")]
+    async fn plan(
+        &self,
+        mode: &str,
+        options: Settings,
+        flags: u64,
+    ) -> Result<(String, String, Vec<String>, Vec<String>, Vec<String>, bool), Error> {
         let _running = self.service.activity.begin();
         let request = options::request(mode, options, 0, flags)?;
         let preview = self.service.worker.look(move |network| network.plan(&request)).await?;

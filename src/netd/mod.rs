@@ -36,6 +36,7 @@ use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use crate::error::{Classify, Exit};
 use crate::network::Network;
 use crate::notify;
+use backup::Backup;
 use changes::Service;
 use manager::Manager;
 use proxy::{NAME, PATH};
@@ -69,22 +70,37 @@ impl Classify for ServeError {
 /// How long the change that is being made may take when the service is to end.
 const LAST_CHANGE: Duration = Duration::from_secs(120);
 
+/// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (a message of
+/// up to 32 MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
+#[cfg(target_env = "gnu")]
+fn keep_little() {
+    use nix::libc;
+    // SAFETY: these set numbers of the allocator; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Serves until nobody has called for a while, or SIGTERM.
 pub fn serve(root: &Path) -> Result<(), ServeError> {
+    #[cfg(target_env = "gnu")]
+    keep_little();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(worker::THREADS)
         .build()?;
-    let result = runtime.block_on(run(Network::new(root)));
+    let result = runtime.block_on(run(Network::new(root), Backup::new(root)));
     // A program that hangs is not waited for: it has its own deadline, and the next start puts right what it left.
     runtime.shutdown_background();
     result
 }
 
-async fn run(network: Network) -> Result<(), ServeError> {
+async fn run(network: Network, backup: Backup) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let connection = Builder::system().build().await?;
-    let service = Service::new(network, connection.clone());
+    let service = Service::new(network, backup, connection.clone());
     service
         .start()
         .await
