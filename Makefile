@@ -7,7 +7,7 @@ CARGO ?= cargo
 DESTDIR ?=
 UNITDIR ?= /lib/systemd/system
 
-LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot
+LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot ttvm-netd
 UNITS = $(wildcard units/*)
 MAN = $(wildcard man/*.[1578])
 MAN_GZ = $(MAN:man/%=target/man/%.gz)
@@ -54,6 +54,10 @@ install: build docs
 	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
 	install -D -m 755 hooks/95-ttvm.install $(DESTDIR)/usr/lib/kernel/install.d/95-ttvm.install
 	install -D -m 644 packaging/tmpfiles.d/ttvm.conf $(DESTDIR)/usr/lib/tmpfiles.d/ttvm.conf
+	install -D -m 644 packaging/dbus/org.ttvm.Network1.conf $(DESTDIR)/usr/share/dbus-1/system.d/org.ttvm.Network1.conf
+	install -D -m 644 packaging/dbus/org.ttvm.Network1.service $(DESTDIR)/usr/share/dbus-1/system-services/org.ttvm.Network1.service
+	install -D -m 644 packaging/dbus/org.ttvm.Network1.xml $(DESTDIR)/usr/share/dbus-1/interfaces/org.ttvm.Network1.xml
+	install -D -m 644 packaging/polkit/org.ttvm.network.policy $(DESTDIR)/usr/share/polkit-1/actions/org.ttvm.network.policy
 	install -m 755 grub.d/21_ttvm $(DESTDIR)/etc/grub.d/
 	# What a person has changed stays.
 	test -e $(DESTDIR)/etc/ttvm/ttvm.toml || install -m 644 etc/ttvm/ttvm.toml $(DESTDIR)/etc/ttvm/

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! cli                      the command line
+//! netd                     the networks as a D-Bus service, and its clients
 //! guest, boot, network     the capabilities
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
@@ -25,6 +26,7 @@ pub mod guest;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
+pub mod netd;
 pub mod network;
 pub mod notify;
 pub mod run;

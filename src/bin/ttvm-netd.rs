@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm-netd [--root DIR] [rollback ID | boot]`: the D-Bus service org.ttvm.Network1; what its timer runs; what the boot
+//! runs. People use `ttvm network`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ttvm::error::{Classify, Exit, report};
+use ttvm::network::{Error, Network};
+use ttvm::{log, netd};
+
+const PROGRAM: &str = "ttvm-netd";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut root = PathBuf::from("/");
+    if let [option, directory, ..] = &arguments[..]
+        && option == "--root"
+    {
+        root = PathBuf::from(directory);
+        arguments.drain(..2);
+    }
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => end("ttvm-netd.service", || netd::serve(&root)),
+        ["boot"] => end("ttvm-network.service", || boot(&root)),
+        ["rollback", id] if id.parse::<u64>().is_ok() => end("ttvm-netd.service", || rollback(&root)),
+        _ => {
+            eprintln!("usage: {PROGRAM} [--root DIR] [rollback ID | boot]");
+            Exit::Usage.into()
+        }
+    }
+}
+
+fn end<E: Classify>(unit: &str, work: impl FnOnce() -> Result<(), E>) -> ExitCode {
+    log::init(PROGRAM, Some(unit));
+    match work() {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => report(PROGRAM, &error),
+    }
+}
+
+/// The host is coming up.
+fn boot(root: &Path) -> Result<(), Error> {
+    let network = Network::new(root);
+    network.recover()?;
+    for done in network.reconcile()? {
+        tracing::info!("{done}");
+    }
+    Ok(())
+}
+
+/// The timer of a change has run out. The change may be over, or another be on its way, or the deadline have been moved,
+/// and then a later timer is there: what is overdue or half made is undone, and nothing else.
+fn rollback(root: &Path) -> Result<(), Error> {
+    Network::new(root).recover().map(drop)
+}

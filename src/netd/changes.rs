@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The change on its way: begun, made, waited for, kept or undone, and everybody told.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep_until};
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, Variant, fdo};
+
+use super::authority::Authority;
+use super::backup::{self, Backup};
+use super::error::Error;
+use super::idle::{Activity, Running};
+use super::manager::Manager;
+use super::proxy::PATH;
+use super::transaction::Transaction;
+use super::view;
+use super::worker::{Job, Turn, Worker};
+use crate::network::{self, Applied, Network, Request, Status};
+
+/// What the objects of the service have in common.
+pub struct Service {
+    /// The network.
+    pub worker: Worker,
+    /// Who may change it.
+    pub authority: Authority,
+    /// What goes on.
+    pub activity: Arc<Activity>,
+    backup: Backup,
+    connection: Connection,
+    known: Mutex<Known>,
+    /// A deadline has moved, or a change is over.
+    moved: Notify,
+    looking: AtomicBool,
+}
+
+#[derive(Default)]
+struct Known {
+    active: Option<Active>,
+    last: Option<Last>,
+    conflicts: Vec<String>,
+    looked: Option<Instant>,
+    /// What clients were told.
+    told: HashMap<&'static str, Variant<'static>>,
+    told_of_transaction: HashMap<&'static str, Variant<'static>>,
+}
+
+/// The change on its way.
+struct Active {
+    id: u64,
+    /// None as long as it is being made.
+    deadline: Option<Instant>,
+    _running: Running,
+}
+
+/// The change that ended last.
+#[derive(Debug, Clone, Serialize)]
+pub struct Last {
+    id: u64,
+    result: &'static str,
+    /// The name of the error.
+    name: &'static str,
+    error: String,
+}
+
+/// Why a change is undone that nobody has confirmed.
+pub const EXPIRED: &str = "it was not confirmed in time";
+/// Conflicts are not looked for more often.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+impl Service {
+    /// Of this network, on this bus.
+    pub fn new(network: Network, backup: Backup, connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            worker: Worker::new(network),
+            authority: Authority::default(),
+            activity: Arc::default(),
+            backup,
+            connection,
+            known: Mutex::default(),
+            moved: Notify::new(),
+            looking: AtomicBool::new(false),
+        })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing that can panic happens under it.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What can be said at once.
+    pub fn status(&self) -> Result<Status, Error> {
+        Ok(self.worker.network().status()?)
+    }
+
+    /// The change that ended last.
+    pub fn last(&self) -> Option<Last> {
+        self.known().last.clone()
+    }
+
+    /// Puts right what an earlier process left, and takes on what it left waiting.
+    pub async fn start(self: &Arc<Self>) -> Result<(), Error> {
+        let turn = self.worker.own_turn().await?;
+        let recovered = self.worker.change(&turn, Network::recover).await;
+        let left = recovered.unwrap_or_else(|error| {
+            tracing::error!("what was left undone stays so: {error}");
+            None
+        });
+        if let Err(error) = self.conflicts().await {
+            tracing::warn!("{error}");
+        }
+        let status = match self.worker.change(&turn, Network::status).await {
+            Ok(status) => status,
+            // It can be asked what is wrong.
+            Err(error) => {
+                tracing::error!("{error}");
+                return Ok(());
+            }
+        };
+        if let (Some(left), Some(pending)) = (left, status.pending.as_ref()) {
+            self.take_on(pending.id, Some(left));
+            self.serve(pending.id, pending.from.as_str(), pending.to.as_str()).await;
+            tokio::spawn(Arc::clone(self).wait(pending.id));
+        }
+        // Nobody has been told anything yet, and whoever comes asks.
+        let mut known = self.known();
+        known.told = view::properties(&status, &known.conflicts);
+        known.told_of_transaction = view::transaction_properties(&status);
+        Ok(())
+    }
+
+    /// Plans a change, and begins to make it. `None` if there is nothing to do.
+    pub async fn switch(self: &Arc<Self>, request: Request) -> Result<Option<u64>, Error> {
+        self.refuse_another()?;
+        let turn = self.worker.turn().await?;
+        // Somebody else was first.
+        self.refuse_another()?;
+        let (to, backup) = (request.mode.as_str(), self.backup);
+        let (begun, has_begun) = oneshot::channel();
+        let making = self
+            .worker
+            .start(&turn, move |network| make(network, backup, &request, begun));
+        // Without word it has not begun, and says why.
+        let Ok(id) = has_begun.await else {
+            return making.await.map(|_| None);
+        };
+        self.take_on(id, None);
+        // What is not known now is told when it is.
+        let status = self.status().ok();
+        let pending = status.as_ref().and_then(|status| status.pending.as_ref());
+        let from = pending.map_or("", |pending| pending.from.as_str());
+        let deadline_usec = status.as_ref().map_or(0, view::deadline_usec);
+        self.serve(id, from, to).await;
+        self.signal("TransactionStarted", &(view::path_of(id), from, to, deadline_usec))
+            .await;
+        self.publish().await;
+        tokio::spawn(Arc::clone(self).made(id, making, turn));
+        Ok(Some(id))
+    }
+
+    /// Waits for the end of the making.
+    async fn made(self: Arc<Self>, id: u64, making: Job<Option<Applied>>, turn: Turn) {
+        match making.await {
+            Ok(Some(Applied::Pending(left))) => {
+                self.take_on(id, Some(left));
+                self.publish().await;
+                tokio::spawn(self.wait(id));
+            }
+            Ok(_) => self.finish(&turn, id, Ok("kept")).await,
+            Err(error) => self.finish(&turn, id, Err(error)).await,
+        }
+    }
+
+    /// Undoes a change at its deadline.
+    async fn wait(self: Arc<Self>, id: u64) {
+        loop {
+            // Nobody to wait for: it is over.
+            let Some(deadline) = self.deadline(id) else { return };
+            tokio::select! {
+                () = sleep_until(deadline) => {}
+                () = self.moved.notified() => continue,
+            }
+            let Ok(turn) = self.worker.own_turn().await else { return };
+            // Kept, or extended, by whoever had the turn before.
+            match self.deadline(id) {
+                Some(deadline) if deadline <= Instant::now() => {}
+                _ => continue,
+            }
+            let undone = self
+                .worker
+                .change(&turn, move |network| network.rollback(id, EXPIRED))
+                .await;
+            let result = match undone {
+                // The timer was first.
+                Err(error) if error.is_no_such_transaction() => Ok("rolled-back"),
+                undone => undone.map(|()| "rolled-back"),
+            };
+            return self.finish(&turn, id, result).await;
+        }
+    }
+
+    /// Keeps a change.
+    pub async fn confirm(&self, id: u64) -> Result<(), Error> {
+        self.end(id, "kept", Network::confirm).await
+    }
+
+    /// Undoes a change.
+    pub async fn rollback(&self, id: u64) -> Result<(), Error> {
+        self.end(id, "rolled-back", |network, id| {
+            network.rollback(id, "somebody asked for it")
+        })
+        .await
+    }
+
+    async fn end(
+        &self,
+        id: u64,
+        result: &'static str,
+        end: fn(&Network, u64) -> Result<(), network::Error>,
+    ) -> Result<(), Error> {
+        self.refuse_half_made(id)?;
+        let turn = self.worker.turn().await?;
+        let ended = self.worker.change(&turn, move |network| end(network, id)).await;
+        let gone = || {
+            self.status()
+                .is_ok_and(|status| status.pending.is_none_or(|pending| pending.id != id))
+        };
+        match ended {
+            Ok(()) => self.finish(&turn, id, Ok(result)).await,
+            // It is over, though not as was wanted.
+            Err(ref error) if self.is_active(id) && gone() => self.finish(&turn, id, Err(error.clone())).await,
+            Err(_) => {}
+        }
+        ended
+    }
+
+    /// Lets a change wait for `time` from now; returns its deadline in µs since 1970.
+    pub async fn extend(&self, id: u64, time: Duration) -> Result<u64, Error> {
+        self.refuse_half_made(id)?;
+        let turn = self.worker.turn().await?;
+        let backup = self.backup;
+        let extend = move |network: &Network| {
+            let left = network.extend(id, time)?;
+            backup.arm(id, left)?;
+            Ok(left)
+        };
+        let left = self.worker.change(&turn, extend).await?;
+        if let Some(active) = self.known().active.as_mut().filter(|active| active.id == id) {
+            active.deadline = Some(Instant::now() + left);
+        }
+        self.moved.notify_one();
+        self.publish().await;
+        Ok(view::deadline_usec(&self.status()?))
+    }
+
+    /// Makes again what is missing.
+    pub async fn reconcile(&self) -> Result<Vec<String>, Error> {
+        let turn = self.worker.turn().await?;
+        let done = self.worker.change(&turn, Network::reconcile).await;
+        self.publish().await;
+        done
+    }
+
+    /// What else stops guests' packets; as it was a moment ago if that was looked for then.
+    pub async fn conflicts(&self) -> Result<Vec<String>, Error> {
+        let recent = |known: &Known| known.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
+        {
+            let known = self.known();
+            if recent(&known) {
+                return Ok(known.conflicts.clone());
+            }
+        }
+        let found = self.worker.look(Network::conflicts).await;
+        let mut known = self.known();
+        known.looked = Some(Instant::now());
+        known.conflicts.clone_from(&found.clone().unwrap_or_default());
+        found
+    }
+
+    /// The same for a property, which can not wait: as it is known, and looked for again for the next one.
+    pub fn known_conflicts(self: &Arc<Self>) -> Vec<String> {
+        if !self.looking.swap(true, Ordering::Relaxed) {
+            let service = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = service.conflicts().await {
+                    tracing::warn!("{error}");
+                }
+                service.publish().await;
+                service.looking.store(false, Ordering::Relaxed);
+            });
+        }
+        self.known().conflicts.clone()
+    }
+
+    fn take_on(&self, id: u64, left: Option<Duration>) {
+        let active = Active {
+            id,
+            deadline: left.map(|left| Instant::now() + left),
+            _running: self.activity.begin(),
+        };
+        self.known().active = Some(active);
+    }
+
+    fn deadline(&self, id: u64) -> Option<Instant> {
+        let known = self.known();
+        known.active.as_ref().filter(|active| active.id == id)?.deadline
+    }
+
+    fn is_active(&self, id: u64) -> bool {
+        self.known().active.as_ref().is_some_and(|active| active.id == id)
+    }
+
+    fn refuse_another(&self) -> Result<(), Error> {
+        let text = match self.known().active.as_ref() {
+            None => return Ok(()),
+            Some(Active { id, deadline: None, .. }) => format!("change {id} is being made or undone"),
+            Some(Active { id, .. }) => format!("change {id} waits to be confirmed or undone"),
+        };
+        Err(network::Error::Busy(text).into())
+    }
+
+    fn refuse_half_made(&self, id: u64) -> Result<(), Error> {
+        match self.known().active.as_ref() {
+            Some(active) if active.id == id && active.deadline.is_none() => {
+                Err(network::Error::Busy(format!("change {id} is still being made")).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A change is over.
+    async fn finish(&self, turn: &Turn, id: u64, result: Result<&'static str, Error>) {
+        let over = self.status().is_ok_and(|status| status.pending.is_none());
+        let (result, name, error) = match result {
+            Ok(result) => (result, "", String::new()),
+            Err(error) => ("failed", error.short(), error.to_string()),
+        };
+        tracing::info!("change {id}: {result} {error}");
+        let running = {
+            let mut known = self.known();
+            known.last = Some(Last {
+                id,
+                result,
+                name,
+                error: error.clone(),
+            });
+            known.looked = None;
+            known.told_of_transaction.clear();
+            known.active.take_if(|active| active.id == id)
+        };
+        self.moved.notify_one();
+        self.signal("TransactionFinished", &(view::path_of(id), result, error))
+            .await;
+        let server = self.connection.object_server();
+        if let Err(error) = server.remove::<Transaction, _>(view::path_of(id)).await {
+            tracing::debug!("{error}");
+        }
+        if let Err(error) = self.conflicts().await {
+            tracing::warn!("{error}");
+        }
+        self.publish().await;
+        // What could not be undone is tried again by the timer.
+        if over {
+            let backup = self.backup;
+            let disarm = move |_: &Network| {
+                backup.disarm(id);
+                Ok(())
+            };
+            let _ = self.worker.change(turn, disarm).await;
+        }
+        drop(running);
+    }
+
+    async fn serve(self: &Arc<Self>, id: u64, from: &'static str, to: &'static str) {
+        let transaction = Transaction::new(Arc::clone(self), id, from, to);
+        let server = self.connection.object_server();
+        if let Err(error) = server.at(view::path_of(id), transaction).await {
+            tracing::error!("change {id} has no object: {error}");
+        }
+    }
+
+    async fn signal<B>(&self, name: &str, body: &B)
+    where
+        B: Serialize + zbus::DynamicType,
+    {
+        let interface = <Manager as zbus::object_server::Interface>::name();
+        let sent = self
+            .connection
+            .emit_signal(None::<()>, PATH, interface, name, body)
+            .await;
+        if let Err(error) = sent {
+            tracing::warn!("{name} could not be sent: {error}");
+        }
+    }
+
+    /// Tells which properties have changed.
+    pub async fn publish(&self) {
+        let Ok(status) = self.status() else { return };
+        let (manager, transaction, active) = {
+            let mut known = self.known();
+            let now = view::properties(&status, &known.conflicts);
+            let manager = changed(&mut known.told, now);
+            let active = known.active.as_ref().map(|active| active.id);
+            let now = active.map_or_else(HashMap::new, |_| view::transaction_properties(&status));
+            (manager, changed(&mut known.told_of_transaction, now), active)
+        };
+        self.tell(PATH, <Manager as zbus::object_server::Interface>::name(), manager)
+            .await;
+        if let Some(id) = active {
+            let interface = <Transaction as zbus::object_server::Interface>::name();
+            self.tell(view::path_of(id).as_str(), interface, transaction).await;
+        }
+    }
+
+    async fn tell(&self, path: &str, interface: zbus::names::InterfaceName<'_>, changed: HashMap<&str, Variant<'_>>) {
+        if changed.is_empty() {
+            return;
+        }
+        let sent = match SignalEmitter::new(&self.connection, path) {
+            Ok(emitter) => {
+                fdo::Properties::properties_changed(&emitter, interface, changed, [].as_slice().into()).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::warn!("PropertiesChanged could not be sent: {error}");
+        }
+    }
+}
+
+/// Plans a change and makes it. Tells its number in between, when it is sure to be undone whoever dies.
+fn make(
+    network: &Network,
+    backup: Backup,
+    request: &Request,
+    begun: oneshot::Sender<u64>,
+) -> Result<Option<Applied>, network::Error> {
+    let Some(change) = network.begin(request)? else {
+        return Ok(None);
+    };
+    let id = change.id;
+    backup.arm(id, request.confirm + backup::APPLY)?;
+    // Nobody listens if the service is ending; then the next one takes it on.
+    let _ = begun.send(id);
+    let applied = network.apply(change);
+    if let Ok(Applied::Pending(left)) = applied
+        && let Err(error) = backup.arm(id, left)
+    {
+        tracing::warn!("the timer of change {id} stays as it was, later than its deadline: {error}");
+    }
+    applied.map(Some)
+}
+
+/// Replaces what was told by what is so now, and returns what is new in it.
+fn changed(
+    told: &mut HashMap<&'static str, Variant<'static>>,
+    now: HashMap<&'static str, Variant<'static>>,
+) -> HashMap<&'static str, Variant<'static>> {
+    let mut new = now;
+    new.retain(|name, value| match (told.get(name), &*value) {
+        // A deadline on the clock that can be set is never the same twice.
+        (Some(Variant::U64(told)), Variant::U64(now)) => told.abs_diff(*now) > 1_000_000,
+        (told, now) => told != Some(now),
+    });
+    told.extend(new.clone());
+    new
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The service `org.ttvm.Network1`: the networks of this host for everybody on the system bus.
+//!
+//! ```text
+//! manager transaction     the objects: who calls, with what
+//! authority options       whether they may, and what they mean
+//! changes                 the change on its way
+//! worker backup           what blocks; systemd's timer behind it
+//! view error idle         what is shown; how it is told; when it is over
+//! proxy                   the same for clients
+//! ```
+//!
+//! One thread serves the bus. What the network is asked or told blocks, and happens on two more.
+
+mod authority;
+mod backup;
+mod changes;
+mod error;
+mod idle;
+mod manager;
+mod options;
+pub mod proxy;
+mod transaction;
+mod view;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use zbus::connection::Builder;
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
+
+use crate::error::{Classify, Exit};
+use crate::network::Network;
+use crate::notify;
+use backup::Backup;
+use changes::Service;
+use manager::Manager;
+use proxy::{NAME, PATH};
+
+/// Why the service ended, or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The executor, or its signals.
+    #[error("can not begin")]
+    Io(#[from] std::io::Error),
+    /// The bus.
+    #[error("can not serve on the system bus; is dbus.service running?")]
+    Bus(#[from] zbus::Error),
+    /// Another one runs.
+    #[error("{NAME} is there already: another ttvm-netd runs (`systemctl status ttvm-netd`)")]
+    NameTaken,
+    /// The bus is gone.
+    #[error("the system bus has closed the connection")]
+    Closed,
+    /// The network.
+    #[error("{0}")]
+    Network(String),
+}
+
+impl Classify for ServeError {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+}
+
+/// How long the change that is being made may take when the service is to end.
+const LAST_CHANGE: Duration = Duration::from_secs(120);
+
+/// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (a message of
+/// up to 32 MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
+#[cfg(target_env = "gnu")]
+fn keep_little() {
+    use nix::libc;
+    // SAFETY: these set numbers of the allocator; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Serves until nobody has called for a while, or SIGTERM.
+pub fn serve(root: &Path) -> Result<(), ServeError> {
+    #[cfg(target_env = "gnu")]
+    keep_little();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(worker::THREADS)
+        .build()?;
+    let result = runtime.block_on(run(Network::new(root), Backup::new(root)));
+    // A program that hangs is not waited for: it has its own deadline, and the next start puts right what it left.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(network: Network, backup: Backup) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let connection = Builder::system().build().await?;
+    let service = Service::new(network, backup, connection.clone());
+    service
+        .start()
+        .await
+        .map_err(|error| ServeError::Network(error.to_string()))?;
+    let manager = Manager::new(Arc::clone(&service));
+    connection.object_server().at(PATH, manager).await?;
+    // Last: whoever sees the name can call.
+    let reply = connection
+        .request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE)
+        .await;
+    match reply {
+        Ok(RequestNameReply::PrimaryOwner) => {}
+        Ok(_) | Err(zbus::Error::NameTaken) => return Err(ServeError::NameTaken),
+        Err(error) => return Err(error.into()),
+    }
+    tokio::select! {
+        () = service.activity.idle(&connection) => {
+            // systemd then starts another one for a call that comes from now on.
+            notify::stopping();
+            connection.release_name(NAME).await?;
+            let _ = timeout(LAST_CHANGE, service.activity.drained(&connection)).await;
+        }
+        _ = terminate.recv() => {
+            notify::stopping();
+            connection.release_name(NAME).await?;
+            // What waits to be confirmed is left to the timer; what is half made is not left.
+            let _ = timeout(LAST_CHANGE, service.worker.own_turn()).await;
+        }
+        () = connection.closed() => return Err(ServeError::Closed),
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a caller can not do to the service: confuse it, fill it, hold it up, keep it alive.
+
+use std::time::{Duration, Instant};
+
+use ttvm::netd::proxy::{NAME, Settings};
+use zbus::proxy::MethodFlags;
+use zbus::{ObjectPath, Variant};
+
+use crate::bus::{Answer, Bus, manager};
+use crate::name_of;
+
+const INVALID: &str = "InvalidArgument";
+const INVALID_ARGS: &str = "org.freedesktop.DBus.Error.InvalidArgs";
+const LIMITS: &str = "org.freedesktop.DBus.Error.LimitsExceeded";
+
+#[tokio::test]
+async fn what_makes_no_sense_has_a_name() {
+    let Some(bus) = Bus::start("malformed") else { return };
+    let polkit = bus.polkit(Answer::Deny).await;
+    let _netd = bus.netd(&[]);
+    let nobody = bus.connect_as_nobody().await;
+    let manager = manager(&nobody).await;
+    let long = "x".repeat(65);
+    let huge = "x".repeat(8 << 20);
+    let many: Vec<String> = (0..17).map(|number| format!("option{number}")).collect();
+    let one = |key, value: Variant<'static>| Settings::from([(key, value)]);
+    let deep = Variant::from(vec![Variant::from(vec![Variant::from(1u8); 1000]); 1000]);
+    let cases: Vec<(&str, Settings<'_>, u32, u64, &str)> = vec![
+        ("router", Settings::new(), 0, 0, INVALID),
+        ("", Settings::new(), 0, 0, INVALID),
+        (&long, Settings::new(), 0, 0, INVALID),
+        (&huge, Settings::new(), 0, 0, INVALID),
+        ("nat", Settings::new(), 9, 0, INVALID),
+        ("nat", Settings::new(), 3601, 0, INVALID),
+        ("nat", Settings::new(), u32::MAX, 0, INVALID),
+        ("nat", Settings::new(), 60, 2, INVALID),
+        ("nat", Settings::new(), 60, 1 << 63, INVALID),
+        ("nat", one("colour", Variant::from("blue")), 60, 0, INVALID),
+        ("nat", one("bridge", Variant::from(true)), 60, 0, INVALID),
+        ("nat", one("dhcp", Variant::from("yes")), 60, 0, INVALID),
+        ("nat", one("bridge", Variant::from("a/b")), 60, 0, INVALID),
+        ("nat", one("bridge", Variant::from("sixteen-bytes-16")), 60, 0, INVALID),
+        ("nat", one("uplink", Variant::from("-eth0")), 60, 0, INVALID),
+        ("nat", one("subnet", Variant::from("10.0.0.1/24")), 60, 0, INVALID),
+        ("nat", one("subnet", Variant::from("8.8.8.0/24")), 60, 0, INVALID),
+        ("nat", one("dhcp", Variant::from(1u32)), 60, 0, INVALID_ARGS),
+        ("nat", one("bridge", deep), 60, 0, INVALID_ARGS),
+        ("nat", one("bridge", Variant::from(long.clone())), 60, 0, INVALID_ARGS),
+        ("nat", one("bridge", Variant::from(huge.clone())), 60, 0, INVALID_ARGS),
+        (
+            "nat",
+            Settings::from([(long.as_str(), Variant::from(true))]),
+            60,
+            0,
+            INVALID_ARGS,
+        ),
+        (
+            "nat",
+            many.iter().map(|key| (key.as_str(), Variant::from(true))).collect(),
+            60,
+            0,
+            INVALID_ARGS,
+        ),
+    ];
+    for (mode, options, confirm_s, flags, expected) in &cases {
+        let result = manager.switch_mode(mode, options, *confirm_s, *flags).await;
+        let case = format!("{mode:.20} {:.60} {confirm_s} {flags}", format!("{options:?}"));
+        assert_eq!(name_of(result), *expected, "{case}");
+    }
+    let proxy = manager.inner();
+    let flags = MethodFlags::default();
+    let wrong = proxy.call_with_flags::<_, _, ()>("SwitchMode", flags, &(1u8, "nat"));
+    assert_eq!(name_of(wrong.await), INVALID_ARGS);
+    let unknown = proxy.call_with_flags::<_, _, ()>("Destroy", flags, &());
+    assert_eq!(name_of(unknown.await), "org.freedesktop.DBus.Error.UnknownMethod");
+    for path in [
+        "/",
+        "/org/ttvm/Network1/transaction/x",
+        "/org/ttvm/Network1/transaction/99999999999999999999",
+    ] {
+        let path = ObjectPath::try_from(path).expect("a path");
+        assert_eq!(name_of(manager.confirm(&path).await), INVALID);
+    }
+    assert_eq!(name_of(manager.reconcile(1).await), INVALID);
+    // None of it was worth asking about.
+    assert_eq!(polkit.asked.lock().expect("a lock").len(), 0);
+}
+
+#[tokio::test]
+async fn many_calls_leave_nothing_behind() {
+    let Some(bus) = Bus::start("many") else { return };
+    let _polkit = bus.polkit(Answer::Deny).await;
+    let netd = bus.netd(&[]);
+    let nobody = bus.connect_as_nobody().await;
+    let manager = manager(&nobody).await;
+    let bad = Settings::from([("colour", Variant::from("blue"))]);
+    let mut times = Vec::new();
+    let mut before = 0;
+    for number in 0..10_000 {
+        if number == 500 {
+            before = netd.memory("VmRSS");
+        }
+        let begin = Instant::now();
+        manager.mode().await.expect("a mode");
+        times.push(begin.elapsed());
+        if number % 10 == 0 {
+            name_of(manager.switch_mode("nat", &bad, 60, 0).await);
+        }
+    }
+    let after = netd.memory("VmRSS");
+    times.sort_unstable();
+    let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    eprintln!("10,000 reads: p50 {p50:?}, p99 {p99:?}; RSS {before} kB before, {after} kB after");
+    assert!(after < before + 512, "it grows: {before} kB, then {after} kB");
+    // Large messages are not kept, either.
+    let huge = "x".repeat(16 << 20);
+    for _ in 0..8 {
+        name_of(manager.switch_mode(&huge, &Settings::new(), 60, 0).await);
+    }
+    // The answer comes before the message goes.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let last = netd.memory("VmRSS");
+    eprintln!(
+        "after eight messages of 16 MiB: RSS {last} kB, at most {} kB",
+        netd.memory("VmHWM")
+    );
+    assert!(
+        last < after + 1024,
+        "large messages are kept: {after} kB, then {last} kB"
+    );
+}
+
+#[tokio::test]
+async fn one_user_can_not_hold_up_the_others() {
+    let Some(bus) = Bus::start("concurrent") else { return };
+    let polkit = bus.polkit(Answer::Hang).await;
+    let _netd = bus.netd(&[]);
+    let nobody = bus.connect_as_nobody().await;
+    let theirs = manager(&nobody).await;
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let theirs = theirs.clone();
+            tokio::spawn(async move { name_of(theirs.switch_mode("none", &Settings::new(), 60, 0).await) })
+        })
+        .collect();
+    // Forty at once, four of them are asked about, and wait.
+    let mut refused = 0;
+    let mut waiting = Vec::new();
+    for call in calls {
+        match tokio::time::timeout(Duration::from_secs(2), call).await {
+            Ok(name) => {
+                assert_eq!(name.expect("a task"), LIMITS);
+                refused += 1;
+            }
+            Err(_) => waiting.push(()),
+        }
+    }
+    assert_eq!((refused, waiting.len()), (36, 4));
+    assert_eq!(polkit.asked.lock().expect("a lock").len(), 4);
+    // Meanwhile the others are served.
+    let root = bus.connect().await;
+    let ours = manager(&root).await;
+    assert_eq!(ours.mode().await.expect("a mode"), "none");
+    assert_eq!(
+        ours.switch_mode("none", &Settings::new(), 0, 0)
+            .await
+            .expect("an answer")
+            .as_str(),
+        "/"
+    );
+    // Who is gone does not wait.
+    drop((theirs, nobody));
+}
+
+#[tokio::test]
+async fn without_calls_it_ends() {
+    let Some(bus) = Bus::start("idle") else { return };
+    let mut netd = bus.netd(&[]);
+    let root = bus.connect().await;
+    let manager = manager(&root).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        manager.mode().await.expect("a mode");
+    }
+    let begin = Instant::now();
+    assert_eq!(netd.exit(Duration::from_secs(30)).await, Some(0));
+    let idle = begin.elapsed();
+    assert!((18..=30).contains(&idle.as_secs()), "it ended after {idle:?}");
+    let peer = zbus::fdo::DBusProxy::new(&root).await.expect("the bus");
+    assert!(
+        !peer
+            .name_has_owner(NAME.try_into().expect("a name"))
+            .await
+            .expect("an answer")
+    );
+}
