@@ -63,11 +63,10 @@ impl Bus {
     pub fn netd(&self, wrapped: &[&str]) -> Netd {
         let mut words: Vec<&str> = wrapped.to_vec();
         let root = self.directory.join("root");
-        words.extend([
-            env!("CARGO_BIN_EXE_ttvm-netd"),
-            "--root",
-            root.to_str().expect("a path"),
-        ]);
+        // Of another build, to measure it: TTVM_NETD=target/release/ttvm-netd.
+        let program = std::env::var("TTVM_NETD");
+        let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_ttvm-netd"));
+        words.extend([program, "--root", root.to_str().expect("a path")]);
         let child = Command::new(words[0])
             .args(&words[1..])
             .env(
@@ -77,6 +76,18 @@ impl Bus {
             .spawn()
             .expect("ttvm-netd");
         Netd(child)
+    }
+
+    /// systemd's service for the host's name, to compare with; if it is there.
+    pub fn hostnamed(&self) -> Option<Netd> {
+        let child = Command::new("/usr/lib/systemd/systemd-hostnamed")
+            .env(
+                "DBUS_SYSTEM_BUS_ADDRESS",
+                format!("unix:path={}", self.socket.display()),
+            )
+            .stderr(Stdio::null())
+            .spawn();
+        child.ok().map(Netd)
     }
 
     /// A file below the service's root.
@@ -151,6 +162,11 @@ impl Netd {
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
     }
 
     pub fn terminate(&self) {
