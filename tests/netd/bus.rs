@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -124,9 +125,11 @@ impl Bus {
     /// A polkit that answers that.
     pub async fn polkit(&self, answer: Answer) -> Polkit {
         let asked = Arc::default();
+        let cancelled = Arc::default();
         let authority = Authority {
             answer,
             asked: Arc::clone(&asked),
+            cancelled: Arc::clone(&cancelled),
         };
         let connection = self.connect().await;
         let server = connection.object_server();
@@ -139,6 +142,7 @@ impl Bus {
         Polkit {
             _connection: connection,
             asked,
+            cancelled,
         }
     }
 }
@@ -213,11 +217,14 @@ pub struct Polkit {
     _connection: Connection,
     /// Who, what, flags.
     pub asked: Arc<Mutex<Vec<(String, String, u32)>>>,
+    /// What was taken back.
+    pub cancelled: Arc<AtomicUsize>,
 }
 
 struct Authority {
     answer: Answer,
     asked: Arc<Mutex<Vec<(String, String, u32)>>>,
+    cancelled: Arc<AtomicUsize>,
 }
 
 type Verdict = (bool, bool, HashMap<String, String>);
@@ -239,6 +246,10 @@ impl Authority {
             Answer::Challenge => ((false, true, HashMap::new()),),
             Answer::Hang => std::future::pending().await,
         }
+    }
+
+    fn cancel_check_authorization(&self, _cancellation: &str) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 }
 
