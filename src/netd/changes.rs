@@ -106,6 +106,7 @@ impl Service {
     /// Puts right what an earlier process left, and takes on what it left waiting.
     pub async fn start(self: &Arc<Self>) -> Result<(), Error> {
         let turn = self.worker.own_turn().await?;
+        let before = self.worker.change(&turn, Network::status).await.ok();
         let recovered = self.worker.change(&turn, Network::recover).await;
         let left = recovered.unwrap_or_else(|error| {
             tracing::error!("what was left undone stays so: {error}");
@@ -127,11 +128,26 @@ impl Service {
             self.serve(pending.id, pending.from.as_str(), pending.to.as_str()).await;
             tokio::spawn(Arc::clone(self).wait(pending.id));
         }
-        // Nobody has been told anything yet, and whoever comes asks.
         let mut known = self.known();
+        if let (Some(left_over), None) = (before.and_then(|before| before.pending), status.pending.as_ref()) {
+            known.last = Some(Last {
+                id: left_over.id,
+                result: if status.desired == left_over.to { "kept" } else { "rolled-back" },
+                name: "",
+                error: "the service ended in the middle of it".to_owned(),
+            });
+        }
+        // Nobody has been told anything yet, and whoever comes asks.
         known.told = view::properties(&status, &known.conflicts);
         known.told_of_transaction = view::transaction_properties(&status);
         Ok(())
+    }
+
+    /// Tells of a change that ended with the service's start; there was nobody to tell of it before.
+    pub async fn tell_last(&self) {
+        if let Some(Last { id, result, error, .. }) = self.last() {
+            self.signal("TransactionFinished", &(view::path_of(id), result, error)).await;
+        }
     }
 
     /// Plans a change, and begins to make it. `None` if there is nothing to do.
@@ -223,7 +239,7 @@ impl Service {
         result: &'static str,
         end: fn(&Network, u64) -> Result<(), network::Error>,
     ) -> Result<(), Error> {
-        self.refuse_half_made(id)?;
+        self.refuse_half_made()?;
         let turn = self.worker.turn().await?;
         let ended = self.worker.change(&turn, move |network| end(network, id)).await;
         let gone = || {
@@ -241,7 +257,7 @@ impl Service {
 
     /// Lets a change wait for `time` from now; returns its deadline in µs since 1970.
     pub async fn extend(&self, id: u64, time: Duration) -> Result<u64, Error> {
-        self.refuse_half_made(id)?;
+        self.refuse_half_made()?;
         let turn = self.worker.turn().await?;
         let backup = self.backup;
         let extend = move |network: &Network| {
@@ -260,6 +276,7 @@ impl Service {
 
     /// Makes again what is missing.
     pub async fn reconcile(&self) -> Result<Vec<String>, Error> {
+        self.refuse_half_made()?;
         let turn = self.worker.turn().await?;
         let done = self.worker.change(&turn, Network::reconcile).await;
         self.publish().await;
@@ -324,9 +341,10 @@ impl Service {
         Err(network::Error::Busy(text).into())
     }
 
-    fn refuse_half_made(&self, id: u64) -> Result<(), Error> {
+    /// What takes minutes is not waited for: most callers would give up before.
+    fn refuse_half_made(&self) -> Result<(), Error> {
         match self.known().active.as_ref() {
-            Some(active) if active.id == id && active.deadline.is_none() => {
+            Some(Active { id, deadline: None, .. }) => {
                 Err(network::Error::Busy(format!("change {id} is still being made")).into())
             }
             _ => Ok(()),

@@ -44,12 +44,13 @@ impl Activity {
         }
     }
 
-    /// Waits until what has arrived is answered; the name is given up already, so that nothing more comes.
+    /// Waits until what has arrived is answered and what has begun is done; the name is given up already, so that nothing
+    /// more comes.
     pub async fn drained(&self, connection: &Connection) {
         loop {
             self.nothing_running().await;
-            if timeout(QUIET, connection.monitor_activity()).await.is_err() && self.running.load(Ordering::Relaxed) == 0
-            {
+            quiet(connection).await;
+            if self.running.load(Ordering::Relaxed) == 0 {
                 return;
             }
         }
@@ -64,6 +65,11 @@ impl Activity {
             ended.await;
         }
     }
+}
+
+/// Waits until no message has come or gone for a moment.
+pub async fn quiet(connection: &Connection) {
+    while timeout(QUIET, connection.monitor_activity()).await.is_ok() {}
 }
 
 impl Drop for Running {

@@ -70,6 +70,9 @@ impl Classify for ServeError {
 /// How long the change that is being made may take when the service is to end.
 const LAST_CHANGE: Duration = Duration::from_secs(120);
 
+/// How long it may take to say how it went.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (a message of
 /// up to 32 MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
 #[cfg(target_env = "gnu")]
@@ -116,6 +119,7 @@ async fn run(network: Network, backup: Backup) -> Result<(), ServeError> {
         Ok(_) | Err(zbus::Error::NameTaken) => return Err(ServeError::NameTaken),
         Err(error) => return Err(error.into()),
     }
+    service.tell_last().await;
     tokio::select! {
         () = service.activity.idle(&connection) => {
             // systemd then starts another one for a call that comes from now on.
@@ -128,6 +132,7 @@ async fn run(network: Network, backup: Backup) -> Result<(), ServeError> {
             connection.release_name(NAME).await?;
             // What waits to be confirmed is left to the timer; what is half made is not left.
             let _ = timeout(LAST_CHANGE, service.worker.own_turn()).await;
+            let _ = timeout(LAST_WORDS, idle::quiet(&connection)).await;
         }
         () = connection.closed() => return Err(ServeError::Closed),
     }

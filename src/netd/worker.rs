@@ -54,10 +54,9 @@ impl Queue {
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    /// The one whose turn it is has to wait for a moment, too.
     fn new(count: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let entered = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) <= limit).then_some(entered)
+        (count.fetch_add(1, Ordering::Relaxed) < limit).then_some(entered)
     }
 }
 

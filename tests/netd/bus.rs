@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,11 +64,10 @@ impl Bus {
     pub fn netd(&self, wrapped: &[&str]) -> Netd {
         let mut words: Vec<&str> = wrapped.to_vec();
         let root = self.directory.join("root");
-        words.extend([
-            env!("CARGO_BIN_EXE_ttvm-netd"),
-            "--root",
-            root.to_str().expect("a path"),
-        ]);
+        // Of another build, to measure it: TTVM_NETD=target/release/ttvm-netd.
+        let program = std::env::var("TTVM_NETD");
+        let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_ttvm-netd"));
+        words.extend([program, "--root", root.to_str().expect("a path")]);
         let child = Command::new(words[0])
             .args(&words[1..])
             .env(
@@ -77,6 +77,18 @@ impl Bus {
             .spawn()
             .expect("ttvm-netd");
         Netd(child)
+    }
+
+    /// systemd's service for the host's name, to compare with; if it is there.
+    pub fn hostnamed(&self) -> Option<Netd> {
+        let child = Command::new("/usr/lib/systemd/systemd-hostnamed")
+            .env(
+                "DBUS_SYSTEM_BUS_ADDRESS",
+                format!("unix:path={}", self.socket.display()),
+            )
+            .stderr(Stdio::null())
+            .spawn();
+        child.ok().map(Netd)
     }
 
     /// A file below the service's root.
@@ -113,9 +125,11 @@ impl Bus {
     /// A polkit that answers that.
     pub async fn polkit(&self, answer: Answer) -> Polkit {
         let asked = Arc::default();
+        let cancelled = Arc::default();
         let authority = Authority {
             answer,
             asked: Arc::clone(&asked),
+            cancelled: Arc::clone(&cancelled),
         };
         let connection = self.connect().await;
         let server = connection.object_server();
@@ -128,6 +142,7 @@ impl Bus {
         Polkit {
             _connection: connection,
             asked,
+            cancelled,
         }
     }
 }
@@ -151,6 +166,11 @@ impl Netd {
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
     }
 
     pub fn terminate(&self) {
@@ -197,11 +217,14 @@ pub struct Polkit {
     _connection: Connection,
     /// Who, what, flags.
     pub asked: Arc<Mutex<Vec<(String, String, u32)>>>,
+    /// What was taken back.
+    pub cancelled: Arc<AtomicUsize>,
 }
 
 struct Authority {
     answer: Answer,
     asked: Arc<Mutex<Vec<(String, String, u32)>>>,
+    cancelled: Arc<AtomicUsize>,
 }
 
 type Verdict = (bool, bool, HashMap<String, String>);
@@ -223,6 +246,10 @@ impl Authority {
             Answer::Challenge => ((false, true, HashMap::new()),),
             Answer::Hang => std::future::pending().await,
         }
+    }
+
+    fn cancel_check_authorization(&self, _cancellation: &str) {
+        self.cancelled.fetch_add(1, Ordering::Relaxed);
     }
 }
 
