@@ -196,6 +196,7 @@ pub fn exit_of(name: &str) -> Exit {
         | "ForeignConfiguration"
         | "SubnetInUse"
         | "NoUplink"
+        | "NoBridge"
         | "UplinkUnsuitable"
         | "GuestsAttached"
         | "RecordingActive" => Exit::Refused,
