@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `make bench`: the figures of README.md, each a ratio of two things measured in turns in one run on the emulated host.
-//! All take twenty minutes; `make bench PART=grub` (or `start`, `storage`) is one part of them.
+//! All take twenty minutes; `make bench PART=grub` (or `start`, `storage`, `network`) is one part of them.
 
 #[path = "../tests/host/machine/mod.rs"]
 mod machine;
@@ -12,6 +12,7 @@ use machine::{Host, Result};
 
 const STORAGE_RUNS: usize = 15;
 const START_RUNS: usize = 11;
+const NETWORK_RUNS: usize = 10;
 const GRUB_RUNS: usize = 5;
 /// Where the difference is larger than the noise.
 const FEW_RUNS: usize = 5;
@@ -30,6 +31,9 @@ fn main() -> Result<()> {
     }
     if is_wanted("grub") {
         grub(&mut host, &mut table)?;
+    }
+    if is_wanted("network") {
+        network(&mut host, &mut table)?;
     }
     sizes(&mut table)?;
     table.print();
@@ -258,10 +262,60 @@ fn grub(host: &mut Host, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// Switching with one guest that runs, between two bridges that are its only way out; and what is left of the service.
+fn network(host: &mut Host, table: &mut Table) -> Result<()> {
+    let file = "memory = \"96M\"\nkernel = \"/usr/lib/ttvm-host/vmlinux\"\ncmdline = \"console=hvc0 quiet ttvm.do=net\"\n\
+        initrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n[[vif]]\naddress = \"10.0.0.1\"\n";
+    host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644)?;
+    host.run("systemctl start ttvm-outside && ip link add xenbr0 type bridge && ip link set xenbr0 up")?;
+    host.run("ttvm network set nat && systemctl start ttvm@clientA")?;
+    let mut script = String::new();
+    for _ in 0..NETWORK_RUNS {
+        script += &timed("bridge", "ttvm network set bridge >/dev/null");
+        script += &timed("nat", "ttvm network set nat >/dev/null");
+    }
+    script += "for i in $(seq 100); do busctl get-property org.ttvm.Network1 /org/ttvm/Network1 org.ttvm.Network1.Manager Mode; done >/dev/null\n\
+        sed -n 's/^VmRSS:/rss/p' /proc/$(systemctl show -P MainPID ttvm-netd)/status | tr -d kB\n";
+    script += &timed("idle", "until ! systemctl is-active -q ttvm-netd; do sleep 0.5; done");
+    script += "systemctl stop ttvm@clientA; ttvm network set none >/dev/null\n";
+    let output = bash(host, &script)?;
+    for (key, what) in [("bridge", "nat to bridge"), ("nat", "bridge to nat")] {
+        let times = numbers(&output, key);
+        table.value(
+            &format!("ttvm network set, {what}, one guest moved"),
+            format!("{} runs", times.len()),
+            format!("{:.2} s", median(&times)),
+            "",
+        );
+    }
+    let rss = median(&numbers(&output, "rss"));
+    table.value(
+        "ttvm-netd after these and 100 reads: RSS",
+        String::new(),
+        format!("{:.2} MB", rss * 1024.0 / 1e6),
+        "6 MB",
+    );
+    let idle = median(&numbers(&output, "idle"));
+    table.value(
+        "ttvm-netd ends after the last call",
+        String::new(),
+        format!("{idle:.1} s"),
+        "30 s",
+    );
+    Ok(())
+}
+
 fn sizes(table: &mut Table) -> Result<()> {
     let release = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release");
     let size = |name: &str| std::fs::metadata(release.join(name)).map_or(0, |data| data.len());
-    let names = ["ttvm", "ttvm-grub", "ttvm-snapshot", "ttvm-guest", "ttvm-boot"];
+    let names = [
+        "ttvm",
+        "ttvm-grub",
+        "ttvm-snapshot",
+        "ttvm-guest",
+        "ttvm-boot",
+        "ttvm-netd",
+    ];
     let all: u64 = names.iter().map(|name| size(name)).sum();
     let mb = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
     table.value("size of ttvm-grub", String::new(), mb(size("ttvm-grub")), "1 MB");
