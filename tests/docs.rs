@@ -48,6 +48,9 @@ fn every_key_is_documented() {
         ("ttvm.toml", "[boot]\n", "ttvm.toml.5"),
         ("ttvm.toml", "[boot.serial]\n", "ttvm.toml.5"),
         ("ttvm.toml", "[boot.ok]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[network]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[network.nat]\n", "ttvm.toml.5"),
+        ("ttvm.toml", "[network.bridge]\n", "ttvm.toml.5"),
     ];
     for (file, before, name) in tables {
         let text = page(name);
@@ -71,6 +74,8 @@ fn every_command_and_option_is_documented() {
         let help = ttvm(&[&command[..], &["--help"]].concat());
         for line in help.lines().map(str::trim) {
             if let Some(option) = line.split_whitespace().find(|word| word.starts_with("--")) {
+                // `--dhcp[=<BOOL>]`
+                let option = option.split('[').next().unwrap_or(option);
                 assert!(text.contains(option), "ttvm.1 does not tell of {option} ({command:?})");
             }
         }

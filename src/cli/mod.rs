@@ -3,6 +3,7 @@
 
 mod boot;
 mod guest;
+mod network;
 mod snapshot;
 mod status;
 mod table;
@@ -53,6 +54,9 @@ enum Command {
     /// Look at the boot entries, try one, choose what is booted
     #[command(subcommand)]
     Boot(boot::Command),
+    /// Look at how guests reach the world, change it with a way back
+    #[command(subcommand)]
+    Network(network::Command),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -77,6 +81,8 @@ enum Error {
     Boot(#[from] entries::refusal::Error),
     #[error(transparent)]
     Entries(#[from] entries::Error),
+    #[error(transparent)]
+    Network(#[from] network::Error),
     #[error("can not read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
     #[error("can not write the output")]
@@ -93,6 +99,7 @@ impl Classify for Error {
             Self::Snapshot(error) => error.exit(),
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
+            Self::Network(error) => error.exit(),
             _ => Exit::Failed,
         }
     }
@@ -116,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Guest(command) => guest::run(root, &command),
         Command::Snapshot(command) => snapshot::run(root, &command),
         Command::Boot(command) => boot::run(root, &command),
+        Command::Network(command) => network::run(root, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)

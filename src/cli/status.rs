@@ -191,7 +191,7 @@ fn line(row: &Row) -> Vec<String> {
 }
 
 /// Seconds as a person says them: `42s`, `5min 3s`, `2h 10min`, `3d 4h`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}min {}s", seconds / 60, seconds % 60),

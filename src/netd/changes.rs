@@ -132,7 +132,11 @@ impl Service {
         if let (Some(left_over), None) = (before.and_then(|before| before.pending), status.pending.as_ref()) {
             known.last = Some(Last {
                 id: left_over.id,
-                result: if status.desired == left_over.to { "kept" } else { "rolled-back" },
+                result: if status.desired == left_over.to {
+                    "kept"
+                } else {
+                    "rolled-back"
+                },
                 name: "",
                 error: "the service ended in the middle of it".to_owned(),
             });
@@ -146,7 +150,8 @@ impl Service {
     /// Tells of a change that ended with the service's start; there was nobody to tell of it before.
     pub async fn tell_last(&self) {
         if let Some(Last { id, result, error, .. }) = self.last() {
-            self.signal("TransactionFinished", &(view::path_of(id), result, error)).await;
+            self.signal("TransactionFinished", &(view::path_of(id), result, error))
+                .await;
         }
     }
 
@@ -358,7 +363,7 @@ impl Service {
             Ok(result) => (result, "", String::new()),
             Err(error) => ("failed", error.short(), error.to_string()),
         };
-        tracing::info!("change {id}: {result} {error}");
+        tracing::info!("change {id} is over: {result}");
         let running = {
             let mut known = self.known();
             known.last = Some(Last {

@@ -135,6 +135,9 @@ pub enum Error {
     /// The packet filters of others.
     #[error(transparent)]
     Conflicts(#[from] super::conflicts::Error),
+    /// xend's configuration.
+    #[error(transparent)]
+    Xend(Box<super::xend::Error>),
     /// Domains are being built.
     #[error("a guest's domain has been in the making for {} s; try again", .0.as_secs())]
     DomainInTheMaking(Duration),
@@ -148,6 +151,7 @@ impl Error {
             Self::Busy(_) | Self::DomainInTheMaking(_) => "Busy",
             Self::NoSuchTransaction(_) => "NoSuchTransaction",
             Self::Foreign { .. } => "ForeignConfiguration",
+            Self::Xend(error) if error.exit() == Exit::Refused => "ForeignConfiguration",
             Self::SubnetInUse { .. } => "SubnetInUse",
             Self::NoUplink => "NoUplink",
             Self::NoBridge { .. } => "NoBridge",
@@ -165,7 +169,8 @@ impl Error {
             | Self::File { .. }
             | Self::XenStore(_)
             | Self::Firewalld(_)
-            | Self::Conflicts(_) => "Failed",
+            | Self::Conflicts(_)
+            | Self::Xend(_) => "Failed",
         }
     }
 

@@ -57,6 +57,20 @@ pub struct Chosen {
     pub last: u64,
 }
 
+impl Chosen {
+    /// What is left of it in this boot.
+    pub fn in_force(&self) -> Self {
+        if self.boot == boot() {
+            return self.clone();
+        }
+        let steps: Vec<Step> = self.steps.iter().filter(|step| step.is_lasting()).cloned().collect();
+        match steps.is_empty() {
+            true => Self::default(),
+            false => Self { steps, ..self.clone() },
+        }
+    }
+}
+
 /// How far a change has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -25,6 +25,7 @@ mod service;
 mod step;
 mod subnet;
 mod uplink;
+pub mod xend;
 
 use std::fmt;
 use std::str::FromStr;

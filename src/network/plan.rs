@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use super::journal::{self, Chosen, Settings};
-use super::netlink::{Link, Reachability, Route};
+use super::netlink::Link;
 use super::step::{self, Bridge, Context, Dnsmasq, Firewall, Guests, Op, Step, Sysctl, Uplink, Zoned};
+use super::xend::{self, Xend};
 use super::{Attachment, Error, Mode, Options, Request, attachments, subnet, uplink};
 use crate::config::guests;
 use crate::config::network::{Firewall as Filter, NetworkConfig, Subnet};
@@ -30,7 +31,9 @@ pub struct Plan {
 impl Plan {
     /// Whether the host's own addresses move.
     pub fn moves_uplink(&self) -> bool {
-        self.ops.iter().any(|op| matches!(op.step(), Step::Uplink(_)))
+        // xend's script for a bridge does the same.
+        let moves = |op: &Op| matches!(op.step(), Step::Uplink(_) | Step::Scripts(_));
+        self.ops.iter().any(moves)
     }
 }
 
@@ -76,9 +79,11 @@ pub fn settings(config: &NetworkConfig, mode: Mode, options: &Options) -> Result
 /// The way to what is asked for; `None` if there is nothing to do. `chosen` is the mode that was chosen before.
 pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Result<Option<Plan>, Error> {
     let mut to = settings(&context.config.network, request.mode, &request.options)?;
-    let none = Chosen::default();
-    let from = if chosen.boot == journal::boot() { chosen } else { &none };
+    let from = &chosen.in_force();
     let mut warnings = Vec::new();
+    if let Some(xend) = Xend::find(context.root) {
+        return scripts(context, &xend, chosen, from, request);
+    }
     let steps = match (to.mode, &to.bridge, to.subnet) {
         (Mode::Nat, Some(bridge), Some(subnet)) => nat(context, from, bridge, subnet, &to, &mut warnings)?,
         (Mode::Bridge, Some(bridge), _) => {
@@ -111,6 +116,65 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
         ops,
         afterwards,
         warnings,
+    }))
+}
+
+/// The way on a host with xend: its scripts make the network. What is switched is a pile, and mode `none` takes all of it
+/// away again.
+fn scripts(
+    context: &mut Context<'_>,
+    xend: &Xend,
+    chosen: &Chosen,
+    from: &Chosen,
+    request: &Request,
+) -> Result<Option<Plan>, Error> {
+    if request.options != Options::default() {
+        return Err(Error::NotSupported(
+            "xend's own scripts make the network of this host: options are given to them in xend-config.sxp".to_owned(),
+        ));
+    }
+    let to = Settings {
+        mode: request.mode,
+        ..Settings::default()
+    };
+    let (mut ops, mut steps) = (Vec::new(), Vec::new());
+    let wanted = match request.mode {
+        Mode::None => None,
+        Mode::Nat => Some(xend::Scripts::Nat),
+        Mode::Bridge => Some(xend::Scripts::Bridge),
+    };
+    match wanted {
+        None => ops.extend(from.steps.iter().rev().cloned().map(Op::Undo)),
+        Some(scripts) => {
+            let attached = attachments::list(context.root, context.config, &mut context.kernel)?;
+            let attached = attached.iter().filter(|vif| !vif.bridge.is_empty()).count();
+            let switched = xend.prepare(scripts, request.force, attached)?;
+            steps.clone_from(&from.steps);
+            if switched.is_change() {
+                let step = Step::Scripts(step::Scripts {
+                    switched,
+                    force: request.force,
+                    attached,
+                });
+                steps.push(step.clone());
+                ops.push(Op::Do(step));
+            }
+        }
+    }
+    if to == from.settings && ops.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Plan {
+        to: Chosen {
+            settings: to,
+            steps,
+            boot: journal::boot(),
+            last: chosen.last + 1,
+            ..Chosen::default()
+        },
+        ops,
+        afterwards: Vec::new(),
+        warnings: Vec::new(),
     }))
 }
 
@@ -363,11 +427,7 @@ fn as_it_is(context: &mut Context<'_>, step: &Uplink) -> Result<Uplink, Error> {
         routers: Vec::new(),
         ..step.clone()
     };
-    for router in now.routes.iter().filter_map(Route::gateway) {
-        if context.kernel.neighbour(bridge.index, router)? == Reachability::Answers {
-            now.routers.push(router);
-        }
-    }
+    now.routers = uplink::answering(&mut context.kernel, bridge.index, &now.routes)?;
     Ok(now)
 }
 

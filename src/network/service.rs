@@ -11,6 +11,7 @@ use super::conflicts::{self, Question, Traffic};
 use super::journal::{self, Chosen, Journal, Phase, Transaction};
 use super::plan::{self, Plan};
 use super::step::{Context, Guests, Op, Step};
+use super::xend::Xend;
 use super::{
     Applied, Attachment, Backend, Error, Mode, Options, Pending, Preview, Request, State, Status, attachments,
 };
@@ -95,8 +96,7 @@ impl Network {
         let in_force = match &pending {
             Some(one) if matches!(one.phase, Phase::Pending | Phase::Keeping) => one.to.settings.clone(),
             Some(one) => one.from.clone(),
-            None if chosen.boot == boot => chosen.settings.clone(),
-            None => Default::default(),
+            None => chosen.in_force().settings,
         };
         let state = match pending.as_ref().map(|one| one.phase) {
             Some(Phase::Applying | Phase::Keeping) => State::Applying,
@@ -109,7 +109,10 @@ impl Network {
             mode: in_force.mode,
             desired: chosen.settings.mode,
             state,
-            backend: Backend::Xl,
+            backend: match Xend::find(&self.root) {
+                Some(_) => Backend::Xend,
+                None => Backend::Xl,
+            },
             bridge: in_force.bridge,
             uplink: in_force.uplink,
             subnet: in_force.subnet,

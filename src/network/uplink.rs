@@ -2,13 +2,18 @@
 //! The interface that leads out of this host: which one it is, who looks after it, and whether it can be moved.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::Error;
 use super::netlink::{Link, Netlink, Reachability, Route};
 use super::step::{Bridge, Uplink};
 use crate::config::types::InterfaceName;
 use crate::config::under;
+
+/// How long a router may take to answer, on a link that has been up for a while.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// The interface of the default route.
 pub fn find(links: &[Link], routes: &[Route]) -> Result<Link, Error> {
@@ -145,12 +150,7 @@ pub fn plan(
             "the route {route} goes through a nexthop object (`ip nexthop`), which ttvm can not move"
         ));
     }
-    let mut routers = Vec::new();
-    for router in routes.iter().filter_map(Route::gateway) {
-        if !routers.contains(&router) && kernel.neighbour(link.index, router)? == Reachability::Answers {
-            routers.push(router);
-        }
-    }
+    let routers = answering(kernel, link.index, &routes)?;
     let name: InterfaceName = link
         .name
         .parse()
@@ -180,6 +180,17 @@ pub fn plan(
         },
         warnings,
     ))
+}
+
+/// The routers that answer on the interface numbered `link`. Those that do not, or do not want to, prove nothing later.
+pub fn answering(kernel: &mut Netlink, link: u32, routes: &[Route]) -> Result<Vec<IpAddr>, Error> {
+    let mut routers = Vec::new();
+    for router in routes.iter().filter_map(Route::gateway) {
+        if !routers.contains(&router) && kernel.probe(link, router, ANSWER)? == Reachability::Answers {
+            routers.push(router);
+        }
+    }
+    Ok(routers)
 }
 
 /// What of this system itself comes over the network.

@@ -6,7 +6,9 @@ mod entries;
 mod guests;
 mod kills;
 mod lvm_errors;
+mod network;
 mod package;
+mod power_cuts;
 mod traps;
 mod trials;
 
@@ -21,7 +23,9 @@ pub fn all() -> Vec<Case> {
         guests::cases(),
         kills::cases(),
         lvm_errors::cases(),
+        network::cases(),
         package::cases(),
+        power_cuts::cases(),
         traps::cases(),
         trials::cases(),
     ]
