@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A change from beginning to end, in a network namespace of the service's own.
 
+use std::collections::HashMap;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use ttvm::netd::proxy::{ManagerProxy, Settings, TransactionProxy};
+use ttvm::netd::proxy::{ManagerProxy, NAME, PATH, Settings, TransactionProxy};
 use zbus::export::ordered_stream::OrderedStreamExt;
+use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, ObjectPath, Variant};
 
@@ -70,6 +72,23 @@ async fn transaction<'a>(connection: &Connection, path: &ObjectPath<'a>) -> Tran
         .expect("a proxy")
 }
 
+async fn properties(connection: &Connection) -> PropertiesProxy<'static> {
+    PropertiesProxy::builder(connection)
+        .destination(NAME)
+        .path(PATH)
+        .build()
+        .await
+        .expect("a proxy")
+}
+
+fn text(value: &Variant<'_>) -> String {
+    match value {
+        Variant::Str(text) => text.to_string(),
+        Variant::ObjectPath(path) => path.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
 async fn waits(manager: &ManagerProxy<'_>) {
     for _ in 0..200 {
         if manager.state().await.expect("a state") == "awaiting-confirm" {
@@ -89,6 +108,11 @@ async fn a_change_is_kept_if_confirmed_and_undone_if_not() {
     let manager = manager(&root).await;
     let mut started = manager.receive_transaction_started().await.expect("a stream");
     let mut finished = manager.receive_transaction_finished().await.expect("a stream");
+    let mut changes = properties(&root)
+        .await
+        .receive_properties_changed()
+        .await
+        .expect("a stream");
     let options = options();
 
     let path = manager.switch_mode("nat", &options, 60, 0).await.expect("a change");
@@ -101,6 +125,16 @@ async fn a_change_is_kept_if_confirmed_and_undone_if_not() {
     let busy = manager.switch_mode("none", &Settings::new(), 60, 0).await;
     assert_eq!(name_of(busy), "Busy");
     waits(&manager).await;
+    let mut told = HashMap::new();
+    while told.get("State").is_none_or(|state| *state != "awaiting-confirm") {
+        let signal = changes.next().await.expect("a signal");
+        let said = signal.args().expect("arguments");
+        let texts = said.changed_properties().iter();
+        told.extend(texts.map(|(name, value)| ((*name).to_owned(), text(value))));
+    }
+    assert_eq!(told["Mode"], "nat");
+    assert_eq!(told["Bridge"], "ttbr0");
+    assert_eq!(told["PendingTransaction"], path.as_str());
     let change = transaction(&root, &path).await;
     assert_eq!(
         ours(&introspect(&root, &path).await),
