@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The change on its way: begun, made, waited for, kept or undone, and everybody told.
+//! The change on its way: begun, made, waited for, kept or undone.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
-use zbus::object_server::SignalEmitter;
-use zbus::{Connection, Variant, fdo};
+use zbus::{Connection, Variant};
 
 use super::authority::Authority;
 use super::backup::{self, Backup};
 use super::error::Error;
 use super::idle::{Activity, Running};
-use super::manager::Manager;
-use super::proxy::PATH;
 use super::transaction::Transaction;
 use super::view;
 use super::worker::{Job, Turn, Worker};
@@ -31,28 +28,36 @@ pub struct Service {
     pub authority: Authority,
     /// What goes on.
     pub activity: Arc<Activity>,
+    /// The bus.
+    pub(super) connection: Connection,
+    /// Somebody looks for conflicts.
+    pub(super) looking: AtomicBool,
     backup: Backup,
-    connection: Connection,
     known: Mutex<Known>,
     /// A deadline has moved, or a change is over.
     moved: Notify,
-    looking: AtomicBool,
 }
 
+/// What is kept in memory.
 #[derive(Default)]
-struct Known {
-    active: Option<Active>,
-    last: Option<Last>,
-    conflicts: Vec<String>,
-    looked: Option<Instant>,
+pub struct Known {
+    /// The change on its way.
+    pub(super) active: Option<Active>,
+    /// The change that ended last.
+    pub(super) last: Option<Last>,
+    /// What else stops guests' packets.
+    pub(super) conflicts: Vec<String>,
+    /// When that was looked for.
+    pub(super) looked: Option<Instant>,
     /// What clients were told.
-    told: HashMap<&'static str, Variant<'static>>,
-    told_of_transaction: HashMap<&'static str, Variant<'static>>,
+    pub(super) told: HashMap<&'static str, Variant<'static>>,
+    /// The same of the change's object.
+    pub(super) told_of_transaction: HashMap<&'static str, Variant<'static>>,
 }
 
 /// The change on its way.
-struct Active {
-    id: u64,
+pub struct Active {
+    pub(super) id: u64,
     /// None as long as it is being made.
     deadline: Option<Instant>,
     _running: Running,
@@ -61,17 +66,15 @@ struct Active {
 /// The change that ended last.
 #[derive(Debug, Clone, Serialize)]
 pub struct Last {
-    id: u64,
-    result: &'static str,
+    pub(super) id: u64,
+    pub(super) result: &'static str,
     /// The name of the error.
     name: &'static str,
-    error: String,
+    pub(super) error: String,
 }
 
 /// Why a change is undone that nobody has confirmed.
-pub const EXPIRED: &str = "it was not confirmed in time";
-/// Conflicts are not looked for more often.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const EXPIRED: &str = "it was not confirmed in time";
 
 impl Service {
     /// Of this network, on this bus.
@@ -88,7 +91,8 @@ impl Service {
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    /// What is kept in memory.
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing that can panic happens under it.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,14 +149,6 @@ impl Service {
         known.told = view::properties(&status, &known.conflicts);
         known.told_of_transaction = view::transaction_properties(&status);
         Ok(())
-    }
-
-    /// Tells of a change that ended with the service's start; there was nobody to tell of it before.
-    pub async fn tell_last(&self) {
-        if let Some(Last { id, result, error, .. }) = self.last() {
-            self.signal("TransactionFinished", &(view::path_of(id), result, error))
-                .await;
-        }
     }
 
     /// Plans a change, and begins to make it. `None` if there is nothing to do.
@@ -288,37 +284,6 @@ impl Service {
         done
     }
 
-    /// What else stops guests' packets; as it was a moment ago if that was looked for then.
-    pub async fn conflicts(&self) -> Result<Vec<String>, Error> {
-        let recent = |known: &Known| known.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
-        {
-            let known = self.known();
-            if recent(&known) {
-                return Ok(known.conflicts.clone());
-            }
-        }
-        let found = self.worker.look(Network::conflicts).await;
-        let mut known = self.known();
-        known.looked = Some(Instant::now());
-        known.conflicts.clone_from(&found.clone().unwrap_or_default());
-        found
-    }
-
-    /// The same for a property, which can not wait: as it is known, and looked for again for the next one.
-    pub fn known_conflicts(self: &Arc<Self>) -> Vec<String> {
-        if !self.looking.swap(true, Ordering::Relaxed) {
-            let service = Arc::clone(self);
-            tokio::spawn(async move {
-                if let Err(error) = service.conflicts().await {
-                    tracing::warn!("{error}");
-                }
-                service.publish().await;
-                service.looking.store(false, Ordering::Relaxed);
-            });
-        }
-        self.known().conflicts.clone()
-    }
-
     fn take_on(&self, id: u64, left: Option<Duration>) {
         let active = Active {
             id,
@@ -363,7 +328,7 @@ impl Service {
             Ok(result) => (result, "", String::new()),
             Err(error) => ("failed", error.short(), error.to_string()),
         };
-        tracing::info!("change {id}: {result} {error}");
+        tracing::info!("change {id} is over: {result}");
         let running = {
             let mut known = self.known();
             known.last = Some(Last {
@@ -398,62 +363,6 @@ impl Service {
         }
         drop(running);
     }
-
-    async fn serve(self: &Arc<Self>, id: u64, from: &'static str, to: &'static str) {
-        let transaction = Transaction::new(Arc::clone(self), id, from, to);
-        let server = self.connection.object_server();
-        if let Err(error) = server.at(view::path_of(id), transaction).await {
-            tracing::error!("change {id} has no object: {error}");
-        }
-    }
-
-    async fn signal<B>(&self, name: &str, body: &B)
-    where
-        B: Serialize + zbus::DynamicType,
-    {
-        let interface = <Manager as zbus::object_server::Interface>::name();
-        let sent = self
-            .connection
-            .emit_signal(None::<()>, PATH, interface, name, body)
-            .await;
-        if let Err(error) = sent {
-            tracing::warn!("{name} could not be sent: {error}");
-        }
-    }
-
-    /// Tells which properties have changed.
-    pub async fn publish(&self) {
-        let Ok(status) = self.status() else { return };
-        let (manager, transaction, active) = {
-            let mut known = self.known();
-            let now = view::properties(&status, &known.conflicts);
-            let manager = changed(&mut known.told, now);
-            let active = known.active.as_ref().map(|active| active.id);
-            let now = active.map_or_else(HashMap::new, |_| view::transaction_properties(&status));
-            (manager, changed(&mut known.told_of_transaction, now), active)
-        };
-        self.tell(PATH, <Manager as zbus::object_server::Interface>::name(), manager)
-            .await;
-        if let Some(id) = active {
-            let interface = <Transaction as zbus::object_server::Interface>::name();
-            self.tell(view::path_of(id).as_str(), interface, transaction).await;
-        }
-    }
-
-    async fn tell(&self, path: &str, interface: zbus::names::InterfaceName<'_>, changed: HashMap<&str, Variant<'_>>) {
-        if changed.is_empty() {
-            return;
-        }
-        let sent = match SignalEmitter::new(&self.connection, path) {
-            Ok(emitter) => {
-                fdo::Properties::properties_changed(&emitter, interface, changed, [].as_slice().into()).await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            tracing::warn!("PropertiesChanged could not be sent: {error}");
-        }
-    }
 }
 
 /// Plans a change and makes it. Tells its number in between, when it is sure to be undone whoever dies.
@@ -477,19 +386,4 @@ fn make(
         tracing::warn!("the timer of change {id} stays as it was, later than its deadline: {error}");
     }
     applied.map(Some)
-}
-
-/// Replaces what was told by what is so now, and returns what is new in it.
-fn changed(
-    told: &mut HashMap<&'static str, Variant<'static>>,
-    now: HashMap<&'static str, Variant<'static>>,
-) -> HashMap<&'static str, Variant<'static>> {
-    let mut new = now;
-    new.retain(|name, value| match (told.get(name), &*value) {
-        // A deadline on the clock that can be set is never the same twice.
-        (Some(Variant::U64(told)), Variant::U64(now)) => told.abs_diff(*now) > 1_000_000,
-        (told, now) => told != Some(now),
-    });
-    told.extend(new.clone());
-    new
 }

@@ -56,7 +56,6 @@ impl Manager {
     /// What a switch would do, in sentences. Changes nothing. mode: nat, bridge or none. options: bridge (s), uplink (s),
     /// manage_uplink (b), subnet (s), dhcp (b), in place of what is configured. flags: 1 force.
     #[zbus(out_args("from", "to", "steps", "afterwards", "warnings", "moves_uplink"))]
-    #[expect(clippy::type_complexity, reason = "an alias would be taken for one value")]
     async fn plan(
         &self,
         mode: &str,

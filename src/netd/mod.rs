@@ -4,7 +4,7 @@
 //! ```text
 //! manager transaction     the objects: who calls, with what
 //! authority options       whether they may, and what they mean
-//! changes                 the change on its way
+//! changes news            the change on its way; who is told of it
 //! worker backup           what blocks; systemd's timer behind it
 //! view error idle         what is shown; how it is told; when it is over
 //! proxy                   the same for clients
@@ -18,6 +18,7 @@ mod changes;
 mod error;
 mod idle;
 mod manager;
+mod news;
 mod options;
 pub mod proxy;
 mod transaction;

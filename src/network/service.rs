@@ -220,7 +220,7 @@ impl Network {
                     .to_owned(),
             ));
         }
-        let chosen = journal.chosen()?;
+        let mut chosen = journal.chosen()?;
         let Some(plan) = self.checked(&config, &chosen, request)? else {
             return Ok(None);
         };
@@ -248,6 +248,9 @@ impl Network {
             confirm: request.confirm,
             deadline: None,
         };
+        // A number is used up by whatever becomes of it: a late word for an old change must not be taken for a new one.
+        chosen.last = transaction.id;
+        journal.choose(&chosen)?;
         journal.save(&transaction)?;
         fail_point::reach("network.begun");
         Ok(Some(Begun {

@@ -37,6 +37,11 @@ impl Bus {
         let directory = PathBuf::from(format!("/tmp/ttvm-netd-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("root/etc")).expect("a directory");
+        fs::write(
+            directory.join("root/etc/machine-id"),
+            "0123456789abcdef0123456789abcdef\n",
+        )
+        .expect("a file");
         let socket = directory.join("bus");
         let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/dbus/org.ttvm.Network1.conf");
         let config = include_str!("bus.conf")
@@ -62,12 +67,18 @@ impl Bus {
 
     /// The service; `wrapped` runs it in something.
     pub fn netd(&self, wrapped: &[&str]) -> Netd {
+        self.netd_with(wrapped, &[])
+    }
+
+    /// The same program with other words.
+    pub fn netd_with(&self, wrapped: &[&str], arguments: &[&str]) -> Netd {
         let mut words: Vec<&str> = wrapped.to_vec();
         let root = self.directory.join("root");
         // Of another build, to measure it: TTVM_NETD=target/release/ttvm-netd.
         let program = std::env::var("TTVM_NETD");
         let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_ttvm-netd"));
         words.extend([program, "--root", root.to_str().expect("a path")]);
+        words.extend(arguments);
         let child = Command::new(words[0])
             .args(&words[1..])
             .env(
@@ -91,11 +102,12 @@ impl Bus {
         child.ok().map(Netd)
     }
 
-    /// A file below the service's root.
-    pub fn write(&self, path: &str, text: &str) {
-        let path = self.directory.join("root").join(path);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
-        fs::write(path, text).expect("a file");
+    /// How far the change on disk has come.
+    pub fn pending(&self) -> Option<String> {
+        let path = self.directory.join("root/var/lib/ttvm/network/transaction.json");
+        let text = fs::read_to_string(path).ok()?;
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        Some(value["phase"].as_str().expect("a phase").to_owned())
     }
 
     /// A connection of ours (root).
@@ -159,10 +171,6 @@ impl Drop for Bus {
 pub struct Netd(Child);
 
 impl Netd {
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

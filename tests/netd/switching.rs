@@ -1,28 +1,66 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A change from beginning to end, in a network namespace of the service's own.
 
-use std::process::Command;
+use std::collections::HashMap;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use ttvm::netd::proxy::{ManagerProxy, Settings, TransactionProxy};
+use ttvm::netd::proxy::{ManagerProxy, NAME, PATH, Settings, TransactionProxy};
 use zbus::export::ordered_stream::OrderedStreamExt;
+use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, ObjectPath, Variant};
 
 use crate::bus::{Bus, manager};
 use crate::{introspect, name_of, ours, shipped};
 
-const NAMESPACE: [&str; 3] = ["unshare", "--net", "--"];
+/// A network that one service after another finds.
+struct Namespace {
+    keeper: Child,
+    path: String,
+}
 
-fn possible() -> bool {
-    let nft = Command::new("unshare")
-        .args(["--net", "--", "nft", "list", "ruleset"])
-        .output();
-    let possible = nft.is_ok_and(|output| output.status.success());
-    if !possible {
-        eprintln!("skipped: needs nft and network namespaces");
+impl Namespace {
+    fn new() -> Option<Self> {
+        let nft = Command::new("unshare")
+            .args(["--net", "--", "nft", "list", "ruleset"])
+            .output();
+        if !nft.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: needs nft and network namespaces");
+            return None;
+        }
+        let keeper = Command::new("unshare")
+            .args(["--net", "--", "sleep", "300"])
+            .spawn()
+            .expect("a namespace");
+        let path = format!("/proc/{}/ns/net", keeper.id());
+        let ours = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+        while std::fs::read_link(&path).is_ok_and(|theirs| theirs == ours) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(Self {
+            keeper,
+            path: format!("--net={path}"),
+        })
     }
-    possible
+
+    fn enter(&self) -> [&str; 3] {
+        ["nsenter", &self.path, "--"]
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.keeper.kill();
+        let _ = self.keeper.wait();
+    }
+}
+
+fn options() -> Settings<'static> {
+    Settings::from([
+        ("dhcp", Variant::from(false)),
+        ("subnet", Variant::from("10.77.0.0/24")),
+    ])
 }
 
 async fn transaction<'a>(connection: &Connection, path: &ObjectPath<'a>) -> TransactionProxy<'a> {
@@ -32,6 +70,23 @@ async fn transaction<'a>(connection: &Connection, path: &ObjectPath<'a>) -> Tran
         .build()
         .await
         .expect("a proxy")
+}
+
+async fn properties(connection: &Connection) -> PropertiesProxy<'static> {
+    PropertiesProxy::builder(connection)
+        .destination(NAME)
+        .path(PATH)
+        .build()
+        .await
+        .expect("a proxy")
+}
+
+fn text(value: &Variant<'_>) -> String {
+    match value {
+        Variant::Str(text) => text.to_string(),
+        Variant::ObjectPath(path) => path.to_string(),
+        other => format!("{other:?}"),
+    }
 }
 
 async fn waits(manager: &ManagerProxy<'_>) {
@@ -47,19 +102,18 @@ async fn waits(manager: &ManagerProxy<'_>) {
 #[tokio::test]
 async fn a_change_is_kept_if_confirmed_and_undone_if_not() {
     let Some(bus) = Bus::start("switch") else { return };
-    if !possible() {
-        return;
-    }
-    bus.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
-    let mut netd = bus.netd(&NAMESPACE);
+    let Some(namespace) = Namespace::new() else { return };
+    let mut netd = bus.netd(&namespace.enter());
     let root = bus.connect().await;
     let manager = manager(&root).await;
     let mut started = manager.receive_transaction_started().await.expect("a stream");
     let mut finished = manager.receive_transaction_finished().await.expect("a stream");
-    let options = Settings::from([
-        ("dhcp", Variant::from(false)),
-        ("subnet", Variant::from("10.77.0.0/24")),
-    ]);
+    let mut changes = properties(&root)
+        .await
+        .receive_properties_changed()
+        .await
+        .expect("a stream");
+    let options = options();
 
     let path = manager.switch_mode("nat", &options, 60, 0).await.expect("a change");
     let signal = started.next().await.expect("a signal");
@@ -71,6 +125,16 @@ async fn a_change_is_kept_if_confirmed_and_undone_if_not() {
     let busy = manager.switch_mode("none", &Settings::new(), 60, 0).await;
     assert_eq!(name_of(busy), "Busy");
     waits(&manager).await;
+    let mut told = HashMap::new();
+    while told.get("State").is_none_or(|state| *state != "awaiting-confirm") {
+        let signal = changes.next().await.expect("a signal");
+        let said = signal.args().expect("arguments");
+        let texts = said.changed_properties().iter();
+        told.extend(texts.map(|(name, value)| ((*name).to_owned(), text(value))));
+    }
+    assert_eq!(told["Mode"], "nat");
+    assert_eq!(told["Bridge"], "ttbr0");
+    assert_eq!(told["PendingTransaction"], path.as_str());
     let change = transaction(&root, &path).await;
     assert_eq!(
         ours(&introspect(&root, &path).await),
@@ -86,16 +150,9 @@ async fn a_change_is_kept_if_confirmed_and_undone_if_not() {
         "{deadline} {later}"
     );
 
-    // Killed, the next one takes the change on. In another namespace it would find nothing of it.
-    let enter = format!("--net=/proc/{}/ns/net", netd.id());
-    let mut keeper = Command::new("nsenter")
-        .args([&enter, "--", "sleep", "120"])
-        .spawn()
-        .expect("a process");
-    std::thread::sleep(Duration::from_millis(200));
-    let keep = format!("--net=/proc/{}/ns/net", keeper.id());
+    // Killed, the next one takes the change on.
     netd.kill();
-    let _netd = bus.netd(&["nsenter", &keep, "--"]);
+    let _netd = bus.netd(&namespace.enter());
     let manager = crate::bus::manager(&root).await;
     assert_eq!(manager.state().await.expect("a state"), "awaiting-confirm");
     change.confirm().await.expect("it is kept");
@@ -142,6 +199,38 @@ async fn a_change_is_kept_if_confirmed_and_undone_if_not() {
     // The same again is nothing to do.
     let same = manager.switch_mode("nat", &options, 60, 0).await.expect("an answer");
     assert_eq!(same.as_str(), "/");
-    let _ = keeper.kill();
-    let _ = keeper.wait();
+}
+
+#[tokio::test]
+async fn a_change_is_undone_whoever_is_killed() {
+    let Some(bus) = Bus::start("killed") else { return };
+    let Some(namespace) = Namespace::new() else { return };
+    let root = bus.connect().await;
+    // In the middle of it.
+    let mut netd = bus.netd(&[&["env", "TTVM_FAIL_POINT=network.made"], &namespace.enter()[..]].concat());
+    let manager = crate::bus::manager(&root).await;
+    manager.switch_mode("nat", &options(), 60, 0).await.expect("a change");
+    assert_eq!(netd.exit(Duration::from_secs(10)).await, None, "it was killed");
+    assert!(netd.is_gone());
+    let mut netd = bus.netd(&namespace.enter());
+    let manager = crate::bus::manager(&root).await;
+    assert_eq!(manager.mode().await.expect("a mode"), "none");
+    assert_eq!(manager.state().await.expect("a state"), "idle");
+    let described = manager.describe().await.expect("a description");
+    assert!(described.contains("\"result\":\"rolled-back\""), "{described}");
+
+    // While it waits, and nobody starts the service again: what the timer runs.
+    manager.switch_mode("nat", &options(), 10, 0).await.expect("a change");
+    waits(&manager).await;
+    let begin = std::time::Instant::now();
+    netd.kill();
+    let mut early = bus.netd_with(&namespace.enter(), &["rollback", "1"]);
+    assert_eq!(early.exit(Duration::from_secs(10)).await, Some(0));
+    assert_eq!(bus.pending(), Some("pending".to_owned()), "it was too early");
+    tokio::time::sleep(Duration::from_secs(11).saturating_sub(begin.elapsed())).await;
+    let mut late = bus.netd_with(&namespace.enter(), &["rollback", "1"]);
+    assert_eq!(late.exit(Duration::from_secs(10)).await, Some(0));
+    assert_eq!(bus.pending(), None);
+    let mut boot = bus.netd_with(&namespace.enter(), &["boot"]);
+    assert_eq!(boot.exit(Duration::from_secs(10)).await, Some(0));
 }

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,9 @@ use super::{EditError, Error, SCRIPTS, Scripts, State, Step, Xend, XendConfig};
 use crate::config::under;
 use crate::error::one_line;
 use crate::file::{self, Seen};
-use crate::run::{self, Command};
+use crate::run::{self, Command, Program};
+
+static SYSTEMD_RUN: Program = Program::new(&["systemd-run"]);
 
 /// network-bridge alone waits up to 10 s for the link, and xend runs it when it starts.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -196,7 +198,22 @@ impl Xend {
             .parameters
             .iter()
             .map(|parameter| String::from_utf8_lossy(parameter));
-        Some(Command::file(path).arg(action).args(parameters).deadline(LIMIT))
+        Some(self.on_its_own(path).arg(action).args(parameters))
+    }
+
+    /// A command that may do all that it does on its own: xend stays in memory and would end with the service that has
+    /// restarted it, and its scripts write where a sandbox does not let them. systemd runs it beside us, where there is one.
+    fn on_its_own(&self, path: PathBuf) -> Command<'static> {
+        let command = if self.root == Path::new("/") && Path::new("/run/systemd/system").exists() {
+            // It waits for a oneshot unit to be up, and fails with it.
+            Command::new(&SYSTEMD_RUN)
+                .args(["--quiet", "--collect", "--property=Type=oneshot"])
+                .args(["--property=RemainAfterExit=yes", "--property=KillMode=process", "--"])
+                .arg(path.to_string_lossy())
+        } else {
+            Command::file(path)
+        };
+        command.deadline(LIMIT)
     }
 
     fn run_script(&self, config: &XendConfig, action: &str) -> Result<(), run::Error> {
@@ -207,7 +224,7 @@ impl Xend {
     fn xend(&self) -> Result<Command<'static>, Step> {
         let missing = run::Error::NotInstalled { program: "xend" };
         let path = run::find(&self.root, "xend").ok_or(Step::Restart(missing))?;
-        Ok(Command::file(path).arg("restart").deadline(LIMIT))
+        Ok(self.on_its_own(path).arg("restart"))
     }
 
     fn restart(&self) -> Result<(), Step> {
