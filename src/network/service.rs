@@ -231,17 +231,11 @@ impl Network {
                     .to_owned(),
             ));
         }
-        let boot = journal::boot();
-        let from = if chosen.boot == boot {
-            chosen.settings
-        } else {
-            Default::default()
-        };
         let transaction = Transaction {
             id: plan.to.last,
-            boot,
+            boot: journal::boot(),
             phase: Phase::Applying,
-            from,
+            from: chosen.in_force().settings,
             to: plan.to,
             ops: plan.ops,
             afterwards: plan.afterwards,

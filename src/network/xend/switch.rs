@@ -208,7 +208,7 @@ impl Xend {
             // It waits for a oneshot unit to be up, and fails with it.
             Command::new(&SYSTEMD_RUN)
                 .args(["--quiet", "--collect", "--property=Type=oneshot"])
-                .args(["--property=RemainAfterExit=yes", "--property=KillMode=process", "--"])
+                .args(["--property=KillMode=process", "--"])
                 .arg(path.to_string_lossy())
         } else {
             Command::file(path)
