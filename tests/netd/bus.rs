@@ -81,25 +81,15 @@ impl Bus {
         words.extend(arguments);
         let child = Command::new(words[0])
             .args(&words[1..])
-            .env(
-                "DBUS_SYSTEM_BUS_ADDRESS",
-                format!("unix:path={}", self.socket.display()),
-            )
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address())
             .spawn()
             .expect("ttvm-netd");
         Netd(child)
     }
 
-    /// systemd's service for the host's name, to compare with; if it is there.
-    pub fn hostnamed(&self) -> Option<Netd> {
-        let child = Command::new("/usr/lib/systemd/systemd-hostnamed")
-            .env(
-                "DBUS_SYSTEM_BUS_ADDRESS",
-                format!("unix:path={}", self.socket.display()),
-            )
-            .stderr(Stdio::null())
-            .spawn();
-        child.ok().map(Netd)
+    /// What DBUS_SYSTEM_BUS_ADDRESS says to whoever is to come to this bus.
+    pub fn address(&self) -> String {
+        format!("unix:path={}", self.socket.display())
     }
 
     /// How far the change on disk has come.
@@ -167,8 +157,8 @@ impl Drop for Bus {
     }
 }
 
-/// The service's process.
-pub struct Netd(Child);
+/// A service's process.
+pub struct Netd(pub Child);
 
 impl Netd {
     pub fn kill(&mut self) {
