@@ -71,6 +71,11 @@ fn nat_bridge_nat(host: &mut Host) {
     assert!(host.run("ttvm network attachments").unwrap().contains("ttbr0"));
     let domid = host.run("xl domid clientA").unwrap();
 
+    // Who starts the packet filter again has thrown our table away with everything else; it is made again.
+    host.run("systemctl start nftables && ! nft list table inet ttvm 2>/dev/null && systemctl restart nftables")
+        .unwrap();
+    host.run("nft list table inet ttvm").unwrap();
+
     // The host's own addresses move, and it is still there.
     let said = host
         .run("ttvm network set bridge --manage-uplink --confirm-within 120s")
