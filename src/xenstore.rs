@@ -7,10 +7,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Where xenstored listens (Debian, upstream), and the way to one that runs in its own domain.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 const DEVICE: &str = "/dev/xen/xenbus";
+/// What this domain may do.
+const CAPABILITIES: &str = "/proc/xen/capabilities";
 
 const DIRECTORY: u32 = 1;
 const READ: u32 = 2;
@@ -44,6 +47,13 @@ pub enum Error {
 pub struct XenStore {
     stream: File,
     events: VecDeque<String>,
+}
+
+/// Whether this host is one that has a store of its domains. Sandboxed services do not see /proc/xen, and a store in a
+/// domain of its own has no socket.
+pub fn is_here() -> bool {
+    let controls = || std::fs::read_to_string(CAPABILITIES).is_ok_and(|text| text.contains("control_d"));
+    SOCKETS.iter().any(|path| Path::new(path).exists()) || controls()
 }
 
 impl XenStore {

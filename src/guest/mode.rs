@@ -2,8 +2,9 @@
 //! What guests are told of the network mode: `/run/ttvm/network/guests.json`, written by the network's own programs, read
 //! whenever a guest is started.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,10 @@ pub fn announce(root: &Path, guest: &Guest) -> io::Result<()> {
     if fs::read(&file).is_ok_and(|old| old == lines.as_bytes()) {
         return Ok(());
     }
-    fs::write(file, lines)
+    // dnsmasq has given up root; guests' units make files for root alone.
+    let mut written = OpenOptions::new().write(true).create(true).truncate(true).open(file)?;
+    written.set_permissions(Permissions::from_mode(0o644))?;
+    written.write_all(lines.as_bytes())
 }
 
 /// A line for each interface with a fixed address.

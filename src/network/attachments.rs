@@ -9,16 +9,14 @@ use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::guest::domain::{self, Domain};
-use crate::xenstore::XenStore;
+use crate::xenstore::{self, XenStore};
 
-/// There only under Xen.
-const CAPABILITIES: &str = "/proc/xen/capabilities";
 /// Xen's own script, which joins a vif to a bridge.
 const VIF_BRIDGE: &str = "vif-bridge";
 
 /// All guests' interfaces; none on a host that does not run Xen.
 pub fn list(root: &Path, config: &HostConfig, kernel: &mut Netlink) -> Result<Vec<Attachment>, Error> {
-    if !Path::new(CAPABILITIES).exists() {
+    if !xenstore::is_here() {
         return Ok(Vec::new());
     }
     let mut store = XenStore::connect()?;
