@@ -73,6 +73,8 @@ fn put(path: &Path, content: &[u8], mode: u32, check: impl FnOnce() -> io::Resul
     let mut temporary = name.to_os_string();
     temporary.push(format!(".new.{}", std::process::id()));
     let temporary = path.with_file_name(temporary);
+    // Left by a process of the same number, before a power cut.
+    drop(fs::remove_file(&temporary));
     let written = (|| {
         let mut file = OpenOptions::new()
             .write(true)

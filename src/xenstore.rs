@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 /// Where xenstored listens (Debian, upstream), and the way to one that runs in its own domain.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
@@ -23,6 +24,9 @@ const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 /// The protocol's limit on one message.
 const MAX_PAYLOAD: usize = 4096;
+
+/// How long an answer may take, on a host with one busy CPU.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why the store could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,9 @@ impl XenStore {
     /// Connects.
     pub fn connect() -> Result<Self, Error> {
         let socket = SOCKETS.iter().find_map(|path| UnixStream::connect(path).ok());
+        if let Some(socket) = &socket {
+            socket.set_read_timeout(Some(PATIENCE))?;
+        }
         let stream = match socket {
             Some(socket) => File::from(OwnedFd::from(socket)),
             None => OpenOptions::new()

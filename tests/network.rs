@@ -75,6 +75,8 @@ fn sh(script: &str) -> String {
 /// A host with an uplink, eth0, to a router that has something behind it.
 struct World {
     router: Namespace,
+    /// At the other end of eth9, which has no carrier.
+    far: Namespace,
     root: PathBuf,
     network: Network,
 }
@@ -88,14 +90,10 @@ impl World {
         }
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         let router = Namespace::new();
-        // Addresses are good at once: what is compared does not change by itself.
-        for namespace in ["default", "all"] {
-            fs::write(format!("/proc/sys/net/ipv6/conf/{namespace}/accept_dad"), "0").expect("a sysctl");
-        }
         sh(&format!(
             "ip link set lo up; ip link add eth0 type veth peer name out0 netns {}; \
              ip address add 192.0.2.10/24 brd + dev eth0; ip address add 192.0.2.11/24 dev eth0 label eth0:1; \
-             ip address add 2001:db8::10/64 dev eth0 nodad; ip link set eth0 up",
+             ip link set eth0 up; ip address add 2001:db8::10/64 dev eth0; ip address add fe80::1234/64 dev eth0",
             router.pid()
         ));
         router.sh(
@@ -106,12 +104,23 @@ impl World {
             "ip route add default via 192.0.2.1 metric 100; ip route add 203.0.113.0/24 via 192.0.2.1 src 192.0.2.11 mtu 1400; \
             ip route add 198.51.100.128/25 dev eth0 scope link; ip -6 route add default via 2001:db8::1 metric 512",
         );
+        let far = Namespace::new();
+        sh(&format!(
+            "ip link add eth9 type veth peer name far9 netns {}; ip address add 198.18.0.1/24 dev eth9; ip link set eth9 up",
+            far.pid()
+        ));
+        far.sh("ip address add 198.18.0.2/24 dev far9");
         let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("network").join(name);
         let _ = fs::remove_dir_all(&root);
         fs::create_dir_all(root.join("etc/ttvm")).expect("a directory");
         fs::write(root.join("etc/ttvm/ttvm.toml"), "[network.nat]\ndhcp = false\n").expect("a file");
         let network = Network::new(&root);
-        let world = Self { router, root, network };
+        let world = Self {
+            router,
+            far,
+            root,
+            network,
+        };
         world.works();
         Some(world)
     }
@@ -202,14 +211,13 @@ fn ask_for(address: &str, time: Duration) -> std::io::Result<String> {
 /// Everything about this namespace that a switch could leave changed: with the times of addresses that last for ever.
 fn everything() -> String {
     // Without what the kernel counts, and finds out in its own time.
-    sh(
-        "clean='s/ promiscuity [0-9]* / /; s/ gc_timer *[0-9.]*//; s/^[0-9]*: //; s/NO-CARRIER,//; s/ state [A-Z]*//'; \
+    sh("while ip -6 address | grep -q tentative; do sleep 0.1; done; \
+        clean='s/ promiscuity [0-9]* / /; s/ gc_timer *[0-9.]*//; s/^[0-9]*: //; s/NO-CARRIER,//; s/ state [A-Z]*//'; \
         ip -d link | sed \"$clean\"; ip -d address show | sed \"$clean\"; \
         for family in -4 -6; do ip $family -d route show table all | sed 's/ linkdown//' | sort; ip $family rule; done; nft -s list ruleset; \
         find /proc/sys/net -type f ! -name '*_random_*' ! -name stable_secret ! -name 'nf_conntrack_count' \
           ! -name route/flush -perm -400 2>/dev/null | sort | \
-          while read -r file; do printf '%s ' $file; cat $file 2>/dev/null || echo; done",
-    )
+          while read -r file; do printf '%s ' $file; cat $file 2>/dev/null || echo; done")
 }
 
 fn assert_same(before: &str, after: &str) {
@@ -222,6 +230,7 @@ fn assert_same(before: &str, after: &str) {
 #[test]
 fn nat_lets_guests_out_and_nobody_in() {
     let Some(world) = World::new("nat") else { return };
+    world.far.sh("ip link set far9 up; ip route add default via 198.18.0.1");
     // Somebody else's rules and bridge.
     sh(
         "nft 'table inet other { chain c { type filter hook forward priority 5; policy accept; counter accept; }; }'; \
@@ -240,6 +249,12 @@ fn nat_lets_guests_out_and_nobody_in() {
     let guest = world.guest("ttbr0", "10.0.0.1/24", "10.0.0.128");
     world.router.run(|| serve("198.51.100.1:7"));
     assert_eq!(guest.run(|| ask("198.51.100.1:7")).expect("an answer"), "192.0.2.10");
+    // The host is no router for anybody else.
+    world.router.sh("ip route add 198.18.0.0/24 via 192.0.2.10");
+    world.far.run(|| serve("198.18.0.2:7"));
+    let in_vain = world.router.run(|| ask_for("198.18.0.2:7", Duration::from_secs(2)));
+    in_vain.expect_err("nobody goes through the host");
+    assert_eq!(guest.run(|| ask("198.18.0.2:7")).expect("an answer"), "198.18.0.1");
     // In the other direction not even with a route.
     world.router.sh("ip route add 10.0.0.0/24 via 192.0.2.10");
     guest.run(|| serve("10.0.0.1:7"));
@@ -281,6 +296,14 @@ fn nat_lets_guests_out_and_nobody_in() {
 #[test]
 fn the_uplink_moves_and_comes_back() {
     let Some(world) = World::new("uplink") else { return };
+    // What the kernel does not take before it has made sure of an address; what NetworkManager makes; two ways to the same
+    // network, one of them without a carrier.
+    sh("while ip -6 address | grep -q tentative; do sleep 0.1; done; \
+        ip -6 route add 2001:db8:5::/48 via 2001:db8::1 src 2001:db8::10; \
+        ip address add 198.19.0.10/24 dev eth0 noprefixroute; \
+        ip route add 198.19.0.0/24 dev eth0 proto kernel scope link src 198.19.0.10 metric 100; \
+        ip route add 198.19.5.0/24 via 198.19.0.1; \
+        ip route add 203.0.114.0/24 nexthop via 192.0.2.1 dev eth0 nexthop via 198.18.0.2 dev eth9 onlink");
     let before = everything();
     // Without a confirmation nobody moves the host's own addresses.
     let refused = world.switch(Mode::Bridge, managed(), 0).expect_err("refused");
@@ -469,16 +492,39 @@ fn what_does_not_work_is_undone() {
     );
     assert_same(&before, &everything());
     assert_eq!(world.status(), (Mode::None, State::Idle));
-    // A step that fails, as does the way back: then it is tried again.
-    fs::remove_file(world.root.join("run/ttvm/network/guests.json")).expect("the file goes");
-    fs::create_dir_all(world.root.join("run/ttvm/network/guests.json/in-the-way")).expect("a directory");
+    // A step that fails.
+    let told = world.root.join("run/ttvm/network/guests.json");
+    let in_the_way = || {
+        let _ = fs::remove_file(&told);
+        fs::create_dir_all(told.join("in-the-way")).expect("a directory");
+    };
+    in_the_way();
     let error = world.switch(Mode::Bridge, managed(), 30).expect_err("undone");
-    assert_eq!(error.name(), "RollbackFailed", "{error}");
-    assert_eq!(world.status(), (Mode::None, State::RollingBack));
-    fs::remove_dir_all(world.root.join("run/ttvm/network/guests.json")).expect("the directory goes");
-    world.network.rollback(world.pending(), "a test").expect("undone");
+    assert_eq!(error.name(), "ApplyFailed", "{error}");
     assert_same(&before, &everything());
     assert_eq!(world.status(), (Mode::None, State::Idle));
+    fs::remove_dir_all(&told).expect("the directory goes");
+    // A way back that is not free: the host itself is back, and the rest is tried again.
+    world.router.sh("nft delete table arp g; ip neigh flush all");
+    world.switch(Mode::Nat, Options::default(), 0).expect("nat");
+    let nat = everything();
+    world.switch(Mode::Bridge, managed(), 30).expect("bridge");
+    in_the_way();
+    let error = world
+        .network
+        .rollback(world.pending(), "a test")
+        .expect_err("not all of it");
+    assert_eq!(error.name(), "RollbackFailed", "{error}");
+    assert_eq!(world.status(), (Mode::Nat, State::RollingBack));
+    world.works();
+    let error = world.switch(Mode::None, Options::default(), 0).expect_err("not before");
+    assert_eq!(error.name(), "RollbackFailed", "{error}");
+    fs::remove_dir_all(&told).expect("the directory goes");
+    world.network.rollback(world.pending(), "a test").expect("undone");
+    assert_same(&nat, &everything());
+    assert_eq!(world.status(), (Mode::Nat, State::Idle));
+    world.switch(Mode::None, Options::default(), 0).expect("none");
+    assert_same(&before, &everything());
 }
 
 #[test]
@@ -495,7 +541,9 @@ fn it_is_made_again() {
     assert_eq!(guest.run(|| ask("198.51.100.1:7")).expect("an answer"), "192.0.2.10");
     gone(guest);
     // Another boot: nothing is there, and it is made before guests start.
-    sh("nft flush ruleset; ip link del ttbr0; echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding");
+    sh(
+        "nft flush ruleset; ip link del ttbr0; for link in eth0 eth9; do echo 0 > /proc/sys/net/ipv4/conf/$link/forwarding; done",
+    );
     assert_same(&before, &everything());
     let state = world.root.join("var/lib/ttvm/network/state.json");
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
@@ -551,6 +599,8 @@ fn cut(world: &World, mode: Mode, then: &str, point: &str) -> bool {
 #[test]
 fn cut_short() {
     let Some(world) = World::new("cut") else { return };
+    // Dozens of times: addresses are good at once.
+    sh("for link in all default eth0; do echo 0 > /proc/sys/net/ipv6/conf/$link/accept_dad; done");
     let before = everything();
     let mut points = Vec::new();
     let mut deaths = 0;

@@ -87,9 +87,11 @@ fn hosts(guest: &Guest) -> String {
     lines.collect()
 }
 
-/// A guest's name as its host name, where it can be one (RFC 1123).
+/// A guest's name as its host name, where it can be one (RFC 1123), and is no other word to dnsmasq: a time ("7d"),
+/// "ignore" (--dhcp-host in dnsmasq(8)).
 fn host_name(guest: &GuestName) -> Option<String> {
     let name = guest.as_str();
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (name.chars().all(fits) && !name.ends_with('-')).then(|| name.to_owned())
+    let is_word = name.starts_with(|c: char| c.is_ascii_digit()) || matches!(name, "ignore" | "infinite");
+    (name.chars().all(fits) && !name.ends_with('-') && !is_word).then(|| name.to_owned())
 }

@@ -50,6 +50,8 @@ impl Backup {
             ))
             .arg(format!("--on-active={}", (after + LATER).as_secs()))
             .arg("--timer-property=AccuracySec=1s")
+            // Whoever has the lock may hang.
+            .args(["--property=Restart=on-failure", "--property=RestartSec=10"])
             .arg("--")
             .args([SELF, "rollback"])
             .arg(id.to_string())

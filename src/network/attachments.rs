@@ -38,8 +38,11 @@ pub fn list(root: &Path, config: &HostConfig, kernel: &mut Netlink) -> Result<Ve
             let named = read("vifname")?.filter(|name| !name.is_empty());
             let vif = named.unwrap_or_else(|| format!("vif{}.{devid}", domain.domid));
             let script = read("script")?.unwrap_or_default();
-            let link = links.iter().find(|link| link.name == vif);
-            let bridge = link.and_then(|link| links.iter().find(|other| Some(other.index) == link.controller));
+            // A domain on its way out has lost it already.
+            let Some(link) = links.iter().find(|link| link.name == vif) else {
+                continue;
+            };
+            let bridge = links.iter().find(|other| Some(other.index) == link.controller);
             list.push(Attachment {
                 domid: domain.domid,
                 devid,

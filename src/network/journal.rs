@@ -49,8 +49,14 @@ pub struct Chosen {
     pub settings: Settings,
     /// What was made, in order.
     pub steps: Vec<Step>,
+    /// What could not be removed when it was chosen, and is still to be removed.
+    pub leftover: Vec<Step>,
+    /// Whether it was made although something spoke against it.
+    pub force: bool,
     /// The boot in which it was made.
     pub boot: String,
+    /// The boot in which it was tried to be made again.
+    pub tried: String,
     /// Why it is not wholly in force.
     pub degraded: Option<String>,
     /// The number of the last change.
@@ -189,7 +195,7 @@ impl Journal {
                 .recursive(true)
                 .mode(0o755)
                 .create(&self.directory)?;
-            file::replace(&path, &serde_json::to_vec_pretty(value)?, 0o600)
+            file::replace(&path, &serde_json::to_vec(value)?, 0o600)
         };
         write().map_err(|source| Error::File {
             action: "write",

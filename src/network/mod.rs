@@ -6,7 +6,7 @@
 //! plan           which steps lead from one mode to another
 //! step           one change that can be made, undone and looked at
 //! journal        the transaction on disk
-//! netlink nft dnsmasq xend firewalld    what the steps are done with
+//! netlink xend firewalld                what the steps are done with
 //! uplink subnet conflicts attachments   what is looked at first
 //! ```
 //!
@@ -232,6 +232,15 @@ pub struct Attachment {
     pub script: String,
     /// Why it stays where it is when the mode changes; none if it moves.
     pub stays: Option<String>,
+}
+
+impl Attachment {
+    /// Whether `name` is it, or the emulated card that an HVM guest has beside it until its drivers run
+    /// (libxl__device_nic_devname in Xen's libxl_nic.c).
+    pub fn is_called(&self, name: &str) -> bool {
+        name.strip_prefix(self.vif.as_str())
+            .is_some_and(|rest| matches!(rest, "" | "-emu"))
+    }
 }
 
 /// What has become of a change that was made.

@@ -9,7 +9,7 @@ use super::journal::{self, Chosen, Settings};
 use super::netlink::Link;
 use super::step::{self, Bridge, Context, Dnsmasq, Firewall, Guests, Op, Step, Sysctl, Uplink, Zoned};
 use super::xend::{self, Xend};
-use super::{Attachment, Error, Mode, Options, Request, attachments, subnet, uplink};
+use super::{Attachment, Error, Mode, Options, Request, attachments, firewalld, subnet, uplink};
 use crate::config::guests;
 use crate::config::network::{Firewall as Filter, NetworkConfig, Subnet};
 use crate::config::types::{InterfaceName, Mac};
@@ -88,7 +88,7 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
         (Mode::Nat, Some(bridge), Some(subnet)) => nat(context, from, bridge, subnet, &to, &mut warnings)?,
         (Mode::Bridge, Some(bridge), _) => {
             let bridge = bridge.clone();
-            bridged(context, from, &bridge, &mut to, request.force, &mut warnings)?
+            bridged(context, from, &bridge, &mut to, request, &mut warnings)?
         }
         _ => Vec::new(),
     };
@@ -110,8 +110,9 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
             settings: to,
             steps,
             boot: journal::boot(),
-            degraded: None,
+            force: request.force,
             last: chosen.last + 1,
+            ..Chosen::default()
         },
         ops,
         afterwards,
@@ -119,8 +120,7 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
     }))
 }
 
-/// The way on a host with xend: its scripts make the network. What is switched is a pile, and mode `none` takes all of it
-/// away again.
+/// The way on a host with xend: its scripts make the network. Mode `none` gives xend what it had before the first switch.
 fn scripts(
     context: &mut Context<'_>,
     xend: &Xend,
@@ -149,15 +149,22 @@ fn scripts(
             let attached = attachments::list(context.root, context.config, &mut context.kernel)?;
             let attached = attached.iter().filter(|vif| !vif.bridge.is_empty()).count();
             let switched = xend.prepare(scripts, request.force, attached)?;
-            steps.clone_from(&from.steps);
-            if switched.is_change() {
-                let step = Step::Scripts(step::Scripts {
+            let first = from.steps.iter().find_map(|step| match step {
+                Step::Scripts(scripts) => Some(&scripts.switched),
+                _ => None,
+            });
+            let step = |switched| {
+                Step::Scripts(step::Scripts {
                     switched,
                     force: request.force,
                     attached,
-                });
-                steps.push(step.clone());
-                ops.push(Op::Do(step));
+                })
+            };
+            if switched.is_change() {
+                steps.push(step(switched.after(first)));
+                ops.push(Op::Do(step(switched)));
+            } else {
+                steps.clone_from(&from.steps);
             }
         }
     }
@@ -169,6 +176,7 @@ fn scripts(
             settings: to,
             steps,
             boot: journal::boot(),
+            force: request.force,
             last: chosen.last + 1,
             ..Chosen::default()
         },
@@ -225,12 +233,17 @@ fn nat(
             .collect(),
         settings: vec![setting("ipv4", "forwarding"), setting("ipv6", "disable_ipv6")],
     })];
-    steps.extend(forwarding(context, from, &links, bridge)?.into_iter().map(Step::Sysctl));
+    let forwarding = forwarding(context, from, &links, bridge)?;
+    let guarded = forwarding.iter().map(|sysctl| sysctl.interface().to_owned()).collect();
+    steps.extend(forwarding.into_iter().map(Step::Sysctl));
     steps.push(Step::Firewall(Firewall {
         bridge: bridge.clone(),
         subnet,
+        guarded,
     }));
-    if let Some(zone) = &to.zone {
+    if let Some(zone) = &to.zone
+        && (own || firewalld::zone_of(bridge)?.as_deref() != Some(zone.as_str()))
+    {
         steps.push(Step::Zone(Zoned {
             zone: zone.clone(),
             bridge: bridge.clone(),
@@ -255,9 +268,9 @@ fn nat(
     Ok(steps)
 }
 
-/// Forwarding where guests' packets go out and come in, and nowhere else. The host's global switch would make it a
-/// router between all its networks, and changes other settings on the way, which do not come back with it (`man 7
-/// ttvm-network` has the kernel's place).
+/// Forwarding where guests' packets go out and come in, and nowhere else. The host's global switch (`ip_forward`) would
+/// make it a router between all its networks, and changes other settings on the way, which do not come back with it
+/// (inet_forward_change in Linux's net/ipv4/devinet.c).
 fn forwarding(
     context: &mut Context<'_>,
     from: &Chosen,
@@ -274,7 +287,9 @@ fn forwarding(
         let has_v4 = addresses
             .iter()
             .any(|address| address.link() == link.index && address.ip().is_some_and(|ip| ip.is_ipv4()));
-        if !has_v4 || link.is_loopback || link.name == bridge.as_str() || link.name.starts_with("vif") {
+        // A device of the machine may get its address later.
+        let is_way_out = (has_v4 || link.is_device && link.mac.is_some()) && link.controller.is_none();
+        if !is_way_out || link.is_loopback || link.name == bridge.as_str() || link.name.starts_with("vif") {
             continue;
         }
         // Its addresses are on their way back.
@@ -282,14 +297,13 @@ fn forwarding(
             Some(uplink) => uplink.uplink.as_str(),
             None => &link.name,
         };
-        let key = format!("net/ipv4/conf/{name}/forwarding");
         let old = from.steps.iter().find_map(|step| match step {
-            Step::Sysctl(sysctl) if sysctl.is_of(&key) => Some(sysctl.clone()),
+            Step::Sysctl(sysctl) if sysctl.forwards(name) => Some(sysctl.clone()),
             _ => None,
         });
         match old {
             Some(old) => sysctls.push(old),
-            None => sysctls.extend(Sysctl::plan(key, "1")?),
+            None => sysctls.extend(Sysctl::forwarding(name)?),
         }
     }
     Ok(sysctls)
@@ -300,9 +314,11 @@ fn bridged(
     from: &Chosen,
     bridge: &InterfaceName,
     to: &mut Settings,
-    force: bool,
+    request: &Request,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Step>, Error> {
+    // What is not said stays as it is.
+    let unmanaged = request.options.manage_uplink == Some(false);
     let links = context.kernel.links()?;
     let there = links.iter().find(|link| link.name == bridge.as_str());
     let own = from.settings.mode == Mode::Bridge
@@ -311,13 +327,26 @@ fn bridged(
     match there {
         Some(_) if own => {
             let other = to.uplink.is_some() && to.uplink != from.settings.uplink;
-            if other || !to.manage_uplink {
+            if other || unmanaged {
                 return Err(Error::NotSupported(format!(
-                    "{bridge} is on another uplink; switch to nat or none first, then to bridge again"
+                    "{bridge} has been made by ttvm, on {}; switch to nat or none first, then to bridge again",
+                    named(from.settings.uplink.as_ref().map_or("", InterfaceName::as_str))
                 )));
             }
+            to.manage_uplink = true;
             to.uplink = from.settings.uplink.clone();
             return Ok(from.steps.clone());
+        }
+        Some(_)
+            if from
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Bridge(one) if one.name == *bridge)) =>
+        {
+            return Err(Error::NotSupported(format!(
+                "{bridge} is ttvm's own bridge of mode {}, which goes with it; name another one",
+                from.settings.mode
+            )));
         }
         Some(link) if !link.is_bridge => {
             return Err(Error::Foreign {
@@ -353,7 +382,7 @@ fn bridged(
         }
         None => uplink::find(&links, &context.kernel.routes()?)?,
     };
-    let (bridge, uplink, notes) = uplink::plan(context.root, &mut context.kernel, &uplink, bridge, force)?;
+    let (bridge, uplink, notes) = uplink::plan(context.root, &mut context.kernel, &uplink, bridge, request.force)?;
     warnings.extend(notes);
     to.uplink = Some(uplink.uplink.clone());
     Ok(vec![Step::Bridge(bridge), Step::Uplink(uplink)])
@@ -371,10 +400,10 @@ fn order(
     let added: Vec<Op> = added.cloned().map(Op::Do).collect();
     let mut removed = Vec::new();
     for step in from.steps.iter().rev().filter(|step| !steps.contains(step)) {
-        removed.push(match step {
-            Step::Uplink(uplink) => Step::Uplink(as_it_is(context, uplink)?),
-            other => other.clone(),
-        });
+        match step {
+            Step::Uplink(uplink) => removed.extend(as_it_is(context, uplink)?.map(Step::Uplink)),
+            other => removed.push(other.clone()),
+        }
     }
     let old = from.settings.bridge.clone();
     let elsewhere = attached
@@ -382,21 +411,34 @@ fn order(
         .filter(|vif| vif.stays.is_none() && !vif.bridge.is_empty())
         .map(|vif| (vif.vif.clone(), vif.bridge.clone()))
         .collect();
-    let guests = |from: Option<InterfaceName>, to: Option<InterfaceName>, elsewhere| {
-        Op::Do(Step::Guests(Guests { from, to, elsewhere }))
-    };
     let clash = removed
         .iter()
         .any(|old| added.iter().any(|new| old.takes_the_place_of(new.step())));
     if clash {
-        let mut ops = vec![guests(old, None, elsewhere)];
+        // Who is started meanwhile waits for the new bridge, not for none.
+        let mut ops = vec![Op::Do(Step::Guests(Guests {
+            from: old,
+            to: None,
+            told: to.bridge.clone(),
+            elsewhere,
+        }))];
         ops.extend(removed.into_iter().map(Op::Undo));
         ops.extend(added);
-        ops.push(guests(None, to.bridge.clone(), Vec::new()));
+        ops.push(Op::Do(Step::Guests(Guests {
+            from: None,
+            to: to.bridge.clone(),
+            told: to.bridge.clone(),
+            elsewhere: Vec::new(),
+        })));
         return Ok((ops, Vec::new()));
     }
     let mut ops = added;
-    ops.push(guests(old.clone(), to.bridge.clone(), elsewhere));
+    ops.push(Op::Do(Step::Guests(Guests {
+        from: old.clone(),
+        to: to.bridge.clone(),
+        told: to.bridge.clone(),
+        elsewhere,
+    })));
     // What carries the host itself goes while there is a way back; the rest stays until there is no need for one.
     let carries = |step: &Step| match step {
         Step::Uplink(_) => true,
@@ -405,30 +447,30 @@ fn order(
     };
     let (first, afterwards): (Vec<Step>, Vec<Step>) = removed.into_iter().partition(carries);
     ops.extend(first.into_iter().map(Op::Undo));
-    Ok((ops, afterwards.into_iter().map(Op::Undo).collect()))
+    let leftover = from.leftover.iter().filter(|step| !steps.contains(step)).cloned();
+    Ok((ops, afterwards.into_iter().chain(leftover).map(Op::Undo).collect()))
 }
 
-/// The step of an uplink that has been on its bridge for a while: with the addresses and routes that are there now.
-fn as_it_is(context: &mut Context<'_>, step: &Uplink) -> Result<Uplink, Error> {
-    let Some(bridge) = context.kernel.link(step.bridge.as_str())? else {
-        return Ok(step.clone());
+/// The step of an uplink that has been on its bridge for a while, with the addresses and routes that are there now; none
+/// if somebody has taken it away from there.
+fn as_it_is(context: &mut Context<'_>, step: &Uplink) -> Result<Option<Uplink>, Error> {
+    let links = context.kernel.links()?;
+    let find = |name: &InterfaceName| links.iter().find(|link| link.name == name.as_str());
+    let (Some(uplink), Some(bridge)) = (find(&step.uplink), find(&step.bridge)) else {
+        return Ok(None);
     };
-    let addresses = context.kernel.addresses()?.into_iter();
-    let routes = context.kernel.routes()?.into_iter();
-    let mut now = Uplink {
+    if uplink.controller != Some(bridge.index) {
+        return Ok(None);
+    }
+    let (addresses, routes) = uplink::what_moves(&mut context.kernel, bridge)?;
+    let routers = uplink::answering(&mut context.kernel, bridge, &routes)?;
+    Ok(Some(Uplink {
         seen_on: bridge.index,
-        addresses: addresses
-            .filter(|address| address.link() == bridge.index && address.is_global())
-            .filter(|address| !(address.is_leased() && address.ip().is_some_and(|ip| ip.is_ipv6())))
-            .collect(),
-        routes: routes
-            .filter(|route| !route.is_kernels_own() && route.links().any(|index| index == bridge.index))
-            .collect(),
-        routers: Vec::new(),
+        addresses,
+        routes,
+        routers,
         ..step.clone()
-    };
-    now.routers = uplink::answering(&mut context.kernel, bridge.index, &now.routes)?;
-    Ok(now)
+    }))
 }
 
 /// Refuses to take a bridge away from under guests that do not move with the mode.
@@ -486,7 +528,7 @@ fn nobody_is_cut_off(
             index.is_some()
                 && link.controller == index
                 && Some(link.name.as_str()) != from.settings.uplink.as_ref().map(InterfaceName::as_str)
-                && !attached.iter().any(|vif| vif.vif == link.name)
+                && !attached.iter().any(|vif| vif.is_called(&link.name))
         });
         if let Some(foreign) = foreign {
             return Err(Error::Foreign {

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::conflicts::{self, Question, Traffic};
 use super::journal::{self, Chosen, Journal, Phase, Transaction};
 use super::plan::{self, Plan};
-use super::step::{Context, Guests, Op, Step};
+use super::step::{self, Context, Guests, Op, Step};
 use super::xend::Xend;
 use super::{
     Applied, Attachment, Backend, Error, Mode, Options, Pending, Preview, Request, State, Status, attachments,
@@ -152,7 +152,21 @@ impl Network {
             zone_of_bridge_is_ours: zoned,
         };
         let found = conflicts::find(&self.root, &question)?;
-        Ok(found.iter().map(ToString::to_string).collect())
+        let mut sentences: Vec<String> = found.iter().map(ToString::to_string).collect();
+        if self.guards_too_much()? {
+            sentences.push(
+                "forwarding was switched on for the whole host after ttvm had switched it on for guests only, and others' \
+                 packets are dropped; remedy: ttvm network reconcile"
+                    .to_owned(),
+            );
+        }
+        Ok(sentences)
+    }
+
+    fn guards_too_much(&self) -> Result<bool, Error> {
+        let chosen = self.journal().chosen()?.in_force();
+        let guards = |step: &Step| matches!(step, Step::Firewall(firewall) if !firewall.guarded.is_empty());
+        Ok(chosen.steps.iter().any(guards) && step::everything_is_forwarded()?)
     }
 
     /// The guests' interfaces.
@@ -262,21 +276,28 @@ impl Network {
             return Err(Error::NoSuchTransaction(begun.id));
         };
         self.make(&config, &transaction)?;
-        if transaction.confirm.is_zero() {
-            self.keep(&config, transaction)?;
-            return Ok(Applied::Kept);
-        }
-        transaction.phase = Phase::Pending;
-        transaction.deadline = Some(journal::uptime() + transaction.confirm);
+        let before = transaction.clone();
+        let kept = transaction.confirm.is_zero();
+        transaction.phase = if kept { Phase::Keeping } else { Phase::Pending };
+        transaction.deadline = (!kept).then(|| journal::uptime() + transaction.confirm);
+        // What is not written down is undone by whoever comes next: then better at once.
         if let Err(error) = self.journal().save(&transaction) {
-            return self.revert(&config, transaction, &error.text()).and(Err(error));
+            return self.revert(&config, before, &error.text()).and(Err(error));
+        }
+        if kept {
+            self.finish(&config, transaction)?;
+            return Ok(Applied::Kept);
         }
         fail_point::reach("network.pending");
         Ok(Applied::Pending(transaction.confirm))
     }
 
     fn make(&self, config: &HostConfig, transaction: &Transaction) -> Result<(), Error> {
-        let mut context = Context::new(&self.root, config)?;
+        let mut context = match Context::new(&self.root, config) {
+            Ok(context) => context,
+            // Nothing was changed.
+            Err(error) => return self.journal().clear().and(Err(error)),
+        };
         for (number, op) in transaction.ops.iter().enumerate() {
             fail_point::reach(&format!("network.op.{number}"));
             if let Err(error) = op.apply(&mut context) {
@@ -293,7 +314,9 @@ impl Network {
             }
         }
         fail_point::reach("network.made");
-        if let Some(what) = lacking(&mut context, &transaction.ops)? {
+        // What can not be looked at is not known to work.
+        let lacking = lacking(&mut context, &transaction.ops).unwrap_or_else(|error| Some(error.text()));
+        if let Some(what) = lacking {
             self.revert(config, transaction.clone(), &what)?;
             return Err(Error::RolledBack(what));
         }
@@ -301,11 +324,16 @@ impl Network {
         Ok(())
     }
 
-    /// The change is what is wanted. Removes what it replaces.
+    /// The change is what is wanted, and there is no way back any more.
     fn keep(&self, config: &HostConfig, mut transaction: Transaction) -> Result<(), Error> {
-        let journal = self.journal();
         transaction.phase = Phase::Keeping;
-        journal.save(&transaction)?;
+        self.journal().save(&transaction)?;
+        self.finish(config, transaction)
+    }
+
+    /// Removes what the change replaces.
+    fn finish(&self, config: &HostConfig, mut transaction: Transaction) -> Result<(), Error> {
+        let journal = self.journal();
         fail_point::reach("network.keeping");
         let mut context = Context::new(&self.root, config)?;
         for (number, op) in transaction.afterwards.iter().enumerate() {
@@ -314,6 +342,7 @@ impl Network {
                 let what = format!("could not {op}: {}", error.text());
                 tracing::warn!("{what}");
                 transaction.to.degraded = Some(what);
+                transaction.to.leftover.push(op.step().clone());
             }
         }
         journal.choose(&transaction.to)?;
@@ -337,7 +366,10 @@ impl Network {
         }
         let mut context = Context::new(&self.root, config)?;
         let mut failures = Vec::new();
-        for (number, op) in transaction.ops.iter().enumerate().rev() {
+        // The host itself comes before its guests.
+        let (first, then): (Vec<_>, Vec<_>) = (transaction.ops.iter().enumerate().rev())
+            .partition(|(_, op)| matches!(op, Op::Do(step) if step.is_hosts_own()));
+        for (number, op) in first.into_iter().chain(then) {
             fail_point::reach(&format!("network.revert.{number}"));
             if let Err(error) = op.revert(&mut context) {
                 let failure = format!("could not {}: {}", op.reverting(), error.text());
@@ -369,12 +401,35 @@ impl Network {
         let config = self.config()?;
         let transaction = self.waiting(id)?;
         match transaction.left() {
-            Some(left) if transaction.phase == Phase::Pending && !left.is_zero() => self.keep(&config, transaction),
+            Some(left) if transaction.phase == Phase::Pending && !left.is_zero() => {
+                self.still_there(&config, &transaction)?;
+                self.keep(&config, transaction)
+            }
             _ => {
                 self.revert(&config, transaction, "it was not confirmed in time")?;
                 Err(Error::NoSuchTransaction(id))
             }
         }
+    }
+
+    /// While a change waits, others may have flushed what belongs to it: that is made again, and what carries the host
+    /// itself has to be there.
+    fn still_there(&self, config: &HostConfig, transaction: &Transaction) -> Result<(), Error> {
+        let mut context = Context::new(&self.root, config)?;
+        for op in &transaction.ops {
+            let Op::Do(step) = op else { continue };
+            match step.missing(&mut context)? {
+                None => {}
+                Some(_) if matches!(step, Step::Guests(_)) => {}
+                Some(what) if step.is_hosts_own() => {
+                    return Err(Error::NotSupported(format!(
+                        "{what}: it is not kept, and undone at its deadline"
+                    )));
+                }
+                Some(_) => op.apply(&mut context)?,
+            }
+        }
+        Ok(())
     }
 
     /// Undoes the change `id`.
@@ -433,7 +488,7 @@ impl Network {
                 .map(|()| None);
         }
         match (transaction.phase, transaction.left()) {
-            (Phase::Keeping, _) => self.keep(config, transaction).map(|()| None),
+            (Phase::Keeping, _) => self.finish(config, transaction).map(|()| None),
             (Phase::Pending, Some(left)) if !left.is_zero() => Ok(Some(left)),
             (Phase::Pending, _) => self
                 .revert(config, transaction, "it was not confirmed in time")
@@ -453,14 +508,15 @@ impl Network {
         }
         let journal = self.journal();
         let mut chosen = journal.chosen()?;
+        let before = chosen.clone();
         let done = if chosen.boot == journal::boot() {
-            self.mend(&config, &chosen)
+            self.mend(&config, &mut chosen)
         } else {
             self.after_boot(&config, &mut chosen)
         };
         let degraded = done.as_ref().err().map(Error::text);
-        if degraded != chosen.degraded {
-            chosen.degraded = degraded;
+        chosen.degraded = degraded;
+        if chosen != before {
             journal.choose(&chosen)?;
         }
         done
@@ -468,21 +524,38 @@ impl Network {
 
     /// The mode as it was chosen before this boot.
     fn after_boot(&self, config: &HostConfig, chosen: &mut Chosen) -> Result<Vec<String>, Error> {
+        let mut options = Options::clone(&chosen.options);
+        if chosen.settings.mode == Mode::Bridge {
+            // Exactly the bridge and the uplink that were confirmed, whatever this boot looks like.
+            options.bridge.clone_from(&chosen.settings.bridge);
+            options.uplink.clone_from(&chosen.settings.uplink);
+            options.manage_uplink = Some(chosen.settings.manage_uplink);
+        }
         let request = Request {
             mode: chosen.settings.mode,
-            options: Options::clone(&chosen.options),
+            options,
             confirm: Duration::ZERO,
-            // What speaks against it was looked at when it was chosen.
-            force: true,
+            force: chosen.force,
         };
+        let boot = journal::boot();
         let mut context = Context::new(&self.root, config)?;
         let Some(plan) = plan::plan(&mut context, chosen, &request)? else {
             return Ok(Vec::new());
         };
+        // Once, while the host comes up: hours later nobody expects its own addresses to move.
+        if plan.moves_uplink() && chosen.tried == boot {
+            return Err(Error::NotSupported(format!(
+                "the host's addresses could not be moved when it came up, and are not moved now; `ttvm network set {}` does \
+                 it, with a way back",
+                chosen.settings.mode
+            )));
+        }
+        chosen.tried.clone_from(&boot);
+        self.journal().choose(chosen)?;
         let done = plan.ops.iter().map(ToString::to_string).collect();
         let mut transaction = Transaction {
             id: plan.to.last,
-            boot: journal::boot(),
+            boot,
             phase: Phase::Applying,
             from: Default::default(),
             to: plan.to,
@@ -501,21 +574,73 @@ impl Network {
         Ok(done)
     }
 
-    fn mend(&self, config: &HostConfig, chosen: &Chosen) -> Result<Vec<String>, Error> {
+    /// Makes again what others have flushed or removed. The host's own addresses are not moved: whoever has changed
+    /// something there since knows better.
+    fn mend(&self, config: &HostConfig, chosen: &mut Chosen) -> Result<Vec<String>, Error> {
         let mut context = Context::new(&self.root, config)?;
+        let mut done = Vec::new();
+        for step in std::mem::take(&mut chosen.leftover) {
+            let op = Op::Undo(step);
+            match op.apply(&mut context) {
+                Ok(()) => done.push(op.to_string()),
+                Err(error) => {
+                    tracing::warn!("could not {op}: {}", error.text());
+                    chosen.leftover.push(op.step().clone());
+                }
+            }
+        }
+        let open = step::everything_is_forwarded()?;
+        let hosts = chosen.steps.iter().any(Step::is_hosts_own);
+        let recorded = plan::recording(&self.root);
+        let mut anew = false;
+        for step in &mut chosen.steps {
+            // Since somebody has made the host a router between all its networks, it is not for us to guard them.
+            let mut changed = false;
+            if let Step::Firewall(firewall) = step
+                && open
+                && !firewall.guarded.is_empty()
+            {
+                firewall.guarded.clear();
+                changed = true;
+            }
+            let again = anew && matches!(step, Step::Dnsmasq(_));
+            let missing = step.missing(&mut context)?;
+            let what = match missing {
+                Some(what) if step.is_hosts_own() || hosts && matches!(step, Step::Bridge(_)) => {
+                    return Err(Error::NotSupported(format!(
+                        "{what}; somebody has changed the host's own network: `ttvm network set none` takes ttvm out of it"
+                    )));
+                }
+                Some(what) => what,
+                None if changed => "forwarding is on for the whole host".to_owned(),
+                None if again => "its bridge is a new one".to_owned(),
+                None => continue,
+            };
+            anew |= matches!(step, Step::Bridge(_));
+            // A run that is being recorded keeps its way out, and is not disturbed otherwise.
+            if recorded.is_some() && !matches!(step, Step::Firewall(_) | Step::Zone(_) | Step::Sysctl(_)) {
+                continue;
+            }
+            let op = Op::Do(step.clone());
+            op.apply(&mut context)?;
+            tracing::info!("{what}: {op}");
+            done.push(format!("{what}: {op}"));
+        }
+        let bridge = chosen.settings.bridge.clone();
         let guests = Step::Guests(Guests {
             from: None,
-            to: chosen.settings.bridge.clone(),
+            told: bridge.clone(),
+            to: bridge,
             elsewhere: Vec::new(),
         });
-        let mut done = Vec::new();
-        for step in chosen.steps.iter().cloned().chain([guests]) {
-            if let Some(what) = step.missing(&mut context)? {
-                let op = Op::Do(step);
-                op.apply(&mut context)?;
-                tracing::info!("{what}: {op}");
-                done.push(format!("{what}: {op}"));
-            }
+        // Without a bridge of the mode, guests are where xl has put them.
+        if chosen.settings.bridge.is_some()
+            && recorded.is_none()
+            && let Some(what) = guests.missing(&mut context)?
+        {
+            let op = Op::Do(guests);
+            op.apply(&mut context)?;
+            done.push(format!("{what}: {op}"));
         }
         Ok(done)
     }

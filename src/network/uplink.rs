@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Error;
-use super::netlink::{Link, Netlink, Reachability, Route};
+use super::netlink::{Address, Link, Netlink, Reachability, Route};
 use super::step::{Bridge, Uplink};
 use crate::config::types::InterfaceName;
 use crate::config::under;
@@ -17,7 +17,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// The interface of the default route.
 pub fn find(links: &[Link], routes: &[Route]) -> Result<Link, Error> {
-    let default = routes.iter().find(|route| route.is_default_v4());
+    let defaults = routes.iter().filter(|route| route.is_default_v4());
+    let default = defaults.min_by_key(|route| route.priority());
     let index = default.and_then(|route| route.links().next()).ok_or(Error::NoUplink)?;
     links
         .iter()
@@ -99,14 +100,8 @@ pub fn plan(
             "{what} comes over the network and may not survive the moment of the switch; --force does it nevertheless"
         ));
     }
-    let addresses: Vec<_> = kernel
-        .addresses()?
-        .into_iter()
-        .filter(|address| address.link() == link.index && address.is_global())
-        .collect();
-    let leased_v4 = addresses
-        .iter()
-        .find(|address| address.is_leased() && address.ip().is_some_and(|ip| ip.is_ipv4()));
+    let (addresses, routes) = what_moves(kernel, link)?;
+    let leased = addresses.iter().find(|address| address.is_leased());
     let mut warnings = Vec::new();
     match owner(root, link) {
         Some(Owner::NetworkManager) if !force => {
@@ -131,7 +126,7 @@ pub fn plan(
         )),
         _ => {}
     }
-    if let Some(address) = leased_v4
+    if let Some(address) = leased
         && !force
     {
         return refuse(format!(
@@ -140,17 +135,12 @@ pub fn plan(
             link.name
         ));
     }
-    let routes: Vec<Route> = kernel
-        .routes()?
-        .into_iter()
-        .filter(|route| !route.is_kernels_own() && route.links().any(|index| index == link.index))
-        .collect();
     if let Some(route) = routes.iter().find(|route| route.has_nexthop_object()) {
         return refuse(format!(
             "the route {route} goes through a nexthop object (`ip nexthop`), which ttvm can not move"
         ));
     }
-    let routers = answering(kernel, link.index, &routes)?;
+    let routers = answering(kernel, link, &routes)?;
     let name: InterfaceName = link
         .name
         .parse()
@@ -164,16 +154,20 @@ pub fn plan(
             mac,
             mtu: Some(link.mtu),
             addresses: Vec::new(),
-            settings: Vec::new(),
+            // Where it listens to routers, and how.
+            settings: ["accept_ra", "use_tempaddr", "addr_gen_mode"]
+                .iter()
+                .filter_map(|key| {
+                    let value = super::step::sysctl_value(&format!("net/ipv6/conf/{name}/{key}")).ok()??;
+                    Some(("ipv6".to_owned(), (*key).to_owned(), value))
+                })
+                .collect(),
         },
         Uplink {
             uplink: name,
             bridge: bridge.clone(),
             seen_on: link.index,
-            addresses: addresses
-                .into_iter()
-                .filter(|address| !(address.is_leased() && address.ip().is_some_and(|ip| ip.is_ipv6())))
-                .collect(),
+            addresses,
             routes,
             disable_ipv6,
             routers,
@@ -182,8 +176,21 @@ pub fn plan(
     ))
 }
 
-/// The routers that answer on the interface numbered `link`. Those that do not, or do not want to, prove nothing later.
-pub fn answering(kernel: &mut Netlink, link: u32, routes: &[Route]) -> Result<Vec<IpAddr>, Error> {
+/// The addresses and routes of an interface that the kernel does not give by itself.
+pub fn what_moves(kernel: &mut Netlink, link: &Link) -> Result<(Vec<Address>, Vec<Route>), Error> {
+    let addresses = kernel.addresses()?.into_iter();
+    let addresses: Vec<Address> = addresses
+        .filter(|address| address.link() == link.index && !address.is_kernels_own(link.mac))
+        .collect();
+    let routes = kernel.routes()?.into_iter();
+    let routes = routes
+        .filter(|route| !route.is_kernels_own(&addresses) && route.links().any(|index| index == link.index))
+        .collect();
+    Ok((addresses, routes))
+}
+
+/// The routers that answer on an interface. Those that do not, or do not want to, prove nothing later.
+pub fn answering(kernel: &mut Netlink, link: &Link, routes: &[Route]) -> Result<Vec<IpAddr>, Error> {
     let mut routers = Vec::new();
     for router in routes.iter().filter_map(Route::gateway) {
         if !routers.contains(&router) && kernel.probe(link, router, ANSWER)? == Reachability::Answers {

@@ -2,15 +2,23 @@
 //! Addresses of interfaces.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
+use super::events::Events;
 use super::{Error, Link, Netlink, saved};
+use crate::config::types::Mac;
+
+/// RTNLGRP_IPV6_IFADDR (linux/rtnetlink.h).
+const GROUP_ADDRESSES: u32 = 9;
 
 /// An address of an interface, with everything the kernel knows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +79,36 @@ impl Address {
         !self.flags().contains(AddressFlags::Permanent)
     }
 
-    /// It is good beyond its own link.
-    pub fn is_global(&self) -> bool {
-        matches!(self.0.header.scope, AddressScope::Universe | AddressScope::Site)
+    /// The kernel gives it by itself, and takes it away: the one of the link, or those that routers advertise. `mac` is
+    /// that of its interface.
+    pub fn is_kernels_own(&self, mac: Option<Mac>) -> bool {
+        let said = self.0.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Protocol(protocol) => Some(*protocol),
+            _ => None,
+        });
+        let Some(IpAddr::V6(ip)) = self.ip() else {
+            return false;
+        };
+        match (said, self.0.header.scope) {
+            (Some(AddressProtocol::RouterAnnouncement | AddressProtocol::LinkLocal), _) => true,
+            // Linux before 5.18 does not say: then it is what the link's own address usually is.
+            (_, AddressScope::Link) => {
+                self.flags().contains(AddressFlags::StablePrivacy) || mac.is_some_and(|mac| is_derived_from(ip, mac))
+            }
+            // DHCP gives single addresses, routers a network of 64 bits to choose from (RFC 4862).
+            _ => self.is_leased() && self.0.header.prefix_len == 64,
+        }
+    }
+
+    /// The kernel has still to find out whether somebody else has it; until then it can not be anybody's source.
+    pub fn is_tentative(&self) -> bool {
+        let flags = self.flags();
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed)
+    }
+
+    /// The kernel makes no route to its network: whoever gave it has made one.
+    pub fn has_no_route(&self) -> bool {
+        self.flags().contains(AddressFlags::Noprefixroute)
     }
 
     /// Two that differ in what the kernel counts only.
@@ -89,7 +124,6 @@ impl Address {
         let lost =
             AddressFlags::Secondary | AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Permanent;
         message.header.flags = AddressHeaderFlags::empty();
-        let leased = self.is_leased();
         message.attributes.retain_mut(|attribute| match attribute {
             AddressAttribute::Flags(flags) => {
                 flags.remove(lost);
@@ -102,11 +136,17 @@ impl Address {
                 *label = renamed;
                 label.len() <= 15
             }
-            AddressAttribute::CacheInfo(_) => leased,
+            // For ever, and preferred for ever: that is what it is without.
+            AddressAttribute::CacheInfo(info) => info.ifa_valid != u32::MAX || info.ifa_preferred != u32::MAX,
             _ => true,
         });
         message
     }
+}
+
+/// Whether the second half of `ip` is made from `mac` (RFC 4291, appendix A).
+fn is_derived_from(ip: Ipv6Addr, Mac([a, b, c, d, e, g]): Mac) -> bool {
+    ip.octets()[8..] == [a ^ 2, b, c, 0xff, 0xfe, d, e, g]
 }
 
 impl fmt::Display for Address {
@@ -127,6 +167,19 @@ impl Netlink {
             _ => None,
         });
         Ok(addresses.collect())
+    }
+
+    /// Waits until no address of `link` is tentative, at most for `limit`.
+    pub fn settle(&mut self, link: &Link, limit: Duration) -> Result<(), Error> {
+        let events = Events::of(GROUP_ADDRESSES)?;
+        let until = Instant::now() + limit;
+        loop {
+            let addresses = self.addresses()?;
+            let mut own = addresses.iter().filter(|address| address.link() == link.index);
+            if !own.any(Address::is_tentative) || !events.wait(until)? {
+                return Ok(());
+            }
+        }
     }
 
     /// Gives an interface an address; it may have it already.

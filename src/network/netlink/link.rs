@@ -27,6 +27,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// It is a bridge.
     pub is_bridge: bool,
+    /// It is a device of the machine, not one of the kernel's own.
+    pub is_device: bool,
     /// It is the loopback interface.
     pub is_loopback: bool,
     /// Somebody has switched it on.
@@ -66,6 +68,7 @@ impl Link {
                 LinkAttribute::Address(address) if ether => {
                     link.mac = <[u8; 6]>::try_from(address.as_slice()).ok().map(Mac);
                 }
+                LinkAttribute::ParentDevName(_) => link.is_device = true,
                 LinkAttribute::LinkInfo(infos) => {
                     link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
                 }

@@ -3,6 +3,7 @@
 //! once; no executor is needed.
 
 mod address;
+mod events;
 mod link;
 mod neighbour;
 mod route;

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Neighbours: whether a router still answers.
 
-use std::net::{IpAddr, SocketAddr as InetAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr as InetAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 
-use super::{Error, Netlink};
+use super::events::Events;
+use super::{Error, Link, Netlink};
 
 /// RTNLGRP_NEIGH (linux/rtnetlink.h).
 const GROUP_NEIGHBOURS: u32 = 3;
@@ -21,8 +21,10 @@ const DISCARD: u16 = 9;
 /// What is known of a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reachability {
-    /// It has answered.
+    /// It has answered just now, or need not be asked.
     Answers,
+    /// It has answered once.
+    Remembered,
     /// It was asked and did not answer.
     Silent,
     /// Nobody has asked.
@@ -37,12 +39,10 @@ fn reachability(message: &NeighbourMessage, link: u32, ip: IpAddr) -> Option<Rea
             _ => false,
         });
     is_it.then_some(match message.header.state {
-        NeighbourState::Reachable
-        | NeighbourState::Stale
-        | NeighbourState::Delay
-        | NeighbourState::Probe
-        | NeighbourState::Permanent
-        | NeighbourState::Noarp => Reachability::Answers,
+        NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => Reachability::Answers,
+        // Being asked: then there is news soon.
+        NeighbourState::Probe => Reachability::Unknown,
+        NeighbourState::Stale | NeighbourState::Delay => Reachability::Remembered,
         NeighbourState::Failed => Reachability::Silent,
         _ => Reachability::Unknown,
     })
@@ -59,43 +59,53 @@ impl Netlink {
         Ok(found.unwrap_or(Reachability::Unknown))
     }
 
-    /// Makes the kernel ask for `ip` on the interface numbered `link`, and waits for its answer.
-    pub fn probe(&mut self, link: u32, ip: IpAddr, limit: Duration) -> Result<Reachability, Error> {
+    /// Makes the kernel ask for `ip` on `link`, again and again, and waits for an answer; what it remembers of an earlier
+    /// one does not count.
+    pub fn probe(&mut self, link: &Link, ip: IpAddr, limit: Duration) -> Result<Reachability, Error> {
         // Before the question: no answer is missed.
-        let mut events = Socket::new(NETLINK_ROUTE)?;
-        events.bind(&SocketAddr::new(0, 0))?;
-        events.add_membership(GROUP_NEIGHBOURS)?;
+        let events = Events::of(GROUP_NEIGHBOURS)?;
         let any: IpAddr = match ip {
             IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
         let ask = UdpSocket::bind(InetAddr::new(any, 0))?;
-        // A packet that can not be sent is an answer as well, and the neighbour table has it.
-        drop(ask.send_to(&[], InetAddr::new(ip, DISCARD)));
+        // Also where the same address, as every router's fe80::, may be on another interface.
+        setsockopt(&ask, BindToDevice, &OsString::from(&link.name)).map_err(std::io::Error::from)?;
+        let to = match ip {
+            IpAddr::V4(_) => InetAddr::new(ip, DISCARD),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, DISCARD, 0, link.index).into(),
+        };
         let until = Instant::now() + limit;
         loop {
-            let known = self.neighbour(link, ip)?;
-            if known != Reachability::Unknown || !wait(&events, until)? {
-                return Ok(known);
+            match self.neighbour(link.index, ip)? {
+                Reachability::Answers => return Ok(Reachability::Answers),
+                // It has to be asked: a packet that can not be sent is an answer as well, and the table has it.
+                Reachability::Remembered => self.doubt(link.index, ip)?,
+                Reachability::Silent | Reachability::Unknown => drop(ask.send_to(&[], to)),
+            }
+            if !events.wait(until)? {
+                return self.neighbour(link.index, ip);
             }
         }
     }
-}
 
-/// Waits for something to happen to any neighbour; false when the time is over.
-fn wait(events: &Socket, until: Instant) -> Result<bool, Error> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Ok(false);
+    /// Makes the kernel ask a neighbour whether it is still there (NUD_PROBE in `ip-neighbour(8)`).
+    fn doubt(&mut self, link: u32, ip: IpAddr) -> Result<(), Error> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = link;
+        message.header.state = NeighbourState::Probe;
+        let (family, address) = match ip {
+            IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+            IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+        };
+        message.header.family = family;
+        message.attributes = vec![NeighbourAttribute::Destination(address)];
+        let result = self.change(
+            || format!("ask {ip} whether it is there"),
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_REPLACE,
+        );
+        // Forgotten meanwhile: then it is asked as a new one.
+        super::unless(nix::libc::ENOENT, result)
     }
-    // SAFETY: the socket is open as long as it is borrowed.
-    let fd = unsafe { BorrowedFd::borrow_raw(events.as_raw_fd()) };
-    let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut fds, timeout).map_err(std::io::Error::from)? == 0 {
-        return Ok(false);
-    }
-    // It is only a sign to look again, also if there were too many to be read.
-    drop(events.recv_from_full());
-    Ok(true)
 }

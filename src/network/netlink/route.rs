@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Link, Netlink, saved};
+use super::{Address, Error, Link, Netlink, saved};
 
 /// The kernel's own table of its own addresses (linux/rtnetlink.h).
 const TABLE_LOCAL: u32 = 255;
@@ -58,7 +58,8 @@ impl Route {
         wide.unwrap_or(u32::from(self.0.header.table))
     }
 
-    fn priority(&self) -> u32 {
+    /// The smaller, the sooner it is chosen.
+    pub fn priority(&self) -> u32 {
         let priority = self.0.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Priority(priority) => Some(*priority),
             _ => None,
@@ -91,10 +92,16 @@ impl Route {
             && self.0.header.kind == RouteType::Unicast
     }
 
-    /// The kernel makes and removes it by itself: with an address, or as a router advertised it.
-    pub fn is_kernels_own(&self) -> bool {
+    /// The kernel makes and removes it by itself: with one of `addresses`, or as a router advertised it.
+    pub fn is_kernels_own(&self, addresses: &[Address]) -> bool {
+        // NetworkManager makes them itself, in the kernel's name.
+        let by_hand = || {
+            let mut without = addresses.iter().filter(|address| address.has_no_route());
+            without.any(|address| address.net().map(|net| net.trunc()) == self.destination())
+        };
         self.table() == TABLE_LOCAL
-            || matches!(self.0.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra)
+            || self.0.header.protocol == RouteProtocol::Ra
+            || self.0.header.protocol == RouteProtocol::Kernel && !by_hand()
             || self.0.header.flags.contains(RouteFlags::Cloned)
             || self.0.header.kind == RouteType::Multicast
     }
@@ -126,8 +133,12 @@ impl Route {
                 true
             }
             RouteAttribute::MultiPath(hops) => {
-                for hop in hops.iter_mut().filter(|hop| hop.interface_index == from) {
-                    hop.interface_index = to;
+                for hop in hops.iter_mut() {
+                    // A leg without a carrier is a leg nevertheless.
+                    hop.flags &= RouteNextHopFlags::Onlink;
+                    if hop.interface_index == from {
+                        hop.interface_index = to;
+                    }
                 }
                 true
             }

@@ -35,7 +35,9 @@ impl Bridge {
         let link = context.kernel.link(self.name.as_str())?;
         Ok(link.filter(|link| {
             let alias = link.alias.as_deref();
-            link.is_bridge && link.mac == Some(self.mac) && alias.is_none_or(|alias| alias == ALIAS)
+            // Without an alias it is ours only if it was made just now, and nobody has come further with it.
+            let is_new = alias.is_none() && !link.is_up;
+            link.is_bridge && link.mac == Some(self.mac) && (is_new || alias == Some(ALIAS))
         }))
     }
 

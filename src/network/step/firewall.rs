@@ -24,11 +24,18 @@ pub struct Firewall {
     pub bridge: InterfaceName,
     /// The guests' network.
     pub subnet: Subnet,
+    /// Interfaces whose packets the kernel forwards for guests only.
+    pub guarded: Vec<String>,
 }
 
 impl Firewall {
     fn table(&self) -> String {
         let (bridge, subnet) = (self.bridge.as_str(), self.subnet);
+        let guards: String = self
+            .guarded
+            .iter()
+            .map(|name| format!("\t\tiifname \"{name}\" oifname != \"{bridge}\" drop\n"))
+            .collect();
         // The last chain mends what a paravirtual guest before Linux 2.6.39 trips over: its DHCP client reads raw packets
         // and does not know that their checksum was left to hardware there is none of
         // (https://bugzilla.redhat.com/show_bug.cgi?id=231047).
@@ -40,7 +47,7 @@ impl Firewall {
 		iifname "{bridge}" drop
 		oifname "{bridge}" ct state established,related accept
 		oifname "{bridge}" drop
-	}}
+{guards}	}}
 	chain postrouting {{
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr {subnet} oifname != "{bridge}" ip daddr != 224.0.0.0/4 masquerade
@@ -54,8 +61,11 @@ impl Firewall {
         )
     }
 
-    /// As many rules as there are in [`table`](Self::table).
-    const RULES: usize = 6;
+    /// How often the table, as nft prints it, has the bridge and the network in it.
+    fn marks(&self, text: &str) -> [usize; 2] {
+        let (bridge, subnet) = (format!("\"{}\"", self.bridge), format!("ip saddr {} ", self.subnet));
+        [bridge, subnet].map(|mark| text.matches(&mark).count())
+    }
 }
 
 fn nft(input: &str) -> Result<(), Error> {
@@ -91,9 +101,8 @@ impl Change for Firewall {
         // (https://github.com/containers/netavark/issues/1303).
         match Command::new(&NFT).args(["list", "table", "inet", "ttvm"]).run() {
             Ok(output) => {
-                let ours = |line: &&str| line.contains(self.bridge.as_str());
-                let rules = output.stdout.lines().filter(ours).count();
-                Ok((rules != Self::RULES).then(|| "the nft table inet ttvm is not as it was made".to_owned()))
+                let whole = self.marks(&output.stdout) == self.marks(&self.table());
+                Ok((!whole).then(|| "the nft table inet ttvm is not as it was made".to_owned()))
             }
             Err(run::Error::Failed { .. }) => Ok(Some("there is no nft table inet ttvm".to_owned())),
             Err(other) => Err(other.into()),

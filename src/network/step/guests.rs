@@ -27,6 +27,8 @@ pub struct Guests {
     pub from: Option<InterfaceName>,
     /// The bridge after.
     pub to: Option<InterfaceName>,
+    /// The bridge that guests join which are started after.
+    pub told: Option<InterfaceName>,
     /// Those that are elsewhere before: the name of their interface, and of its bridge.
     pub elsewhere: Vec<(String, String)>,
 }
@@ -37,11 +39,24 @@ impl Guests {
         &self,
         context: &mut Context<'_>,
         to: Option<&InterfaceName>,
+        told: Option<&InterfaceName>,
         back: impl Fn(&Attachment) -> Option<String>,
     ) -> Result<(), Error> {
+        let network = GuestNetwork { bridge: told.cloned() };
+        let astray = |vif: &Attachment| {
+            let bridge = back(vif).or_else(|| to.map(ToString::to_string));
+            vif.stays.is_none() && vif.bridge != bridge.unwrap_or_default()
+        };
+        // A way back does not wait for anybody if there is nothing to go back from.
+        if GuestNetwork::load(context.root) == network
+            && !attachments::list(context.root, context.config, &mut context.kernel)?
+                .iter()
+                .any(astray)
+        {
+            return Ok(());
+        }
         // No domain is built meanwhile: it would join the one bridge or the other, and nobody would know which.
         let _still = nobody_builds(context.root)?;
-        let network = GuestNetwork { bridge: to.cloned() };
         network.save(context.root).map_err(|source| Error::File {
             action: "write",
             path: guest::mode::DIRECTORY.into(),
@@ -56,13 +71,12 @@ impl Guests {
         let mut store = XenStore::connect()?;
         for vif in attached.iter().filter(|vif| vif.stays.is_none()) {
             let bridge = back(vif).or_else(|| to.map(ToString::to_string));
-            let Some(link) = find(&vif.vif) else {
-                continue;
-            };
             let target = bridge.as_deref().and_then(find);
             let domid = vif.domid;
             if bridge.as_deref().unwrap_or_default() != vif.bridge {
-                moved(context, link, target)?;
+                for link in links.iter().filter(|link| vif.is_called(&link.name)) {
+                    moved(context, link, target)?;
+                }
                 tracing::info!(
                     ttvm_guest = vif.guest,
                     ttvm_domid = domid,
@@ -116,25 +130,23 @@ fn nobody_builds(root: &Path) -> Result<Lock, Error> {
 
 impl Change for Guests {
     fn apply(&self, context: &mut Context<'_>) -> Result<(), Error> {
-        self.join(context, self.to.as_ref(), |_| None)
+        self.join(context, self.to.as_ref(), self.told.as_ref(), |_| None)
     }
 
     fn undo(&self, context: &mut Context<'_>) -> Result<(), Error> {
-        self.join(context, self.from.as_ref(), |vif| {
+        self.join(context, self.from.as_ref(), self.from.as_ref(), |vif| {
             let before = self.elsewhere.iter().find(|(name, _)| *name == vif.vif);
             before.map(|(_, bridge)| bridge.clone())
         })
     }
 
     fn missing(&self, context: &mut Context<'_>) -> Result<Option<String>, Error> {
-        if GuestNetwork::load(context.root).bridge != self.to {
+        if GuestNetwork::load(context.root).bridge != self.told {
             return Ok(Some("new guests do not know the mode".to_owned()));
         }
         let wanted = self.to.as_ref().map_or("", InterfaceName::as_str);
         let attached = attachments::list(context.root, context.config, &mut context.kernel)?;
-        let astray = attached
-            .iter()
-            .find(|vif| vif.stays.is_none() && !vif.vif.is_empty() && vif.bridge != wanted);
+        let astray = attached.iter().find(|vif| vif.stays.is_none() && vif.bridge != wanted);
         Ok(astray.map(|vif| {
             format!(
                 "{} is on {}",

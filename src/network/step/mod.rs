@@ -22,7 +22,7 @@ pub use dnsmasq::Dnsmasq;
 pub use firewall::Firewall;
 pub use guests::Guests;
 pub use scripts::Scripts;
-pub use sysctl::Sysctl;
+pub use sysctl::{Sysctl, everything_is_forwarded};
 pub use uplink::Uplink;
 pub use zone::Zoned;
 
@@ -116,6 +116,11 @@ impl Step {
             (Self::Firewall(_), Self::Firewall(_)) | (Self::Dnsmasq(_), Self::Dnsmasq(_)) => true,
             _ => false,
         }
+    }
+
+    /// It carries the host's own addresses.
+    pub fn is_hosts_own(&self) -> bool {
+        matches!(self, Self::Uplink(_) | Self::Scripts(_))
     }
 
     /// It outlasts a reboot.

@@ -11,6 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Context};
 use crate::network::Error;
 
+const IPV4: &str = "net/ipv4/conf/";
+const FORWARDING: &str = "/forwarding";
+
+/// Whether somebody has made the host a router between all its networks (`ip_forward`).
+pub fn everything_is_forwarded() -> Result<bool, Error> {
+    Ok(read(&format!("{IPV4}all{FORWARDING}"))?.as_deref() == Some("1"))
+}
+
 /// A value, and the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sysctl {
@@ -21,18 +29,28 @@ pub struct Sysctl {
 }
 
 impl Sysctl {
-    /// The step from the value `key` has now; `None` if it has that value, or is not there.
-    pub fn plan(key: String, value: &str) -> Result<Option<Self>, Error> {
-        Ok(read(&key)?.filter(|before| before != value).map(|before| Self {
+    /// Packets that come in through `interface` are forwarded. `None` if they are already.
+    pub fn forwarding(interface: &str) -> Result<Option<Self>, Error> {
+        let key = format!("{IPV4}{interface}{FORWARDING}");
+        Ok(read(&key)?.filter(|before| before != "1").map(|before| Self {
             key,
-            value: value.to_owned(),
+            value: "1".to_owned(),
             before,
         }))
     }
 
-    /// Whether it is about `key`.
-    pub fn is_of(&self, key: &str) -> bool {
-        self.key == key
+    /// The interface it is about.
+    pub fn interface(&self) -> &str {
+        let name = self
+            .key
+            .strip_prefix(IPV4)
+            .and_then(|rest| rest.strip_suffix(FORWARDING));
+        name.unwrap_or_default()
+    }
+
+    /// Whether it is that one for `interface`.
+    pub fn forwards(&self, interface: &str) -> bool {
+        self.interface() == interface
     }
 }
 
@@ -76,9 +94,9 @@ impl Change for Sysctl {
     }
 
     fn undo(&self, _: &mut Context<'_>) -> Result<(), Error> {
-        // If somebody has changed it since, it is theirs.
+        // If somebody has changed it since, it is theirs; also by the switch for all of them.
         match read(&self.key)? {
-            Some(value) if value == self.value => write(&self.key, &self.before),
+            Some(value) if value == self.value && !everything_is_forwarded()? => write(&self.key, &self.before),
             _ => Ok(()),
         }
     }

@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Context, sysctl};
 use crate::config::types::InterfaceName;
 use crate::network::Error;
-use crate::network::netlink::{Address, Link, Reachability, Route};
+use crate::network::netlink::{self, Address, Link, Reachability, Route};
 
 /// How long a router may take to answer. A link that has just been switched may need a second or two.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// How long the kernel may take to make sure that an IPv6 address is nobody else's; usually a second.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// An uplink on a bridge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,24 +50,46 @@ impl Uplink {
         format!("net/ipv6/conf/{}/disable_ipv6", self.uplink)
     }
 
-    /// Moves what is on `from`. New comes before old: an address is at no time on neither.
-    fn carry(&self, context: &mut Context<'_>, from: Option<&Link>, to: &Link) -> Result<(), Error> {
+    /// Moves what is on `from`. New comes before old: an address is at no time on neither. `at_once` ends at the first
+    /// thing that fails; else everything is tried, as on a way back.
+    fn carry(&self, context: &mut Context<'_>, from: Option<&Link>, to: &Link, at_once: bool) -> Result<(), Error> {
+        let kernel = &mut context.kernel;
+        let mut failed = None;
+        let mut note = |result: Result<(), netlink::Error>| match result {
+            Err(error) if at_once => Err(error),
+            Err(error) => {
+                tracing::error!("{error}");
+                failed.get_or_insert(error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        };
         for address in &self.addresses {
-            context.kernel.add_address(to, address)?;
+            note(kernel.add_address(to, address))?;
         }
         if let Some(from) = from {
             for address in &self.addresses {
-                context.kernel.remove_address(from, address)?;
+                note(kernel.remove_address(from, address))?;
             }
             // Those that do not depend on an address.
             for route in &self.routes {
-                context.kernel.remove_route(route, self.seen_on, from)?;
+                note(kernel.remove_route(route, self.seen_on, from))?;
             }
         }
+        let mut later = Vec::new();
         for route in &self.routes {
-            context.kernel.add_route(route, self.seen_on, to)?;
+            if kernel.add_route(route, self.seen_on, to).is_err() {
+                later.push(route);
+            }
         }
-        Ok(())
+        if !later.is_empty() {
+            // An IPv6 address is no source of a route before the kernel has made sure that it is nobody else's.
+            note(kernel.settle(to, SETTLE))?;
+        }
+        for route in later {
+            note(kernel.add_route(route, self.seen_on, to))?;
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn lacks(&self, context: &mut Context<'_>, link: &Link) -> Result<Option<String>, Error> {
@@ -85,7 +110,7 @@ impl Uplink {
             return Ok(Some(format!("the route {route} does not lead through {}", link.name)));
         }
         for router in &self.routers {
-            if context.kernel.probe(link.index, *router, ANSWER)? != Reachability::Answers {
+            if context.kernel.probe(link, *router, ANSWER)? != Reachability::Answers {
                 return Ok(Some(format!("the router {router} does not answer on {}", link.name)));
             }
         }
@@ -113,7 +138,7 @@ impl Change for Uplink {
         if uplink.controller != Some(bridge.index) {
             context.kernel.set_controller(&uplink, Some(&bridge))?;
         }
-        self.carry(context, Some(&uplink), &bridge)?;
+        self.carry(context, Some(&uplink), &bridge, true)?;
         if self.disable_ipv6.is_some() {
             sysctl::write(&self.ipv6_key(), "1")?;
         }
@@ -135,7 +160,7 @@ impl Change for Uplink {
         {
             context.kernel.set_controller(&uplink, None)?;
         }
-        self.carry(context, bridge.as_ref(), &uplink)
+        self.carry(context, bridge.as_ref(), &uplink, false)
     }
 
     fn missing(&self, context: &mut Context<'_>) -> Result<Option<String>, Error> {

@@ -44,10 +44,10 @@ pub struct Xend {
 }
 
 impl Xend {
-    /// xend, if there is one.
+    /// xend, if there is one. A configuration that it has left behind makes no network.
     pub fn find(root: impl Into<PathBuf>) -> Option<Self> {
         let root = root.into();
-        let is_there = under(&root, Path::new(CONFIG)).is_file() || run::find(&root, "xend").is_some();
+        let is_there = run::find(&root, "xend").is_some();
         let elsewhere = std::env::var_os("XEND_CONFIG").filter(|path| path != CONFIG);
         is_there.then_some(Self { root, elsewhere })
     }

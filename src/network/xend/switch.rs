@@ -37,6 +37,17 @@ impl Switched {
     pub fn is_change(&self) -> bool {
         self.before.as_ref() != Some(&self.after)
     }
+
+    /// The same switch, undone together with the `first` one before it.
+    pub fn after(&self, first: Option<&Self>) -> Self {
+        let first = first.unwrap_or(self);
+        Self {
+            from: first.from,
+            before: first.before.clone(),
+            to: self.to,
+            after: self.after.clone(),
+        }
+    }
 }
 
 impl Xend {
