@@ -12,10 +12,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use ttvm::config::types::Mac;
 use ttvm::error::{Classify, Exit, chain};
 use ttvm::network::xend::{Error, Scripts, State, Switched, Xend, XendConfig, vif_line};
+use ttvm::network::{Backend, Mode, Network, Options, Request};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/xend");
 const CONFIG: &str = "etc/xen/xend-config.sxp";
@@ -657,4 +659,69 @@ fn interfaces_of_guests() {
         let error = vif_line(Scripts::Nat, mac, None, address(far)).unwrap_err();
         assert!(error.to_string().contains("between 1 and 127"), "{error}");
     }
+}
+
+/// The modes on a host with xend, as one change each, with the way back.
+#[test]
+fn modes() {
+    let stock = fixture("03-stock-4.1");
+    let host = Host::new("modes", &stock);
+    let network = Network::new(&host.0);
+    let switch = |mode, confirm| {
+        let request = Request {
+            mode,
+            options: Options::default(),
+            confirm: Duration::from_secs(confirm),
+            force: false,
+        };
+        network.begin(&request)?.map(|begun| network.apply(begun)).transpose()
+    };
+    let status = || network.status().unwrap();
+    assert_eq!((status().mode, status().backend), (Mode::None, Backend::Xend));
+    // xend's scripts may move the uplink: nobody is sure to be able to take that back.
+    let refused = switch(Mode::Nat, 0).unwrap_err();
+    assert_eq!(refused.name(), "InvalidArgument", "{refused}");
+    switch(Mode::Nat, 30).unwrap().unwrap();
+    assert_eq!(
+        host.log(),
+        ["network-bridge stop [network-bridge]", "xend restart [network-nat]"]
+    );
+    network.rollback(status().pending.unwrap().id, "a test").unwrap();
+    assert_eq!(host.config(), stock);
+    assert_eq!(
+        host.log(),
+        ["network-nat stop [network-nat]", "xend restart [network-bridge]"]
+    );
+    // To and fro; `none` takes it all back at once.
+    for mode in [Mode::Nat, Mode::Bridge, Mode::Nat] {
+        switch(mode, 30).unwrap().unwrap();
+        network.confirm(status().pending.unwrap().id).unwrap();
+        assert_eq!(status().mode, mode);
+    }
+    assert_eq!(switch(Mode::Nat, 30).unwrap(), None, "nothing to do");
+    host.log();
+    switch(Mode::None, 30).unwrap().unwrap();
+    network.confirm(status().pending.unwrap().id).unwrap();
+    assert_eq!(
+        host.log(),
+        ["network-nat stop [network-nat]", "xend restart [network-bridge]"]
+    );
+    assert_eq!(host.config(), stock);
+    // An old script that does not stop: everything is as before.
+    host.fail("network-bridge-stop");
+    let failed = switch(Mode::Nat, 30).unwrap_err();
+    assert_eq!(failed.name(), "ApplyFailed", "{failed}");
+    assert_eq!(host.config(), stock);
+    assert_eq!((status().mode, status().pending), (Mode::None, None));
+    // Something of a person's own is refused, and left alone.
+    let host = Host::new("modes-foreign", b"(network-script my-own)\n(vif-script vif-bridge)\n");
+    let network = Network::new(&host.0);
+    let request = Request {
+        mode: Mode::Nat,
+        options: Options::default(),
+        confirm: Duration::from_secs(30),
+        force: false,
+    };
+    assert_eq!(network.plan(&request).unwrap_err().name(), "ForeignConfiguration");
+    assert!(host.log().is_empty());
 }

@@ -81,7 +81,7 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
     let mut to = settings(&context.config.network, request.mode, &request.options)?;
     let from = &chosen.in_force();
     let mut warnings = Vec::new();
-    if let Some(xend) = Xend::find(context.root) {
+    if let Some(xend) = Xend::in_charge(context.root) {
         return scripts(context, &xend, chosen, from, request);
     }
     let steps = match (to.mode, &to.bridge, to.subnet) {

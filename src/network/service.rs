@@ -109,7 +109,7 @@ impl Network {
             mode: in_force.mode,
             desired: chosen.settings.mode,
             state,
-            backend: match Xend::find(&self.root) {
+            backend: match Xend::in_charge(&self.root) {
                 Some(_) => Backend::Xend,
                 None => Backend::Xl,
             },

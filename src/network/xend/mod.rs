@@ -44,12 +44,17 @@ pub struct Xend {
 }
 
 impl Xend {
-    /// xend, if there is one. A configuration that it has left behind makes no network.
+    /// xend, or its configuration, if there is one.
     pub fn find(root: impl Into<PathBuf>) -> Option<Self> {
         let root = root.into();
-        let is_there = run::find(&root, "xend").is_some();
+        let is_there = under(&root, Path::new(CONFIG)).is_file() || run::find(&root, "xend").is_some();
         let elsewhere = std::env::var_os("XEND_CONFIG").filter(|path| path != CONFIG);
         is_there.then_some(Self { root, elsewhere })
+    }
+
+    /// xend, if it makes the network of this host: a configuration that it has left behind makes none.
+    pub fn in_charge(root: &Path) -> Option<Self> {
+        run::find(root, "xend").and_then(|_| Self::find(root))
     }
 
     /// How the network is set.
