@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ttvm::error::{Classify, Exit, report};
+use ttvm::netd::backup::Backup;
 use ttvm::network::{Error, Network};
 use ttvm::{log, netd};
 
@@ -24,12 +25,17 @@ fn main() -> ExitCode {
     match words[..] {
         [] => end("ttvm-netd.service", || netd::serve(&root)),
         ["boot"] => end("ttvm-network.service", || boot(&root)),
-        ["rollback", id] if id.parse::<u64>().is_ok() => end("ttvm-netd.service", || rollback(&root)),
-        _ => {
-            eprintln!("usage: {PROGRAM} [--root DIR] [rollback ID | boot]");
-            Exit::Usage.into()
-        }
+        ["rollback", id] => match id.parse() {
+            Ok(id) => end("ttvm-netd.service", || rollback(&root, id)),
+            Err(_) => usage(),
+        },
+        _ => usage(),
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: {PROGRAM} [--root DIR] [rollback ID | boot]");
+    Exit::Usage.into()
 }
 
 fn end<E: Classify>(unit: &str, work: impl FnOnce() -> Result<(), E>) -> ExitCode {
@@ -52,6 +58,12 @@ fn boot(root: &Path) -> Result<(), Error> {
 
 /// The timer of a change has run out. The change may be over, or another be on its way, or the deadline have been moved,
 /// and then a later timer is there: what is overdue or half made is undone, and nothing else.
-fn rollback(root: &Path) -> Result<(), Error> {
-    Network::new(root).recover().map(drop)
+fn rollback(root: &Path, id: u64) -> Result<(), Error> {
+    let network = Network::new(root);
+    network.recover()?;
+    // Others were armed for the same change, for as long as it might have taken to be made.
+    if network.status()?.pending.is_none_or(|pending| pending.id != id) {
+        Backup::new(root).disarm(id);
+    }
+    Ok(())
 }

@@ -132,8 +132,20 @@ impl Service {
             self.serve(pending.id, pending.from.as_str(), pending.to.as_str()).await;
             tokio::spawn(Arc::clone(self).wait(pending.id));
         }
+        let left_over = before.and_then(|before| before.pending);
+        if let (Some(left_over), None) = (&left_over, status.pending.as_ref()) {
+            let (backup, id) = (self.backup, left_over.id);
+            // Never fails by itself.
+            let _ = self
+                .worker
+                .change(&turn, move |_: &Network| {
+                    backup.disarm(id);
+                    Ok(())
+                })
+                .await;
+        }
         let mut known = self.known();
-        if let (Some(left_over), None) = (before.and_then(|before| before.pending), status.pending.as_ref()) {
+        if let (Some(left_over), None) = (left_over, status.pending.as_ref()) {
             known.last = Some(Last {
                 id: left_over.id,
                 result: if status.desired == left_over.to {

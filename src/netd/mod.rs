@@ -13,7 +13,7 @@
 //! One thread serves the bus. What the network is asked or told blocks, and happens on two more.
 
 mod authority;
-mod backup;
+pub mod backup;
 mod changes;
 mod error;
 mod idle;
