@@ -130,7 +130,7 @@ impl Network {
     /// What else on this host stops guests' packets; one program is run.
     pub fn conflicts(&self) -> Result<Vec<String>, Error> {
         let status = self.status()?;
-        let zoned = self.config()?.network.firewall == crate::config::network::Firewall::Firewalld;
+        let zoned = self.config_or_default().network.firewall == crate::config::network::Firewall::Firewalld;
         let Some(bridge) = &status.bridge else {
             return Ok(Vec::new());
         };
@@ -171,7 +171,7 @@ impl Network {
 
     /// The guests' interfaces.
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
-        let config = self.config()?;
+        let config = self.config_or_default();
         let mut context = Context::new(&self.root, &config)?;
         attachments::list(&self.root, &config, &mut context.kernel)
     }
@@ -384,7 +384,20 @@ impl Network {
             });
         }
         fail_point::reach("network.reverted");
-        self.journal().clear()
+        let journal = self.journal();
+        journal.clear()?;
+        // While the change waited, others may have flushed what belongs to the mode before.
+        let mut chosen = journal.chosen()?;
+        if chosen.boot == journal::boot() {
+            let before = chosen.clone();
+            if let Err(error) = self.mend(config, &mut chosen) {
+                tracing::warn!("{}", error.text());
+            }
+            if chosen != before {
+                journal.choose(&chosen)?;
+            }
+        }
+        Ok(())
     }
 
     /// The change `id`, which waits.
@@ -503,10 +516,12 @@ impl Network {
     pub fn reconcile(&self) -> Result<Vec<String>, Error> {
         let _lock = self.lock(PATIENCE)?;
         let config = self.config()?;
-        if self.settle(&config)?.is_some() {
-            return Ok(Vec::new());
-        }
         let journal = self.journal();
+        if self.settle(&config)?.is_some()
+            && let Some(waiting) = journal.pending()?
+        {
+            return self.mend_waiting(&config, &waiting);
+        }
         let mut chosen = journal.chosen()?;
         let before = chosen.clone();
         let done = if chosen.boot == journal::boot() {
@@ -514,8 +529,9 @@ impl Network {
         } else {
             self.after_boot(&config, &mut chosen)
         };
-        let degraded = done.as_ref().err().map(Error::text);
-        chosen.degraded = degraded;
+        let leftover = chosen.leftover.first();
+        let left = leftover.map(|step| format!("could not {}", Op::Undo(step.clone())));
+        chosen.degraded = done.as_ref().err().map(Error::text).or(left);
         if chosen != before {
             journal.choose(&chosen)?;
         }
@@ -569,8 +585,29 @@ impl Network {
         transaction.to.degraded = None;
         self.journal().save(&transaction)?;
         self.make(config, &transaction)?;
-        *chosen = transaction.to.clone();
         self.keep(config, transaction)?;
+        *chosen = self.journal().chosen()?;
+        Ok(done)
+    }
+
+    /// The same while a change waits: of both modes, what is there as long as it waits.
+    fn mend_waiting(&self, config: &HostConfig, waiting: &Transaction) -> Result<Vec<String>, Error> {
+        let mut context = Context::new(&self.root, config)?;
+        let chosen = self.journal().chosen()?.in_force();
+        let undone = |step: &&Step| waiting.ops.iter().any(|op| *op == Op::Undo((*step).clone()));
+        let before = chosen.steps.iter().filter(|step| !undone(step));
+        let made = waiting.ops.iter().filter_map(|op| match op {
+            Op::Do(step) if !matches!(step, Step::Guests(_)) => Some(step),
+            _ => None,
+        });
+        let mut done = Vec::new();
+        for step in before.chain(made).filter(|step| !step.is_hosts_own()) {
+            if let Some(what) = step.missing(&mut context)? {
+                let op = Op::Do(step.clone());
+                op.apply(&mut context)?;
+                done.push(format!("{what}: {op}"));
+            }
+        }
         Ok(done)
     }
 

@@ -32,7 +32,7 @@ pub(in crate::cli) enum Error {
     #[error("you may not do this: run it as root")]
     Denied,
     #[error(
-        "you may not do this without a password: run it as root, or on a terminal and without --no-ask-password, where polkit can ask for one"
+        "you may not do this without a password: run it as root, or without --no-ask-password where an agent of polkit can ask for one"
     )]
     NotAsked,
     /// What the service says.

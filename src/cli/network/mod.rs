@@ -43,16 +43,16 @@ pub(super) enum Command {
     /// Change how guests reach the world; what is not confirmed is undone
     Set(set::Arguments),
     /// Keep the change that waits for that
-    Confirm(Asking),
+    Confirm(pending::Arguments),
     /// Undo the change that waits to be confirmed
-    Rollback(Asking),
+    Rollback(pending::Arguments),
     /// Let the change wait longer
     Extend {
         /// From now: from 10s to 1h
         #[arg(value_name = "TIME", value_parser = waiting)]
         time: Duration,
         #[command(flatten)]
-        asking: Asking,
+        arguments: pending::Arguments,
     },
     /// Make again what is missing of the mode that was chosen
     Reconcile(Asking),
@@ -148,9 +148,9 @@ pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, super::Error> 
             Command::Status { json } => status::run(*json).await,
             Command::Plan { wanted, json } => set::plan(wanted, *json).await,
             Command::Set(arguments) => set::run(arguments).await,
-            Command::Confirm(asking) => pending::confirm(&Client::connect(asking).await?).await,
-            Command::Rollback(asking) => pending::rollback(&Client::connect(asking).await?).await,
-            Command::Extend { time, asking } => pending::extend(&Client::connect(asking).await?, *time).await,
+            Command::Confirm(arguments) => pending::confirm(arguments).await,
+            Command::Rollback(arguments) => pending::rollback(arguments).await,
+            Command::Extend { time, arguments } => pending::extend(arguments, *time).await,
             Command::Reconcile(asking) => pending::reconcile(&Client::connect(asking).await?).await,
             Command::Attachments { json } => attachments::run(*json).await,
         }

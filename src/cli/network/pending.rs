@@ -4,21 +4,49 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use zbus::OwnedObjectPath;
+
+use super::Asking;
 use super::client::Client;
 use super::clock::undecided;
 use crate::cli::Error;
 use crate::error::Exit;
 
-pub(super) async fn confirm(client: &Client) -> Result<Exit, Error> {
-    let transaction = client.pending().await?;
-    client.change::<_, ()>("Confirm", &(transaction,)).await?;
-    say_mode(client, "kept").await
+#[derive(clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
-pub(super) async fn rollback(client: &Client) -> Result<Exit, Error> {
+/// The change that waits, to do something about it; none if it is only said what that would be.
+async fn pending(arguments: &Arguments, what: &str) -> Result<Option<(Client, OwnedObjectPath)>, Error> {
+    let client = Client::connect(&arguments.asking).await?;
     let transaction = client.pending().await?;
+    if arguments.dry_run {
+        let number = transaction.rsplit('/').next().unwrap_or_default();
+        writeln!(io::stdout(), "would {what} change {number}")?;
+        return Ok(None);
+    }
+    Ok(Some((client, transaction)))
+}
+
+pub(super) async fn confirm(arguments: &Arguments) -> Result<Exit, Error> {
+    let Some((client, transaction)) = pending(arguments, "keep").await? else {
+        return Ok(Exit::Done);
+    };
+    client.change::<_, ()>("Confirm", &(transaction,)).await?;
+    say_mode(&client, "kept").await
+}
+
+pub(super) async fn rollback(arguments: &Arguments) -> Result<Exit, Error> {
+    let Some((client, transaction)) = pending(arguments, "undo").await? else {
+        return Ok(Exit::Done);
+    };
     client.change::<_, ()>("Rollback", &(transaction,)).await?;
-    say_mode(client, "undone").await
+    say_mode(&client, "undone").await
 }
 
 async fn say_mode(client: &Client, what: &str) -> Result<Exit, Error> {
@@ -27,8 +55,10 @@ async fn say_mode(client: &Client, what: &str) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-pub(super) async fn extend(client: &Client, time: Duration) -> Result<Exit, Error> {
-    let transaction = client.pending().await?;
+pub(super) async fn extend(arguments: &Arguments, time: Duration) -> Result<Exit, Error> {
+    let Some((client, transaction)) = pending(arguments, "wait longer for").await? else {
+        return Ok(Exit::Done);
+    };
     // An hour at most, see the command line.
     let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let deadline: u64 = client.change("Extend", &(transaction, seconds)).await?;

@@ -108,7 +108,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Exit, Error> {
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             // The terminal has echoed ^C.
-            println!();
+            drop(writeln!(io::stdout()));
             interrupt(stage.get())
         }
         result = change(arguments, &stage) => result,
@@ -286,12 +286,12 @@ impl Change<'_> {
                 event = events.next() => match event? {
                     Event::Finished(transaction, result, error) if self.is(&transaction) => {
                         // The question has not been answered, and its line not ended.
-                        println!();
+                        drop(writeln!(io::stdout()));
                         return self.finished(&result, error);
                     }
                     Event::Finished(..) => {}
                     Event::Gone => {
-                        println!();
+                        drop(writeln!(io::stdout()));
                         return Err(self.gone().into());
                     }
                     // Somebody may have given it more time; once it is being decided there is none.
@@ -307,7 +307,7 @@ impl Change<'_> {
             Answer::Yes => "Confirm",
             Answer::No => "Rollback",
             Answer::Nobody => {
-                println!();
+                drop(writeln!(io::stdout()));
                 return self.leave();
             }
         };

@@ -33,16 +33,18 @@ fn install_remove_purge(host: &mut Host) {
             .unwrap()
             .contains("ttvm-guest run")
     );
-    // Nothing started, nothing enabled.
+    // Nothing started; enabled is only what brings back a network mode that somebody has chosen.
     assert_eq!(
         host.run("systemctl list-units --all --no-legend 'ttvm*' | grep -v -e not-found -e ttvm-agent; true")
             .unwrap(),
         ""
     );
     assert_eq!(
-        host.run("systemctl list-unit-files --no-legend 'ttvm*' | grep enabled$ | awk '$2 == \"enabled\"'; true")
-            .unwrap(),
-        ""
+        host.run(
+            "systemctl list-unit-files --no-legend 'ttvm*' | awk '$2 == \"enabled\" {print $1}' | grep -v agent | xargs"
+        )
+        .unwrap(),
+        "ttvm-network-again.service ttvm-network.service"
     );
     assert_eq!(
         host.run("grep -c \"menuentry .*'ttvm-\" /boot/grub/grub.cfg").unwrap(),
@@ -58,7 +60,14 @@ fn install_remove_purge(host: &mut Host) {
         Host::DEB
     ))
     .unwrap();
+    // Its network goes with it, also a change that nobody has confirmed.
+    host.run(
+        "ttvm network set nat && ttvm network set nat --subnet 10.9.0.0/24 --confirm-within 60s && ip link show ttbr0",
+    )
+    .unwrap();
     host.run("dpkg -r ttvm 2>&1").unwrap();
+    let left = "ip -o link show ttbr0 2>/dev/null; nft list tables; pgrep -a dnsmasq; systemctl list-units --no-legend 'ttvm-n*'; true";
+    assert_eq!(host.run(left).unwrap(), "");
     assert_eq!(
         host.run("grep -c \"'ttvm-\" /boot/grub/grub.cfg; true").unwrap(),
         "0",
