@@ -23,10 +23,11 @@ const EVERYTHING: &str = "ip -o link | sed 's/^[0-9]*: //; s/NO-CARRIER,//; s/ s
     ip -o address | sed 's/^[0-9]*: //; s/valid_lft.*//'; ip route show table all | sed 's/ linkdown//' | sort; \
     nft -s list ruleset; find /proc/sys/net -type f -perm -400 ! -name '*_random_*' ! -name stable_secret \
     ! -name nf_conntrack_count | sort | while read -r file; do printf '%s ' $file; cat $file 2>/dev/null || echo; done; \
-    ls /run/ttvm/network; pgrep -a dnsmasq; systemctl list-units --all --no-legend --plain 'ttvm-d*' 'run-*' '*.timer'";
+    ls /run/ttvm/network; ps -eo args --no-headers | grep -v -e '^\\[' -e '^ps ' -e '^grep ' -e '^s[hde]' -e agent | sort; systemctl list-units --all --no-legend --plain 'ttvm-d*' 'run-*' '*.timer'";
 
 pub(super) fn everything(host: &mut Host) -> String {
-    // The service ends by itself; the first switch brings kernel modules, whose settings stay.
+    // The service ends by itself.
+    until(host, "! systemctl is-active -q ttvm-netd");
     host.run(EVERYTHING).unwrap()
 }
 
@@ -198,6 +199,14 @@ fn daemon_dies_anywhere(host: &mut Host) {
         );
         connected(host);
     }
+    // The client is killed in the middle of it, and nobody else knows.
+    host.run("systemctl stop ttvm-netd; systemctl reset-failed ttvm-netd 2>/dev/null; true")
+        .unwrap();
+    host.run("timeout -s KILL 1 ttvm network set bridge --manage-uplink --confirm-within 10s; true")
+        .unwrap();
+    until(host, "ip link show xenbr0 >/dev/null 2>&1");
+    until(host, "! ip link show xenbr0 2>/dev/null");
+    connected(host);
     // The service is not started again at all: the timer is what is left.
     host.run("systemctl stop ttvm-netd; systemctl reset-failed ttvm-netd 2>/dev/null; true")
         .unwrap();
@@ -209,7 +218,6 @@ fn daemon_dies_anywhere(host: &mut Host) {
     host.run("systemctl unmask -q --runtime ttvm-netd").unwrap();
     connected(host);
     until(host, "! test -e /var/lib/ttvm/network/transaction.json");
-    until(host, "! systemctl is-active -q ttvm-netd");
     host.run("systemctl reset-failed 2>/dev/null; true").unwrap();
     assert_same(&before, &everything(host));
 }
