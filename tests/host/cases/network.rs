@@ -23,7 +23,7 @@ const EVERYTHING: &str = "ip -o link | sed 's/^[0-9]*: //; s/NO-CARRIER,//; s/ s
     ip -o address | sed 's/^[0-9]*: //; s/valid_lft.*//'; ip route show table all | sed 's/ linkdown//' | sort; \
     nft -s list ruleset; find /proc/sys/net -type f -perm -400 ! -name '*_random_*' ! -name stable_secret \
     ! -name nf_conntrack_count | sort | while read -r file; do printf '%s ' $file; cat $file 2>/dev/null || echo; done; \
-    ls /run/ttvm/network; ps -eo args --no-headers | grep -v -e '^\\[' -e '^ps ' -e '^grep ' -e '^s[hde]' -e agent | sort; systemctl list-units --all --no-legend --plain 'ttvm-d*' 'run-*' '*.timer'";
+    ls /run/ttvm/network; ps -eo args --no-headers | grep -v -e '^\\[' -e '^ps ' -e '^grep ' -e '^s[hde]' -e agent -e udev | sort; systemctl list-units --all --no-legend --plain 'ttvm-d*' 'run-*' '*.timer'";
 
 pub(super) fn everything(host: &mut Host) -> String {
     // The service ends by itself.
