@@ -7,6 +7,7 @@
 //! changes news            the change on its way; who is told of it
 //! worker backup           what blocks; systemd's timer behind it
 //! view error idle         what is shown; how it is told; when it is over
+//! socket                  the connection, and how much comes through it
 //! proxy                   the same for clients
 //! ```
 //!
@@ -21,6 +22,7 @@ mod manager;
 mod news;
 mod options;
 pub mod proxy;
+mod socket;
 mod transaction;
 mod view;
 mod worker;
@@ -31,7 +33,6 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
 use crate::error::{Classify, Exit};
@@ -103,7 +104,7 @@ pub fn serve(root: &Path) -> Result<(), ServeError> {
 
 async fn run(network: Network, backup: Backup) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let connection = Builder::system().build().await?;
+    let connection = socket::connect().await?;
     let service = Service::new(network, backup, connection.clone());
     service
         .start()

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ttvm::netd::proxy::{NAME, Settings};
+use ttvm::netd::proxy::{NAME, PATH, Settings};
 use zbus::proxy::MethodFlags;
 use zbus::{ObjectPath, Variant};
 
@@ -31,7 +31,7 @@ async fn what_makes_no_sense_has_a_name() {
         ("router", Settings::new(), 0, 0, INVALID),
         ("", Settings::new(), 0, 0, INVALID),
         (&long, Settings::new(), 0, 0, INVALID),
-        (&huge, Settings::new(), 0, 0, INVALID),
+        (&huge, Settings::new(), 0, 0, INVALID_ARGS),
         ("nat", Settings::new(), 9, 0, INVALID),
         ("nat", Settings::new(), 3601, 0, INVALID),
         ("nat", Settings::new(), u32::MAX, 0, INVALID),
@@ -127,6 +127,46 @@ async fn many_calls_leave_nothing_behind() {
         last < after + 1024,
         "large messages are kept: {after} kB, then {last} kB"
     );
+}
+
+/// However much somebody sends, the service has little of it in memory, and answers the next call.
+#[tokio::test]
+async fn what_is_too_long_is_not_taken_in() {
+    let Some(bus) = Bus::start("long") else { return };
+    let netd = bus.netd(&[]);
+    let nobody = bus.connect_as_nobody().await;
+    let manager = manager(&nobody).await;
+    manager.mode().await.expect("a mode");
+    let before = netd.memory("VmHWM");
+    let get = async |path: &str, interface: &str, property: &str| {
+        let arguments = (interface, property);
+        let properties = Some("org.freedesktop.DBus.Properties");
+        let call = nobody.call_method(Some(NAME), path, properties, "Get", &arguments);
+        tokio::time::timeout(Duration::from_secs(10), call).await
+    };
+    let ours = "org.ttvm.Network1.Manager";
+    // A little less than fits, a little more, and the most that the bus lets through.
+    let just = "x".repeat((64 << 10) - 400);
+    let over = "x".repeat(64 << 10);
+    let most = "x".repeat((32 << 20) - 1024);
+    for name in [&just, &over] {
+        name_of(get(PATH, ours, name).await.expect("an answer"));
+        assert_eq!(manager.mode().await.expect("a mode"), "none");
+    }
+    let three = tokio::join!(get(PATH, ours, &most), get(PATH, ours, &most), get(PATH, ours, &most));
+    for result in [three.0, three.1, three.2] {
+        assert_eq!(name_of(result.expect("an answer")), INVALID_ARGS);
+    }
+    // Of this one not even the sender is read.
+    let path = format!("/{}", "x".repeat(8 << 20));
+    let calls = [get(&path, ours, "Mode"), get(&path, ours, "Mode")];
+    for call in calls {
+        assert!(tokio::time::timeout(Duration::from_secs(2), call).await.is_err());
+    }
+    assert_eq!(manager.mode().await.expect("a mode"), "none");
+    let after = netd.memory("VmHWM");
+    eprintln!("at most {before} kB before, {after} kB after");
+    assert!(after < before + 4096, "it grows: {before} kB, then {after} kB");
 }
 
 #[tokio::test]
