@@ -4,9 +4,10 @@
 //! ```text
 //! manager transaction     the objects: who calls, with what
 //! authority options       whether they may, and what they mean
-//! changes news            the change on its way; who is told of it
+//! changes endings news    the change on its way; how it ends; who is told of it
 //! worker backup           what blocks; systemd's timer behind it
-//! view error idle         what is shown; how it is told; when it is over
+//! users                   how much of it each user may want at once
+//! view error idle clock   what is shown; how it is told; when it is over; when a change is
 //! socket                  the connection, and how much comes through it
 //! proxy                   the same for clients
 //! ```
@@ -16,6 +17,8 @@
 mod authority;
 pub mod backup;
 mod changes;
+mod clock;
+mod endings;
 mod error;
 mod idle;
 mod manager;
@@ -24,6 +27,7 @@ mod options;
 pub mod proxy;
 mod socket;
 mod transaction;
+mod users;
 mod view;
 mod worker;
 

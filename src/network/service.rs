@@ -42,6 +42,19 @@ pub struct Begun<'a> {
     _lock: Lock,
 }
 
+/// What became of a change that an earlier process, or an earlier boot, left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovered {
+    /// There was none.
+    Nothing,
+    /// It waits to be confirmed, for this long.
+    Waiting(Duration),
+    /// It was to be kept, and is.
+    Kept(u64),
+    /// It is undone.
+    Undone(u64),
+}
+
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if self.transaction.is_some()
@@ -228,7 +241,7 @@ impl Network {
         let lock = self.lock(Duration::ZERO)?;
         let journal = self.journal();
         let config = self.config()?;
-        if journal.pending()?.is_some() && self.settle(&config)?.is_some() {
+        if matches!(self.settle(&config)?, Recovered::Waiting(_)) {
             return Err(Error::Busy(
                 "another change waits to be confirmed: `ttvm network confirm` or `ttvm network rollback` comes first"
                     .to_owned(),
@@ -465,45 +478,46 @@ impl Network {
     }
 
     /// What an earlier process, or an earlier boot, left undone: a half-made change is undone, a kept one finished.
-    /// Returns the time left of one that waits to be confirmed.
-    pub fn recover(&self) -> Result<Option<Duration>, Error> {
+    pub fn recover(&self) -> Result<Recovered, Error> {
         let _lock = self.lock(PATIENCE)?;
         self.settle(&self.config_or_default())
     }
 
-    fn settle(&self, config: &HostConfig) -> Result<Option<Duration>, Error> {
+    fn settle(&self, config: &HostConfig) -> Result<Recovered, Error> {
         let journal = self.journal();
         let Some(mut transaction) = journal.pending()? else {
-            return Ok(None);
+            return Ok(Recovered::Nothing);
         };
+        let id = transaction.id;
         if transaction.boot != journal::boot() {
             // The kernel has forgotten everything; what is left to do is what it never knew of.
             if transaction.phase == Phase::Keeping {
                 journal.choose(&transaction.to)?;
-                return journal.clear().map(|()| None);
+                journal.clear()?;
+                return Ok(Recovered::Kept(id));
             }
             transaction.ops.retain(|op| op.step().is_lasting());
-            return self
-                .revert(config, transaction, "the host was restarted")
-                .map(|()| None);
+            self.revert(config, transaction, "the host was restarted")?;
+            return Ok(Recovered::Undone(id));
         }
-        match (transaction.phase, transaction.left()) {
-            (Phase::Keeping, _) => self.finish(config, transaction).map(|()| None),
-            (Phase::Pending, Some(left)) if !left.is_zero() => Ok(Some(left)),
-            (Phase::Pending, _) => self
-                .revert(config, transaction, "it was not confirmed in time")
-                .map(|()| None),
-            (Phase::Applying | Phase::Reverting, _) => self
-                .revert(config, transaction, "whoever made it did not come to an end")
-                .map(|()| None),
-        }
+        let why = match (transaction.phase, transaction.left()) {
+            (Phase::Keeping, _) => {
+                self.finish(config, transaction)?;
+                return Ok(Recovered::Kept(id));
+            }
+            (Phase::Pending, Some(left)) if !left.is_zero() => return Ok(Recovered::Waiting(left)),
+            (Phase::Pending, _) => "it was not confirmed in time",
+            (Phase::Applying | Phase::Reverting, _) => "whoever made it did not come to an end",
+        };
+        self.revert(config, transaction, why)?;
+        Ok(Recovered::Undone(id))
     }
 
     /// Makes again what is missing of the mode that was chosen; returns what was done, in sentences.
     pub fn reconcile(&self) -> Result<Vec<String>, Error> {
         let _lock = self.lock(PATIENCE)?;
         let config = self.config()?;
-        if self.settle(&config)?.is_some() {
+        if matches!(self.settle(&config)?, Recovered::Waiting(_)) {
             return Ok(Vec::new());
         }
         let journal = self.journal();

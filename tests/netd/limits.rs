@@ -218,6 +218,39 @@ async fn one_user_can_not_hold_up_the_others() {
 }
 
 #[tokio::test]
+async fn one_user_can_not_take_all_looks() {
+    let Some(bus) = Bus::start("looks") else { return };
+    let _netd = bus.netd(&[]);
+    let (nobody, root) = (bus.connect_as_nobody().await, bus.connect().await);
+    let many = async |connection| {
+        let manager = manager(connection).await;
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let manager = manager.clone();
+                tokio::spawn(async move { manager.plan("none", &Settings::new(), 0).await })
+            })
+            .collect();
+        let mut refused = 0;
+        for call in calls {
+            if let Err(error) = call.await.expect("a task") {
+                assert_eq!(name_of::<()>(Err(error)), LIMITS);
+                refused += 1;
+            }
+        }
+        refused
+    };
+    let (of_nobody, of_root) = tokio::join!(many(&nobody), many(&root));
+    assert!((1..=92).contains(&of_nobody), "{of_nobody} of 100 were refused");
+    assert_eq!(of_root, 0);
+    // Nobody is refused for what was.
+    manager(&nobody)
+        .await
+        .plan("none", &Settings::new(), 0)
+        .await
+        .expect("a plan");
+}
+
+#[tokio::test]
 async fn without_calls_it_ends() {
     let Some(bus) = Bus::start("idle") else { return };
     let mut netd = bus.netd(&[]);

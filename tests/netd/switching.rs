@@ -234,3 +234,37 @@ async fn a_change_is_undone_whoever_is_killed() {
     let mut boot = bus.netd_with(&namespace.enter(), &["boot"]);
     assert_eq!(boot.exit(Duration::from_secs(10)).await, Some(0));
 }
+
+#[tokio::test]
+async fn what_a_crash_has_made_of_a_change_is_told_as_it_is() {
+    let Some(bus) = Bus::start("crash") else { return };
+    let Some(namespace) = Namespace::new() else { return };
+    let root = bus.connect().await;
+    let other = Settings::from([
+        ("dhcp", Variant::from(false)),
+        ("subnet", Variant::from("10.78.0.0/24")),
+    ]);
+    // Confirmed, and killed before it was kept: it is. The mode is the same before and after the second one: undone, it is
+    // not told to be kept.
+    for (point, settings, confirmed, result, subnet) in [
+        ("network.keeping", options(), true, "kept", "10.77.0.0/24"),
+        ("network.made", other, false, "rolled-back", "10.77.0.0/24"),
+    ] {
+        let fail_point = format!("TTVM_FAIL_POINT={point}");
+        let mut netd = bus.netd(&[&["env", &fail_point], &namespace.enter()[..]].concat());
+        let manager = crate::bus::manager(&root).await;
+        let path = manager.switch_mode("nat", &settings, 60, 0).await.expect("a change");
+        if confirmed {
+            waits(&manager).await;
+            assert!(manager.confirm(&path).await.is_err(), "it was killed");
+        }
+        assert_eq!(netd.exit(Duration::from_secs(10)).await, None, "it was killed");
+        assert!(netd.is_gone());
+        let mut netd = bus.netd(&namespace.enter());
+        let manager = crate::bus::manager(&root).await;
+        let described = manager.describe().await.expect("a description");
+        assert!(described.contains(&format!("\"result\":\"{result}\"")), "{described}");
+        assert_eq!(manager.subnet().await.expect("a network"), subnet);
+        netd.kill();
+    }
+}
