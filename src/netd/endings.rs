@@ -49,9 +49,8 @@ impl Service {
             // It is over already, or is to be kept and has not come to its end.
             Err(ref error) if active && error.is_no_such_transaction() => {
                 let outcome = self.outcome(&turn, id).await;
-                let as_wanted = outcome.as_ref().is_ok_and(|outcome| *outcome == wanted);
-                self.finish(&turn, id, outcome).await;
-                if as_wanted {
+                self.finish(&turn, id, outcome.clone()).await;
+                if outcome? == wanted {
                     return Ok(());
                 }
             }

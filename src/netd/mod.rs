@@ -79,8 +79,8 @@ const LAST_CHANGE: Duration = Duration::from_secs(120);
 /// How long it may take to say how it went.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (a message of
-/// up to 32 MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
+/// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (of up to 32
+/// MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
 #[cfg(target_env = "gnu")]
 fn keep_little() {
     use nix::libc;
