@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
-use ttvm::network::{Applied, Error, Mode, Network, Options, Request, State};
+use ttvm::network::{Applied, Error, Mode, Network, Options, Recovered, Request, State};
 
 /// A network namespace that lasts as long as a process that does nothing.
 struct Namespace(Child);
@@ -618,13 +618,13 @@ fn cut_short() {
             }
             deaths += 1;
             // What the restarted service does. A change that was made waits for its confirmation; nobody gives it.
-            let left = world.network.recover().expect("recovered");
+            let recovered = world.network.recover().expect("recovered");
             if point == "network.pending" {
-                assert!(left.is_some());
+                assert!(matches!(recovered, Recovered::Waiting(_)), "{recovered:?}");
                 world.works();
                 world.network.rollback(world.pending(), "a test").expect("undone");
             } else {
-                assert_eq!(left, None, "{point}");
+                assert!(matches!(recovered, Recovered::Undone(_)), "{point}: {recovered:?}");
             }
             assert_same(&before, &everything());
             assert_eq!(world.status(), (Mode::None, State::Idle), "{point}");
@@ -652,7 +652,8 @@ fn cut_short() {
     ] {
         assert!(cut(&world, Mode::Bridge, "confirm", point), "{point}");
         deaths += 1;
-        assert_eq!(world.network.recover().expect("recovered"), None);
+        let recovered = world.network.recover().expect("recovered");
+        assert!(matches!(recovered, Recovered::Kept(_)), "{point}: {recovered:?}");
         assert_eq!(world.status(), (Mode::Bridge, State::Idle), "{point}");
         world.works();
         world.switch(Mode::Nat, Options::default(), 30).expect("nat");

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use zbus::names::{BusName, UniqueName};
 use zbus::{Connection, Variant};
 
 use super::error::Error;
+use super::users::{ROOT, Users};
 
 /// The action in `org.ttvm.network.policy`.
 const ACTION: &str = "org.ttvm.network.switch";
@@ -33,10 +33,28 @@ const ASKED: Duration = Duration::from_secs(300);
 const PER_USER: u32 = 4;
 
 /// Asks polkit.
-#[derive(Default)]
 pub struct Authority {
-    checks: Mutex<HashMap<u32, u32>>,
+    checks: Users,
     serial: AtomicU64,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self {
+            checks: Users::new(PER_USER),
+            serial: AtomicU64::default(),
+        }
+    }
+}
+
+/// The user who sent this message.
+pub async fn sender(connection: &Connection, header: &Header<'_>) -> Result<u32, Error> {
+    let Some(sender) = header.sender() else {
+        return Err(Error::denied("a caller without a name"));
+    };
+    let bus = DBusProxy::new(connection).await.map_err(denied)?;
+    let caller = BusName::from(sender.to_owned());
+    bus.get_connection_unix_user(caller).await.map_err(denied)
 }
 
 impl Authority {
@@ -54,10 +72,11 @@ impl Authority {
         let bus = DBusProxy::new(connection).await.map_err(denied)?;
         let caller = BusName::from(sender.to_owned());
         let uid = bus.get_connection_unix_user(caller.clone()).await.map_err(denied)?;
-        if uid == 0 {
+        if uid == ROOT {
             return Ok(());
         }
-        let _counted = self.count(uid)?;
+        let _counted = (self.checks.count(uid))
+            .ok_or_else(|| Error::limits("too many calls of this user wait for polkit's answer"))?;
         if !interactive {
             return self.ask(connection, sender, details, 0, ANSWER).await;
         }
@@ -115,39 +134,10 @@ impl Authority {
             (false, _) => Err(Error::denied(format!("polkit does not allow {ACTION}"))),
         }
     }
-
-    fn count(&self, uid: u32) -> Result<Counted<'_>, Error> {
-        let mut checks = self.checks.lock().map_err(|_| Error::failed("an internal error"))?;
-        let count = checks.entry(uid).or_default();
-        if *count >= PER_USER {
-            return Err(Error::limits("too many calls of this user wait for polkit's answer"));
-        }
-        *count += 1;
-        Ok(Counted { authority: self, uid })
-    }
 }
 
 fn denied(error: impl std::fmt::Display) -> Error {
-    Error::denied(format!("polkit can not be asked: {error}"))
-}
-
-struct Counted<'a> {
-    authority: &'a Authority,
-    uid: u32,
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        let Ok(mut checks) = self.authority.checks.lock() else {
-            return;
-        };
-        if let Some(count) = checks.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                checks.remove(&self.uid);
-            }
-        }
-    }
+    Error::denied(format!("who calls, or what polkit says, is not known: {error}"))
 }
 
 /// Takes a question back that nobody waits for any more.

@@ -2,7 +2,8 @@
 //! systemd's timer that undoes a change if this service does not: killed, hung, or started no more.
 //!
 //! Its program looks at the change's own deadline (`ttvm-netd rollback ID`), so that a timer that has become too early by
-//! an extension does nothing, and one too many does no harm.
+//! an extension does nothing, and one too many does no harm. Its clock (OnActiveSec=) stands still while the host is
+//! asleep, the deadline's does not: after that the timer is late, and the service is not.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +18,8 @@ static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 const SELF: &str = "/usr/libexec/ttvm/ttvm-netd";
 /// The service itself comes first.
 const LATER: Duration = Duration::from_secs(5);
+/// How long it may take to arm a timer.
+pub const ARMING: Duration = Duration::from_secs(30);
 /// The longest a change may take to be made: its deadline is known only afterwards.
 pub const APPLY: Duration = Duration::from_secs(120);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The change on its way: begun, made, waited for, kept or undone.
+//! The change on its way: begun, made, waited for.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use zbus::{Connection, Variant};
 
 use super::authority::Authority;
 use super::backup::{self, Backup};
 use super::error::Error;
 use super::idle::{Activity, Running};
-use super::transaction::Transaction;
-use super::view;
+use super::users::ROOT;
 use super::worker::{Job, Turn, Worker};
-use crate::network::{self, Applied, Network, Request, Status};
+use super::{clock, view};
+use crate::network::{self, Applied, Network, Recovered, Request, Status};
 
 /// What the objects of the service have in common.
 pub struct Service {
@@ -32,10 +32,12 @@ pub struct Service {
     pub(super) connection: Connection,
     /// Somebody looks for conflicts.
     pub(super) looking: AtomicBool,
-    backup: Backup,
+    pub(super) backup: Backup,
     known: Mutex<Known>,
     /// A deadline has moved, or a change is over.
-    moved: Notify,
+    pub(super) moved: Notify,
+    /// A change begins to be undone.
+    pub(super) undoing: Arc<Notify>,
 }
 
 /// What is kept in memory.
@@ -58,8 +60,10 @@ pub struct Known {
 /// The change on its way.
 pub struct Active {
     pub(super) id: u64,
-    /// None as long as it is being made.
-    deadline: Option<Instant>,
+    /// On [`clock`]; none as long as it is being made.
+    pub(super) deadline: Option<Duration>,
+    /// Somebody has confirmed it, though it has not come to its end.
+    pub(super) confirmed: bool,
     _running: Running,
 }
 
@@ -69,7 +73,7 @@ pub struct Last {
     pub(super) id: u64,
     pub(super) result: &'static str,
     /// The name of the error.
-    name: &'static str,
+    pub(super) name: &'static str,
     pub(super) error: String,
 }
 
@@ -79,8 +83,11 @@ const EXPIRED: &str = "it was not confirmed in time";
 impl Service {
     /// Of this network, on this bus.
     pub fn new(network: Network, backup: Backup, connection: Connection) -> Arc<Self> {
+        let undoing = Arc::new(Notify::new());
+        let told = Arc::clone(&undoing);
         Arc::new(Self {
-            worker: Worker::new(network),
+            worker: Worker::new(network.listening(move || told.notify_one())),
+            undoing,
             authority: Authority::default(),
             activity: Arc::default(),
             backup,
@@ -110,13 +117,11 @@ impl Service {
     /// Puts right what an earlier process left, and takes on what it left waiting.
     pub async fn start(self: &Arc<Self>) -> Result<(), Error> {
         let turn = self.worker.own_turn().await?;
-        let before = self.worker.change(&turn, Network::status).await.ok();
         let recovered = self.worker.change(&turn, Network::recover).await;
-        let left = recovered.unwrap_or_else(|error| {
+        if let Err(error) = &recovered {
             tracing::error!("what was left undone stays so: {error}");
-            None
-        });
-        if let Err(error) = self.conflicts().await {
+        }
+        if let Err(error) = self.conflicts(ROOT).await {
             tracing::warn!("{error}");
         }
         let status = match self.worker.change(&turn, Network::status).await {
@@ -127,36 +132,29 @@ impl Service {
                 return Ok(());
             }
         };
-        if let (Some(left), Some(pending)) = (left, status.pending.as_ref()) {
-            self.take_on(pending.id, Some(left));
-            self.serve(pending.id, pending.from.as_str(), pending.to.as_str()).await;
-            tokio::spawn(Arc::clone(self).wait(pending.id));
-        }
-        let left_over = before.and_then(|before| before.pending);
-        if let (Some(left_over), None) = (&left_over, status.pending.as_ref()) {
-            let (backup, id) = (self.backup, left_over.id);
-            // Never fails by itself.
-            let _ = self
-                .worker
-                .change(&turn, move |_: &Network| {
-                    backup.disarm(id);
-                    Ok(())
-                })
-                .await;
+        let cut = || "the service ended in the middle of it".to_owned();
+        let last = match (recovered, status.pending.as_ref()) {
+            (Ok(Recovered::Waiting(left)), Some(pending)) => {
+                self.take_on(pending.id, Some(left));
+                self.serve(pending.id, pending.from.as_str(), pending.to.as_str()).await;
+                tokio::spawn(Arc::clone(self).wait(pending.id));
+                None
+            }
+            (Ok(Recovered::Kept(id)), _) => Some((id, "kept", "", cut())),
+            (Ok(Recovered::Undone(id)), _) => Some((id, "rolled-back", "", cut())),
+            (Err(error), Some(pending)) => Some((pending.id, "failed", error.short(), error.to_string())),
+            _ => None,
+        };
+        if let (Some((id, ..)), None) = (&last, status.pending.as_ref()) {
+            self.disarm(&turn, *id).await;
         }
         let mut known = self.known();
-        if let (Some(left_over), None) = (left_over, status.pending.as_ref()) {
-            known.last = Some(Last {
-                id: left_over.id,
-                result: if status.desired == left_over.to {
-                    "kept"
-                } else {
-                    "rolled-back"
-                },
-                name: "",
-                error: "the service ended in the middle of it".to_owned(),
-            });
-        }
+        known.last = last.map(|(id, result, name, error)| Last {
+            id,
+            result,
+            name,
+            error,
+        });
         // Nobody has been told anything yet, and whoever comes asks.
         known.told = view::properties(&status, &known.conflicts);
         known.told_of_transaction = view::transaction_properties(&status);
@@ -194,7 +192,7 @@ impl Service {
 
     /// Waits for the end of the making.
     async fn made(self: Arc<Self>, id: u64, making: Job<Option<Applied>>, turn: Turn) {
-        match making.await {
+        match self.undoing(making).await {
             Ok(Some(Applied::Pending(left))) => {
                 self.take_on(id, Some(left));
                 self.publish().await;
@@ -211,61 +209,23 @@ impl Service {
             // Nobody to wait for: it is over.
             let Some(deadline) = self.deadline(id) else { return };
             tokio::select! {
-                () = sleep_until(deadline) => {}
+                () = clock::until(deadline) => {}
                 () = self.moved.notified() => continue,
             }
             let Ok(turn) = self.worker.own_turn().await else { return };
             // Kept, or extended, by whoever had the turn before.
             match self.deadline(id) {
-                Some(deadline) if deadline <= Instant::now() => {}
+                Some(deadline) if deadline <= clock::now() => {}
                 _ => continue,
             }
-            let undone = self
-                .worker
-                .change(&turn, move |network| network.rollback(id, EXPIRED))
-                .await;
-            let result = match undone {
-                // The timer was first.
-                Err(error) if error.is_no_such_transaction() => Ok("rolled-back"),
+            let undone = self.worker.start(&turn, move |network| network.rollback(id, EXPIRED));
+            let result = match self.undoing(undone).await {
+                // The timer was first, or it is to be kept.
+                Err(error) if error.is_no_such_transaction() => self.outcome(&turn, id).await,
                 undone => undone.map(|()| "rolled-back"),
             };
             return self.finish(&turn, id, result).await;
         }
-    }
-
-    /// Keeps a change.
-    pub async fn confirm(&self, id: u64) -> Result<(), Error> {
-        self.end(id, "kept", Network::confirm).await
-    }
-
-    /// Undoes a change.
-    pub async fn rollback(&self, id: u64) -> Result<(), Error> {
-        self.end(id, "rolled-back", |network, id| {
-            network.rollback(id, "somebody asked for it")
-        })
-        .await
-    }
-
-    async fn end(
-        &self,
-        id: u64,
-        result: &'static str,
-        end: fn(&Network, u64) -> Result<(), network::Error>,
-    ) -> Result<(), Error> {
-        self.refuse_half_made()?;
-        let turn = self.worker.turn().await?;
-        let ended = self.worker.change(&turn, move |network| end(network, id)).await;
-        let gone = || {
-            self.status()
-                .is_ok_and(|status| status.pending.is_none_or(|pending| pending.id != id))
-        };
-        match ended {
-            Ok(()) => self.finish(&turn, id, Ok(result)).await,
-            // It is over, though not as was wanted.
-            Err(ref error) if self.is_active(id) && gone() => self.finish(&turn, id, Err(error.clone())).await,
-            Err(_) => {}
-        }
-        ended
     }
 
     /// Lets a change wait for `time` from now; returns its deadline in µs since 1970.
@@ -274,13 +234,16 @@ impl Service {
         let turn = self.worker.turn().await?;
         let backup = self.backup;
         let extend = move |network: &Network| {
-            let left = network.extend(id, time)?;
-            backup.arm(id, left)?;
-            Ok(left)
+            if network.status()?.pending.is_none_or(|pending| pending.id != id) {
+                return Err(network::Error::NoSuchTransaction(id));
+            }
+            // Before the deadline moves beyond the timers that are there.
+            backup.arm(id, time + backup::ARMING)?;
+            network.extend(id, time)
         };
         let left = self.worker.change(&turn, extend).await?;
         if let Some(active) = self.known().active.as_mut().filter(|active| active.id == id) {
-            active.deadline = Some(Instant::now() + left);
+            active.deadline = Some(clock::now() + left);
         }
         self.moved.notify_one();
         self.publish().await;
@@ -299,19 +262,16 @@ impl Service {
     fn take_on(&self, id: u64, left: Option<Duration>) {
         let active = Active {
             id,
-            deadline: left.map(|left| Instant::now() + left),
+            deadline: left.map(|left| clock::now() + left),
+            confirmed: false,
             _running: self.activity.begin(),
         };
         self.known().active = Some(active);
     }
 
-    fn deadline(&self, id: u64) -> Option<Instant> {
+    fn deadline(&self, id: u64) -> Option<Duration> {
         let known = self.known();
         known.active.as_ref().filter(|active| active.id == id)?.deadline
-    }
-
-    fn is_active(&self, id: u64) -> bool {
-        self.known().active.as_ref().is_some_and(|active| active.id == id)
     }
 
     fn refuse_another(&self) -> Result<(), Error> {
@@ -324,56 +284,13 @@ impl Service {
     }
 
     /// What takes minutes is not waited for: most callers would give up before.
-    fn refuse_half_made(&self) -> Result<(), Error> {
+    pub(super) fn refuse_half_made(&self) -> Result<(), Error> {
         match self.known().active.as_ref() {
             Some(Active { id, deadline: None, .. }) => {
                 Err(network::Error::Busy(format!("change {id} is still being made")).into())
             }
             _ => Ok(()),
         }
-    }
-
-    /// A change is over.
-    async fn finish(&self, turn: &Turn, id: u64, result: Result<&'static str, Error>) {
-        let over = self.status().is_ok_and(|status| status.pending.is_none());
-        let (result, name, error) = match result {
-            Ok(result) => (result, "", String::new()),
-            Err(error) => ("failed", error.short(), error.to_string()),
-        };
-        tracing::info!("change {id} is over: {result}");
-        let running = {
-            let mut known = self.known();
-            known.last = Some(Last {
-                id,
-                result,
-                name,
-                error: error.clone(),
-            });
-            known.looked = None;
-            known.told_of_transaction.clear();
-            known.active.take_if(|active| active.id == id)
-        };
-        self.moved.notify_one();
-        self.signal("TransactionFinished", &(view::path_of(id), result, error))
-            .await;
-        let server = self.connection.object_server();
-        if let Err(error) = server.remove::<Transaction, _>(view::path_of(id)).await {
-            tracing::debug!("{error}");
-        }
-        if let Err(error) = self.conflicts().await {
-            tracing::warn!("{error}");
-        }
-        self.publish().await;
-        // What could not be undone is tried again by the timer.
-        if over {
-            let backup = self.backup;
-            let disarm = move |_: &Network| {
-                backup.disarm(id);
-                Ok(())
-            };
-            let _ = self.worker.change(turn, disarm).await;
-        }
-        drop(running);
     }
 }
 

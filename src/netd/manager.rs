@@ -8,6 +8,7 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath};
 
+use super::authority;
 use super::changes::{Last, Service};
 use super::error::Error;
 use super::options::{self, Settings};
@@ -42,10 +43,15 @@ struct Description {
 impl Manager {
     /// Everything there is to know, as JSON.
     #[zbus(out_args("json"))]
-    async fn describe(&self) -> Result<String, Error> {
+    async fn describe(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<String, Error> {
         let _running = self.service.activity.begin();
+        let uid = authority::sender(connection, &header).await?;
         let description = Description {
-            conflicts: self.service.conflicts().await?,
+            conflicts: self.service.conflicts(uid).await?,
             status: self.service.status()?,
             version: env!("CARGO_PKG_VERSION"),
             last: self.service.last(),
@@ -61,10 +67,14 @@ impl Manager {
         mode: &str,
         options: Settings,
         flags: u64,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
     ) -> Result<(String, String, Vec<String>, Vec<String>, Vec<String>, bool), Error> {
         let _running = self.service.activity.begin();
         let request = options::request(mode, options, 0, flags)?;
-        let preview = self.service.worker.look(move |network| network.plan(&request)).await?;
+        let uid = authority::sender(connection, &header).await?;
+        let plan = move |network: &Network| network.plan(&request);
+        let preview = self.service.worker.look(uid, plan).await?;
         Ok((
             preview.from.to_string(),
             preview.to.to_string(),
@@ -156,9 +166,14 @@ impl Manager {
     /// The guests' interfaces: domain, number, guest, name in dom0, bridge, script, why it stays where it is when the mode
     /// changes; what is not known is empty.
     #[zbus(out_args("attachments"))]
-    async fn list_attachments(&self) -> Result<Vec<AttachmentRow>, Error> {
+    async fn list_attachments(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<AttachmentRow>, Error> {
         let _running = self.service.activity.begin();
-        let attachments = self.service.worker.look(Network::attachments).await?;
+        let uid = authority::sender(connection, &header).await?;
+        let attachments = self.service.worker.look(uid, Network::attachments).await?;
         Ok(attachments
             .into_iter()
             .map(|one| {

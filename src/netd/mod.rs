@@ -4,9 +4,11 @@
 //! ```text
 //! manager transaction     the objects: who calls, with what
 //! authority options       whether they may, and what they mean
-//! changes news            the change on its way; who is told of it
+//! changes endings news    the change on its way; how it ends; who is told of it
 //! worker backup           what blocks; systemd's timer behind it
-//! view error idle         what is shown; how it is told; when it is over
+//! users                   how much of it each user may want at once
+//! view error idle clock   what is shown; how it is told; when it is over; when a change is
+//! socket                  the connection, and how much comes through it
 //! proxy                   the same for clients
 //! ```
 //!
@@ -15,13 +17,17 @@
 mod authority;
 pub mod backup;
 mod changes;
+mod clock;
+mod endings;
 mod error;
 mod idle;
 mod manager;
 mod news;
 mod options;
 pub mod proxy;
+mod socket;
 mod transaction;
+mod users;
 mod view;
 mod worker;
 
@@ -31,7 +37,6 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use zbus::connection::Builder;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
 use crate::error::{Classify, Exit};
@@ -74,8 +79,8 @@ const LAST_CHANGE: Duration = Duration::from_secs(120);
 /// How long it may take to say how it went.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (a message of
-/// up to 32 MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
+/// Has the allocator give back what it is given. By itself glibc takes the largest block that was ever freed (of up to 32
+/// MiB) for the measure of what to keep (mallopt(3), M_MMAP_THRESHOLD), and has a heap for each thread.
 #[cfg(target_env = "gnu")]
 fn keep_little() {
     use nix::libc;
@@ -103,7 +108,7 @@ pub fn serve(root: &Path) -> Result<(), ServeError> {
 
 async fn run(network: Network, backup: Backup) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let connection = Builder::system().build().await?;
+    let connection = socket::connect().await?;
     let service = Service::new(network, backup, connection.clone());
     service
         .start()

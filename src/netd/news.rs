@@ -16,6 +16,7 @@ use super::error::Error;
 use super::manager::Manager;
 use super::proxy::PATH;
 use super::transaction::Transaction;
+use super::users::ROOT;
 use super::view;
 use crate::network::Network;
 
@@ -32,34 +33,43 @@ impl Service {
     }
 
     /// What else stops guests' packets; as it was a moment ago if that was looked for then.
-    pub async fn conflicts(&self) -> Result<Vec<String>, Error> {
+    /// Asked by this user.
+    pub async fn conflicts(&self, uid: u32) -> Result<Vec<String>, Error> {
         let recent = |known: &Known| known.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
-        {
+        let ended = |known: &Known| known.last.as_ref().map(|last| last.id);
+        let before = {
             let known = self.known();
             if recent(&known) {
                 return Ok(known.conflicts.clone());
             }
-        }
-        let found = self.worker.look(Network::conflicts).await;
+            ended(&known)
+        };
+        let found = self.worker.look(uid, Network::conflicts).await?;
         let mut known = self.known();
-        known.looked = Some(Instant::now());
-        known.conflicts.clone_from(&found.clone().unwrap_or_default());
-        found
+        // What was looked at before a change ended is old already.
+        known.looked = (ended(&known) == before).then(Instant::now);
+        known.conflicts.clone_from(&found);
+        Ok(found)
     }
 
     /// The same for a property, which can not wait: as it is known, and looked for again for the next one.
     pub fn known_conflicts(self: &Arc<Self>) -> Vec<String> {
+        self.look_for_conflicts();
+        self.known().conflicts.clone()
+    }
+
+    /// Has somebody look for conflicts, and tell what is new, while nobody waits for that.
+    pub(super) fn look_for_conflicts(self: &Arc<Self>) {
         if !self.looking.swap(true, Ordering::Relaxed) {
             let service = Arc::clone(self);
             tokio::spawn(async move {
-                if let Err(error) = service.conflicts().await {
+                if let Err(error) = service.conflicts(ROOT).await {
                     tracing::warn!("{error}");
                 }
                 service.publish().await;
                 service.looking.store(false, Ordering::Relaxed);
             });
         }
-        self.known().conflicts.clone()
     }
 
     /// Makes the object of a change.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a caller sends, read with bounds before anything is done with it.
 //!
-//! Everybody may call, and a message may have 32 MiB (dbus-daemon's `max_message_size`). zbus's own map of variants would
-//! be many times as large in memory, so that the options have a type of their own, which stops reading early.
+//! Everybody may call, and a message may have 64 KiB ([`super::socket`]). zbus's own map of variants would be many times as
+//! large in memory, so that the options have a type of their own, which stops reading early.
 
 use std::fmt;
 use std::str::FromStr;

@@ -10,12 +10,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::error::Error;
+use super::users::{ROOT, Users};
 use crate::network::{self, Network};
 
 /// How many changes may wait for the one that is being made.
 const CHANGES_WAITING: usize = 8;
 /// How many reading calls may wait for each other.
 const LOOKS_WAITING: usize = 32;
+/// How many of them may be one user's.
+const LOOKS_OF_ONE: u32 = 8;
 /// Threads for what blocks: one that changes, one that looks meanwhile.
 pub const THREADS: usize = 2;
 
@@ -24,6 +27,7 @@ pub struct Worker {
     network: Network,
     changes: Queue,
     looks: Queue,
+    lookers: Users,
 }
 
 /// The right to change something.
@@ -44,8 +48,15 @@ impl Queue {
         }
     }
 
-    async fn enter(&self, limit: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let _waiting = Waiting::new(&self.waiting, limit).ok_or_else(|| Error::limits("too many calls are waiting"))?;
+    /// Waits in line; not if too many do already.
+    async fn enter(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let _waiting =
+            Waiting::new(&self.waiting, self.limit).ok_or_else(|| Error::limits("too many calls are waiting"))?;
+        self.enter_uncounted().await
+    }
+
+    /// Waits in any case, and takes nobody's place.
+    async fn enter_uncounted(&self) -> Result<OwnedSemaphorePermit, Error> {
         let permit = Arc::clone(&self.one).acquire_owned().await;
         permit.map_err(|_| Error::failed("the service is ending"))
     }
@@ -73,6 +84,7 @@ impl Worker {
             network,
             changes: Queue::new(CHANGES_WAITING),
             looks: Queue::new(LOOKS_WAITING),
+            lookers: Users::new(LOOKS_OF_ONE),
         }
     }
 
@@ -83,12 +95,12 @@ impl Worker {
 
     /// Waits for the right to change something; not if too many do already.
     pub async fn turn(&self) -> Result<Turn, Error> {
-        self.changes.enter(self.changes.limit).await.map(Turn)
+        self.changes.enter().await.map(Turn)
     }
 
     /// Waits for it in any case.
     pub async fn own_turn(&self) -> Result<Turn, Error> {
-        self.changes.enter(usize::MAX).await.map(Turn)
+        self.changes.enter_uncounted().await.map(Turn)
     }
 
     /// Changes something.
@@ -100,13 +112,19 @@ impl Worker {
         self.start(turn, change).await
     }
 
-    /// Looks at something that takes a while.
-    pub async fn look<T, F>(&self, look: F) -> Result<T, Error>
+    /// Looks at something that takes a while, for this user; for root and the service itself however many wait.
+    pub async fn look<T, F>(&self, uid: u32, look: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Network) -> Result<T, network::Error> + Send + 'static,
     {
-        let _one = self.looks.enter(self.looks.limit).await?;
+        if uid == ROOT {
+            let _one = self.looks.enter_uncounted().await?;
+            return self.on_thread(look).await;
+        }
+        let _counted =
+            (self.lookers.count(uid)).ok_or_else(|| Error::limits("too many calls of this user are waiting"))?;
+        let _one = self.looks.enter().await?;
         self.on_thread(look).await
     }
 

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::network::Subnet;
 use crate::config::types::InterfaceName;
 pub use error::Error;
-pub use service::{Begun, Network};
+pub use service::{Begun, Network, Recovered};
 
 /// How guests reach the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the programs call. One change at a time: whoever works on one holds `/run/ttvm/.network.lock`.
 
+use std::fmt;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -30,6 +32,17 @@ const CONFIRM: std::ops::RangeInclusive<u64> = 10..=3600;
 #[derive(Debug, Clone)]
 pub struct Network {
     root: PathBuf,
+    listener: Option<Listener>,
+}
+
+/// Somebody who is told that a change begins to be undone.
+#[derive(Clone)]
+struct Listener(Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// A change that is planned and written down, and not made yet. Dropped, it is forgotten.
@@ -40,6 +53,19 @@ pub struct Begun<'a> {
     network: &'a Network,
     transaction: Option<Transaction>,
     _lock: Lock,
+}
+
+/// What became of a change that an earlier process, or an earlier boot, left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovered {
+    /// There was none.
+    Nothing,
+    /// It waits to be confirmed, for this long.
+    Waiting(Duration),
+    /// It was to be kept, and is.
+    Kept(u64),
+    /// It is undone.
+    Undone(u64),
 }
 
 impl Drop for Begun<'_> {
@@ -55,7 +81,17 @@ impl Drop for Begun<'_> {
 impl Network {
     /// The networks of the system below `root`; nothing is read yet, each call reads what it needs.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+            listener: None,
+        }
+    }
+
+    /// Calls `told` whenever a change begins to be undone, on the thread that undoes it.
+    #[must_use]
+    pub fn listening(mut self, told: impl Fn() + Send + Sync + 'static) -> Self {
+        self.listener = Some(Listener(Arc::new(told)));
+        self
     }
 
     fn journal(&self) -> Journal {
@@ -228,7 +264,7 @@ impl Network {
         let lock = self.lock(Duration::ZERO)?;
         let journal = self.journal();
         let config = self.config()?;
-        if journal.pending()?.is_some() && self.settle(&config)?.is_some() {
+        if matches!(self.settle(&config)?, Recovered::Waiting(_)) {
             return Err(Error::Busy(
                 "another change waits to be confirmed: `ttvm network confirm` or `ttvm network rollback` comes first"
                     .to_owned(),
@@ -364,6 +400,9 @@ impl Network {
             // What is written there is undone by whoever finds it as well.
             tracing::warn!("{}", error.text());
         }
+        if let Some(Listener(told)) = &self.listener {
+            told();
+        }
         let mut context = Context::new(&self.root, config)?;
         let mut failures = Vec::new();
         // The host itself comes before its guests.
@@ -478,38 +517,39 @@ impl Network {
     }
 
     /// What an earlier process, or an earlier boot, left undone: a half-made change is undone, a kept one finished.
-    /// Returns the time left of one that waits to be confirmed.
-    pub fn recover(&self) -> Result<Option<Duration>, Error> {
+    pub fn recover(&self) -> Result<Recovered, Error> {
         let _lock = self.lock(PATIENCE)?;
         self.settle(&self.config_or_default())
     }
 
-    fn settle(&self, config: &HostConfig) -> Result<Option<Duration>, Error> {
+    fn settle(&self, config: &HostConfig) -> Result<Recovered, Error> {
         let journal = self.journal();
         let Some(mut transaction) = journal.pending()? else {
-            return Ok(None);
+            return Ok(Recovered::Nothing);
         };
+        let id = transaction.id;
         if transaction.boot != journal::boot() {
             // The kernel has forgotten everything; what is left to do is what it never knew of.
             if transaction.phase == Phase::Keeping {
                 journal.choose(&transaction.to)?;
-                return journal.clear().map(|()| None);
+                journal.clear()?;
+                return Ok(Recovered::Kept(id));
             }
             transaction.ops.retain(|op| op.step().is_lasting());
-            return self
-                .revert(config, transaction, "the host was restarted")
-                .map(|()| None);
+            self.revert(config, transaction, "the host was restarted")?;
+            return Ok(Recovered::Undone(id));
         }
-        match (transaction.phase, transaction.left()) {
-            (Phase::Keeping, _) => self.finish(config, transaction).map(|()| None),
-            (Phase::Pending, Some(left)) if !left.is_zero() => Ok(Some(left)),
-            (Phase::Pending, _) => self
-                .revert(config, transaction, "it was not confirmed in time")
-                .map(|()| None),
-            (Phase::Applying | Phase::Reverting, _) => self
-                .revert(config, transaction, "whoever made it did not come to an end")
-                .map(|()| None),
-        }
+        let why = match (transaction.phase, transaction.left()) {
+            (Phase::Keeping, _) => {
+                self.finish(config, transaction)?;
+                return Ok(Recovered::Kept(id));
+            }
+            (Phase::Pending, Some(left)) if !left.is_zero() => return Ok(Recovered::Waiting(left)),
+            (Phase::Pending, _) => "it was not confirmed in time",
+            (Phase::Applying | Phase::Reverting, _) => "whoever made it did not come to an end",
+        };
+        self.revert(config, transaction, why)?;
+        Ok(Recovered::Undone(id))
     }
 
     /// Makes again what is missing of the mode that was chosen; returns what was done, in sentences.
@@ -517,7 +557,7 @@ impl Network {
         let _lock = self.lock(PATIENCE)?;
         let config = self.config()?;
         let journal = self.journal();
-        if self.settle(&config)?.is_some()
+        if matches!(self.settle(&config)?, Recovered::Waiting(_))
             && let Some(waiting) = journal.pending()?
         {
             return self.mend_waiting(&config, &waiting);

@@ -100,6 +100,12 @@ impl Bus {
         Some(value["phase"].as_str().expect("a phase").to_owned())
     }
 
+    /// Where the service `netd` can not write the mode as long as this is a directory.
+    pub fn obstacle(&self, netd: &Netd) -> PathBuf {
+        let name = format!("root/var/lib/ttvm/network/state.json.new.{}", netd.0.id());
+        self.directory.join(name)
+    }
+
     /// A connection of ours (root).
     pub async fn connect(&self) -> Connection {
         let stream = UnixStream::connect(&self.socket).expect("the bus");

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ttvm::netd::proxy::{NAME, Settings};
+use ttvm::netd::proxy::{NAME, PATH, Settings};
 use zbus::proxy::MethodFlags;
 use zbus::{ObjectPath, Variant};
 
@@ -31,7 +31,7 @@ async fn what_makes_no_sense_has_a_name() {
         ("router", Settings::new(), 0, 0, INVALID),
         ("", Settings::new(), 0, 0, INVALID),
         (&long, Settings::new(), 0, 0, INVALID),
-        (&huge, Settings::new(), 0, 0, INVALID),
+        (&huge, Settings::new(), 0, 0, INVALID_ARGS),
         ("nat", Settings::new(), 9, 0, INVALID),
         ("nat", Settings::new(), 3601, 0, INVALID),
         ("nat", Settings::new(), u32::MAX, 0, INVALID),
@@ -129,6 +129,46 @@ async fn many_calls_leave_nothing_behind() {
     );
 }
 
+/// However much somebody sends, the service has little of it in memory, and answers the next call.
+#[tokio::test]
+async fn what_is_too_long_is_not_taken_in() {
+    let Some(bus) = Bus::start("long") else { return };
+    let netd = bus.netd(&[]);
+    let nobody = bus.connect_as_nobody().await;
+    let manager = manager(&nobody).await;
+    manager.mode().await.expect("a mode");
+    let before = netd.memory("VmHWM");
+    let get = async |path: &str, interface: &str, property: &str| {
+        let arguments = (interface, property);
+        let properties = Some("org.freedesktop.DBus.Properties");
+        let call = nobody.call_method(Some(NAME), path, properties, "Get", &arguments);
+        tokio::time::timeout(Duration::from_secs(10), call).await
+    };
+    let ours = "org.ttvm.Network1.Manager";
+    // A little less than fits, a little more, and the most that the bus lets through.
+    let just = "x".repeat((64 << 10) - 400);
+    let over = "x".repeat(64 << 10);
+    let most = "x".repeat((32 << 20) - 1024);
+    for name in [&just, &over] {
+        name_of(get(PATH, ours, name).await.expect("an answer"));
+        assert_eq!(manager.mode().await.expect("a mode"), "none");
+    }
+    let three = tokio::join!(get(PATH, ours, &most), get(PATH, ours, &most), get(PATH, ours, &most));
+    for result in [three.0, three.1, three.2] {
+        assert_eq!(name_of(result.expect("an answer")), INVALID_ARGS);
+    }
+    // Of this one not even the sender is read.
+    let path = format!("/{}", "x".repeat(8 << 20));
+    let calls = [get(&path, ours, "Mode"), get(&path, ours, "Mode")];
+    for call in calls {
+        assert!(tokio::time::timeout(Duration::from_secs(2), call).await.is_err());
+    }
+    assert_eq!(manager.mode().await.expect("a mode"), "none");
+    let after = netd.memory("VmHWM");
+    eprintln!("at most {before} kB before, {after} kB after");
+    assert!(after < before + 4096, "it grows: {before} kB, then {after} kB");
+}
+
 #[tokio::test]
 async fn one_user_can_not_hold_up_the_others() {
     let Some(bus) = Bus::start("concurrent") else { return };
@@ -175,6 +215,39 @@ async fn one_user_can_not_hold_up_the_others() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("{} are asked in vain", 4 - polkit.cancelled.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn one_user_can_not_take_all_looks() {
+    let Some(bus) = Bus::start("looks") else { return };
+    let _netd = bus.netd(&[]);
+    let (nobody, root) = (bus.connect_as_nobody().await, bus.connect().await);
+    let many = async |connection| {
+        let manager = manager(connection).await;
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let manager = manager.clone();
+                tokio::spawn(async move { manager.plan("none", &Settings::new(), 0).await })
+            })
+            .collect();
+        let mut refused = 0;
+        for call in calls {
+            if let Err(error) = call.await.expect("a task") {
+                assert_eq!(name_of::<()>(Err(error)), LIMITS);
+                refused += 1;
+            }
+        }
+        refused
+    };
+    let (of_nobody, of_root) = tokio::join!(many(&nobody), many(&root));
+    assert!((1..=92).contains(&of_nobody), "{of_nobody} of 100 were refused");
+    assert_eq!(of_root, 0);
+    // Nobody is refused for what was.
+    manager(&nobody)
+        .await
+        .plan("none", &Settings::new(), 0)
+        .await
+        .expect("a plan");
 }
 
 #[tokio::test]

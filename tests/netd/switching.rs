@@ -234,3 +234,70 @@ async fn a_change_is_undone_whoever_is_killed() {
     let mut boot = bus.netd_with(&namespace.enter(), &["boot"]);
     assert_eq!(boot.exit(Duration::from_secs(10)).await, Some(0));
 }
+
+#[tokio::test]
+async fn what_a_crash_has_made_of_a_change_is_told_as_it_is() {
+    let Some(bus) = Bus::start("crash") else { return };
+    let Some(namespace) = Namespace::new() else { return };
+    let root = bus.connect().await;
+    let other = Settings::from([
+        ("dhcp", Variant::from(false)),
+        ("subnet", Variant::from("10.78.0.0/24")),
+    ]);
+    // Confirmed, and killed before it was kept: it is. The mode is the same before and after the second one: undone, it is
+    // not told to be kept.
+    for (point, settings, confirmed, result, subnet) in [
+        ("network.keeping", options(), true, "kept", "10.77.0.0/24"),
+        ("network.made", other, false, "rolled-back", "10.77.0.0/24"),
+    ] {
+        let fail_point = format!("TTVM_FAIL_POINT={point}");
+        let mut netd = bus.netd(&[&["env", &fail_point], &namespace.enter()[..]].concat());
+        let manager = crate::bus::manager(&root).await;
+        let path = manager.switch_mode("nat", &settings, 60, 0).await.expect("a change");
+        if confirmed {
+            waits(&manager).await;
+            assert!(manager.confirm(&path).await.is_err(), "it was killed");
+        }
+        assert_eq!(netd.exit(Duration::from_secs(10)).await, None, "it was killed");
+        assert!(netd.is_gone());
+        let mut netd = bus.netd(&namespace.enter());
+        let manager = crate::bus::manager(&root).await;
+        let described = manager.describe().await.expect("a description");
+        assert!(described.contains(&format!("\"result\":\"{result}\"")), "{described}");
+        assert_eq!(manager.subnet().await.expect("a network"), subnet);
+        netd.kill();
+    }
+}
+
+#[tokio::test]
+async fn what_was_confirmed_is_kept_although_it_could_not_be_written_down_at_first() {
+    let Some(bus) = Bus::start("obstacle") else { return };
+    let Some(namespace) = Namespace::new() else { return };
+    let netd = bus.netd(&namespace.enter());
+    let root = bus.connect().await;
+    let manager = manager(&root).await;
+    let mut finished = manager.receive_transaction_finished().await.expect("a stream");
+    let path = manager.switch_mode("nat", &options(), 60, 0).await.expect("a change");
+    waits(&manager).await;
+    let obstacle = bus.obstacle(&netd);
+    std::fs::create_dir(&obstacle).expect("a directory");
+    assert_eq!(name_of(manager.confirm(&path).await), "Failed");
+    assert_eq!(manager.state().await.expect("a state"), "applying");
+    std::fs::remove_dir(&obstacle).expect("no directory");
+    // Long before its deadline.
+    let signal = tokio::time::timeout(Duration::from_secs(15), finished.next()).await;
+    let signal = signal.expect("in time").expect("a signal");
+    assert_eq!(*signal.args().expect("arguments").result(), "kept");
+    assert_eq!(manager.desired_mode().await.expect("a mode"), "nat");
+    assert_eq!(bus.pending(), None);
+
+    // The same, and whoever has confirmed it says so again.
+    let path = (manager.switch_mode("none", &Settings::new(), 60, 0).await).expect("a change");
+    waits(&manager).await;
+    std::fs::create_dir(&obstacle).expect("a directory");
+    assert_eq!(name_of(manager.confirm(&path).await), "Failed");
+    std::fs::remove_dir(&obstacle).expect("no directory");
+    manager.confirm(&path).await.expect("it is kept");
+    let signal = finished.next().await.expect("a signal");
+    assert_eq!(*signal.args().expect("arguments").result(), "kept");
+}

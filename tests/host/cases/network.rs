@@ -73,8 +73,13 @@ fn nat_bridge_nat(host: &mut Host) {
     let domid = host.run("xl domid clientA").unwrap();
 
     // Who starts the packet filter again has thrown our table away with everything else; it is made again.
-    for action in ["start", "restart", "stop", "start", "reload"] {
-        host.run(&format!("systemctl {action} nftables")).unwrap();
+    for action in [
+        "start nftables",
+        "restart nftables",
+        "stop nftables && systemctl start nftables",
+        "reload nftables",
+    ] {
+        host.run(&format!("systemctl {action}")).unwrap();
         until(host, "nft list table inet ttvm >/dev/null 2>&1");
     }
 

@@ -35,7 +35,7 @@ fn install_remove_purge(host: &mut Host) {
     );
     // Nothing started; enabled is only what brings back a network mode that somebody has chosen.
     assert_eq!(
-        host.run("systemctl list-units --all --no-legend 'ttvm*' | grep -v -e not-found -e ttvm-agent; true")
+        host.run("systemctl list-units --all --no-legend 'ttvm*' | grep -v -e not-found -e ttvm-agent -e 'inactive *dead'; true")
             .unwrap(),
         ""
     );
