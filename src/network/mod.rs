@@ -2,7 +2,7 @@
 //! How guests reach the world: the network modes, and switching between them as a transaction.
 //!
 //! ```text
-//! Network        what the programs call: plan, begin, apply, confirm, roll back, recover, reconcile
+//! Network        what the programs call (service), a change from beginning to end (change), making it again (mend)
 //! plan           which steps lead from one mode to another
 //! step           one change that can be made, undone and looked at
 //! journal        the transaction on disk
@@ -15,10 +15,12 @@
 //! Nothing here needs D-Bus or an executor: the service, the timer that backs it up and the boot call the same code.
 
 mod attachments;
+mod change;
 pub mod conflicts;
 pub mod error;
 pub mod firewalld;
 mod journal;
+mod mend;
 pub mod netlink;
 mod plan;
 mod service;
@@ -35,8 +37,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::network::Subnet;
 use crate::config::types::InterfaceName;
+pub use change::{Begun, Recovered};
 pub use error::Error;
-pub use service::{Begun, Network, Recovered};
+pub use service::Network;
 
 /// How guests reach the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
