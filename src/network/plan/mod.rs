@@ -96,8 +96,14 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
         }
         _ => Vec::new(),
     };
-    if to == from.settings && steps == from.steps && from.degraded.is_none() {
-        return Ok(None);
+    if to == from.settings && steps == from.steps {
+        return match &from.degraded {
+            None => Ok(None),
+            Some(why) => Err(Error::NotSupported(format!(
+                "the mode is {} already, and not wholly in force: {why}; `ttvm network reconcile` makes what is missing",
+                to.mode
+            ))),
+        };
     }
     let attached = attachments::list(context.root, context.config, &mut context.kernel)?;
     let (ops, afterwards) = order(context, from, &to, &steps, &attached)?;
