@@ -151,7 +151,7 @@ impl Record {
 }
 
 /// The id of this boot of the host; empty where the kernel does not say.
-fn boot_id() -> String {
+pub fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }

@@ -18,6 +18,7 @@ use crate::config::network::{Subnet, Zone};
 use crate::config::types::InterfaceName;
 use crate::config::under;
 use crate::file;
+pub use crate::guest::record::boot_id as boot;
 
 const DIRECTORY: &str = "/var/lib/ttvm/network";
 
@@ -218,10 +219,4 @@ fn read<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, Error> {
             source,
         }),
     }
-}
-
-/// The id of this boot of the host.
-pub fn boot() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
