@@ -67,12 +67,17 @@ fn ok() -> Result<(), String> {
 
 /// The deadline is over.
 fn expired() -> Result<(), String> {
-    let unfinished = judge::unfinished();
     let mut menu = BootMenu::read(Path::new("/"), &System).map_err(|error| chain(&error))?;
     if menu.is_confirmed() {
         return Ok(());
     }
-    Err(failed(&mut menu, format!("it was not well in time; {unfinished}")))
+    let late = "it was not well in time".to_owned();
+    // Before systemd is asked why, which may be what hangs.
+    failed(&mut menu, late.clone());
+    let why = failed(&mut menu, format!("{late}; {}", judge::unfinished()));
+    // The reset that follows does not (reboot-immediate in the unit).
+    nix::unistd::sync();
+    Err(why)
 }
 
 fn failed(menu: &mut BootMenu<'_>, why: String) -> String {
