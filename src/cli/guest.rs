@@ -124,6 +124,7 @@ fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
         ("guest", guest.name.to_string()),
         ("file", guests::path(&guest.name).display().to_string()),
         ("uuid", guest.uuid.to_string()),
+        ("toolstack", guest.toolstack.as_str().to_owned()),
         ("type", guest.kind.as_str().to_owned()),
         ("memory", guest.memory.to_string()),
         ("vcpus", guest.vcpus.to_string()),
@@ -154,6 +155,7 @@ fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
                     .map_or_else(String::new, |size| format!(", {size} for changes if thick"));
                 format!("{}, a fresh snapshot of {}{size}", snapshot.volume, snapshot.origin)
             }
+            DiskSource::Overlay(origin) => format!("an overlay over {origin}"),
             DiskSource::Path { path, format, writable } => {
                 let access = if *writable { "written" } else { "read-only" };
                 format!("{} ({}), {access}", path.display(), format.as_str())

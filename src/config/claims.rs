@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::guest::{DiskSource, Guest};
+use super::guest::{DiskSource, Guest, Origin};
 use super::reader::Source;
 use super::types::{GuestName, GuestUuid, Mac, Volume};
 
@@ -16,6 +16,8 @@ pub(super) enum Claim {
     Snapshot(Volume),
     /// A volume that must stay as it is.
     Origin(Volume),
+    /// A file that must stay as it is.
+    OriginFile(PathBuf),
     /// A device or file that is written.
     Written(PathBuf),
     Uuid(GuestUuid),
@@ -31,6 +33,8 @@ impl Claim {
                 Self::Snapshot(snapshot.volume.clone()),
                 Self::Origin(snapshot.origin.clone()),
             ],
+            DiskSource::Overlay(Origin::Volume(volume)) => vec![Self::Origin(volume.clone())],
+            DiskSource::Overlay(Origin::File(path)) => vec![Self::OriginFile(path.clone())],
             DiskSource::Path {
                 path, writable: true, ..
             } => vec![Self::Written(path.clone())],
@@ -62,6 +66,13 @@ impl Claim {
             (Self::Snapshot(volume), Self::Written(path)) if is_device_of(path, volume) => Some(format!(
                 "the snapshot {volume} would be removed, and it is a disk of guest \"{owner}\""
             )),
+            (Self::Written(own), Self::OriginFile(other)) if own == other => Some(format!(
+                "the guest would write to {}, which is an origin of guest \"{owner}\"",
+                own.display()
+            )),
+            (Self::OriginFile(own), Self::Written(other)) if own == other => {
+                Some(format!("guest \"{owner}\" writes to the origin {}", own.display()))
+            }
             (Self::Written(own), Self::Written(other)) if own == other => {
                 Some(format!("guest \"{owner}\" writes to {} already", own.display()))
             }

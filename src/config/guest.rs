@@ -2,13 +2,16 @@
 //! `/etc/ttvm/guests/NAME.toml`: what a guest is. `ttvm-guest(5)` describes each key.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::types::{GuestName, GuestUuid, InterfaceName, Mac, Size, Target, Volume};
+use super::reader::from_toml_str;
+use super::types::{GuestName, GuestUuid, InterfaceName, Invalid, Mac, Size, Target, Volume};
 
 /// A guest, complete: what its file says and, where it is silent, the host's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -17,7 +20,9 @@ pub struct Guest {
     pub name: GuestName,
     /// Given, or derived from the name and this machine's id.
     pub uuid: GuestUuid,
-    /// How Xen runs it.
+    /// What starts it.
+    pub toolstack: Toolstack,
+    /// How Xen runs it; an emulated machine is [`GuestType::Hvm`].
     #[serde(rename = "type")]
     pub kind: GuestType,
     /// Memory.
@@ -40,6 +45,66 @@ pub struct Guest {
     pub shutdown_timeout: Duration,
     /// `[xl]`: further keys for xl.cfg, as they stand.
     pub xl: BTreeMap<String, XlValue>,
+    /// `[qemu]`, with toolstack `qemu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qemu: Option<QemuConfig>,
+}
+
+/// `toolstack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Toolstack {
+    /// Xen's own, since 4.1.
+    Xl,
+    /// That of TT Xen, which records and replays.
+    Xm,
+    /// QEMU's emulated machine, which records and replays on any host.
+    Qemu,
+}
+
+impl Toolstack {
+    /// As a guest's file spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xl => "xl",
+            Self::Xm => "xm",
+            Self::Qemu => "qemu",
+        }
+    }
+}
+
+/// `[qemu]`: the emulated machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QemuConfig {
+    /// A versioned machine type; without one, that of the QEMU that records.
+    pub machine: Option<String>,
+    /// How far the guest's clock goes with each instruction.
+    pub icount: Shift,
+}
+
+/// `icount`: an instruction takes 2 to the power of this, in nanoseconds of the guest's time (QEMU's `-icount shift=`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum Shift {
+    /// QEMU keeps the guest's clock near the host's.
+    Auto,
+    /// Always the same.
+    Fixed(u8),
+}
+
+impl fmt::Display for Shift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Fixed(shift) => shift.fmt(f),
+        }
+    }
+}
+
+impl From<Shift> for String {
+    fn from(shift: Shift) -> Self {
+        shift.to_string()
+    }
 }
 
 fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -51,7 +116,15 @@ impl Guest {
     pub fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
         self.disks.iter().filter_map(|disk| match &disk.source {
             DiskSource::Snapshot(snapshot) => Some(snapshot),
-            DiskSource::Path { .. } => None,
+            DiskSource::Overlay(_) | DiskSource::Path { .. } => None,
+        })
+    }
+
+    /// Its disks whose origin is covered by an overlay during a run, with what is behind each.
+    pub fn overlays(&self) -> impl Iterator<Item = (&Disk, &Origin)> {
+        self.disks.iter().filter_map(|disk| match &disk.source {
+            DiskSource::Overlay(origin) => Some((disk, origin)),
+            DiskSource::Snapshot(_) | DiskSource::Path { .. } => None,
         })
     }
 }
@@ -130,6 +203,8 @@ pub struct Disk {
 pub enum DiskSource {
     /// A copy-on-write snapshot, made new before each run.
     Snapshot(Snapshot),
+    /// A qcow2 file over an origin that is only read, made new before each run.
+    Overlay(Origin),
     /// A device or file that is given to the guest as it is.
     Path {
         /// The device or file.
@@ -151,6 +226,48 @@ pub struct Snapshot {
     /// Its copy-on-write area, for thick origins; thin ones have none.
     pub size: Option<Size>,
 }
+
+/// What an overlay lies over.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A logical volume.
+    Volume(Volume),
+    /// An image file, block for block.
+    File(PathBuf),
+}
+
+impl Origin {
+    /// The device or file.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Volume(volume) => volume.device().into(),
+            Self::File(path) => path.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(volume) => volume.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A path is a file, unless it is below /dev; everything else is a volume.
+impl FromStr for Origin {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.starts_with('/') && !text.starts_with("/dev/") {
+            true => Ok(Self::File(text.into())),
+            false => text.parse().map(Self::Volume),
+        }
+    }
+}
+
+from_toml_str!(Origin, "a volume as \"VG/LV\", or the path of an image file");
 
 /// `format` of a disk that is a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -8,25 +8,14 @@ use std::str::FromStr;
 use toml::de::DeValue;
 
 use super::claims::{Claim, Claims};
-use super::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, OnReboot, Snapshot, XlValue};
+use super::disk_file::read_disks;
+use super::guest::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack, XlValue};
 use super::host::{GuestDefaults, seconds};
 use super::reader::{Located, Source, Table, from_toml_str};
-use super::types::{GuestName, GuestUuid, LvmName, Size, Target, Volume};
+use super::toolstack;
+use super::types::{GuestName, GuestUuid, Size};
 use super::under;
 use super::vif_file::read_vifs;
-
-/// `access` of a disk that is a device or file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Access {
-    ReadOnly,
-    ReadWrite,
-}
-
-/// The one toolstack this version drives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Toolstack {
-    Xl,
-}
 
 /// Makes an enum of words readable.
 macro_rules! words {
@@ -43,11 +32,10 @@ macro_rules! words {
         from_toml_str!($type, $expected);
     };
 }
+pub(super) use words;
 words!(GuestType, "\"pv\", \"pvh\" or \"hvm\"", "pv" => Self::Pv, "pvh" => Self::Pvh, "hvm" => Self::Hvm);
 words!(OnReboot, "\"keep\", \"fresh\" or \"stop\"", "keep" => Self::Keep, "fresh" => Self::Fresh, "stop" => Self::Stop);
-words!(Access, "\"ro\" or \"rw\"", "ro" => Self::ReadOnly, "rw" => Self::ReadWrite);
-words!(DiskFormat, "\"raw\" or \"qcow2\"", "raw" => Self::Raw, "qcow2" => Self::Qcow2);
-words!(Toolstack, "\"xl\", the one this version drives", "xl" => Self::Xl);
+words!(Toolstack, "\"xl\", \"xm\" or \"qemu\"", "xl" => Self::Xl, "xm" => Self::Xm, "qemu" => Self::Qemu);
 
 /// Keys of xl.cfg that ttvm writes itself; `[xl]` may not change them behind its back.
 const OWN_XL_KEYS: [&str; 20] = [
@@ -94,8 +82,12 @@ pub(super) struct Surroundings<'a> {
 /// Takes a guest file apart. Mistakes are noted in `source`; `None` if there is no guest without the missing part.
 pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around: &Surroundings<'_>) -> Option<Guest> {
     let defaults = around.defaults;
-    table.value::<Toolstack>("toolstack");
-    let kind = table.value("type").unwrap_or(GuestType::Pv);
+    let toolstack = table.get::<Toolstack>("toolstack");
+    let toolstack = toolstack.map_or(defaults.toolstack, |toolstack| toolstack.value);
+    let kind = table.value("type").unwrap_or(match toolstack {
+        Toolstack::Xl | Toolstack::Xm => GuestType::Pv,
+        Toolstack::Qemu => GuestType::Hvm,
+    });
     let derived = Located {
         value: GuestUuid(uuid::Uuid::new_v5(&around.machine, name.as_str().as_bytes())),
         span: table.span().clone(),
@@ -106,9 +98,11 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
     let disks = read_disks(name, source, table, around);
     let vifs = read_vifs(source, table, around, uuid.value);
     let xl = table.table("xl").map_or_else(BTreeMap::new, |xl| read_xl(&xl));
+    let qemu = table.table("qemu").map(|table| QemuConfig::read(&table));
     let guest = Guest {
         name: name.clone(),
         uuid: uuid.value,
+        toolstack,
         kind,
         memory: read_memory(table).unwrap_or(defaults.memory),
         vcpus: vcpus(table).unwrap_or(defaults.vcpus),
@@ -119,7 +113,9 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
         disks,
         vifs,
         xl,
+        qemu: qemu.or_else(|| (toolstack == Toolstack::Qemu).then(QemuConfig::default)),
     };
+    toolstack::check(&guest, table);
     Some(guest)
 }
 
@@ -218,119 +214,6 @@ fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> O
                     None
                 }
             }
-        }
-    }
-}
-
-fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, around: &Surroundings<'_>) -> Vec<Disk> {
-    let mut disks: Vec<Disk> = Vec::new();
-    // One guest's own disks can be in each other's way just as two guests' can.
-    let mut own = Claims::default();
-    for table in table.tables("disk") {
-        let target = table.require::<Target>("target");
-        if let Some(target) = &target
-            && disks.iter().any(|disk| disk.target == target.value)
-        {
-            table.problem(&target.span, format!("two disks are called {}", target.value));
-        }
-        let found = read_disk_source(name, &table, target.as_ref().map(|target| &target.value));
-        table.finish();
-        let (Some(target), Some((span, disk_source))) = (target, found) else {
-            continue;
-        };
-        for claim in Claim::of_disk(&disk_source) {
-            around.claims.check(source, &span, &claim);
-            own.check(source, &span, &claim);
-            own.add(name, claim);
-        }
-        disks.push(Disk {
-            target: target.value,
-            source: disk_source,
-        });
-    }
-    disks
-}
-
-fn read_disk_source(
-    name: &GuestName,
-    table: &Table<'_>,
-    target: Option<&Target>,
-) -> Option<(std::ops::Range<usize>, DiskSource)> {
-    let origin = table.get::<Volume>("origin");
-    let path = table.get::<PathBuf>("path");
-    let snapshot = table.table("snapshot");
-    let access = table.get::<Access>("access");
-    let format = table.get::<DiskFormat>("format");
-    let (lv, size) = match &snapshot {
-        Some(snapshot) => {
-            let read = (snapshot.get::<LvmName>("name"), snapshot.value::<Size>("size"));
-            snapshot.finish();
-            read
-        }
-        None => (None, None),
-    };
-    match (origin, path) {
-        (Some(origin), None) => {
-            for (key, span) in [("access", access.map(|a| a.span)), ("format", format.map(|f| f.span))] {
-                if let Some(span) = span {
-                    table.problem(
-                        &span,
-                        format!("{key}: a run writes to a snapshot of the origin; {key} is for disks with \"path\""),
-                    );
-                }
-            }
-            let (span, lv) = match lv {
-                Some(lv) => (lv.span, lv.value),
-                None => match format!("ttvm-{name}-{}", target?).parse() {
-                    Ok(lv) => (origin.span, lv),
-                    Err(why) => {
-                        table.problem(
-                            &origin.span,
-                            format!("the snapshot needs a name of its own, snapshot = {{ name = \"…\" }}: {why}"),
-                        );
-                        return None;
-                    }
-                },
-            };
-            let volume = Volume {
-                vg: origin.value.vg.clone(),
-                lv,
-            };
-            let snapshot = Snapshot {
-                origin: origin.value,
-                volume,
-                size,
-            };
-            Some((span, DiskSource::Snapshot(snapshot)))
-        }
-        (None, Some(path)) => {
-            if let Some(snapshot) = snapshot {
-                table.problem(snapshot.span(), "snapshot: a disk with \"path\" is given to the guest as it is; snapshots are made of an \"origin\"");
-            }
-            let source = DiskSource::Path {
-                path: path.value,
-                format: format.map_or(DiskFormat::Raw, |format| format.value),
-                // What the guest may change for good has to be said.
-                writable: access.is_some_and(|access| access.value == Access::ReadWrite),
-            };
-            Some((path.span, source))
-        }
-        (Some(_), Some(path)) => {
-            table.problem(
-                &path.span,
-                "a disk has an \"origin\" (a fresh snapshot each run) or a \"path\" (used as it is), not both",
-            );
-            None
-        }
-        (None, None) => {
-            // A key that is there but wrong has been noted already.
-            if !table.has("origin") && !table.has("path") {
-                table.problem(
-                    table.span(),
-                    "[[disk]] needs an \"origin\" (a fresh snapshot each run) or a \"path\" (used as it is)",
-                );
-            }
-            None
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::boot::BootConfig;
-use super::guest::OnReboot;
+use super::guest::{OnReboot, Toolstack};
 use super::network::NetworkConfig;
 use super::reader::Table;
 use super::types::{InterfaceName, Seconds, Size};
@@ -30,6 +30,8 @@ pub struct HostConfig {
 /// `[guest]`.
 #[derive(Debug, Clone)]
 pub struct GuestDefaults {
+    /// What starts a guest.
+    pub toolstack: Toolstack,
     /// Memory of a guest.
     pub memory: Size,
     /// Virtual CPUs of a guest.
@@ -47,6 +49,7 @@ pub struct GuestDefaults {
 impl Default for GuestDefaults {
     fn default() -> Self {
         Self {
+            toolstack: Toolstack::Xl,
             // "about 96 MB": larger guests freeze at boot under TT Xen's shadow paging (seed).
             memory: Size::mib(96),
             vcpus: 1,
@@ -114,6 +117,7 @@ fn read(table: &Table<'_>) -> HostConfig {
 }
 
 fn read_guest(table: &Table<'_>, guest: &mut GuestDefaults) {
+    set(&mut guest.toolstack, table.value("toolstack"));
     set(&mut guest.memory, super::guest_file::read_memory(table));
     set(&mut guest.vcpus, super::guest_file::vcpus(table));
     set(&mut guest.on_reboot, table.value("on_reboot"));

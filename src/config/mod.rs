@@ -4,12 +4,14 @@
 
 pub mod boot;
 mod claims;
+mod disk_file;
 pub mod guest;
 mod guest_file;
 pub mod guests;
 pub mod host;
 pub mod network;
 pub mod reader;
+mod toolstack;
 pub mod types;
 mod vif_file;
 

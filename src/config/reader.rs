@@ -252,6 +252,12 @@ impl<'a> Table<'a> {
         self.entries.contains_key(key)
     }
 
+    /// Where the value of `key` stands; the table, if it has none.
+    pub fn span_of(&self, key: &str) -> Range<usize> {
+        let value = self.entries.get(key);
+        value.map_or_else(|| self.span.clone(), Spanned::span)
+    }
+
     /// As [`get`](Self::get), without the place.
     pub fn value<T: FromToml>(&self, key: &'static str) -> Option<T> {
         self.get(key).map(|located| located.value)

@@ -254,7 +254,7 @@ impl FromStr for InterfaceName {
     }
 }
 
-/// A virtual disk's name inside the guest: `xvda`, `xvda1`, `sda1`, `hdc`.
+/// A virtual disk's name inside the guest: `xvda`, `xvda1`, `sda1`, `hdc`; of an emulated machine `vda`, `vdb`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target(String);
 
@@ -263,13 +263,20 @@ impl Target {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The position of a virtio disk, from 0: `vda` is the first.
+    pub fn virtio(&self) -> Option<usize> {
+        let letter = self.0.strip_prefix("vd")?.bytes().next()?;
+        Some(usize::from(letter - b'a'))
+    }
 }
 
 impl FromStr for Target {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        // The disks and partitions that libxl numbers (libxl__device_disk_dev_number in libxl_disk.c).
-        let kinds = [("xvd", 702, 255), ("sd", 16, 15), ("hd", 4, 63)];
+        // The disks and partitions that libxl numbers (libxl__device_disk_dev_number in libxl_disk.c), and virtio disks, of which
+        // we have whole ones only.
+        let kinds = [("xvd", 702, 255), ("sd", 16, 15), ("hd", 4, 63), ("vd", 26, 0)];
         let kind = kinds
             .iter()
             .find_map(|(prefix, disks, partitions)| Some((text.strip_prefix(prefix)?, *disks, *partitions)));
@@ -462,11 +469,11 @@ mod tests {
         ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
-        for good in ["xvda", "xvda1", "sda15", "hdc", "xvdaa"] {
+        for good in ["xvda", "xvda1", "sda15", "hdc", "xvdaa", "vda", "vdz"] {
             assert!(good.parse::<Target>().is_ok(), "{good}");
         }
         for bad in [
-            "xvd", "xvda0", "xvda256", "xvda1,w", "sdq", "sda16", "hde", "vda", "nvme0n1", "", "xvdA",
+            "xvd", "xvda0", "xvda256", "xvda1,w", "sdq", "sda16", "hde", "vda1", "vdaa", "nvme0n1", "", "xvdA",
         ] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a guest's toolstack can not do, and `[qemu]`.
+
+use toml::de::DeValue;
+
+use super::guest::{Boot, DiskSource, Guest, QemuConfig, Shift, Toolstack};
+use super::host::set;
+use super::reader::{FromToml, Table};
+
+impl Default for QemuConfig {
+    fn default() -> Self {
+        Self {
+            machine: None,
+            // 8 ns for an instruction: a fixed value replays faster and costs nothing (see README, figures), and this one leaves an
+            // emulated machine's clock near the host's.
+            icount: Shift::Fixed(3),
+        }
+    }
+}
+
+impl QemuConfig {
+    /// Reads `[qemu]`.
+    pub(super) fn read(table: &Table<'_>) -> Self {
+        let mut config = Self::default();
+        if let Some(machine) = table.get::<String>("machine") {
+            // pc-i440fx-7.2: what QEMU calls "pc" is another machine with each version.
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            let versioned = machine.value.rsplit('-').next().is_some_and(|last| last.contains('.'));
+            if !machine.value.chars().all(allowed) || !versioned {
+                table.problem(
+                    &machine.span,
+                    format!("machine: {:?} is not a versioned machine type such as \"pc-i440fx-7.2\" (see `qemu-system-x86_64 -machine help`)", machine.value),
+                );
+            }
+            config.machine = Some(machine.value);
+        }
+        set(&mut config.icount, table.value("icount"));
+        table.finish();
+        config
+    }
+}
+
+impl FromToml for Shift {
+    const EXPECTED: &'static str = "\"auto\" or a number from 0 to 10";
+    fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+        if value.as_str() == Some("auto") {
+            return Ok(Self::Auto);
+        }
+        match i64::from_toml(value)?.try_into() {
+            Ok(shift @ 0..=10) => Ok(Self::Fixed(shift)),
+            _ => Err(format!("expected {}", Self::EXPECTED)),
+        }
+    }
+}
+
+/// Notes in `table` what does not go together with the guest's toolstack.
+pub(super) fn check(guest: &Guest, table: &Table<'_>) {
+    let name = guest.toolstack.as_str();
+    let refuse = |key: &'static str, why: &str| {
+        if table.has(key) {
+            table.problem(&table.span_of(key), format!("{key}: {why}"));
+        }
+    };
+    if guest.toolstack != Toolstack::Xl && guest.vcpus != 1 {
+        refuse("vcpus", "what is recorded has one processor");
+    }
+    let whole = |why: &str| table.problem(table.span(), why.to_owned());
+    match guest.toolstack {
+        Toolstack::Qemu => {
+            refuse(
+                "type",
+                "Xen's types are not for toolstack \"qemu\", which emulates the machine",
+            );
+            refuse("xl", "Xen's keys are not for toolstack \"qemu\"");
+            if matches!(guest.boot, Boot::Bootloader { .. }) {
+                refuse(
+                    "bootloader",
+                    "an emulated machine has its own firmware: remove it to boot from the first disk",
+                );
+            }
+            for (index, disk) in guest.disks.iter().enumerate() {
+                if disk.target.virtio() != Some(index) {
+                    whole(&format!(
+                        "disk {}: the disks of toolstack \"qemu\" are \"vda\", \"vdb\" and so on, in this order",
+                        disk.target
+                    ));
+                }
+            }
+            let xen = guest.vifs.iter().any(|vif| {
+                vif.bridge.is_some()
+                    || vif.ip.is_some()
+                    || vif.script.is_some()
+                    || vif.vifname.is_some()
+                    || vif.rate.is_some()
+            });
+            if xen {
+                whole("vif: toolstack \"qemu\" has a network of its own for each guest, with \"mac\" as the only key");
+            }
+        }
+        Toolstack::Xl | Toolstack::Xm => {
+            refuse("qemu", &format!("this is not for toolstack \"{name}\""));
+            for disk in &guest.disks {
+                if disk.target.virtio().is_some() {
+                    whole(&format!(
+                        "disk {}: Xen's disks are called \"xvda\", \"xvdb\"",
+                        disk.target
+                    ));
+                }
+                if let DiskSource::Overlay(origin) = &disk.source {
+                    whole(&format!(
+                        "disk {}: an overlay over {origin} is for toolstack \"qemu\"; Xen's guests have an origin \"VG/LV\"",
+                        disk.target
+                    ));
+                }
+            }
+        }
+    }
+}
