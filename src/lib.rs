@@ -6,7 +6,9 @@
 //! ```text
 //! cli                      the command line
 //! netd                     the networks as a D-Bus service, and its clients
+//! recording                record, replay, and the proof that both were the same run
 //! guest, boot, network     the capabilities
+//! image                    what a disk contains, and that it stays so
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
@@ -23,12 +25,14 @@ pub mod error;
 pub mod fail_point;
 pub mod file;
 pub mod guest;
+pub mod image;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
 pub mod netd;
 pub mod network;
 pub mod notify;
+pub mod recording;
 pub mod run;
 pub mod signals;
 pub mod snapshot;

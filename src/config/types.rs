@@ -361,7 +361,7 @@ macro_rules! deserialize_from_text {
         }
     )*};
 }
-deserialize_from_text!(Volume, GuestUuid, InterfaceName, Mac);
+deserialize_from_text!(GuestName, Volume, GuestUuid, InterfaceName, Mac, Target);
 
 /// In bytes.
 impl<'de> serde::Deserialize<'de> for Size {

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The manifest of a recording: everything that has to be the same for a replay, and everything a replay is compared with.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::guest::{Origin, Toolstack};
+use crate::config::types::{GuestName, Mac, Target};
+use crate::image::digest::Digest;
+
+/// The version of the format.
+pub const FORMAT: u32 = 1;
+
+/// `manifest.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The guest that was recorded.
+    pub guest: GuestName,
+    /// The run.
+    pub run: Run,
+    /// What ran it.
+    pub engine: Engine,
+    /// The guest's file, as used.
+    pub guest_file: FileDigest,
+    /// Its kernel; none if it booted from its disk.
+    pub kernel: Option<FileDigest>,
+    /// Its initial RAM disk.
+    pub initrd: Option<FileDigest>,
+    /// Its disks, in the order of the guest's file.
+    #[serde(default, rename = "disk")]
+    pub disks: Vec<DiskDigest>,
+    /// Its network interfaces.
+    #[serde(default, rename = "vif")]
+    pub vifs: Vec<Interface>,
+    /// What it left; only of a run that came to its end.
+    pub result: Option<Outcome>,
+}
+
+/// The run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The ttvm that recorded it.
+    pub ttvm: String,
+    /// When it began, in seconds since 1970.
+    pub started: u64,
+    /// The boot of the host it began in (/proc/sys/kernel/random/boot_id).
+    pub boot: String,
+    /// How the guest's network was connected: `user`, `nat`, `bridge` or `none`.
+    pub network: String,
+}
+
+/// What ran the guest. A replay needs the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// The toolstack.
+    pub toolstack: Toolstack,
+    /// The engine's own version, as it says it: `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`.
+    pub version: String,
+    /// The versioned machine type.
+    pub machine: String,
+    /// The processor's model.
+    pub cpu: String,
+    /// The setting of the guest's clock (QEMU's `-icount shift=`).
+    pub icount: String,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// The kernel's command line.
+    pub cmdline: Option<String>,
+    /// The digest of the generated configuration: of the engine's command line, without what differs between record and replay.
+    pub config: Digest,
+}
+
+/// A file as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigest {
+    /// Where it was.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// Its content.
+    pub digest: Digest,
+}
+
+/// A disk as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskDigest {
+    /// Its name in the guest.
+    pub target: Target,
+    /// What it was made from.
+    pub origin: Origin,
+    /// Its bytes.
+    pub size: u64,
+    /// The origin's content, which is the disk's at the start.
+    pub digest: Digest,
+    /// Whether the origin was sealed.
+    pub sealed: bool,
+    /// The disk's content at the end of the run.
+    pub end: Option<Digest>,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its address.
+    pub mac: Mac,
+}
+
+/// How the run ended and what it left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// When it ended, in seconds since 1970.
+    pub ended: u64,
+    /// Why it ended.
+    pub exit: RunExit,
+    /// Instructions the guest had executed.
+    pub instructions: u64,
+    /// `replay.log`.
+    pub log: FileDigest,
+    /// `console.log`.
+    pub console: FileDigest,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunExit {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// It reset itself, and its file says that this ends the run.
+    Rebooted,
+    /// Its kernel panicked and said so.
+    Panicked,
+    /// It was told to stop.
+    Stopped,
+}
+
+impl fmt::Display for RunExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PoweredOff => "powered itself off",
+            Self::Rebooted => "rebooted",
+            Self::Panicked => "panicked",
+            Self::Stopped => "stopped",
+        })
+    }
+}
