@@ -9,15 +9,17 @@
 //! recording                record, replay, and the proof that both were the same run
 //! guest, boot, network     the capabilities
 //! image                    what a disk contains, and that it stays so
+//! qemu                     the emulated machine
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
-//! run signals lock file xattr  programs, signals, locks, files
+//! run child signals lock file xattr  programs, signals, locks, files
 //! log notify error             the journal, systemd, exit codes
 //! ```
 
 pub mod boot;
+pub mod child;
 pub mod cli;
 pub mod config;
 pub mod dm;
@@ -32,6 +34,7 @@ pub mod lvm2_cmd;
 pub mod netd;
 pub mod network;
 pub mod notify;
+pub mod qemu;
 pub mod recording;
 pub mod run;
 pub mod signals;

@@ -75,6 +75,11 @@ pub fn of_reader(reader: &mut dyn Read, total: u64, progress: &mut Progress<'_>)
     Ok(content.digest())
 }
 
+/// The digest of what is in memory.
+pub fn of_bytes(bytes: &[u8]) -> Digest {
+    Digest(blake3::hash(bytes))
+}
+
 /// The digest of the file or block device at `path`.
 pub fn of_path(path: &Path, progress: &mut Progress<'_>) -> Result<Digest, Error> {
     let file = File::open(path).map_err(|source| Error::Open {

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A program that runs beside us for long, as a guest's emulator does: it gets descriptors of ours, its end is something to
+//! poll for, and it does not outlive us.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::signal::SigSet;
+
+use crate::run::{Error, Program};
+
+/// A running program. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    exit: OwnedFd,
+    ended: Option<ExitStatus>,
+}
+
+/// What a program reads and writes.
+#[derive(Debug)]
+pub struct Streams {
+    /// Its standard input.
+    pub stdin: OwnedFd,
+    /// Its standard output.
+    pub stdout: OwnedFd,
+    /// Its standard error.
+    pub stderr: OwnedFd,
+}
+
+impl Child {
+    /// Starts `program`, which gets `inherited` under the numbers they have here.
+    pub fn spawn(program: &Program, args: &[String], streams: Streams, inherited: &[BorrowedFd<'_>]) -> Result<Self, Error> {
+        let path = program.path()?;
+        let failed = |source| Error::Io {
+            command: format!("{} {}", path.display(), args.join(" ")),
+            source,
+        };
+        let keep: Vec<i32> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        let us = std::process::id();
+        let mut command = Command::new(path);
+        command
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::from(streams.stdin))
+            .stdout(Stdio::from(streams.stdout))
+            .stderr(Stdio::from(streams.stderr));
+        // SAFETY: system calls only; nothing is allocated between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                SigSet::empty().thread_set_mask()?;
+                // Whoever supervised it is gone: nobody would write down how it ended.
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+                if libc::getppid() as u32 != us {
+                    return Err(Errno::ESRCH.into());
+                }
+                for fd in &keep {
+                    fcntl(BorrowedFd::borrow_raw(*fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
+                }
+                Ok(())
+            });
+        }
+        let process = command.spawn().map_err(failed)?;
+        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1; the child is not reaped yet, so its pid
+        // is its own.
+        let exit = unsafe { libc::syscall(libc::SYS_pidfd_open, process.id(), 0) };
+        let exit = Errno::result(exit).map_err(|errno| failed(errno.into()))?;
+        Ok(Self {
+            process,
+            // SAFETY: the descriptor was just made and belongs to nobody else.
+            exit: unsafe { OwnedFd::from_raw_fd(exit as i32) },
+            ended: None,
+        })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How it ended, as soon as it has.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.process.wait()?;
+        self.ended = Some(status);
+        Ok(status)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) -> io::Result<ExitStatus> {
+        if self.ended.is_none() {
+            self.process.kill()?;
+        }
+        self.wait()
+    }
+}
+
+/// Polls readable when the program has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            drop(self.kill());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The QEMU that is installed.
+
+use std::fmt;
+
+use crate::error::{Classify, Exit};
+use crate::run::{self, Command, Program};
+
+pub(super) static QEMU: Program = Program::new(&["qemu-system-x86_64"]);
+static QEMU_IMG: Program = Program::new(&["qemu-img"]);
+
+/// The oldest version that ttvm has been tried with.
+const OLDEST: (u32, u32) = (7, 2);
+
+/// A QEMU's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// As it says it: `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`.
+    pub text: String,
+    release: (u32, u32),
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// QEMU is not there.
+    #[error(
+        "QEMU is not installed (no {program}): install the package qemu-system-x86 and qemu-utils (Debian) or qemu-system-x86-core and qemu-img (Fedora)"
+    )]
+    NotInstalled {
+        /// What was looked for.
+        program: &'static str,
+    },
+    /// It is too old.
+    #[error(
+        "QEMU {found} is too old, it has to be at least {}.{}: install a newer qemu-system-x86 (Debian: from backports)",
+        OLDEST.0,
+        OLDEST.1
+    )]
+    TooOld {
+        /// What it says of itself.
+        found: String,
+    },
+    /// It does not say what it is.
+    #[error("{program} does not say its version, but {text:?}: reinstall the package qemu-system-x86")]
+    Strange {
+        /// What was asked.
+        program: &'static str,
+        /// What it said.
+        text: String,
+    },
+    /// It can not be run.
+    #[error("QEMU can not be run")]
+    Run(#[from] run::Error),
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+}
+
+/// Looks for QEMU and its tool for images, and asks what it is.
+pub fn find() -> Result<Version, Error> {
+    for program in [&QEMU, &QEMU_IMG] {
+        match program.path() {
+            Err(run::Error::NotInstalled { program }) => return Err(Error::NotInstalled { program }),
+            path => path?,
+        };
+    }
+    let output = Command::new(&QEMU).arg("--version").run()?;
+    let version = Version::parse(&output.stdout).ok_or_else(|| Error::Strange {
+        program: "qemu-system-x86_64",
+        text: output.stdout.lines().next().unwrap_or_default().to_owned(),
+    })?;
+    if version.release < OLDEST {
+        return Err(Error::TooOld { found: version.text });
+    }
+    Ok(version)
+}
+
+impl Version {
+    /// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`, and a line of copyright.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.lines().next()?.strip_prefix("QEMU emulator version ")?;
+        let mut numbers = text.split([' ', '.']).map(str::parse);
+        let release = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some(Self {
+            text: text.to_owned(),
+            release,
+        })
+    }
+
+    /// The machine that this version calls `pc`, under the name that every later version keeps for it.
+    pub fn machine(&self) -> String {
+        format!("pc-i440fx-{}.{}", self.release.0, self.release.1)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Makes an empty qcow2 file at `path`: over `base`, which is block for block, or of its own.
+pub fn create_overlay(path: &str, base: Option<&str>, size: u64) -> Result<(), run::Error> {
+    let mut command = Command::new(&QEMU_IMG).args(["create", "-q", "-f", "qcow2"]);
+    if let Some(base) = base {
+        command = command.args(["-F", "raw", "-b", base]);
+    }
+    command.arg("--").arg(path).arg(size.to_string()).run().map(drop)
+}
+
+/// Where in which file the content of the qcow2 file at `path` is (`qemu-img map`), as JSON.
+pub(super) fn map(path: &str) -> Result<String, run::Error> {
+    let command = Command::new(&QEMU_IMG).args(["map", "--output=json", "-f", "qcow2", "--"]);
+    command.arg(path).run().map(|output| output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        let parse = |text| Version::parse(text).map(|version| (version.machine(), version.release >= OLDEST));
+        assert_eq!(
+            parse("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright"),
+            Some(("pc-i440fx-7.2".to_owned(), true))
+        );
+        assert_eq!(parse("QEMU emulator version 10.0.2"), Some(("pc-i440fx-10.0".to_owned(), true)));
+        assert_eq!(parse("QEMU emulator version 5.2.0 (x)").map(|it| it.1), Some(false));
+        assert_eq!(parse("qemu-kvm"), None);
+    }
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The emulated machine and QEMU's command line for it.
+//!
+//! Nothing is left to QEMU's defaults, which change with its version, and nothing of the machine may do its work at a moment
+//! that the log does not know:
+//!
+//! - every disk is behind `blkreplay`, every network behind `filter-replay` (QEMU's docs/system/replay.rst);
+//! - `ioeventfd=off`: the guest's "there is work" of a virtio device is otherwise handed to QEMU's main loop, which takes it up
+//!   whenever it gets round to it. A replay of that stands still for ever, one time in four;
+//! - `tx=timer`: the same for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
+//!   one known to the log).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::config::guest::Shift;
+use crate::config::types::{Mac, Size, Target};
+use crate::image::digest::{self, Digest};
+
+/// The processor's model: the same on every host, and old enough for every kernel.
+pub const CPU: &str = "qemu64";
+
+/// Bytes of a sector, whatever the disk below has: the guest sees it.
+const SECTOR: u64 = 512;
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// Its versioned type.
+    pub machine: String,
+    /// Its memory.
+    pub memory: Size,
+    /// How far its clock goes with each instruction.
+    pub icount: Shift,
+    /// What it boots; nothing to boot from its first disk.
+    pub kernel: Option<Kernel>,
+    /// Its disks: `vda`, `vdb` and so on.
+    pub drives: Vec<Drive>,
+    /// The addresses of its network interfaces.
+    pub macs: Vec<Mac>,
+    /// Whether its own reset ends it.
+    pub reset_ends: bool,
+}
+
+/// What a machine boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub cmdline: String,
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drive {
+    /// Its name in the guest.
+    pub target: Target,
+    /// What is behind it.
+    pub backing: Backing,
+}
+
+/// What is behind a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backing {
+    /// A file or device, block for block.
+    Raw {
+        /// The file or device.
+        path: PathBuf,
+        /// Whether the guest may write to it.
+        writable: bool,
+    },
+    /// A qcow2 file that is written, over a file or device that is not.
+    Overlay {
+        /// The qcow2 file.
+        path: PathBuf,
+        /// What is below it.
+        base: PathBuf,
+    },
+}
+
+/// What QEMU does with the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Runs it.
+    Plain,
+    /// Runs it and writes this log.
+    Record(PathBuf),
+    /// Runs it again from this log.
+    Replay {
+        /// The log.
+        log: PathBuf,
+        /// Stands still before the first instruction.
+        paused: bool,
+        /// For a debugger.
+        debug: Option<Debug>,
+    },
+}
+
+/// What a debugger needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debug {
+    /// The socket it connects to.
+    pub socket: PathBuf,
+    /// A qcow2 file for the machine's state, which is what going backwards starts from.
+    pub state: PathBuf,
+}
+
+impl Machine {
+    /// The arguments, without those for QEMU's own connections.
+    pub fn arguments(&self, mode: &Mode) -> Vec<String> {
+        let mut args = Arguments(Vec::new());
+        args.words("-nodefaults -no-user-config -display none -vga none");
+        args.pair("-machine", format!("{},accel=tcg", self.machine));
+        args.pair("-cpu", CPU);
+        args.pair("-smp", "1");
+        args.pair("-m", format!("{}M", self.memory.bytes() >> 20));
+        let shift = self.icount;
+        args.pair(
+            "-icount",
+            match mode {
+                Mode::Plain => format!("shift={shift}"),
+                Mode::Record(log) => format!("shift={shift},rr=record,rrfile={}", escaped(log)),
+                Mode::Replay { log, .. } => format!("shift={shift},rr=replay,rrfile={}", escaped(log)),
+            },
+        );
+        if let Some(kernel) = &self.kernel {
+            args.pair("-kernel", text(&kernel.kernel));
+            if let Some(initrd) = &kernel.initrd {
+                args.pair("-initrd", text(initrd));
+            }
+            args.pair("-append", &kernel.cmdline);
+        }
+        for drive in &self.drives {
+            args.drive(drive, *mode != Mode::Plain);
+        }
+        for (index, mac) in self.macs.iter().enumerate() {
+            args.pair("-netdev", format!("user,id=net{index}"));
+            args.pair(
+                "-device",
+                // No ROM to boot from the network, which would be another file to be the same.
+                format!("virtio-net-pci,netdev=net{index},mac={mac},ioeventfd=off,tx=timer,romfile="),
+            );
+            if *mode != Mode::Plain {
+                args.pair("-object", format!("filter-replay,id=filter{index},netdev=net{index}"));
+            }
+        }
+        // After its end the machine stands still, so that it can be asked how far it came.
+        args.words("-no-shutdown");
+        if self.reset_ends {
+            args.words("-no-reboot");
+        }
+        if let Mode::Replay { paused, debug, .. } = mode {
+            if let Some(debug) = debug {
+                args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
+                let file = json!({ "driver": "file", "filename": text(&debug.state) });
+                args.pair(
+                    "-blockdev",
+                    json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
+                );
+            }
+            if *paused || debug.is_some() {
+                args.words("-S");
+            }
+        }
+        args.0
+    }
+
+    /// The digest of everything about the machine that a replay must have the same, wherever its files are.
+    pub fn digest(&self) -> Digest {
+        let mut same = self.clone();
+        if let Some(kernel) = &mut same.kernel {
+            kernel.kernel = "kernel".into();
+            kernel.initrd = kernel.initrd.is_some().then(|| "initrd".into());
+        }
+        for drive in &mut same.drives {
+            drive.backing = Backing::Raw {
+                path: drive.target.as_str().into(),
+                writable: drive.backing.is_writable(),
+            };
+        }
+        let arguments = same.arguments(&Mode::Record("log".into()));
+        digest::of_bytes(arguments.join("\n").as_bytes())
+    }
+}
+
+impl Backing {
+    fn is_writable(&self) -> bool {
+        match self {
+            Self::Raw { writable, .. } => *writable,
+            Self::Overlay { .. } => true,
+        }
+    }
+
+    fn node(&self) -> Value {
+        match self {
+            Self::Raw { path, writable } => raw(path, !writable),
+            Self::Overlay { path, base } => json!({
+                "driver": "qcow2",
+                "file": { "driver": "file", "filename": text(path) },
+                "backing": raw(base, true),
+            }),
+        }
+    }
+}
+
+/// A file or device, block for block.
+fn raw(path: &Path, read_only: bool) -> Value {
+    let driver = match path.starts_with("/dev") {
+        true => "host_device",
+        false => "file",
+    };
+    json!({
+        "driver": "raw",
+        "read-only": read_only,
+        "file": { "driver": driver, "filename": text(path), "read-only": read_only },
+    })
+}
+
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn words(&mut self, words: &str) {
+        self.0.extend(words.split(' ').map(str::to_owned));
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<String>) {
+        self.0.push(option.to_owned());
+        self.0.push(value.into());
+    }
+
+    fn drive(&mut self, drive: &Drive, logged: bool) {
+        let target = &drive.target;
+        let mut node = drive.backing.node();
+        node["node-name"] = json!(format!("disk-{target}"));
+        self.pair("-blockdev", node.to_string());
+        let mut top = format!("disk-{target}");
+        if logged {
+            let node = json!({ "driver": "blkreplay", "node-name": format!("replay-{target}"), "image": top });
+            self.pair("-blockdev", node.to_string());
+            top = format!("replay-{target}");
+        }
+        self.pair(
+            "-device",
+            format!(
+                "virtio-blk-pci,drive={top},serial={target},ioeventfd=off,logical_block_size={SECTOR},physical_block_size={SECTOR}"
+            ),
+        );
+    }
+}
+
+/// As QEMU takes text within an option.
+fn escaped(path: &Path) -> String {
+    text(path).replace(',', ",,")
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

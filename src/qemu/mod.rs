@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU's emulated machine: deterministic, recorded and replayed on any host, without Xen and without root.
+
+pub mod content;
+pub mod engine;
+pub mod machine;
+pub mod process;
+pub mod qmp;

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A QEMU that runs a machine.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::engine::QEMU;
+use super::machine::{Machine, Mode};
+use super::qmp::{self, Qmp};
+use crate::child::{Child, Streams};
+use crate::run;
+
+/// Of what QEMU complains about, so much is kept.
+const COMPLAINT: usize = 4096;
+
+/// A running emulator. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Emulator {
+    child: Child,
+    qmp: Qmp,
+    console: File,
+    keyboard: File,
+    complaints: Complaints,
+}
+
+/// Why there is no running emulator.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could not be started.
+    #[error("QEMU can not be started")]
+    Start(#[from] run::Error),
+    /// Its pipes could not be made.
+    #[error("QEMU can not be connected")]
+    Connect(#[from] io::Error),
+    /// It was started and gave up.
+    #[error("QEMU gave up: {why}")]
+    GaveUp {
+        /// What it printed, or what the connection says.
+        why: String,
+    },
+}
+
+impl Emulator {
+    /// Starts QEMU. The machine runs unless the mode says otherwise.
+    pub fn start(machine: &Machine, mode: &Mode) -> Result<Self, Error> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let (console, stdout) = io::pipe()?;
+        let (stdin, keyboard) = io::pipe()?;
+        let (complaints, stderr) = io::pipe()?;
+        let mut args = machine.arguments(mode);
+        let fd = theirs.as_raw_fd();
+        for words in [
+            format!("-chardev socket,id=qmp,fd={fd}"),
+            "-mon chardev=qmp,mode=control".to_owned(),
+            // Not -chardev: only what comes in by this way is written to the log (qemu_chr_new in QEMU's chardev/char.c).
+            "-serial stdio".to_owned(),
+        ] {
+            args.extend(words.split(' ').map(str::to_owned));
+        }
+        let streams = Streams {
+            stdin: stdin.into(),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        };
+        let child = Child::spawn(&QEMU, &args, streams, &[theirs.as_fd()])?;
+        drop(theirs);
+        let mut complaints = Complaints {
+            pipe: unblocked(complaints.into())?,
+            text: Vec::new(),
+        };
+        let qmp = match Qmp::open(ours) {
+            Ok(qmp) => qmp,
+            Err(error) => {
+                let mut child = child;
+                drop(child.kill());
+                let said = complaints.take();
+                return Err(Error::GaveUp {
+                    why: if said.is_empty() { error.to_string() } else { said },
+                });
+            }
+        };
+        Ok(Self {
+            child,
+            qmp,
+            console: unblocked(console.into())?,
+            keyboard: keyboard_of(keyboard),
+            complaints,
+        })
+    }
+
+    /// Its monitor.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
+    }
+
+    /// What the guest has printed since. Does not wait; empty if there is nothing, or nothing more.
+    pub fn console(&mut self) -> io::Result<Vec<u8>> {
+        let mut text = vec![0; 1 << 16];
+        let length = read(&mut self.console, &mut text)?;
+        text.truncate(length);
+        Ok(text)
+    }
+
+    /// Types on the guest's console.
+    pub fn keys(&mut self, text: &[u8]) -> io::Result<()> {
+        self.keyboard.write_all(text)
+    }
+
+    /// Ends it in good order and returns how it ended.
+    pub fn quit(&mut self) -> Result<ExitStatus, qmp::Error> {
+        match self.qmp.execute("quit", serde_json::Value::Null) {
+            Ok(_) | Err(qmp::Error::Ended) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.child.wait()?)
+    }
+
+    /// How it ended; to be asked when its descriptor says that it has.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+    }
+
+    /// What it complained about, up to now.
+    pub fn complaint(&mut self) -> String {
+        self.complaints.take()
+    }
+
+    /// What to poll for: its end, its monitor, the guest's console, its complaints.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 4] {
+        [
+            self.child.as_fd(),
+            self.qmp.as_fd(),
+            self.console.as_fd(),
+            self.complaints.pipe.as_fd(),
+        ]
+    }
+
+    /// Takes in what it complains about, so that it never waits for us.
+    pub fn listen(&mut self) {
+        self.complaints.read();
+    }
+}
+
+#[derive(Debug)]
+struct Complaints {
+    pipe: File,
+    text: Vec<u8>,
+}
+
+impl Complaints {
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = read(&mut self.pipe, &mut buffer) {
+            self.text.extend_from_slice(&buffer[..length]);
+            let excess = self.text.len().saturating_sub(COMPLAINT);
+            self.text.drain(..excess);
+        }
+    }
+
+    fn take(&mut self) -> String {
+        self.read();
+        let text = String::from_utf8_lossy(&self.text);
+        let lines = text.lines().map(|line| line.trim_start_matches("qemu-system-x86_64: "));
+        lines.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// 0 if there is nothing.
+fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    match file.read(buffer) {
+        Err(error) if [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted].contains(&error.kind()) => Ok(0),
+        result => result,
+    }
+}
+
+fn unblocked(fd: OwnedFd) -> io::Result<File> {
+    fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(fd.into())
+}
+
+fn keyboard_of(pipe: io::PipeWriter) -> File {
+    OwnedFd::from(pipe).into()
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! QEMU's machine protocol (QMP): one JSON object a line, answers and events.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// How long QEMU may take for an answer. It answers between two instructions of the guest; a disk may keep it longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A line longer than this is not QEMU's.
+const LONGEST: usize = 1 << 20;
+
+/// Why QEMU can not be talked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection failed.
+    #[error("the connection to QEMU failed")]
+    Io(#[from] io::Error),
+    /// It is gone.
+    #[error("QEMU has ended")]
+    Ended,
+    /// It said something else than QMP.
+    #[error("QEMU said something that is not understood: {0}")]
+    Strange(String),
+    /// It refused a command.
+    #[error("QEMU refused {command}: {why}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Its reason.
+        why: String,
+    },
+}
+
+/// What QEMU tells without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The machine has shut down; QEMU's reason (`guest-shutdown`, `guest-reset`, `guest-panic`, `host-qmp-quit`, …).
+    Shutdown(String),
+    /// The processor stands still.
+    Stopped,
+    /// The guest's kernel panicked and said so.
+    Panicked,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: UnixStream,
+    unread: Vec<u8>,
+    events: VecDeque<Event>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(rename = "return")]
+    result: Option<Value>,
+    error: Option<Refusal>,
+    event: Option<String>,
+    #[serde(default)]
+    data: Value,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    desc: String,
+}
+
+impl Qmp {
+    /// Greets QEMU at the other end.
+    pub fn open(stream: UnixStream) -> Result<Self, Error> {
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        let mut qmp = Self {
+            stream,
+            unread: Vec::new(),
+            events: VecDeque::new(),
+        };
+        // {"QMP": …}
+        qmp.line()?;
+        qmp.execute("qmp_capabilities", Value::Null)?;
+        Ok(qmp)
+    }
+
+    /// Has QEMU do something and returns its answer.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Error> {
+        let mut request = json!({ "execute": command });
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        let mut line = request.to_string();
+        line.push('\n');
+        self.stream.write_all(line.as_bytes()).map_err(ended)?;
+        loop {
+            let line = self.line()?;
+            let message = parse(&line)?;
+            if let Some(why) = message.error {
+                return Err(Error::Refused {
+                    command: command.to_owned(),
+                    why: why.desc,
+                });
+            }
+            if let Some(result) = message.result {
+                return Ok(result);
+            }
+            self.note(message);
+        }
+    }
+
+    /// Instructions the guest has executed.
+    pub fn instructions(&mut self) -> Result<u64, Error> {
+        let info = self.execute("query-replay", Value::Null)?;
+        info["icount"].as_u64().ok_or_else(|| Error::Strange(info.to_string()))
+    }
+
+    /// A command of the monitor for people; it answers with text, and with text only.
+    pub fn monitor(&mut self, line: &str) -> Result<(), Error> {
+        let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        match answer.as_str().map(str::trim) {
+            Some("") => Ok(()),
+            _ => Err(Error::Refused {
+                command: line.to_owned(),
+                why: answer.as_str().unwrap_or_default().trim().to_owned(),
+            }),
+        }
+    }
+
+    /// The next event that has come in. Does not wait.
+    pub fn event(&mut self) -> Result<Option<Event>, Error> {
+        self.stream.set_nonblocking(true)?;
+        let filled = self.fill();
+        self.stream.set_nonblocking(false)?;
+        match filled {
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // What it said last is still to be read.
+            Err(Error::Ended) if !self.unread.is_empty() || !self.events.is_empty() => {}
+            filled => filled?,
+        }
+        while let Some(line) = self.take_line() {
+            let message = parse(&line)?;
+            self.note(message);
+        }
+        Ok(self.events.pop_front())
+    }
+
+    fn note(&mut self, message: Message) {
+        let event = match message.event.as_deref() {
+            Some("SHUTDOWN") => Event::Shutdown(message.data["reason"].as_str().unwrap_or_default().to_owned()),
+            Some("STOP") => Event::Stopped,
+            Some("GUEST_PANICKED") => Event::Panicked,
+            _ => return,
+        };
+        self.events.push_back(event);
+    }
+
+    fn line(&mut self) -> Result<Vec<u8>, Error> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return Ok(line);
+            }
+            self.fill()?;
+        }
+    }
+
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let end = self.unread.iter().position(|byte| *byte == b'\n')?;
+        Some(self.unread.drain(..=end).collect())
+    }
+
+    fn fill(&mut self) -> Result<(), Error> {
+        let mut buffer = [0; 4096];
+        let length = self.stream.read(&mut buffer).map_err(ended)?;
+        if length == 0 {
+            return Err(Error::Ended);
+        }
+        if self.unread.len() > LONGEST {
+            return Err(Error::Strange("a line without end".to_owned()));
+        }
+        self.unread.extend_from_slice(&buffer[..length]);
+        Ok(())
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Message, Error> {
+    serde_json::from_slice(line).map_err(|_| Error::Strange(String::from_utf8_lossy(line).trim().to_owned()))
+}
+
+fn ended(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::Ended,
+        _ => Error::Io(error),
+    }
+}
+
+/// Polls readable when there may be an [`event`](Qmp::event).
+impl AsFd for Qmp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
