@@ -7,6 +7,7 @@
 //! cli                      the command line
 //! netd                     the networks as a D-Bus service, and its clients
 //! guest, boot, network     the capabilities
+//! image                    what disks are made from, and proof that it is still the same
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
@@ -23,6 +24,7 @@ pub mod error;
 pub mod fail_point;
 pub mod file;
 pub mod guest;
+pub mod image;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
