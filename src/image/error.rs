@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// A volume LVM uses itself.
     #[error(
-        "{volume} is a part of LVM's own ({kind}), not a volume with a content: seal the volumes that are made of it"
+        "{volume} is one of LVM's own ({kind}) and has no content of its own: seal the volumes that are made from it"
     )]
     Private {
         /// The volume.

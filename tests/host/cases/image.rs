@@ -233,7 +233,7 @@ fn not_an_origin(host: &mut Host) {
             host,
             &format!("{line} xenvg/pool"),
             4,
-            "xenvg/pool is a part of LVM's own (thin-pool)",
+            "xenvg/pool is one of LVM's own (thin-pool)",
         );
         says(host, &format!("{line} novg/base"), 1, "there is no volume group novg");
         says(host, &format!("{line} xenvg/none"), 1, "there is no volume xenvg/none");
