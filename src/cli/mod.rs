@@ -3,7 +3,9 @@
 
 mod boot;
 mod guest;
+mod image;
 mod network;
+mod progress;
 mod snapshot;
 mod status;
 mod table;
@@ -16,8 +18,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
+use crate::image::Origin;
+use crate::image::digest::Digest;
 use crate::log;
-use crate::{boot as entries, config, dm, guest as guests, run, snapshot as store, xenstore};
+use crate::{boot as entries, config, dm, guest as guests, image as images, run, snapshot as store, xenstore};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -51,6 +55,9 @@ enum Command {
     /// Look at, renew or remove guests' snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// Seal what guests' disks are made from, and see that it still is the same
+    #[command(subcommand)]
+    Image(image::Command),
     /// Look at the boot entries, try one, choose what is booted
     #[command(subcommand)]
     Boot(boot::Command),
@@ -73,6 +80,10 @@ enum Error {
     Guest(#[from] guests::Error),
     #[error(transparent)]
     Snapshot(#[from] store::Error),
+    #[error(transparent)]
+    Image(#[from] images::Error),
+    #[error("{}", differs(.0))]
+    Differs(Vec<(Origin, Digest, Digest)>),
     #[error(transparent)]
     DeviceMapper(#[from] dm::Error),
     #[error(transparent)]
@@ -97,12 +108,23 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
+            Self::Image(error) => error.exit(),
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
             Self::Network(error) => error.exit(),
             _ => Exit::Failed,
         }
     }
+}
+
+/// One sentence for each origin that is not what it was sealed as.
+fn differs(origins: &[(Origin, Digest, Digest)]) -> String {
+    let sentences = origins.iter().map(|(origin, sealed, found)| {
+        format!(
+            "the content of {origin} is not what was sealed: it was {sealed} and is {found}, so no recording made from it can be replayed; bring the old content back, or `ttvm image unseal {origin}` and seal it as it is"
+        )
+    });
+    sentences.collect::<Vec<_>>().join("\n")
 }
 
 /// Reads the command line, does what it says and returns the exit code.
@@ -122,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(root, &arguments),
         Command::Guest(command) => guest::run(root, &command),
         Command::Snapshot(command) => snapshot::run(root, &command),
+        Command::Image(command) => image::run(root, &command),
         Command::Boot(command) => boot::run(root, &command),
         Command::Network(command) => network::run(root, &command),
         Command::Completions { shell } => {

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::reader::from_toml_str;
-use super::types::{GuestName, GuestUuid, InterfaceName, Invalid, Mac, Size, Target, Volume};
+pub use super::origin::Origin;
+use super::types::{GuestName, GuestUuid, InterfaceName, Mac, Size, Target, Volume};
 
 /// A guest, complete: what its file says and, where it is silent, the host's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -226,48 +225,6 @@ pub struct Snapshot {
     /// Its copy-on-write area, for thick origins; thin ones have none.
     pub size: Option<Size>,
 }
-
-/// What an overlay lies over.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// A logical volume.
-    Volume(Volume),
-    /// An image file, block for block.
-    File(PathBuf),
-}
-
-impl Origin {
-    /// The device or file.
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Self::Volume(volume) => volume.device().into(),
-            Self::File(path) => path.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Volume(volume) => volume.fmt(f),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// A path is a file, unless it is below /dev; everything else is a volume.
-impl FromStr for Origin {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text.starts_with('/') && !text.starts_with("/dev/") {
-            true => Ok(Self::File(text.into())),
-            false => text.parse().map(Self::Volume),
-        }
-    }
-}
-
-from_toml_str!(Origin, "a volume as \"VG/LV\", or the path of an image file");
 
 /// `format` of a disk that is a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

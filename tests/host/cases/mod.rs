@@ -4,6 +4,7 @@
 mod boot;
 mod entries;
 mod guests;
+mod image;
 mod kills;
 mod lvm_errors;
 mod network;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Case> {
         boot::cases(),
         entries::cases(),
         guests::cases(),
+        image::cases(),
         kills::cases(),
         lvm_errors::cases(),
         network::cases(),
