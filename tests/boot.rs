@@ -19,6 +19,7 @@ use std::process::Command;
 
 use ttvm::boot::{self, EntryId, Environment, Menu, Probe};
 use ttvm::config::host;
+use ttvm::config::places::Places;
 use ttvm::error::chain;
 use ttvm::run;
 
@@ -66,7 +67,7 @@ impl Fixture {
             asked: RefCell::default(),
         };
         let environment: Environment = self.pairs("env", "=").into_iter().collect();
-        let menu = host::load(&self.root)
+        let menu = host::load(&Places::system(&self.root))
             .map_err(|error| chain(&error))
             .and_then(|config| {
                 boot::render(&self.root, &environment, &config.boot, &probe).map_err(|error| chain(&error))

@@ -8,6 +8,7 @@ use std::thread;
 
 use ttvm::boot::{BootMenu, System, judge};
 use ttvm::config::host;
+use ttvm::config::places::Places;
 use ttvm::error::{Exit, chain};
 use ttvm::log;
 
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
 fn ok() -> Result<(), String> {
     let root = Path::new("/");
     // A mistake in the file is no reason to reset a host that is up; the defaults then decide.
-    let config = host::load(root).unwrap_or_else(|error| {
+    let config = host::load(&Places::system(root)).unwrap_or_else(|error| {
         tracing::warn!("{}", chain(&error));
         host::HostConfig::default()
     });

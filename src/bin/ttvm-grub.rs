@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use ttvm::boot::{self, Environment, Menu, System};
 use ttvm::config::host;
+use ttvm::config::places::Places;
 use ttvm::error::chain;
 
 fn main() {
@@ -28,7 +29,7 @@ fn main() {
 
 fn menu() -> Result<Menu, Box<dyn Error>> {
     let root = root()?;
-    let config = host::load(&root)?;
+    let config = host::load(&Places::system(&root))?;
     Ok(boot::render(&root, &Environment::of_process(), &config.boot, &System)?)
 }
 

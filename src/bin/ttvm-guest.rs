@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use ttvm::config::places::Places;
 use ttvm::config::{self, guests, host};
 use ttvm::error::{Classify, Exit, chain};
 use ttvm::guest::Error;
@@ -34,9 +35,9 @@ fn main() -> ExitCode {
 }
 
 fn work(guest: &str) -> Result<Next, Error> {
-    let root = Path::new("/");
+    let places = Places::system(Path::new("/"));
     let name = guest.parse().map_err(config::Error::Name)?;
-    let host = host::load(root)?;
-    let guest = guests::load(root, &host, &name)?;
+    let host = host::load(&places)?;
+    let guest = guests::load(&places, &host, &name)?;
     supervisor::run(&guest, &host)
 }

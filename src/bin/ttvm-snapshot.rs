@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ttvm::config::guest::Snapshot;
 use ttvm::config::host::SnapshotConfig;
+use ttvm::config::places::Places;
 use ttvm::config::types::GuestName;
 use ttvm::config::{self, guests, host};
 use ttvm::error::{Classify, Exit, chain, one_line};
@@ -51,9 +52,13 @@ fn main() -> ExitCode {
     }
 }
 
+fn system() -> Places {
+    Places::system(Path::new("/"))
+}
+
 fn reset(name: &GuestName) -> Result<&'static str> {
-    let host = host::load(Path::new("/")).map_err(boxed)?;
-    let guest = guests::load(Path::new("/"), &host, name).map_err(boxed)?;
+    let host = host::load(&system()).map_err(boxed)?;
+    let guest = guests::load(&system(), &host, name).map_err(boxed)?;
     let mut preparation = Preparation::of(&guest);
     if let Some(mut left) = Preparation::load(name) {
         // What the guest's file does not name any more.
@@ -80,13 +85,13 @@ fn reset(name: &GuestName) -> Result<&'static str> {
 }
 
 fn discard(name: &GuestName) -> Result<&'static str> {
-    let host = host::load(Path::new("/"));
+    let host = host::load(&system());
     let (preparation, config) = match Preparation::load(name) {
         // A mistake in a file does not stand in the way of tidying up.
         Some(preparation) => (preparation, host.unwrap_or_default().snapshot),
         None => {
             let host = host.map_err(boxed)?;
-            let guest = guests::load(Path::new("/"), &host, name).map_err(boxed)?;
+            let guest = guests::load(&system(), &host, name).map_err(boxed)?;
             (Preparation::of(&guest), host.snapshot)
         }
     };

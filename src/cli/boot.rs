@@ -14,6 +14,7 @@ use crate::boot::settings::DROP_IN;
 use crate::boot::xen_options::limits;
 use crate::boot::{self, BootMenu, EntryId, Firmware, Menu, MenuEntry, Stage, System, Trial, judge, settings};
 use crate::config::host::{self, HostConfig};
+use crate::config::places::Places;
 use crate::error::{Exit, one_line};
 
 #[derive(Subcommand)]
@@ -72,10 +73,11 @@ fn entries() -> impl TypedValueParser<Value = EntryId> {
     PossibleValuesParser::new(EntryId::ALL.map(EntryId::as_str)).try_map(|id| id.parse::<EntryId>())
 }
 
-pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
+pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
+    let root = places.root();
     match command {
-        Command::List { json } => list(root, *json)?,
-        Command::Status { json } => status(root, *json)?,
+        Command::List { json } => list(places, *json)?,
+        Command::Status { json } => status(places, *json)?,
         Command::Once { entry, keep, dry_run } => {
             let mut menu = BootMenu::read(root, &System)?;
             menu.set_once(*entry, *keep, *dry_run)?;
@@ -92,7 +94,7 @@ pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
             false => writeln!(io::stdout(), "nothing to do")?,
         },
         Command::Render => {
-            let menu = render(root, &host::load(root)?)?;
+            let menu = render(root, &host::load(places)?)?;
             for note in &menu.notes {
                 eprintln!("{note}");
             }
@@ -165,14 +167,15 @@ struct Row {
     missing: Option<String>,
 }
 
-fn list(root: &Path, json: bool) -> Result<(), Error> {
+fn list(places: &Places, json: bool) -> Result<(), Error> {
+    let root = places.root();
     let menu = BootMenu::read(root, &System)?;
     let is = |entry: Option<&MenuEntry>, id: EntryId| entry.is_some_and(|entry| entry.id == id.as_str());
     let complete = EntryId::ALL.iter().all(|id| menu.entry(*id).is_some());
     // Only where something is missing is it worked out why.
     let notes = match complete {
         true => Vec::new(),
-        false => render(root, &host::load(root)?)?.notes,
+        false => render(root, &host::load(places)?)?.notes,
     };
     let rows = EntryId::ALL.map(|id| {
         let entry = menu.entry(id);
@@ -254,8 +257,8 @@ struct LastTry {
     stage: Stage,
 }
 
-fn status(root: &Path, json: bool) -> Result<(), Error> {
-    let status = look(root)?;
+fn status(places: &Places, json: bool) -> Result<(), Error> {
+    let status = look(places)?;
     if json {
         return print_json(&status);
     }
@@ -299,8 +302,9 @@ fn status(root: &Path, json: bool) -> Result<(), Error> {
     Ok(())
 }
 
-fn look(root: &Path) -> Result<Status, Error> {
-    let config = host::load(root)?;
+fn look(places: &Places) -> Result<Status, Error> {
+    let root = places.root();
+    let config = host::load(places)?;
     let menu = BootMenu::read(root, &System)?;
     let firmware = Firmware::of(root);
     let default = menu.default();

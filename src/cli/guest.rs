@@ -2,13 +2,13 @@
 //! `ttvm guest`: what guests' files say.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use clap::Subcommand;
 
 use super::{Error, guest_name, print_json, table};
 use crate::config::guest::{Boot, DiskSource, Guest};
 use crate::config::host::HostConfig;
+use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
@@ -46,15 +46,17 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
-    let host = host::load(root)?;
+pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
+    let host = host::load(places)?;
     match command {
-        Command::List { json } => list(root, &host, *json),
-        Command::Show { guest, json } => show(&guests::load(root, &host, guest)?, *json),
-        Command::Check { guests } => check(root, &host, guests),
+        Command::List { json } => list(places, &host, *json),
+        Command::Show { guest, json } => show(places, &guests::load(places, &host, guest)?, *json),
+        Command::Check { guests } => check(places, &host, guests),
         Command::Config { guest } => {
-            let guest = guests::load(root, &host, guest)?;
-            io::stdout().write_all(xl_config::render(&guest, &GuestNetwork::load(root)).as_bytes())?;
+            let guest = guests::load(places, &host, guest)?;
+            let network = GuestNetwork::load(places.root());
+            let text = xl_config::render(&guest, &guests::path(places, &guest.name), &network);
+            io::stdout().write_all(text.as_bytes())?;
             Ok(Exit::Done)
         }
     }
@@ -69,11 +71,11 @@ struct Row {
     valid: bool,
 }
 
-fn list(root: &Path, host: &HostConfig, json: bool) -> Result<Exit, Error> {
-    let rows: Vec<Row> = guests::names(root)?
+fn list(places: &Places, host: &HostConfig, json: bool) -> Result<Exit, Error> {
+    let rows: Vec<Row> = guests::names(places)?
         .into_iter()
         .map(|name| {
-            let summary = guests::load(root, host, &name).ok();
+            let summary = guests::load(places, host, &name).ok();
             Row {
                 valid: summary.is_some(),
                 guest: name,
@@ -115,14 +117,14 @@ fn list(root: &Path, host: &HostConfig, json: bool) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
+fn show(places: &Places, guest: &Guest, json: bool) -> Result<Exit, Error> {
     if json {
         print_json(guest)?;
         return Ok(Exit::Done);
     }
     let mut lines = vec![
         ("guest", guest.name.to_string()),
-        ("file", guests::path(&guest.name).display().to_string()),
+        ("file", guests::path(places, &guest.name).display().to_string()),
         ("uuid", guest.uuid.to_string()),
         ("toolstack", guest.toolstack.as_str().to_owned()),
         ("type", guest.kind.as_str().to_owned()),
@@ -194,15 +196,15 @@ fn show(guest: &Guest, json: bool) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-fn check(root: &Path, host: &HostConfig, wanted: &[GuestName]) -> Result<Exit, Error> {
+fn check(places: &Places, host: &HostConfig, wanted: &[GuestName]) -> Result<Exit, Error> {
     let names = if wanted.is_empty() {
-        guests::names(root)?
+        guests::names(places)?
     } else {
         wanted.to_vec()
     };
     let mut exit = Exit::Done;
     for name in names {
-        match guests::load(root, host, &name) {
+        match guests::load(places, host, &name) {
             Ok(_) => writeln!(io::stdout(), "{name}: ok")?,
             Err(error) => {
                 exit = Exit::Config;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::path::Path;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -11,7 +10,9 @@ use serde::Serialize;
 use super::progress::Progress;
 use super::snapshot::print_plan;
 use super::{Error, print_json, table};
+use crate::config::guest::Guest;
 use crate::config::host::HostConfig;
+use crate::config::places::Places;
 use crate::config::{guests, host};
 use crate::error::{Classify, Exit, report};
 use crate::image::digest::Digest;
@@ -53,8 +54,8 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
-    let host = host::load(root)?;
+pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
+    let host = host::load(places)?;
     match command {
         Command::Seal { origin, deep, dry_run } => {
             let seal = Seal::open(origin, &host.snapshot)?;
@@ -77,7 +78,7 @@ pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
                 }
             }
         }
-        Command::Status { origins, deep, json } => return status(root, &host, origins, *deep, *json),
+        Command::Status { origins, deep, json } => return status(places, &host, origins, *deep, *json),
     }
     Ok(Exit::Done)
 }
@@ -116,9 +117,9 @@ struct Row {
     content: Option<&'static str>,
 }
 
-fn status(root: &Path, host: &HostConfig, wanted: &[Origin], deep: bool, json: bool) -> Result<Exit, Error> {
+fn status(places: &Places, host: &HostConfig, wanted: &[Origin], deep: bool, json: bool) -> Result<Exit, Error> {
     let origins = match wanted.is_empty() {
-        true => of_guests(root, host)?,
+        true => of_guests(places, host)?,
         false => wanted.to_vec(),
     };
     let (mut rows, mut different, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
@@ -147,12 +148,9 @@ fn status(root: &Path, host: &HostConfig, wanted: &[Origin], deep: bool, json: b
 }
 
 /// The origins of all guests whose files are right.
-fn of_guests(root: &Path, host: &HostConfig) -> Result<Vec<Origin>, Error> {
-    let guests = guests::all(root, host)?;
-    let snapshots = guests.iter().flat_map(|guest| guest.snapshots());
-    let origins: BTreeSet<Origin> = snapshots
-        .map(|snapshot| Origin::Volume(snapshot.origin.clone()))
-        .collect();
+fn of_guests(places: &Places, host: &HostConfig) -> Result<Vec<Origin>, Error> {
+    let guests = guests::all(places, host)?;
+    let origins: BTreeSet<Origin> = guests.iter().flat_map(Guest::origins).collect();
     Ok(origins.into_iter().collect())
 }
 

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
@@ -32,15 +33,15 @@ use crate::{boot as entries, config, dm, guest as guests, image as images, run, 
     after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5) and ttvm.toml(5)."
 )]
 struct Arguments {
-    /// Read the configuration below this directory instead of /
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIRECTORY",
-        default_value = "/",
-        hide_default_value = true
-    )]
-    root: PathBuf,
+    /// Read the system's files below this directory instead of /
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    root: Option<PathBuf>,
+    /// Where ttvm.toml and guests are: /etc/ttvm, of an ordinary user ~/.config/ttvm
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    config_dir: Option<PathBuf>,
+    /// Where recordings are: /var/lib/ttvm, of an ordinary user ~/.local/state/ttvm
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -139,24 +140,32 @@ pub fn main() -> ExitCode {
         }
     };
     log::init("ttvm", None);
-    let root = arguments.root.as_path();
-    let result = match arguments.command {
-        Command::Status(arguments) => status::run(root, &arguments),
-        Command::Guest(command) => guest::run(root, &command),
-        Command::Snapshot(command) => snapshot::run(root, &command),
-        Command::Image(command) => image::run(root, &command),
-        Command::Boot(command) => boot::run(root, &command),
-        Command::Network(command) => network::run(root, &command),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
-            Ok(Exit::Done)
-        }
+    let given = Given {
+        root: arguments.root,
+        config_dir: arguments.config_dir,
+        state_dir: arguments.state_dir,
     };
-    match result {
+    match run(arguments.command, &given) {
         Ok(exit) => exit.into(),
         // `ttvm status | head` is no failure.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(error) => report("ttvm", &error),
+    }
+}
+
+fn run(command: Command, given: &Given) -> Result<Exit, Error> {
+    let places = || Places::of_caller(given);
+    match command {
+        Command::Status(arguments) => status::run(&places()?, &arguments),
+        Command::Guest(command) => guest::run(&places()?, &command),
+        Command::Snapshot(command) => snapshot::run(&places()?, &command),
+        Command::Image(command) => image::run(&places()?, &command),
+        Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
+        Command::Network(command) => network::run(given, &command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
+            Ok(Exit::Done)
+        }
     }
 }
 

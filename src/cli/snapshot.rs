@@ -2,12 +2,12 @@
 //! `ttvm snapshot`: the snapshots of guests, by hand.
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Error, guest_name, print_json, table};
+use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{guests, host};
 use crate::error::Exit;
@@ -42,13 +42,13 @@ pub(super) struct Change {
     dry_run: bool,
 }
 
-pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, Error> {
+pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     let name = match command {
         Command::Status { guest, .. } => guest,
         Command::Reset(change) | Command::Discard(change) => &change.guest,
     };
-    let host = host::load(root)?;
-    let guest = guests::load(root, &host, name)?;
+    let host = host::load(places)?;
+    let guest = guests::load(places, &host, name)?;
     if guest.snapshots().next().is_none() {
         if let Command::Status { json: true, .. } = command {
             print_json(&[(); 0])?;

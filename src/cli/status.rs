@@ -2,12 +2,12 @@
 //! `ttvm status`: all guests at a glance. Asks systemd once, Xen's store and the kernel; runs no LVM command.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 
 use super::snapshot::describe;
 use super::{Error, guest_name, print_json, table};
+use crate::config::places::Places;
 use crate::config::types::{GuestName, Size};
 use crate::config::{guests, host};
 use crate::error::Exit;
@@ -44,10 +44,10 @@ struct Row {
     last_exit: Option<String>,
 }
 
-pub(super) fn run(root: &Path, arguments: &Arguments) -> Result<Exit, Error> {
-    let host = host::load(root)?;
+pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+    let host = host::load(places)?;
     let names = if arguments.guests.is_empty() {
-        guests::names(root)?
+        guests::names(places)?
     } else {
         arguments.guests.clone()
     };
@@ -55,7 +55,7 @@ pub(super) fn run(root: &Path, arguments: &Arguments) -> Result<Exit, Error> {
     let domains = domains();
     let mut rows = Vec::new();
     for name in names {
-        rows.push(row(root, &host, &name, &units, &domains)?);
+        rows.push(row(places, &host, &name, &units, &domains)?);
     }
     if arguments.json {
         print_json(&rows)?;
@@ -110,14 +110,14 @@ fn unit_states(names: &[GuestName]) -> BTreeMap<String, String> {
 }
 
 fn row(
-    root: &Path,
+    places: &Places,
     host: &host::HostConfig,
     name: &GuestName,
     units: &BTreeMap<String, String>,
     domains: &BTreeMap<u32, Domain>,
 ) -> Result<Row, Error> {
     let unit = units.get(&format!("ttvm@{name}.service")).map(String::as_str);
-    let record = Record::load(root, name);
+    let record = Record::load(places.root(), name);
     let mut row = Row {
         guest: name.clone(),
         state: unit.unwrap_or("unknown").to_owned(),
@@ -129,9 +129,9 @@ fn row(
         snapshot_lost: record.as_ref().is_some_and(|record| record.snapshot_lost),
         last_exit: None,
     };
-    let guest = match guests::load(root, host, name) {
+    let guest = match guests::load(places, host, name) {
         Ok(guest) => guest,
-        Err(_) if guests::names(root)?.contains(name) => {
+        Err(_) if guests::names(places)?.contains(name) => {
             row.state = "invalid".into();
             row.last_exit = Some(format!("ttvm guest check {name}"));
             // It may have been right when the guest was started.

@@ -119,11 +119,12 @@ impl Guest {
         })
     }
 
-    /// Its disks whose origin is covered by an overlay during a run, with what is behind each.
-    pub fn overlays(&self) -> impl Iterator<Item = (&Disk, &Origin)> {
+    /// What its disks are made from.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> {
         self.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::Overlay(origin) => Some((disk, origin)),
-            DiskSource::Snapshot(_) | DiskSource::Path { .. } => None,
+            DiskSource::Snapshot(snapshot) => Some(Origin::Volume(snapshot.origin.clone())),
+            DiskSource::Overlay(origin) => Some(origin.clone()),
+            DiskSource::Path { .. } => None,
         })
     }
 }

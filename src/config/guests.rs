@@ -8,25 +8,27 @@ use super::claims::Claims;
 use super::guest::Guest;
 use super::guest_file::{Surroundings, read};
 use super::host::HostConfig;
+use super::places::Places;
 use super::types::GuestName;
 use super::{Error, source, under};
 
-/// Where guest files are.
-pub const DIRECTORY: &str = "/etc/ttvm/guests";
+fn directory(places: &Places) -> PathBuf {
+    places.config_dir().join("guests")
+}
 
-/// The file that describes `name`.
-pub fn path(name: &GuestName) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("{name}.toml"))
+/// The file that describes `name`, as messages call it.
+pub fn path(places: &Places, name: &GuestName) -> PathBuf {
+    directory(places).join(format!("{name}.toml"))
 }
 
 /// The names of all guests, sorted. Files that are not `NAME.toml` are not guests.
-pub fn names(root: &Path) -> Result<Vec<GuestName>, Error> {
-    let directory = under(root, Path::new(DIRECTORY));
+pub fn names(places: &Places) -> Result<Vec<GuestName>, Error> {
+    let directory = directory(places);
     let unreadable = |source| Error::Unreadable {
-        path: DIRECTORY.into(),
+        path: directory.clone(),
         source,
     };
-    let entries = match fs::read_dir(directory) {
+    let entries = match fs::read_dir(places.real(&directory)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(unreadable(error)),
@@ -46,38 +48,38 @@ pub fn names(root: &Path) -> Result<Vec<GuestName>, Error> {
 
 /// The guest `name`, checked by itself and against every other guest. Another guest whose own file is wrong does
 /// not stand in its way.
-pub fn load(root: &Path, host: &HostConfig, name: &GuestName) -> Result<Guest, Error> {
+pub fn load(places: &Places, host: &HostConfig, name: &GuestName) -> Result<Guest, Error> {
     let mut claims = Claims::default();
-    for other in names(root)?.iter().filter(|other| *other != name) {
-        if let Ok(other) = load_alone(root, host, other, &Claims::default()) {
+    for other in names(places)?.iter().filter(|other| *other != name) {
+        if let Ok(other) = load_alone(places, host, other, &Claims::default()) {
             claims.add_guest(&other);
         }
     }
-    load_alone(root, host, name, &claims)
+    load_alone(places, host, name, &claims)
 }
 
 /// Every guest whose own file is right.
-pub fn all(root: &Path, host: &HostConfig) -> Result<Vec<Guest>, Error> {
+pub fn all(places: &Places, host: &HostConfig) -> Result<Vec<Guest>, Error> {
     let mut guests = Vec::new();
-    for name in names(root)? {
-        guests.extend(load_alone(root, host, &name, &Claims::default()));
+    for name in names(places)? {
+        guests.extend(load_alone(places, host, &name, &Claims::default()));
     }
     Ok(guests)
 }
 
-fn load_alone(root: &Path, host: &HostConfig, name: &GuestName, claims: &Claims) -> Result<Guest, Error> {
-    let path = path(name);
-    let Some(source) = source(root, &path)? else {
+fn load_alone(places: &Places, host: &HostConfig, name: &GuestName, claims: &Claims) -> Result<Guest, Error> {
+    let path = path(places, name);
+    let Some(source) = source(places, &path)? else {
         return Err(Error::NoSuchGuest {
             name: name.to_string(),
             path,
-            closest: closest(root, name),
+            closest: closest(places, name),
         });
     };
     let around = Surroundings {
-        root,
+        root: places.tree(),
         defaults: &host.guest,
-        machine: machine(root),
+        machine: machine(places.root()),
         claims,
     };
     source
@@ -85,9 +87,9 @@ fn load_alone(root: &Path, host: &HostConfig, name: &GuestName, claims: &Claims)
         .map_err(Error::Invalid)
 }
 
-fn closest(root: &Path, name: &GuestName) -> Option<String> {
+fn closest(places: &Places, name: &GuestName) -> Option<String> {
     let distance = |other: &GuestName| strsim::damerau_levenshtein(other.as_str(), name.as_str());
-    let names = names(root).unwrap_or_default();
+    let names = names(places).unwrap_or_default();
     let closest = names.into_iter().min_by_key(distance)?;
     (distance(&closest) <= 2).then(|| closest.to_string())
 }

@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `/etc/ttvm/ttvm.toml`: host-wide settings and the defaults of guests. `ttvm.toml(5)` describes each key.
+//! `ttvm.toml`: host-wide settings and the defaults of guests. `ttvm.toml(5)` describes each key.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::boot::BootConfig;
 use super::guest::{OnReboot, Toolstack};
 use super::network::NetworkConfig;
+use super::places::Places;
 use super::reader::Table;
 use super::types::{InterfaceName, Seconds, Size};
 use super::{Error, source};
-
-/// Where the file is.
-pub const PATH: &str = "/etc/ttvm/ttvm.toml";
 
 /// All of `ttvm.toml`.
 #[derive(Debug, Clone, Default)]
@@ -82,16 +79,19 @@ impl Default for SnapshotConfig {
     }
 }
 
-/// Reads `ttvm.toml` under `root`; without the file, the defaults.
-pub fn load(root: &Path) -> Result<HostConfig, Error> {
-    match source(root, Path::new(PATH))? {
-        None => Ok(HostConfig::default()),
-        Some(source) => source.read(|_, table| Some(read(table))).map_err(Error::Invalid),
+/// Reads `ttvm.toml`; without the file, the defaults.
+pub fn load(places: &Places) -> Result<HostConfig, Error> {
+    let mut config = HostConfig::default();
+    config.guest.toolstack = places.toolstack();
+    match source(places, &places.config_dir().join("ttvm.toml"))? {
+        None => Ok(config),
+        Some(source) => source
+            .read(|_, table| Some(read(table, config)))
+            .map_err(Error::Invalid),
     }
 }
 
-fn read(table: &Table<'_>) -> HostConfig {
-    let mut config = HostConfig::default();
+fn read(table: &Table<'_>, mut config: HostConfig) -> HostConfig {
     if let Some(table) = table.table("guest") {
         read_guest(&table, &mut config.guest);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! /etc/ttvm as typed, validated values. Everything takes the root directory it reads under, so that tests
-//! run on a tree of their own.
+//! /etc/ttvm, or a user's own, as typed, validated values. Everything takes the places it reads in, so that tests run on a
+//! tree of their own.
 
 pub mod boot;
 mod claims;
@@ -11,6 +11,7 @@ pub mod guests;
 pub mod host;
 pub mod network;
 pub mod origin;
+pub mod places;
 pub mod reader;
 mod toolstack;
 pub mod types;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Classify, Exit};
+use places::Places;
 use reader::{Diagnostic, Source};
 use types::Invalid;
 
@@ -49,6 +51,26 @@ pub enum Error {
         /// A guest of a similar name.
         closest: Option<String>,
     },
+    /// A directory that the command line names.
+    #[error("can not tell where {} is", path.display())]
+    Place {
+        /// As it was given.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A user without a home directory.
+    #[error(
+        "neither {name} nor HOME says where your {} is: set one, or use {option}",
+        kept(option)
+    )]
+    Homeless {
+        /// The variable that could say it.
+        name: &'static str,
+        /// The option that could say it.
+        option: &'static str,
+    },
     /// The name itself is impossible.
     #[error(transparent)]
     Name(#[from] Invalid),
@@ -57,7 +79,7 @@ pub enum Error {
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Name(_) => Exit::Usage,
+            Self::Name(_) | Self::Place { .. } | Self::Homeless { .. } => Exit::Usage,
             _ => Exit::Config,
         }
     }
@@ -66,6 +88,14 @@ impl Classify for Error {
 fn lines(diagnostics: &[Diagnostic]) -> String {
     let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
     lines.join("\n")
+}
+
+fn kept(option: &str) -> &'static str {
+    if option == "--state-dir" {
+        "state"
+    } else {
+        "configuration"
+    }
 }
 
 fn did_you_mean(name: Option<&str>) -> String {
@@ -77,9 +107,9 @@ pub(crate) fn under(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Reads the file `path` under `root`; messages call it `path`. `None` if it does not exist.
-fn source(root: &Path, path: &Path) -> Result<Option<Source>, Error> {
-    match fs::read_to_string(under(root, path)) {
+/// Reads the file `path` of the configuration; messages call it `path`. `None` if it does not exist.
+fn source(places: &Places, path: &Path) -> Result<Option<Source>, Error> {
+    match fs::read_to_string(places.real(path)) {
         Ok(text) => Ok(Some(Source::new(path, text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Unreadable {

@@ -23,7 +23,9 @@ use super::xl::{self, Shutdown};
 use super::xl_config;
 use super::{DIRECTORY, Error, building, claim};
 use crate::config::guest::{Guest, OnReboot};
+use crate::config::guests;
 use crate::config::host::HostConfig;
+use crate::config::places::Places;
 use crate::config::types::{GuestName, GuestUuid};
 use crate::error::{chain, one_line};
 use crate::fail_point;
@@ -231,8 +233,10 @@ impl<'a> Run<'a> {
             tracing::warn!(ttvm_guest = %guest.name, "dnsmasq can not be told of the guest's addresses: {error}");
         }
         let config = xl_file(guest);
+        let source = guests::path(&Places::system(root), &guest.name);
+        let text = xl_config::render(guest, &source, &network);
         fs::create_dir_all(DIRECTORY)
-            .and_then(|()| file::replace(&config, xl_config::render(guest, &network).as_bytes(), 0o600))
+            .and_then(|()| file::replace(&config, text.as_bytes(), 0o600))
             .map_err(|source| Error::Write {
                 path: config.clone(),
                 source,

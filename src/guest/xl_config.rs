@@ -3,17 +3,17 @@
 //! lists on one line, and of the escapes only `\"` and `\\` (numeric ones are broken in xl's parser).
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::mode::GuestNetwork;
 use crate::config::guest::{Boot, Disk, DiskSource, Guest, Vif, XlValue};
-use crate::config::guests;
 
-/// The file's text, with the network mode that is in force.
-pub fn render(guest: &Guest, network: &GuestNetwork) -> String {
+/// The file's text, with the network mode that is in force; the guest is described by `path`.
+pub fn render(guest: &Guest, path: &Path, network: &GuestNetwork) -> String {
     let mut file = File(String::new());
     file.0.push_str(&format!(
         "# Written by ttvm from {}; what is changed here is lost at the next start.\n",
-        guests::path(&guest.name).display()
+        path.display()
     ));
     file.text("name", guest.name.as_str());
     file.text("uuid", &guest.uuid.to_string());

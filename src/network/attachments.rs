@@ -8,6 +8,7 @@ use super::{Attachment, Error};
 use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::host::HostConfig;
+use crate::config::places::Places;
 use crate::guest::domain::{self, Domain};
 use crate::xenstore::{self, XenStore};
 
@@ -24,7 +25,7 @@ pub fn list(root: &Path, config: &HostConfig, kernel: &mut Netlink) -> Result<Ve
     if domains.is_empty() {
         return Ok(Vec::new());
     }
-    let guests = guests::all(root, config)?;
+    let guests = guests::all(&Places::system(root), config)?;
     let links = kernel.links()?;
     let mut list = Vec::new();
     for domain in domains.values() {

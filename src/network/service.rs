@@ -16,6 +16,7 @@ use super::step::{self, Context, Op, Step};
 use super::xend::Xend;
 use super::{Attachment, Backend, Error, Mode, Pending, Preview, Request, State, Status, attachments};
 use crate::config::host::{self, HostConfig};
+use crate::config::places::Places;
 use crate::config::under;
 use crate::lock::{self, Attempt, Lock};
 
@@ -61,7 +62,7 @@ impl Network {
     }
 
     pub(super) fn config(&self) -> Result<HostConfig, Error> {
-        Ok(host::load(&self.root)?)
+        Ok(host::load(&Places::system(&self.root))?)
     }
 
     /// The lock; waits for whoever has it, if there is `patience`.

@@ -7,7 +7,9 @@
 //! - every disk is behind `blkreplay`, every network behind `filter-replay` (QEMU's docs/system/replay.rst);
 //! - `ioeventfd=off`: the guest's "there is work" of a virtio device is otherwise handed to QEMU's main loop, which takes it up
 //!   whenever it gets round to it. A replay of that stands still for ever, one time in four;
-//! - `tx=timer`: the same for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
+//! - `vapic=off`: that device waits for the processor when the machine is set back to an earlier state, which waits for QEMU's
+//!   main loop, which waits for the device: a debugger that goes backwards would stand still for ever;
+//! - `tx=timer`: the same as ioeventfd for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
 //!   one known to the log).
 
 use std::path::{Path, PathBuf};
@@ -114,6 +116,7 @@ impl Machine {
     pub fn arguments(&self, mode: &Mode) -> Vec<String> {
         let mut args = Arguments(Vec::new());
         args.words("-nodefaults -no-user-config -display none -vga none");
+        args.words("-global apic.vapic=off");
         args.pair("-machine", format!("{},accel=tcg", self.machine));
         args.pair("-cpu", CPU);
         args.pair("-smp", "1");

@@ -17,8 +17,8 @@ use crate::network::{Attachment, Mode, Preview, error};
 /// Why the service did not do what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Error {
-    #[error("`ttvm network` asks the service of this host: --root can not be used with it")]
-    Root,
+    #[error("`ttvm network` asks the service of this host: {0} can not be used with it")]
+    Elsewhere(&'static str),
     #[error("can not wait for events")]
     Runtime(#[source] io::Error),
     #[error("can not reach the system bus, by which the service {NAME} is asked: {0}; see `systemctl status dbus`")]
@@ -58,7 +58,7 @@ pub(in crate::cli) enum Error {
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Root => Exit::Usage,
+            Self::Elsewhere(_) => Exit::Usage,
             Self::Answer { name, .. } => error::exit_of(name),
             Self::NothingPending | Self::NotRoot(_) => Exit::Refused,
             _ => Exit::Failed,

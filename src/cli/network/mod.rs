@@ -10,7 +10,7 @@ mod pending;
 mod set;
 mod status;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -19,6 +19,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use self::client::Client;
 pub(super) use self::client::Error;
 use crate::config::network::Subnet;
+use crate::config::places::Given;
 use crate::config::types::{InterfaceName, Invalid, Seconds};
 use crate::error::Exit;
 use crate::netd::proxy;
@@ -135,9 +136,15 @@ fn waiting(text: &str) -> Result<Duration, String> {
     }
 }
 
-pub(super) fn run(root: &Path, command: &Command) -> Result<Exit, super::Error> {
-    if root != Path::new("/") {
-        return Err(Error::Root.into());
+pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, super::Error> {
+    let elsewhere = |place: &Option<PathBuf>| place.as_deref().is_some_and(|place| place != Path::new("/"));
+    let options = [
+        ("--root", elsewhere(&given.root)),
+        ("--config-dir", given.config_dir.is_some()),
+        ("--state-dir", given.state_dir.is_some()),
+    ];
+    if let Some((option, _)) = options.into_iter().find(|(_, given)| *given) {
+        return Err(Error::Elsewhere(option).into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::named;
 use crate::config::guests;
 use crate::config::network::Subnet;
+use crate::config::places::Places;
 use crate::config::types::{InterfaceName, Mac};
 use crate::config::under;
 use crate::network::journal::{Chosen, Settings};
@@ -79,7 +80,7 @@ pub(super) fn nat(
             subnet,
         }));
     }
-    for guest in guests::all(context.root, context.config)? {
+    for guest in guests::all(&Places::system(context.root), context.config)? {
         let addresses = guest
             .vifs
             .iter()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Change, Context};
 use crate::config::guests;
 use crate::config::network::Subnet;
+use crate::config::places::Places;
 use crate::config::types::InterfaceName;
 use crate::file;
 use crate::guest::mode;
@@ -108,7 +109,7 @@ impl Change for Dnsmasq {
             path,
             source,
         })?;
-        for guest in guests::all(context.root, context.config)? {
+        for guest in guests::all(&Places::system(context.root), context.config)? {
             mode::announce(context.root, &guest).map_err(|source| Error::File {
                 action: "write",
                 path: directory.clone(),
