@@ -35,7 +35,12 @@ pub struct Streams {
 
 impl Child {
     /// Starts `program`, which gets `inherited` under the numbers they have here.
-    pub fn spawn(program: &Program, args: &[String], streams: Streams, inherited: &[BorrowedFd<'_>]) -> Result<Self, Error> {
+    pub fn spawn(
+        program: &Program,
+        args: &[String],
+        streams: Streams,
+        inherited: &[BorrowedFd<'_>],
+    ) -> Result<Self, Error> {
         let path = program.path()?;
         let failed = |source| Error::Io {
             command: format!("{} {}", path.display(), args.join(" ")),

@@ -30,6 +30,19 @@ pub fn let_in() {
     swap(&before, SigmaskHow::SIG_SETMASK);
 }
 
+/// Whether a signal to end is waiting: work that takes long looks here, undoes what it has begun, and lets it in.
+pub fn waiting() -> bool {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigpending writes a whole signal set where it is told to, and fails only for an address that is none.
+    let set = unsafe {
+        if nix::libc::sigpending(set.as_mut_ptr()) != 0 {
+            return false;
+        }
+        SigSet::from_sigset_t_unchecked(set.assume_init())
+    };
+    ending().iter().any(|signal| set.contains(signal))
+}
+
 impl Drop for Deferred {
     fn drop(&mut self) {
         swap(&self.before, SigmaskHow::SIG_SETMASK);

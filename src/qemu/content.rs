@@ -67,7 +67,10 @@ pub fn digest(backing: &Backing, progress: &mut Progress<'_>) -> Result<Digest, 
         disk: disk.clone(),
         source,
     })?;
-    let strange = |why: String| Error::Strange { disk: disk.clone(), why };
+    let strange = |why: String| Error::Strange {
+        disk: disk.clone(),
+        why,
+    };
     let extents: Vec<Extent> = serde_json::from_str(&map).map_err(|error| strange(error.to_string()))?;
     let mut total = 0;
     for extent in &extents {

@@ -129,7 +129,10 @@ mod tests {
             parse("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright"),
             Some(("pc-i440fx-7.2".to_owned(), true))
         );
-        assert_eq!(parse("QEMU emulator version 10.0.2"), Some(("pc-i440fx-10.0".to_owned(), true)));
+        assert_eq!(
+            parse("QEMU emulator version 10.0.2"),
+            Some(("pc-i440fx-10.0".to_owned(), true))
+        );
         assert_eq!(parse("QEMU emulator version 5.2.0 (x)").map(|it| it.1), Some(false));
         assert_eq!(parse("qemu-kvm"), None);
     }
