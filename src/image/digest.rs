@@ -205,6 +205,29 @@ fn piece(left: u64) -> usize {
     usize::try_from(left).map_or(PIECE, |left| left.min(PIECE))
 }
 
+impl Digest {
+    /// Its digits alone: part of a file's name.
+    pub fn hex(&self) -> String {
+        self.0.to_hex().to_string()
+    }
+}
+
+/// A content that passes by in pieces.
+#[derive(Debug, Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Takes in the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of all that was taken in.
+    pub fn digest(&self) -> Digest {
+        Digest(self.0.finalize())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ALGORITHM}{}", self.0.to_hex())

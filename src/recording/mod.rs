@@ -3,10 +3,38 @@
 //!
 //! ```text
 //! STATE/recordings/GUEST/ID/
-//!     manifest.toml   what ran, on what, how it ended (manifest)
+//!     manifest.toml   what ran, on what, how it ended (manifest, sealed)
 //!     guest.toml      the guest's file, as used
 //!     replay.log      the toolstack's log
 //!     console.log     what the guest printed
+//!     kernel, initrd  of a recording that came from another host (import)
+//!     lock            held by whoever records (draft), replays (stored) or removes (removal)
+//!     incomplete      why there is no more of it (draft)
+//!     replay.json     what the newest replay came to (verdict)
+//!     pinned          it is not removed (library)
+//! STATE/bases/DIGEST.img   what disks were made from, of recordings that came from another host
 //! ```
+//!
+//! A manifest without a result is the mark of a recording that did not come to its end: it is there from the first moment,
+//! and replaced in one step when everything else is on the disk.
 
+mod archive;
+pub mod check;
+pub mod draft;
+pub mod error;
+pub mod export;
+pub mod id;
+pub mod import;
+pub mod library;
 pub mod manifest;
+pub mod removal;
+pub mod sealed;
+pub mod stored;
+pub mod verdict;
+
+pub use draft::Draft;
+pub use error::Error;
+pub use id::Id;
+pub use library::{Entry, Library, State};
+pub use stored::Recording;
+pub use verdict::{Divergence, Verdict};

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A recording as one file: a tar, compressed with gzip. It begins with the manifest, which says what else is in it.
+
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+use super::draft::{CONSOLE, GUEST_FILE, LOG};
+use super::manifest::{FileDigest, Manifest};
+use super::stored::{INITRD, KERNEL};
+use crate::image::digest::{Digest, Hasher, Progress};
+
+/// What is read at once.
+pub(super) const PIECE: usize = 1 << 18;
+
+/// A member of the archive, after the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub name: String,
+    pub size: u64,
+    pub digest: Digest,
+    /// What a disk was made from: it may be left out.
+    pub base: bool,
+}
+
+/// Everything that `manifest` has digests of, in the order of the archive.
+pub(super) fn parts(manifest: &Manifest) -> Vec<Part> {
+    let file = |name: &str, file: &FileDigest| Part {
+        name: name.to_owned(),
+        size: file.size,
+        digest: file.digest,
+        base: false,
+    };
+    let mut parts = vec![file(GUEST_FILE, &manifest.guest_file)];
+    if let Some(result) = &manifest.result {
+        parts.push(file(CONSOLE, &result.console));
+        parts.push(file(LOG, &result.log));
+    }
+    parts.extend(manifest.kernel.iter().map(|kernel| file(KERNEL, kernel)));
+    parts.extend(manifest.initrd.iter().map(|initrd| file(INITRD, initrd)));
+    for disk in &manifest.disks {
+        let part = Part {
+            name: format!("disks/{}.img", disk.digest.hex()),
+            size: disk.size,
+            digest: disk.digest,
+            base: true,
+        };
+        // Two disks may have been made from the same.
+        if !parts.iter().any(|other| other.name == part.name) {
+            parts.push(part);
+        }
+    }
+    parts
+}
+
+/// A content that is read on its way to somewhere else, with its digest and its progress.
+pub(super) struct Passing<'a, 'b> {
+    from: &'a mut dyn Read,
+    hasher: Hasher,
+    /// Bytes that came by.
+    pub done: u64,
+    before: u64,
+    total: u64,
+    progress: &'a mut Progress<'b>,
+    /// Whether the caller called it off.
+    pub interrupted: bool,
+}
+
+impl<'a, 'b> Passing<'a, 'b> {
+    /// What `from` gives, after `before` bytes of `total` of the same work.
+    pub fn new(from: &'a mut dyn Read, before: u64, total: u64, progress: &'a mut Progress<'b>) -> Self {
+        Self {
+            from,
+            hasher: Hasher::default(),
+            done: 0,
+            before,
+            total,
+            progress,
+            interrupted: false,
+        }
+    }
+
+    /// Of all that came by.
+    pub fn digest(&self) -> Digest {
+        self.hasher.digest()
+    }
+}
+
+impl Read for Passing<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        self.done += length as u64;
+        let done = self.before.saturating_add(self.done);
+        if let ControlFlow::Break(()) = (self.progress)(done, self.total.max(done)) {
+            self.interrupted = true;
+            return Err(io::Error::other("interrupted"));
+        }
+        Ok(length)
+    }
+}

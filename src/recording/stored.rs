@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A complete recording.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::draft;
+use super::error::Error;
+use super::id::Id;
+use super::manifest::{DiskDigest, Manifest};
+use super::verdict::{Replays, Verdict};
+use crate::config::types::GuestName;
+use crate::guest::record::now;
+use crate::image::digest::Digest;
+
+/// Held exclusively by whoever makes or removes a recording, shared by whoever uses it.
+pub(super) const LOCK: &str = "lock";
+/// The kernel of an imported recording.
+pub(super) const KERNEL: &str = "kernel";
+/// Its initial RAM disk.
+pub(super) const INITRD: &str = "initrd";
+
+/// A complete recording.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    state: PathBuf,
+    directory: PathBuf,
+    guest: GuestName,
+    id: Id,
+    manifest: Manifest,
+}
+
+/// As long as it lives, the recording is not removed.
+#[derive(Debug)]
+#[must_use]
+pub struct InUse {
+    _lock: File,
+}
+
+impl Recording {
+    pub(super) fn new(state: &Path, directory: PathBuf, guest: GuestName, id: Id, manifest: Manifest) -> Self {
+        Self {
+            state: state.to_owned(),
+            directory,
+            guest,
+            id,
+            manifest,
+        }
+    }
+
+    /// Whose it is. An imported one may have been made under another name: that is in the manifest.
+    pub fn guest(&self) -> &GuestName {
+        &self.guest
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// What it says of itself; there is a result.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The toolstack's log.
+    pub fn log(&self) -> PathBuf {
+        self.directory.join(draft::LOG)
+    }
+
+    /// What the guest printed.
+    pub fn console(&self) -> PathBuf {
+        self.directory.join(draft::CONSOLE)
+    }
+
+    /// The guest's file, as used.
+    pub fn guest_file(&self) -> PathBuf {
+        self.directory.join(draft::GUEST_FILE)
+    }
+
+    /// The guest's kernel: the one that came with the recording, else the one it was recorded with.
+    pub fn kernel_path(&self) -> Option<PathBuf> {
+        let kernel = self.manifest.kernel.as_ref()?;
+        Some(self.brought(KERNEL).unwrap_or_else(|| kernel.path.clone()))
+    }
+
+    /// The same of its initial RAM disk.
+    pub fn initrd_path(&self) -> Option<PathBuf> {
+        let initrd = self.manifest.initrd.as_ref()?;
+        Some(self.brought(INITRD).unwrap_or_else(|| initrd.path.clone()))
+    }
+
+    /// The file that came with the recording from another host.
+    pub(super) fn brought(&self, name: &str) -> Option<PathBuf> {
+        Some(self.directory.join(name)).filter(|path| path.is_file())
+    }
+
+    /// What `disk` was made from: the copy that came from another host, else the origin. `None` if neither is there. The
+    /// copy is block for block.
+    pub fn base_path(&self, disk: &DiskDigest) -> Option<PathBuf> {
+        let copy = base(&self.state, disk.digest);
+        [copy, disk.origin.path()].into_iter().find(|path| path.exists())
+    }
+
+    /// The copy, if there is one.
+    pub(super) fn base_copy(&self, disk: &DiskDigest) -> Option<PathBuf> {
+        Some(base(&self.state, disk.digest)).filter(|path| path.is_file())
+    }
+
+    /// Keeps it from being removed. Any number of replays may use it at once.
+    pub fn use_shared(&self) -> Result<InUse, Error> {
+        let in_use = || Error::InUse {
+            guest: self.guest.clone(),
+            id: self.id.clone(),
+        };
+        let path = self.directory.join(LOCK);
+        let lock = File::open(&path).map_err(Error::file("lock", &path))?;
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use()),
+            Err(TryLockError::Error(error)) => return Err(Error::file("lock", &path)(error)),
+        }
+        // It may have been removed before the lock was ours.
+        match path.exists() {
+            true => Ok(InUse { _lock: lock }),
+            false => Err(Error::NoSuch {
+                guest: self.guest.clone(),
+                wanted: self.id.to_string(),
+                there: Vec::new(),
+            }),
+        }
+    }
+
+    /// What its replays came to.
+    pub fn replays(&self) -> Option<Replays> {
+        Replays::load(&self.directory)
+    }
+
+    /// Remembers what a replay came to. It is only a memory: if there is no room for it, the replay does not suffer.
+    pub fn note_verdict(&self, verdict: &Verdict) {
+        if let Err(error) = Replays::note(&self.directory, verdict, now()) {
+            tracing::warn!(ttvm_guest = %self.guest, "can not remember what the replay of {} came to: {error}", self.id);
+        }
+    }
+}
+
+/// Where copies of what disks were made from are.
+pub(super) fn bases(state: &Path) -> PathBuf {
+    state.join("bases")
+}
+
+/// The copy of the content `digest`.
+pub(super) fn base(state: &Path, digest: Digest) -> PathBuf {
+    bases(state).join(format!("{}.img", digest.hex()))
+}

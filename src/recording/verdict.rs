@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a replay came to: the same run, or where it left it.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::RunExit;
+use crate::config::types::Target;
+use crate::file;
+use crate::image::digest::Digest;
+
+/// The file, beside the manifest.
+const NAME: &str = "replay.json";
+
+/// What a replay came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It was the run that was recorded.
+    Identical {
+        /// Instructions the guest executed.
+        instructions: u64,
+    },
+    /// It was another.
+    Diverged {
+        /// Where.
+        at: Divergence,
+    },
+}
+
+/// Where a replay left the recorded run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Divergence {
+    /// The guest printed something else.
+    Console {
+        /// The line, from 1.
+        line: u64,
+        /// The column in that line, in bytes from 1.
+        column: u64,
+        /// The position in the console log, in bytes from 0.
+        byte: u64,
+        /// That line as recorded.
+        expected: String,
+        /// That line as replayed; empty if nothing more came.
+        found: String,
+        /// Instructions the guest had executed, where that is known.
+        instructions: Option<u64>,
+    },
+    /// A disk ended with another content.
+    Disk {
+        /// The disk.
+        target: Target,
+        /// As recorded.
+        expected: Digest,
+        /// As replayed.
+        found: Digest,
+    },
+    /// The guest ended otherwise.
+    Exit {
+        /// As recorded.
+        expected: RunExit,
+        /// As replayed, in words.
+        found: String,
+    },
+    /// It ended after another number of instructions.
+    Instructions {
+        /// As recorded.
+        expected: u64,
+        /// As replayed.
+        found: u64,
+    },
+    /// The log says something else than what the guest did: it did not go on.
+    Stalled {
+        /// Instructions the guest had executed.
+        instructions: u64,
+    },
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Identical { instructions } => write!(f, "identical: {instructions} instructions"),
+            Self::Diverged { at } => write!(f, "diverged: {at}"),
+        }
+    }
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Console {
+                line,
+                column,
+                byte,
+                expected,
+                found,
+                instructions,
+            } => {
+                write!(
+                    f,
+                    "the console is another from line {line}, column {column} on (byte {byte}"
+                )?;
+                if let Some(instructions) = instructions {
+                    write!(f, ", after {instructions} instructions")?;
+                }
+                write!(f, "): it was {expected:?}, ")?;
+                match found.is_empty() {
+                    true => f.write_str("nothing more came"),
+                    false => write!(f, "it became {found:?}"),
+                }
+            }
+            Self::Disk {
+                target,
+                expected,
+                found,
+            } => write!(
+                f,
+                "disk {target} ended with another content: it was {expected}, it became {found}"
+            ),
+            Self::Exit { expected, found } => write!(
+                f,
+                "the guest ended otherwise: it was \"{expected}\", it became \"{found}\""
+            ),
+            Self::Instructions { expected, found } => {
+                write!(f, "the guest executed {found} instructions, it had been {expected}")
+            }
+            Self::Stalled { instructions } => write!(
+                f,
+                "the guest went another way than the log and stood still after {instructions} instructions"
+            ),
+        }
+    }
+}
+
+/// What is remembered of a recording's replays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replays {
+    /// When the newest ended, in seconds since 1970.
+    pub when: u64,
+    /// What it came to.
+    #[serde(flatten)]
+    pub newest: Verdict,
+    /// How many in a row up to now were identical.
+    pub identical: u32,
+}
+
+impl Replays {
+    /// Of the recording in `directory`. Damaged ones count as none: they are only a memory.
+    pub(super) fn load(directory: &Path) -> Option<Self> {
+        let text = fs::read(directory.join(NAME)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Adds `verdict`, reached at `when`.
+    pub(super) fn note(directory: &Path, verdict: &Verdict, when: u64) -> std::io::Result<()> {
+        let before = Self::load(directory).map_or(0, |replays| replays.identical);
+        let replays = Self {
+            when,
+            newest: verdict.clone(),
+            identical: match verdict {
+                Verdict::Identical { .. } => before.saturating_add(1),
+                Verdict::Diverged { .. } => 0,
+            },
+        };
+        file::replace(&directory.join(NAME), &serde_json::to_vec(&replays)?, 0o600)
+    }
+}
+
+/// As a column of a table.
+impl fmt::Display for Replays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.newest, self.identical) {
+            (Verdict::Diverged { .. }, _) => f.write_str("diverged"),
+            (Verdict::Identical { .. }, 0 | 1) => f.write_str("identical"),
+            (Verdict::Identical { .. }, count) => write!(f, "identical ×{count}"),
+        }
+    }
+}
