@@ -2,13 +2,18 @@
 //! The command line: one file per command.
 
 mod boot;
+mod foreground;
 mod guest;
 mod image;
+mod keyboard;
 mod network;
 mod progress;
+mod record;
+mod replay;
 mod snapshot;
 mod status;
 mod table;
+mod unit;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -22,7 +27,7 @@ use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
 use crate::image::digest::Digest;
 use crate::log;
-use crate::{boot as entries, config, dm, guest as guests, image as images, run, snapshot as store, xenstore};
+use crate::{boot as entries, config, dm, guest as guests, image as images, recording as recordings, run, snapshot as store, xenstore};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -56,6 +61,10 @@ enum Command {
     /// Look at, renew or remove guests' snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// Record a run of a guest, so that it can be replayed
+    Record(record::Arguments),
+    /// Replay a recorded run, and see whether it is the same
+    Replay(replay::Arguments),
     /// Seal what guests' disks are made from, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
@@ -95,6 +104,20 @@ enum Error {
     Entries(#[from] entries::Error),
     #[error(transparent)]
     Network(#[from] network::Error),
+    #[error(transparent)]
+    Recording(#[from] recordings::Error),
+    #[error(transparent)]
+    Session(#[from] recordings::session::Error),
+    #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
+    Running(GuestName),
+    #[error("the file of guest \"{0}\" was changed just now: try again")]
+    Changed(GuestName),
+    #[error("systemd can not be asked: is it running?")]
+    Systemd(#[source] run::Error),
+    #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
+    Unit { unit: String, exit: u8, why: String },
+    #[error("the replay of {0} was ended before there was a verdict")]
+    NoVerdict(GuestName),
     #[error("can not read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
     #[error("can not write the output")]
@@ -110,6 +133,12 @@ impl Classify for Error {
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Recording(error) => error.exit(),
+            Self::Session(error) => error.exit(),
+            Self::Running(_) => Exit::Refused,
+            Self::Unit { exit: 3, .. } => Exit::Config,
+            Self::Unit { exit: 4, .. } => Exit::Refused,
+            Self::Unit { exit: 5, .. } => Exit::Diverged,
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
             Self::Network(error) => error.exit(),
@@ -159,6 +188,8 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Status(arguments) => status::run(&places()?, &arguments),
         Command::Guest(command) => guest::run(&places()?, &command),
         Command::Snapshot(command) => snapshot::run(&places()?, &command),
+        Command::Record(arguments) => record::run(&places()?, &arguments),
+        Command::Replay(arguments) => replay::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use super::origin::Origin;
-use super::types::{GuestName, GuestUuid, InterfaceName, Mac, Size, Target, Volume};
+use super::types::{GuestName, GuestUuid, InterfaceName, Invalid, Mac, Size, Target, Volume};
 
 /// A guest, complete: what its file says and, where it is silent, the host's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -96,6 +97,17 @@ impl fmt::Display for Shift {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Fixed(shift) => shift.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Shift {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.parse() {
+            Ok(shift @ 0..=10) => Ok(Self::Fixed(shift)),
+            _ if text == "auto" => Ok(Self::Auto),
+            _ => Err(Invalid(format!("{text:?} is not \"auto\" or a number from 0 to 10"))),
         }
     }
 }

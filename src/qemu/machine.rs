@@ -95,9 +95,7 @@ pub enum Mode {
     Replay {
         /// The log.
         log: PathBuf,
-        /// Stands still before the first instruction.
-        paused: bool,
-        /// For a debugger.
+        /// For a debugger: it then stands still before the first instruction.
         debug: Option<Debug>,
     },
 }
@@ -156,18 +154,14 @@ impl Machine {
         if self.reset_ends {
             args.words("-no-reboot");
         }
-        if let Mode::Replay { paused, debug, .. } = mode {
-            if let Some(debug) = debug {
+        if let Mode::Replay { debug: Some(debug), .. } = mode {
                 args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
                 let file = json!({ "driver": "file", "filename": text(&debug.state) });
                 args.pair(
                     "-blockdev",
                     json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
                 );
-            }
-            if *paused || debug.is_some() {
                 args.words("-S");
-            }
         }
         args.0
     }
