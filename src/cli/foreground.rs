@@ -45,10 +45,9 @@ impl<'a> Foreground<'a> {
         // The one that cannot be copied is made again.
         match &self.guest {
             Ok(guest) => Ok(guest),
-            Err(_) => Err(guests::load(self.places, &self.host, &self.name).err().map_or_else(
-                || Error::Changed(self.name.clone()),
-                Error::Config,
-            )),
+            Err(_) => Err(guests::load(self.places, &self.host, &self.name)
+                .err()
+                .map_or_else(|| Error::Changed(self.name.clone()), Error::Config)),
         }
     }
 
@@ -80,7 +79,10 @@ impl<'a> Foreground<'a> {
 
     /// Where a debugger connects.
     pub(super) fn socket(&self) -> PathBuf {
-        self.places.state_dir().join("overlays").join(format!("{}.gdb", self.name))
+        self.places
+            .state_dir()
+            .join("overlays")
+            .join(format!("{}.gdb", self.name))
     }
 
     /// Makes sure that no other run of the guest is going on.
@@ -102,7 +104,11 @@ impl<'a> Foreground<'a> {
         crate::recording::record::check(guest)?;
         let mut plan = Vec::new();
         for disk in &guest.disks {
-            plan.push(format!("disk {}: a fresh copy of {}", disk.target, origin_of(&disk.source)));
+            plan.push(format!(
+                "disk {}: a fresh copy of {}",
+                disk.target,
+                origin_of(&disk.source)
+            ));
         }
         let directory = self.places.state_dir().join("recordings").join(self.name.as_str());
         plan.push(format!("record {} below {}", self.name, directory.display()));

@@ -27,7 +27,10 @@ use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
 use crate::image::digest::Digest;
 use crate::log;
-use crate::{boot as entries, config, dm, guest as guests, image as images, recording as recordings, run, snapshot as store, xenstore};
+use crate::{
+    boot as entries, config, dm, guest as guests, image as images, recording as recordings, run, snapshot as store,
+    xenstore,
+};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::foreground::{Foreground, Follower};
+use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Seconds};
@@ -55,7 +55,8 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         &run.surroundings(),
         &Options { limit: arguments.limit },
         &mut follower,
-        keys.as_mut().map(|keys| keys as &mut dyn crate::recording::session::Keys),
+        keys.as_mut()
+            .map(|keys| keys as &mut dyn crate::recording::session::Keys),
     );
     drop(keys);
     follower.end();

@@ -38,16 +38,22 @@ pub(super) struct Arguments {
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
-    if places.has_units() && !arguments.dry_run && !arguments.console {
+    // A recording that came from another host may be of a guest that has no unit here.
+    let guest = run.guest_if_any()?;
+    if places.has_units() && !arguments.dry_run && !arguments.console && guest.is_some() {
         return unit::replay(&arguments.guest, recording.id(), arguments);
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
-    let guest = run.guest_if_any()?;
     if arguments.dry_run {
         let checked = replay::check(&recording, guest, &mut follower);
         follower.end();
         checked?;
-        writeln!(io::stdout(), "replay {} {} from fresh disks", arguments.guest, recording.id())?;
+        writeln!(
+            io::stdout(),
+            "replay {} {} from fresh disks",
+            arguments.guest,
+            recording.id()
+        )?;
         return Ok(Exit::Done);
     }
     let _claim = run.claim()?;

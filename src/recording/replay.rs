@@ -195,8 +195,7 @@ impl Replay<'_> {
                 live.emulator.qmp().execute("cont", serde_json::Value::Null)?;
             }
         }
-        self.listener
-            .ready(&format!("replaying {}", self.recording.id()));
+        self.listener.ready(&format!("replaying {}", self.recording.id()));
         let mut progress = Progress::new();
         let mut differs = None;
         let ended = loop {
@@ -325,4 +324,3 @@ impl Progress {
         now - self.moved >= STALLED
     }
 }
-
