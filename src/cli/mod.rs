@@ -113,8 +113,6 @@ enum Error {
     Session(#[from] recordings::session::Error),
     #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
     Running(GuestName),
-    #[error("the file of guest \"{0}\" was changed just now: try again")]
-    Changed(GuestName),
     #[error("systemd can not be asked: is it running?")]
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]

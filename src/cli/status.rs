@@ -144,7 +144,7 @@ fn row(
     // One of them that runs, or is about to, says more than the plain unit, which then does not.
     let unit = other
         .filter(|state| !["stopped", "failed"].contains(state))
-        .last()
+        .next_back()
         .or(state("ttvm"));
     let record = Record::load(places.root(), name);
     let mut row = Row {

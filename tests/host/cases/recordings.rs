@@ -46,7 +46,8 @@ fn prepare(host: &mut Host, more: &str) {
          cmdline = \"console=ttyS0 quiet panic=-1 {more}\"\n\
          [[disk]]\ntarget = \"vda\"\norigin = \"xenvg/base\"\nsnapshot = {{ name = \"snap1\", size = \"64M\" }}\n"
     );
-    host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644).unwrap();
+    host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644)
+        .unwrap();
 }
 
 fn from_lvm(host: &mut Host) {
@@ -54,7 +55,11 @@ fn from_lvm(host: &mut Host) {
     let recorded = host.run("time ttvm record clientA --for 10min 2>&1").unwrap();
     println!("{recorded}");
     assert!(recorded.contains("powered itself off after"), "{recorded}");
-    println!("{}", host.run("cat /var/lib/ttvm/recordings/clientA/*/console.log; ls -la /var/lib/ttvm/recordings/clientA/*; lvs").unwrap());
+    println!(
+        "{}",
+        host.run("cat /var/lib/ttvm/recordings/clientA/*/console.log; ls -la /var/lib/ttvm/recordings/clientA/*; lvs")
+            .unwrap()
+    );
     for _ in 0..2 {
         let replayed = host.run("time ttvm replay --verify clientA 2>&1").unwrap();
         println!("{replayed}");
