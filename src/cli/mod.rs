@@ -2,8 +2,11 @@
 //! The command line: one file per command.
 
 mod boot;
+mod clock;
 mod guest;
 mod network;
+mod progress;
+mod recordings;
 mod snapshot;
 mod status;
 mod table;
@@ -18,7 +21,7 @@ use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::log;
-use crate::{boot as entries, config, dm, guest as guests, run, snapshot as store, xenstore};
+use crate::{boot as entries, config, dm, guest as guests, recording, run, snapshot as store, xenstore};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -26,7 +29,7 @@ use crate::{boot as entries, config, dm, guest as guests, run, snapshot as store
     name = "ttvm",
     version,
     max_term_width = 100,
-    after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5) and ttvm.toml(5)."
+    after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5), ttvm-recording(5) and ttvm.toml(5)."
 )]
 struct Arguments {
     /// Read the system's files below this directory instead of /
@@ -58,6 +61,9 @@ enum Command {
     /// Look at how guests reach the world, change it with a way back
     #[command(subcommand)]
     Network(network::Command),
+    /// Look at recordings, check them, remove them, take them to another host
+    #[command(subcommand)]
+    Recordings(recordings::Command),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -84,6 +90,10 @@ enum Error {
     Entries(#[from] entries::Error),
     #[error(transparent)]
     Network(#[from] network::Error),
+    #[error(transparent)]
+    Recording(#[from] recording::Error),
+    #[error("{0}")]
+    Usage(String),
     #[error("can not read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
     #[error("can not write the output")]
@@ -101,6 +111,8 @@ impl Classify for Error {
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
             Self::Network(error) => error.exit(),
+            Self::Recording(error) => error.exit(),
+            Self::Usage(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -139,6 +151,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Snapshot(command) => snapshot::run(&places()?, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
+        Command::Recordings(command) => recordings::run(&places()?, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)
