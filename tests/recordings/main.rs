@@ -4,6 +4,7 @@
 
 mod damage;
 mod hostile;
+mod killed;
 mod library;
 mod transfer;
 
