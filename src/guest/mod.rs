@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running guests: the xl file, the domain, its supervisor, and what is remembered of a run.
+//! Running guests: the file for xl or xm, the domain, its supervisor, and what is remembered of a run.
 
 pub mod domain;
 mod error;
@@ -9,6 +9,7 @@ pub mod record;
 pub mod supervisor;
 mod xl;
 pub mod xl_config;
+pub mod xm_config;
 
 pub use error::Error;
 
