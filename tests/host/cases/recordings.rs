@@ -40,7 +40,7 @@ cd $d; find . | cpio -o -H newc 2>/dev/null | gzip -1 > /boot/guest.img
 fn prepare(host: &mut Host, more: &str) {
     host.write("/root/init", INIT.as_bytes(), 0o755).unwrap();
     host.run(GUEST).unwrap();
-    let kernel = host.run("ls /boot/vmlinuz-* | head -n 1").unwrap();
+    let kernel = "/usr/lib/ttvm-host/vmlinux";
     let file = format!(
         "toolstack = \"qemu\"\nmemory = \"96M\"\nkernel = \"{kernel}\"\ninitrd = \"/boot/guest.img\"\n\
          cmdline = \"console=ttyS0 quiet panic=-1 {more}\"\n\
