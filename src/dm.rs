@@ -15,6 +15,7 @@ const CONTROL: &str = "/dev/mapper/control";
 const TABLE_STATUS: u8 = 12;
 const ARM_POLL: u8 = 16;
 const STATUS_TABLE_FLAG: u32 = 1 << 4;
+const READONLY_FLAG: u32 = 1;
 const SUSPEND_FLAG: u32 = 1 << 1;
 /// Without it, asking a thin pool for its status makes it commit its metadata.
 const NOFLUSH_FLAG: u32 = 1 << 11;
@@ -83,6 +84,8 @@ pub struct Device {
     pub open_count: i32,
     /// Whether it holds back all I/O, as a device does whose table is being changed.
     pub suspended: bool,
+    /// Whether the kernel lets nobody write to it.
+    pub read_only: bool,
     /// The state of its first target.
     pub state: State,
 }
@@ -177,6 +180,7 @@ impl DeviceMapper {
             number: header.dev,
             open_count: header.open_count,
             suspended: header.flags & SUSPEND_FLAG != 0,
+            read_only: header.flags & READONLY_FLAG != 0,
             state,
         }))
     }
@@ -352,26 +356,17 @@ mod tests {
             assert_eq!(parse_state("snapshot", lost), State::SnapshotLost);
         }
         assert_eq!(parse_state("thin", "Fail"), State::ThinFailed);
-        let pool = |data_percent, writable| {
+        let pool = |data_percent, metadata_percent, writable| {
             State::ThinPool(Pool {
                 data_percent,
-                metadata_percent: 1,
+                metadata_percent,
                 writable,
             })
         };
         let status = "1 11/1024 1024/8192 - rw discard_passdown queue_if_no_space - 1024";
-        assert_eq!(parse_state("thin-pool", status), pool(13, true).clone_with_metadata(2));
+        assert_eq!(parse_state("thin-pool", status), pool(13, 2, true));
         let full = "1 1/1024 8192/8192 - out_of_data_space discard_passdown queue_if_no_space - 1024";
-        assert_eq!(parse_state("thin-pool", full), pool(100, false));
-    }
-
-    impl State {
-        fn clone_with_metadata(mut self, percent: u8) -> Self {
-            if let Self::ThinPool(pool) = &mut self {
-                pool.metadata_percent = percent;
-            }
-            self
-        }
+        assert_eq!(parse_state("thin-pool", full), pool(100, 1, false));
     }
 
     #[test]
@@ -384,6 +379,7 @@ mod tests {
             number: 0,
             open_count: 0,
             suspended: false,
+            read_only: false,
             state: State::Thin,
         };
         assert_eq!(

@@ -8,7 +8,7 @@
 //! netd                     the networks as a D-Bus service, and its clients
 //! recording                record, replay, and the proof that both were the same run
 //! guest, boot, network     the capabilities
-//! image                    what a disk contains, and that it stays so
+//! image                    what disks are made from, and proof that it is still the same
 //! qemu                     the emulated machine
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2

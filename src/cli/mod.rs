@@ -3,13 +3,19 @@
 
 mod boot;
 mod clock;
+mod foreground;
 mod guest;
+mod image;
+mod keyboard;
 mod network;
 mod progress;
+mod record;
 mod recordings;
+mod replay;
 mod snapshot;
 mod status;
 mod table;
+mod unit;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -20,8 +26,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
+use crate::image::Origin;
+use crate::image::digest::Digest;
 use crate::log;
-use crate::{boot as entries, config, dm, guest as guests, recording, run, snapshot as store, xenstore};
+use crate::{
+    boot as entries, config, dm, guest as guests, image as images, recording, run, snapshot as store, xenstore,
+};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -55,6 +65,13 @@ enum Command {
     /// Look at, renew or remove guests' snapshots
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    /// Record a run of a guest, so that it can be replayed
+    Record(record::Arguments),
+    /// Replay a recorded run, and see whether it is the same
+    Replay(replay::Arguments),
+    /// Seal what guests' disks are made from, and see that it still is the same
+    #[command(subcommand)]
+    Image(image::Command),
     /// Look at the boot entries, try one, choose what is booted
     #[command(subcommand)]
     Boot(boot::Command),
@@ -81,6 +98,10 @@ enum Error {
     #[error(transparent)]
     Snapshot(#[from] store::Error),
     #[error(transparent)]
+    Image(#[from] images::Error),
+    #[error("{}", differs(.0))]
+    Differs(Vec<(Origin, Digest, Digest)>),
+    #[error(transparent)]
     DeviceMapper(#[from] dm::Error),
     #[error(transparent)]
     XenStore(#[from] xenstore::Error),
@@ -92,6 +113,18 @@ enum Error {
     Network(#[from] network::Error),
     #[error(transparent)]
     Recording(#[from] recording::Error),
+    #[error(transparent)]
+    Session(#[from] recording::session::Error),
+    #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
+    Running(GuestName),
+    #[error("the file of guest \"{0}\" was changed just now: try again")]
+    Changed(GuestName),
+    #[error("systemd can not be asked: is it running?")]
+    Systemd(#[source] run::Error),
+    #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
+    Unit { unit: String, exit: u8, why: String },
+    #[error("the replay of {0} was ended before there was a verdict")]
+    NoVerdict(GuestName),
     #[error("{0}")]
     Usage(String),
     #[error("can not read the settings in /etc/default/grub")]
@@ -108,14 +141,30 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
+            Self::Image(error) => error.exit(),
+            Self::Recording(error) => error.exit(),
+            Self::Session(error) => error.exit(),
+            Self::Running(_) => Exit::Refused,
+            Self::Unit { exit: 3, .. } => Exit::Config,
+            Self::Unit { exit: 4, .. } => Exit::Refused,
+            Self::Unit { exit: 5, .. } => Exit::Diverged,
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
             Self::Network(error) => error.exit(),
-            Self::Recording(error) => error.exit(),
             Self::Usage(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
+}
+
+/// One sentence for each origin that is not what it was sealed as.
+fn differs(origins: &[(Origin, Digest, Digest)]) -> String {
+    let sentences = origins.iter().map(|(origin, sealed, found)| {
+        format!(
+            "the content of {origin} is not what was sealed: it was {sealed} and is {found}, so no recording made from it can be replayed; bring the old content back, or `ttvm image unseal {origin}` and seal it as it is"
+        )
+    });
+    sentences.collect::<Vec<_>>().join("\n")
 }
 
 /// Reads the command line, does what it says and returns the exit code.
@@ -149,6 +198,9 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Status(arguments) => status::run(&places()?, &arguments),
         Command::Guest(command) => guest::run(&places()?, &command),
         Command::Snapshot(command) => snapshot::run(&places()?, &command),
+        Command::Record(arguments) => record::run(&places()?, &arguments),
+        Command::Replay(arguments) => replay::run(&places()?, &arguments),
+        Command::Image(command) => image::run(&places()?, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),

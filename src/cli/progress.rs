@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::types::Size;
 use crate::signals;
 
 /// Work that is done within this time is not talked about.
@@ -16,9 +15,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 const LINE: Duration = Duration::from_secs(10);
 /// How often a bar is drawn, at the most.
 const FRAMES_PER_SECOND: u8 = 4;
-const TEMPLATE: &str = "{msg} {wide_bar} {percent}% of {binary_total_bytes}, {eta} left";
+const TEMPLATE: &str = "{msg} {wide_bar} {percent}%, {eta} left";
 
-/// The progress of one piece of work that is measured in bytes.
+/// The progress of one piece of work that is measured in bytes or instructions.
 pub(super) struct Progress {
     what: String,
     started: Instant,
@@ -39,7 +38,7 @@ impl Progress {
         }
     }
 
-    /// `done` of `total` bytes are done.
+    /// `done` of `total` are done.
     pub(super) fn update(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         if signals::waiting() {
             // Before others say what is done about it.
@@ -78,10 +77,9 @@ impl Progress {
             return None;
         }
         self.last_line = Some(now);
-        // Of MiB: a product of bytes could be too large.
+        // Of millions: a product of bytes could be too large.
         let percent = (done >> 20) * 100 / (total >> 20).max(1);
-        let total = Size::from_bytes(total);
-        Some(format!("{}: {percent}% of {total}", self.what))
+        Some(format!("{}: {percent}%", self.what))
     }
 }
 
@@ -112,9 +110,9 @@ mod tests {
         let mut line = |seconds, mib: u64| progress.line(start + Duration::from_secs(seconds), mib << 20, 10 << 30);
         assert_eq!(line(0, 0), None);
         assert_eq!(line(1, 512), None);
-        assert_eq!(line(2, 1024).as_deref(), Some("reading xenvg/base: 10% of 10G"));
+        assert_eq!(line(2, 1024).as_deref(), Some("reading xenvg/base: 10%"));
         assert_eq!(line(11, 6000), None);
-        assert_eq!(line(12, 6145).as_deref(), Some("reading xenvg/base: 60% of 10G"));
+        assert_eq!(line(12, 6145).as_deref(), Some("reading xenvg/base: 60%"));
         assert_eq!(line(30, 10 << 10), None, "it is done");
     }
 
@@ -122,9 +120,7 @@ mod tests {
     fn the_template_is_sound() {
         let bar = bar("reading", 100);
         bar.set_position(50);
-        assert!(
-            ProgressStyle::with_template("{msg} {wide_bar} {percent}% of {binary_total_bytes}, {eta} left").is_ok()
-        );
+        assert!(ProgressStyle::with_template("{msg} {wide_bar} {percent}%, {eta} left").is_ok());
         assert_eq!(bar.message(), "reading");
     }
 }

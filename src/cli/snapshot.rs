@@ -78,7 +78,8 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-fn print_plan(plan: &[String]) -> Result<(), Error> {
+/// What would be done, a line for each step.
+pub(super) fn print_plan(plan: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     for step in plan {
         writeln!(out, "would {step}")?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::reader::from_toml_str;
+pub use super::origin::Origin;
 use super::types::{GuestName, GuestUuid, InterfaceName, Invalid, Mac, Size, Target, Volume};
 
 /// A guest, complete: what its file says and, where it is silent, the host's defaults.
@@ -101,6 +101,17 @@ impl fmt::Display for Shift {
     }
 }
 
+impl FromStr for Shift {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text.parse() {
+            Ok(shift @ 0..=10) => Ok(Self::Fixed(shift)),
+            _ if text == "auto" => Ok(Self::Auto),
+            _ => Err(Invalid(format!("{text:?} is not \"auto\" or a number from 0 to 10"))),
+        }
+    }
+}
+
 impl From<Shift> for String {
     fn from(shift: Shift) -> Self {
         shift.to_string()
@@ -120,11 +131,12 @@ impl Guest {
         })
     }
 
-    /// Its disks whose origin is covered by an overlay during a run, with what is behind each.
-    pub fn overlays(&self) -> impl Iterator<Item = (&Disk, &Origin)> {
+    /// What its disks are made from.
+    pub fn origins(&self) -> impl Iterator<Item = Origin> {
         self.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::Overlay(origin) => Some((disk, origin)),
-            DiskSource::Snapshot(_) | DiskSource::Path { .. } => None,
+            DiskSource::Snapshot(snapshot) => Some(Origin::Volume(snapshot.origin.clone())),
+            DiskSource::Overlay(origin) => Some(origin.clone()),
+            DiskSource::Path { .. } => None,
         })
     }
 }
@@ -226,48 +238,6 @@ pub struct Snapshot {
     /// Its copy-on-write area, for thick origins; thin ones have none.
     pub size: Option<Size>,
 }
-
-/// What an overlay lies over.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// A logical volume.
-    Volume(Volume),
-    /// An image file, block for block.
-    File(PathBuf),
-}
-
-impl Origin {
-    /// The device or file.
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Self::Volume(volume) => volume.device().into(),
-            Self::File(path) => path.clone(),
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Volume(volume) => volume.fmt(f),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// A path is a file, unless it is below /dev; everything else is a volume.
-impl FromStr for Origin {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text.starts_with('/') && !text.starts_with("/dev/") {
-            true => Ok(Self::File(text.into())),
-            false => text.parse().map(Self::Volume),
-        }
-    }
-}
-
-from_toml_str!(Origin, "a volume as \"VG/LV\", or the path of an image file");
 
 /// `format` of a disk that is a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -10,6 +10,7 @@ mod guest_file;
 pub mod guests;
 pub mod host;
 pub mod network;
+pub mod origin;
 pub mod places;
 pub mod reader;
 mod toolstack;

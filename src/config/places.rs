@@ -89,6 +89,11 @@ impl Places {
         &self.state
     }
 
+    /// Whether systemd's units run the guests of these places, for whoever calls: root's, where everything is the system's.
+    pub fn has_units(&self) -> bool {
+        geteuid().is_root() && *self == Self::system(Path::new("/"))
+    }
+
     /// Where the file at `path`, below [`config_dir`](Self::config_dir), is opened.
     pub fn real(&self, path: &Path) -> PathBuf {
         under(self.tree(), path)

@@ -43,13 +43,11 @@ impl QemuConfig {
 impl FromToml for Shift {
     const EXPECTED: &'static str = "\"auto\" or a number from 0 to 10";
     fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
-        if value.as_str() == Some("auto") {
-            return Ok(Self::Auto);
-        }
-        match i64::from_toml(value)?.try_into() {
-            Ok(shift @ 0..=10) => Ok(Self::Fixed(shift)),
-            _ => Err(format!("expected {}", Self::EXPECTED)),
-        }
+        let text = match value.as_str() {
+            Some(text) => text.to_owned(),
+            None => i64::from_toml(value)?.to_string(),
+        };
+        text.parse().map_err(|_| format!("expected {}", Self::EXPECTED))
     }
 }
 

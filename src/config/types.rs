@@ -361,6 +361,7 @@ macro_rules! deserialize_from_text {
         }
     )*};
 }
+pub(super) use deserialize_from_text;
 deserialize_from_text!(GuestName, Volume, GuestUuid, InterfaceName, Mac, Target);
 
 /// In bytes.

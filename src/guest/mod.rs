@@ -33,6 +33,11 @@ pub fn building(root: &Path) -> Result<Attempt, Error> {
 /// The guest's lock: its supervisor holds it as long as the run lasts, whoever changes its snapshots by hand as long as
 /// that takes.
 pub fn claim(guest: &GuestName) -> Result<Attempt, Error> {
-    let path = Path::new(DIRECTORY).join(format!("{guest}.lock"));
+    claim_below(Path::new(DIRECTORY), guest)
+}
+
+/// The same for a guest of an ordinary user, whose locks are in `directory`.
+pub fn claim_below(directory: &Path, guest: &GuestName) -> Result<Attempt, Error> {
+    let path = directory.join(format!("{guest}.lock"));
     lock::take(&path).map_err(|source| Error::Write { path, source })
 }

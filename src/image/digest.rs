@@ -19,6 +19,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// What is read at once.
 const PIECE: usize = 1 << 20;
 
+/// The page cache keeps folios of up to 2 MiB, and lets one go only if all of it is to go: so each piece is let go together
+/// with this much before it.
+const BEHIND: u64 = 4 << 20;
+
 /// The algorithm's name, which a digest is written with.
 const ALGORITHM: &str = "blake3:";
 
@@ -111,10 +115,12 @@ pub fn of_file(file: &File, progress: &mut Progress<'_>) -> Result<Digest, Error
             reader.seek(SeekFrom::Start(data)).map_err(failed(data))?;
             let end = end.unwrap_or(total).min(total);
             content.read(&mut reader, end, |at, length| {
-                advise(at, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+                let from = at.saturating_sub(BEHIND);
+                advise(from, at - from + length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
             })?;
         }
     }
+    advise(0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     Ok(content.digest())
 }
 

@@ -144,22 +144,54 @@ pub fn remove(volume: &Volume, selection: &Selection) -> Result<(), Error> {
     Ok(())
 }
 
+/// Lets nobody write to `volume` any more, or everybody again: in LVM's metadata, and in the kernel if it is active.
+/// It fails if nothing is to be changed. One LVM command.
+pub fn set_read_only(volume: &Volume, read_only: bool) -> Result<(), Error> {
+    lvm("lvchange")
+        .args(["--yes", "--permission", if read_only { "r" } else { "rw" }, "--"])
+        .arg(volume.to_string())
+        .run()?;
+    Ok(())
+}
+
+/// Gives `volume` these tags, all or none. One LVM command.
+pub fn add_tags(volume: &Volume, tags: &[String]) -> Result<(), Error> {
+    tag(volume, "--addtag", tags)
+}
+
+/// Takes these tags from `volume`, all or none. One LVM command.
+pub fn remove_tags(volume: &Volume, tags: &[String]) -> Result<(), Error> {
+    tag(volume, "--deltag", tags)
+}
+
+fn tag(volume: &Volume, option: &str, tags: &[String]) -> Result<(), Error> {
+    lvm("lvchange")
+        .arg("--yes")
+        .args(tags.iter().flat_map(|tag| [option, tag.as_str()]))
+        .arg("--")
+        .arg(volume.to_string())
+        .run()?;
+    Ok(())
+}
+
+/// How reports are asked for.
+const REPORT: [&str; 8] = [
+    "--reportformat",
+    "json",
+    "--units",
+    "b",
+    "--nosuffix",
+    "--binary",
+    // Else groups of a host that does not run lvmlockd are passed over, as if they were not there.
+    "--shared",
+    "--options",
+];
+
 /// A volume group and its volumes; `None` if there is no such group. Two LVM commands.
 pub fn report(vg: &LvmName) -> Result<Option<Group>, Error> {
-    let head = [
-        "--reportformat",
-        "json",
-        "--units",
-        "b",
-        "--nosuffix",
-        "--binary",
-        // Else groups of a host that does not run lvmlockd are passed over, as if they were not there.
-        "--shared",
-        "--options",
-    ];
     // Asked for by selection, a missing group is an empty list and not a failure to be guessed at.
     let groups = lvm("vgs")
-        .args(head)
+        .args(REPORT)
         .arg(report::GROUP_FIELDS)
         .arg("--select")
         .arg(format!("vg_name=\"{vg}\""))
@@ -167,12 +199,17 @@ pub fn report(vg: &LvmName) -> Result<Option<Group>, Error> {
     let Some(mut group) = report::groups(&groups.stdout).map_err(Error::Report)?.pop() else {
         return Ok(None);
     };
+    group.volumes = volumes(vg)?;
+    Ok(Some(group))
+}
+
+/// The volumes of a group that is there. One LVM command.
+pub fn volumes(vg: &LvmName) -> Result<Vec<LogicalVolume>, Error> {
     let volumes = lvm("lvs")
-        .args(head)
+        .args(REPORT)
         .arg(report::VOLUME_FIELDS)
         .arg("--")
         .arg(vg.as_str())
         .run()?;
-    group.volumes = report::volumes(&volumes.stdout).map_err(Error::Report)?;
-    Ok(Some(group))
+    report::volumes(&volumes.stdout).map_err(Error::Report)
 }

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _};
 /// The fields of [`Group`].
 pub(super) const GROUP_FIELDS: &str = "vg_name,vg_uuid,vg_free,vg_lock_type";
 /// The fields of [`LogicalVolume`].
-pub(super) const VOLUME_FIELDS: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_role,origin,segtype";
+pub(super) const VOLUME_FIELDS: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_role,origin,segtype,lv_permissions";
 
 /// A volume group.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -51,6 +51,10 @@ pub struct LogicalVolume {
     pub origin: String,
     /// The type of its first segment.
     pub segtype: String,
+    /// Who may write it: `writeable`, `read-only`, `read-only-override` (only the kernel refuses), or `unknown` of one
+    /// that is writable and not active.
+    #[serde(rename = "lv_permissions")]
+    pub permissions: String,
 }
 
 impl Group {
@@ -123,7 +127,7 @@ mod tests {
     fn reports_are_strings() {
         let text = r#"  Consider pruning archives
   { "report": [ { "lv": [
-      {"lv_name":"snap1","lv_uuid":"a-b","lv_size":"4194304","lv_tags":"ttvm,ttvm.guest=clientA","lv_role":"public,snapshot,thicksnapshot","origin":"base","segtype":"linear"}
+      {"lv_name":"snap1","lv_uuid":"a-b","lv_size":"4194304","lv_tags":"ttvm,ttvm.guest=clientA","lv_role":"public,snapshot,thicksnapshot","origin":"base","segtype":"linear","lv_permissions":"writeable"}
   ] } ] }"#;
         let volumes = volumes(text).expect("a report");
         assert!(volumes[0].is("snapshot") && !volumes[0].is("origin"));

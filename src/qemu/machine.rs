@@ -7,7 +7,9 @@
 //! - every disk is behind `blkreplay`, every network behind `filter-replay` (QEMU's docs/system/replay.rst);
 //! - `ioeventfd=off`: the guest's "there is work" of a virtio device is otherwise handed to QEMU's main loop, which takes it up
 //!   whenever it gets round to it. A replay of that stands still for ever, one time in four;
-//! - `tx=timer`: the same for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
+//! - `vapic=off`: that device waits for the processor when the machine is set back to an earlier state, which waits for QEMU's
+//!   main loop, which waits for the device: a debugger that goes backwards would stand still for ever;
+//! - `tx=timer`: the same as ioeventfd for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
 //!   one known to the log).
 
 use std::path::{Path, PathBuf};
@@ -93,9 +95,7 @@ pub enum Mode {
     Replay {
         /// The log.
         log: PathBuf,
-        /// Stands still before the first instruction.
-        paused: bool,
-        /// For a debugger.
+        /// For a debugger: it then stands still before the first instruction.
         debug: Option<Debug>,
     },
 }
@@ -114,6 +114,7 @@ impl Machine {
     pub fn arguments(&self, mode: &Mode) -> Vec<String> {
         let mut args = Arguments(Vec::new());
         args.words("-nodefaults -no-user-config -display none -vga none");
+        args.words("-global apic.vapic=off");
         args.pair("-machine", format!("{},accel=tcg", self.machine));
         args.pair("-cpu", CPU);
         args.pair("-smp", "1");
@@ -153,18 +154,14 @@ impl Machine {
         if self.reset_ends {
             args.words("-no-reboot");
         }
-        if let Mode::Replay { paused, debug, .. } = mode {
-            if let Some(debug) = debug {
-                args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
-                let file = json!({ "driver": "file", "filename": text(&debug.state) });
-                args.pair(
-                    "-blockdev",
-                    json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
-                );
-            }
-            if *paused || debug.is_some() {
-                args.words("-S");
-            }
+        if let Mode::Replay { debug: Some(debug), .. } = mode {
+            args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
+            let file = json!({ "driver": "file", "filename": text(&debug.state) });
+            args.pair(
+                "-blockdev",
+                json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
+            );
+            args.words("-S");
         }
         args.0
     }

@@ -41,12 +41,10 @@ pub enum Error {
 /// What QEMU tells without being asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The machine has shut down; QEMU's reason (`guest-shutdown`, `guest-reset`, `guest-panic`, `host-qmp-quit`, …).
+    /// The machine has shut down; QEMU's reason (`guest-shutdown`, `guest-reset`, `host-qmp-quit`, …).
     Shutdown(String),
     /// The processor stands still.
     Stopped,
-    /// The guest's kernel panicked and said so.
-    Panicked,
 }
 
 /// A connection.
@@ -153,7 +151,6 @@ impl Qmp {
         let event = match message.event.as_deref() {
             Some("SHUTDOWN") => Event::Shutdown(message.data["reason"].as_str().unwrap_or_default().to_owned()),
             Some("STOP") => Event::Stopped,
-            Some("GUEST_PANICKED") => Event::Panicked,
             _ => return,
         };
         self.events.push_back(event);

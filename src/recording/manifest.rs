@@ -70,6 +70,8 @@ pub struct Engine {
     pub memory: u64,
     /// The kernel's command line.
     pub cmdline: Option<String>,
+    /// Whether the guest's own reset ended the run.
+    pub reset_ends: bool,
     /// The digest of the generated configuration: of the engine's command line, without what differs between record and replay.
     pub config: Digest,
 }
@@ -132,8 +134,6 @@ pub enum RunExit {
     PoweredOff,
     /// It reset itself, and its file says that this ends the run.
     Rebooted,
-    /// Its kernel panicked and said so.
-    Panicked,
     /// It was told to stop.
     Stopped,
 }
@@ -143,7 +143,6 @@ impl fmt::Display for RunExit {
         f.write_str(match self {
             Self::PoweredOff => "powered itself off",
             Self::Rebooted => "rebooted",
-            Self::Panicked => "panicked",
             Self::Stopped => "stopped",
         })
     }

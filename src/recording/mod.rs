@@ -20,15 +20,24 @@
 
 mod archive;
 pub mod check;
+mod compare;
+pub mod console;
 pub mod draft;
 pub mod error;
 pub mod export;
 pub mod id;
 pub mod import;
 pub mod library;
+mod live;
 pub mod manifest;
+pub mod order;
+pub mod plain;
+pub mod record;
 pub mod removal;
+pub mod replay;
 pub mod sealed;
+pub mod service;
+pub mod session;
 pub mod stored;
 pub mod verdict;
 

@@ -18,6 +18,11 @@ fn guest_tag(guest: &GuestName) -> String {
     format!("{GUEST_TAG}{guest}")
 }
 
+/// The guest whose snapshot this is, by its tags.
+pub fn guest_of(volume: &LogicalVolume) -> Option<&str> {
+    volume.tags.iter().find_map(|tag| tag.strip_prefix(GUEST_TAG))
+}
+
 fn origin_tag(origin: &LvmName) -> String {
     format!("ttvm.origin={origin}")
 }
@@ -73,8 +78,7 @@ fn judge(volume: &LogicalVolume, guest: &GuestName, snapshot: &Snapshot) -> Resu
     let has = |tag: &String| volume.tags.contains(tag);
     let right_origin = volume.is("snapshot") && volume.origin == wanted.as_str();
     if !has(&guest_tag(guest)) {
-        let other = volume.tags.iter().find_map(|tag| tag.strip_prefix(GUEST_TAG));
-        return Err(match other {
+        return Err(match guest_of(volume) {
             Some(other) => Refusal::OtherGuest(other.to_owned()),
             None if right_origin => Refusal::ForeignSnapshot {
                 volume: snapshot.volume.clone(),
@@ -128,6 +132,7 @@ mod tests {
             roles: roles.iter().map(ToString::to_string).collect(),
             origin: origin.into(),
             segtype: segtype.into(),
+            permissions: "writeable".into(),
         };
         let guest = "a".parse().expect("a name");
         judge(&volume, &guest, &snapshot()).map(|selection| format!("{selection:?}"))

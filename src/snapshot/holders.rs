@@ -2,7 +2,7 @@
 //! Who has a device open: asked only when somebody has.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ impl fmt::Display for Holder {
 }
 
 /// Holders as a phrase.
-pub(super) fn list(holders: &[Holder]) -> String {
+pub fn list(holders: &[Holder]) -> String {
     if holders.is_empty() {
         return "something that can not be seen from here".to_owned();
     }
@@ -65,9 +65,20 @@ pub fn find(device: &Device) -> Vec<Holder> {
     let mut holders = mounts(&format!("{major}:{minor}"));
     holders.extend(devices(&format!("/sys/dev/block/{major}:{minor}/holders")));
     holders.extend(swaps(number));
-    holders.extend(loops(number));
+    let same = |path: &Path| is_device(path, number);
+    holders.extend(loops(same));
     holders.extend(domains(&format!("{major:x}:{minor:x}")));
-    holders.extend(processes(number));
+    holders.extend(processes(same));
+    holders
+}
+
+/// Everybody who can be found to have this file open for writing; without root, one's own processes.
+pub fn writers(file: &Metadata) -> Vec<Holder> {
+    let same = |path: &Path| fs::metadata(path).is_ok_and(|data| (data.dev(), data.ino()) == (file.dev(), file.ino()));
+    // The link of a descriptor can be "written" if the descriptor can (proc(5)).
+    let writes = |path: &Path| fs::symlink_metadata(path).is_ok_and(|link| link.mode() & 0o200 != 0);
+    let mut holders = loops(same);
+    holders.extend(processes(|path: &Path| writes(path) && same(path)));
     holders
 }
 
@@ -112,11 +123,11 @@ fn swaps(number: u64) -> Option<Holder> {
         .then_some(Holder::Swap)
 }
 
-fn loops(number: u64) -> Vec<Holder> {
+fn loops(same: impl Fn(&Path) -> bool) -> Vec<Holder> {
     names("/sys/block")
         .filter(|name| {
             let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
-            file.is_ok_and(|file| is_device(Path::new(file.trim()), number))
+            file.is_ok_and(|file| same(Path::new(file.trim())))
         })
         .map(Holder::Loop)
         .collect()
@@ -145,11 +156,11 @@ fn domains(number: &str) -> Vec<Holder> {
     find().unwrap_or_default()
 }
 
-fn processes(number: u64) -> Vec<Holder> {
+fn processes(same: impl Fn(&Path) -> bool) -> Vec<Holder> {
     let pids = names("/proc").filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
     pids.filter(|pid| {
         let descriptors = format!("/proc/{pid}/fd");
-        names(&descriptors).any(|fd| is_device(&Path::new(&descriptors).join(fd), number))
+        names(&descriptors).any(|fd| same(&Path::new(&descriptors).join(fd)))
     })
     .map(|pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

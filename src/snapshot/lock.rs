@@ -14,7 +14,7 @@ use crate::lock::{Attempt, Lock, take};
 const DIRECTORY: &str = "/run/lock/ttvm";
 
 /// Takes the lock of `vg`; waits for at most `limit`.
-pub(super) fn lock(vg: &LvmName, limit: Duration) -> Result<Lock, Error> {
+pub fn lock(vg: &LvmName, limit: Duration) -> Result<Lock, Error> {
     let path = Path::new(DIRECTORY).join(format!("{vg}.lock"));
     let failed = |source| Error::Lock {
         vg: vg.clone(),

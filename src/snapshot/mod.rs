@@ -9,7 +9,7 @@ mod device;
 mod error;
 mod examine;
 pub mod holders;
-mod lock;
+pub mod lock;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,6 +27,7 @@ use crate::lvm2_cmd::{self, Group, Kind};
 use crate::signals;
 pub use error::{Error, Refusal};
 use examine::Place;
+pub use examine::guest_of;
 
 /// There on hosts that run LVM's lock manager.
 const LVMLOCKD: &str = "/run/lvm/lvmlockd.socket";

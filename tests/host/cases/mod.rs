@@ -4,11 +4,13 @@
 mod boot;
 mod entries;
 mod guests;
+mod image;
 mod kills;
 mod lvm_errors;
 mod network;
 mod package;
 mod power_cuts;
+mod recordings;
 mod traps;
 mod trials;
 
@@ -21,11 +23,13 @@ pub fn all() -> Vec<Case> {
         boot::cases(),
         entries::cases(),
         guests::cases(),
+        image::cases(),
         kills::cases(),
         lvm_errors::cases(),
         network::cases(),
         package::cases(),
         power_cuts::cases(),
+        recordings::cases(),
         traps::cases(),
         trials::cases(),
     ]

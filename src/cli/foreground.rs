@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs without systemd: an ordinary user's, and those in directories of their own.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use nix::unistd::geteuid;
+
+use super::Error;
+use super::progress::Progress;
+use crate::config::guest::Guest;
+use crate::config::host::{self, HostConfig};
+use crate::config::places::Places;
+use crate::config::types::GuestName;
+use crate::config::{self, guests};
+use crate::guest as running;
+use crate::lock::{Attempt, Lock};
+use crate::recording::Library;
+use crate::recording::session::{Listener, Surroundings, origin_of};
+
+/// A guest and its places.
+pub(super) struct Foreground<'a> {
+    places: &'a Places,
+    host: HostConfig,
+    name: GuestName,
+    guest: Result<Guest, config::Error>,
+    library: Library,
+}
+
+impl<'a> Foreground<'a> {
+    pub(super) fn new(places: &'a Places, name: &GuestName) -> Result<Self, Error> {
+        let host = host::load(places)?;
+        let guest = guests::load(places, &host, name);
+        Ok(Self {
+            places,
+            guest,
+            name: name.clone(),
+            library: Library::open(places.state_dir()),
+            host,
+        })
+    }
+
+    pub(super) fn guest(&self) -> Result<&Guest, Error> {
+        // The one that cannot be copied is made again.
+        match &self.guest {
+            Ok(guest) => Ok(guest),
+            Err(_) => Err(guests::load(self.places, &self.host, &self.name)
+                .err()
+                .map_or_else(|| Error::Changed(self.name.clone()), Error::Config)),
+        }
+    }
+
+    /// The guest, if it still has a file; a file that is wrong is a mistake.
+    pub(super) fn guest_if_any(&self) -> Result<Option<&Guest>, Error> {
+        match &self.guest {
+            Err(config::Error::NoSuchGuest { .. }) => Ok(None),
+            _ => self.guest().map(Some),
+        }
+    }
+
+    /// The text of the guest's file.
+    pub(super) fn file_text(&self) -> Result<String, Error> {
+        let path = guests::path(self.places, &self.name);
+        fs::read_to_string(self.places.real(&path)).map_err(|source| config::Error::Unreadable { path, source }.into())
+    }
+
+    pub(super) fn library(&self) -> &Library {
+        &self.library
+    }
+
+    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            snapshot: &self.host.snapshot,
+            overlays: self.places.state_dir().join("overlays"),
+            prepared: false,
+        }
+    }
+
+    /// Where a debugger connects.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.places
+            .state_dir()
+            .join("overlays")
+            .join(format!("{}.gdb", self.name))
+    }
+
+    /// Makes sure that no other run of the guest is going on.
+    pub(super) fn claim(&self) -> Result<Lock, Error> {
+        // LVM's snapshots are the system's, wherever the configuration is.
+        let attempt = match geteuid().is_root() {
+            true => running::claim(&self.name)?,
+            false => running::claim_below(&self.places.state_dir().join("run"), &self.name)?,
+        };
+        match attempt {
+            Attempt::Taken(lock) => Ok(lock),
+            Attempt::Busy(_) => Err(Error::Running(self.name.clone())),
+        }
+    }
+
+    /// What recording would do, in words.
+    pub(super) fn plan_record(&self) -> Result<Vec<String>, Error> {
+        let guest = self.guest()?;
+        crate::recording::record::check(guest)?;
+        let mut plan = Vec::new();
+        for disk in &guest.disks {
+            plan.push(format!(
+                "disk {}: a fresh copy of {}",
+                disk.target,
+                origin_of(&disk.source)
+            ));
+        }
+        let directory = self.places.state_dir().join("recordings").join(self.name.as_str());
+        plan.push(format!("record {} below {}", self.name, directory.display()));
+        Ok(plan)
+    }
+}
+
+/// Tells a person how a run goes.
+pub(super) struct Follower {
+    guest: GuestName,
+    console: bool,
+    hint: &'static str,
+    progress: Option<(String, Progress)>,
+}
+
+impl Follower {
+    pub(super) fn new(guest: &GuestName, console: bool, hint: &'static str) -> Self {
+        Self {
+            guest: guest.clone(),
+            console,
+            hint,
+            progress: None,
+        }
+    }
+
+    /// No more progress.
+    pub(super) fn end(&mut self) {
+        self.progress = None;
+    }
+}
+
+impl Listener for Follower {
+    fn console(&mut self, text: &[u8]) {
+        if self.console {
+            let mut out = io::stdout().lock();
+            // A reader that has gone does not end the guest.
+            drop(out.write_all(text).and_then(|()| out.flush()));
+        }
+    }
+
+    fn ready(&mut self, text: &str) {
+        self.end();
+        eprintln!("ttvm: {}: {text}; {}", self.guest, self.hint);
+    }
+
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        let (_, progress) = match self.progress.take() {
+            Some(current) if current.0 == what => self.progress.insert(current),
+            _ => self.progress.insert((what.to_owned(), Progress::of(what))),
+        };
+        // Whether to go on is asked elsewhere.
+        let _ = progress.update(done, total);
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The terminal as a guest's keyboard: each key goes to the guest at once, Ctrl-C as well, and Ctrl-] is ours.
+
+use std::io::{self, IsTerminal, Read, Stdin};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
+use crate::recording::session::Keys;
+
+/// Ctrl-], which ends `xl console` and telnet as well.
+const END: u8 = 0x1d;
+
+/// A terminal that is a keyboard as long as this lives.
+pub(super) struct Keyboard {
+    stdin: Stdin,
+    before: Termios,
+}
+
+impl Keyboard {
+    /// `None` if there is no terminal to type on.
+    pub(super) fn open() -> Option<Self> {
+        let stdin = io::stdin();
+        if !stdin.is_terminal() || !io::stdout().is_terminal() {
+            return None;
+        }
+        let before = tcgetattr(&stdin).ok()?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(&stdin, SetArg::TCSADRAIN, &raw).ok()?;
+        Some(Self { stdin, before })
+    }
+}
+
+impl Keys for Keyboard {
+    fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut keys = vec![0; 256];
+        let length = self.stdin.read(&mut keys)?;
+        keys.truncate(length);
+        Ok((length > 0 && !keys.contains(&END)).then_some(keys))
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stdin.as_fd()
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.stdin, SetArg::TCSADRAIN, &self.before);
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm record`: a run that can be replayed.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::foreground::{Follower, Foreground};
+use super::{Error, guest_name, unit};
+use crate::config::places::Places;
+use crate::config::types::{GuestName, Seconds};
+use crate::error::Exit;
+use crate::recording::record::{self, Options};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The guest
+    #[arg(value_parser = guest_name)]
+    guest: GuestName,
+    /// Show the guest's console; on a terminal, what is typed goes to the guest (Ctrl-] ends the run)
+    #[arg(long)]
+    console: bool,
+    /// End the run after this time, such as 30s or 2min
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    limit: Option<Duration>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A time on the command line.
+fn time(text: &str) -> Result<Duration, String> {
+    let time: Result<Seconds, _> = text.parse();
+    time.map(|seconds| seconds.0).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+    // A console needs somebody who sits there: such a run ends with the command.
+    if places.has_units() && !arguments.dry_run && !arguments.console {
+        return unit::record(&arguments.guest, arguments.limit);
+    }
+    let run = Foreground::new(places, &arguments.guest)?;
+    if arguments.dry_run {
+        for line in run.plan_record()? {
+            writeln!(io::stdout(), "{line}")?;
+        }
+        return Ok(Exit::Done);
+    }
+    let _claim = run.claim()?;
+    let mut keys = arguments.console.then(super::keyboard::Keyboard::open).flatten();
+    let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the run");
+    let recorded = record::record(
+        run.guest()?,
+        &run.file_text()?,
+        run.library(),
+        &run.surroundings(),
+        &Options { limit: arguments.limit },
+        &mut follower,
+        keys.as_mut()
+            .map(|keys| keys as &mut dyn crate::recording::session::Keys),
+    );
+    drop(keys);
+    follower.end();
+    let recorded = recorded?;
+    let recording = &recorded.recording;
+    if recorded.full {
+        eprintln!(
+            "ttvm: the disk was nearly full, so the run was ended there; the recording is whole. Remove old ones with `ttvm recordings rm`"
+        );
+    }
+    writeln!(io::stdout(), "{}", summary(recording))?;
+    Ok(Exit::Done)
+}
+
+/// A recording in a line.
+pub(super) fn summary(recording: &crate::recording::Recording) -> String {
+    let manifest = recording.manifest();
+    let head = format!("recorded {} {}", manifest.guest, recording.id());
+    match &manifest.result {
+        Some(result) => format!(
+            "{head}: {} after {} instructions, {} s; log {} KiB, console {} bytes",
+            result.exit,
+            result.instructions,
+            result.ended.saturating_sub(manifest.run.started),
+            result.log.size >> 10,
+            result.console.size
+        ),
+        None => head,
+    }
+}

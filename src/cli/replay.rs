@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm replay`: a recorded run once more, and whether it was the same.
+
+use std::io::{self, Write};
+
+use super::foreground::{Follower, Foreground};
+use super::{Error, guest_name, unit};
+use crate::config::places::Places;
+use crate::config::types::GuestName;
+use crate::error::Exit;
+use crate::recording::Verdict;
+use crate::recording::replay::{self, Options};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The guest
+    #[arg(value_parser = guest_name)]
+    guest: GuestName,
+    /// The recording, or as much of its name as is needed; the newest if none is named
+    recording: Option<String>,
+    /// Wait for the end and say whether it was the same run: exit status 0 if it was, 5 if not
+    #[arg(long)]
+    verify: bool,
+    /// Serve a debugger, and print how to start it; it can go backwards
+    #[arg(long, conflicts_with = "verify")]
+    gdb: bool,
+    /// Stand still before the first instruction until the debugger lets it go
+    #[arg(long, requires = "gdb")]
+    paused: bool,
+    /// Show the guest's console
+    #[arg(long)]
+    console: bool,
+    /// Say what would be replayed or refused, and replay nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+    let run = Foreground::new(places, &arguments.guest)?;
+    let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
+    // A recording that came from another host may be of a guest that has no unit here.
+    let guest = run.guest_if_any()?;
+    if places.has_units() && !arguments.dry_run && !arguments.console && guest.is_some() {
+        return unit::replay(&arguments.guest, recording.id(), arguments);
+    }
+    let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
+    if arguments.dry_run {
+        let checked = replay::check(&recording, guest, &mut follower);
+        follower.end();
+        checked?;
+        writeln!(
+            io::stdout(),
+            "replay {} {} from fresh disks",
+            arguments.guest,
+            recording.id()
+        )?;
+        return Ok(Exit::Done);
+    }
+    let _claim = run.claim()?;
+    let options = Options {
+        gdb: arguments.gdb.then(|| run.socket()),
+        paused: arguments.paused,
+    };
+    if let Some(socket) = &options.gdb {
+        println!("{}", gdb_line(socket));
+    }
+    let verdict = replay::replay(&recording, guest, &run.surroundings(), &options, &mut follower);
+    follower.end();
+    match verdict? {
+        Some(verdict) => tell(&arguments.guest, recording.id(), &verdict),
+        None => Ok(Exit::Done),
+    }
+}
+
+impl Arguments {
+    pub(super) fn waits(&self) -> bool {
+        self.verify
+    }
+
+    pub(super) fn serves_debugger(&self) -> bool {
+        self.gdb
+    }
+
+    pub(super) fn order(&self, id: &crate::recording::Id) -> crate::recording::order::Order {
+        crate::recording::order::Order {
+            recording: Some(id.to_string()),
+            limit: None,
+            gdb: self.gdb,
+            paused: self.paused,
+        }
+    }
+}
+
+/// What to paste into a shell.
+pub(super) fn gdb_line(socket: &std::path::Path) -> String {
+    format!(
+        "gdb -ex 'set architecture i386:x86-64' -ex 'target remote {}'",
+        socket.display()
+    )
+}
+
+/// Prints a verdict.
+pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdict) -> Result<Exit, Error> {
+    match verdict {
+        Verdict::Identical { instructions } => {
+            writeln!(
+                io::stdout(),
+                "IDENTICAL: {guest} {id} is the same run, {instructions} instructions"
+            )?;
+            Ok(Exit::Done)
+        }
+        Verdict::Diverged { at } => {
+            writeln!(io::stdout(), "DIVERGED: {guest} {id} is not the same run: {at}")?;
+            Ok(Exit::Diverged)
+        }
+    }
+}

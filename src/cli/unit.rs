@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs by systemd: `ttvm record` and `ttvm replay` of the system's guests start a unit.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::replay::{Arguments, gdb_line, tell};
+use super::{Error, record};
+use crate::config::places::Places;
+use crate::config::types::GuestName;
+use crate::error::Exit;
+use crate::guest::claim;
+use crate::lock::Attempt;
+use crate::recording::order::{Order, socket};
+use crate::recording::{Id, Library};
+use crate::run::{self, Command, Program};
+
+static SYSTEMCTL: Program = Program::new(&["systemctl"]);
+
+/// A unit may run as long as it likes while it is waited for.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+pub(super) fn record(guest: &GuestName, limit: Option<Duration>) -> Result<Exit, Error> {
+    let order = Order {
+        limit,
+        ..Order::default()
+    };
+    let unit = format!("ttvm-record@{guest}.service");
+    start(guest, &order, &unit, limit.is_some())?;
+    if limit.is_none() {
+        writeln!(
+            io::stdout(),
+            "{guest} is being recorded until it ends, or until `systemctl stop {unit}`"
+        )?;
+        return Ok(Exit::Done);
+    }
+    let library = Library::open(Places::system("/".as_ref()).state_dir());
+    writeln!(io::stdout(), "{}", record::summary(&library.find(guest, None)?))?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Result<Exit, Error> {
+    let unit = format!("ttvm-replay@{guest}.service");
+    let started = start(guest, &arguments.order(id), &unit, arguments.waits());
+    if !arguments.waits() {
+        started?;
+        if arguments.serves_debugger() {
+            writeln!(io::stdout(), "{}", gdb_line(&socket(guest)))?;
+        } else {
+            writeln!(
+                io::stdout(),
+                "{guest} {id} is being replayed; `ttvm recordings list {guest}` says what came of it"
+            )?;
+        }
+        return Ok(Exit::Done);
+    }
+    let library = Library::open(Places::system("/".as_ref()).state_dir());
+    let verdict = library.find(guest, Some(&id.to_string()))?.replays();
+    match (started, verdict) {
+        // The unit fails when the run was another.
+        (_, Some(verdict)) if exit_status(&unit)? == "5" => tell(guest, id, &verdict.newest),
+        (Ok(()), Some(verdict)) => tell(guest, id, &verdict.newest),
+        (started, _) => {
+            started?;
+            Err(Error::NoVerdict(guest.clone()))
+        }
+    }
+}
+
+/// Starts the unit; with `wait`, until it has ended.
+fn start(guest: &GuestName, order: &Order, unit: &str, wait: bool) -> Result<(), Error> {
+    // The unit's Conflicts= would end the other run.
+    match claim(guest)? {
+        Attempt::Taken(_) => {}
+        Attempt::Busy(_) => return Err(Error::Running(guest.clone())),
+    }
+    order.give(guest)?;
+    let mut command = Command::new(&SYSTEMCTL).arg("start");
+    if wait {
+        command = command.arg("--wait");
+    }
+    let started = command.args(["--", unit]).deadline(FOR_EVER).run();
+    Order::forget(guest);
+    match started {
+        Ok(_) => Ok(()),
+        Err(run::Error::Failed { .. }) => Err(Error::Unit {
+            unit: unit.to_owned(),
+            exit: exit_status(unit)?.parse().unwrap_or(1),
+            why: property(unit, "StatusText")?,
+        }),
+        Err(error) => Err(Error::Systemd(error)),
+    }
+}
+
+fn exit_status(unit: &str) -> Result<String, Error> {
+    property(unit, "ExecMainStatus")
+}
+
+fn property(unit: &str, name: &str) -> Result<String, Error> {
+    let command = Command::new(&SYSTEMCTL).args(["show", "--value", "--property", name, "--", unit]);
+    let output = command.run().map_err(Error::Systemd)?;
+    Ok(output.stdout.trim().to_owned())
+}

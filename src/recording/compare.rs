@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether a replay would be one: what was recorded beside what is there now, each difference as a sentence.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use super::Recording;
+use super::manifest::{FileDigest, Manifest};
+use super::session::{self, Error, Listener};
+use crate::config::guest::{Boot, Guest, OnReboot, Toolstack};
+use crate::config::types::Size;
+use crate::qemu::engine::Version;
+
+/// The recording's own files and the host's, which are read for it.
+pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Result<Vec<String>, Error> {
+    let mut differences: Vec<String> = recording
+        .check(&mut |done, total| {
+            listener.progress("reading the recording", done, total);
+            match crate::signals::waiting() {
+                true => std::ops::ControlFlow::Break(()),
+                false => std::ops::ControlFlow::Continue(()),
+            }
+        })?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let manifest = recording.manifest();
+    let pairs = [
+        ("kernel", &manifest.kernel, recording.kernel_path()),
+        ("initrd", &manifest.initrd, recording.initrd_path()),
+    ];
+    for (what, recorded, now) in pairs {
+        if let (Some(recorded), Some(now)) = (recorded, now) {
+            differences.extend(file(what, recorded, &now, listener)?);
+        }
+    }
+    for disk in &manifest.disks {
+        let Some(base) = recording.base_path(disk) else {
+            differences.push(format!("disk {}: {} is not there any more", disk.target, disk.origin));
+            continue;
+        };
+        // The copy of an imported recording is a file; the origin may be sealed.
+        let origin = match base == disk.origin.path() {
+            true => disk.origin.clone(),
+            false => crate::config::guest::Origin::File(base),
+        };
+        let now = session::digest_origin(&disk.target, &origin, listener)?;
+        if now.size != disk.size {
+            let (then, now) = (Size::from_bytes(disk.size), Size::from_bytes(now.size));
+            differences.push(format!("disk {}: {origin} had {then}, now it has {now}", disk.target));
+        } else if now.digest != disk.digest {
+            differences.push(format!(
+                "disk {}: the content of {origin} has changed: it was {}, now it is {}",
+                disk.target, disk.digest, now.digest
+            ));
+        }
+    }
+    Ok(differences)
+}
+
+fn file(what: &str, recorded: &FileDigest, now: &Path, listener: &mut dyn Listener) -> Result<Option<String>, Error> {
+    if !now.exists() {
+        return Ok(Some(format!("{what}: {} is not there any more", now.display())));
+    }
+    let found = session::digest_file(now, listener)?;
+    Ok((found.digest != recorded.digest).then(|| {
+        format!(
+            "{what}: {} has changed: it was {}, now it is {}",
+            now.display(),
+            recorded.digest,
+            found.digest
+        )
+    }))
+}
+
+/// The engine.
+pub(super) fn engine(manifest: &Manifest, version: &Version) -> Vec<String> {
+    let mut differences = Differences::default();
+    differences.of("QEMU", &manifest.engine.version, &version.text);
+    differences.0
+}
+
+/// The guest's file as it is now, if there still is one.
+pub(super) fn guest(manifest: &Manifest, guest: &Guest, version: &Version) -> Vec<String> {
+    let mut differences = Differences::default();
+    let engine = &manifest.engine;
+    differences.of("toolstack", engine.toolstack.as_str(), guest.toolstack.as_str());
+    if guest.toolstack != Toolstack::Qemu {
+        return differences.0;
+    }
+    let machine = session::machine_of(guest, version);
+    differences.of("machine type", &engine.machine, &machine.machine);
+    differences.of("icount", &engine.icount, &machine.icount.to_string());
+    differences.of("memory", Size::from_bytes(engine.memory), guest.memory);
+    let (kernel, initrd, cmdline) = match &guest.boot {
+        Boot::Kernel {
+            kernel,
+            initrd,
+            cmdline,
+        } => (Some(kernel), initrd.as_ref(), cmdline.clone()),
+        Boot::Bootloader { .. } | Boot::Firmware => (None, None, None),
+    };
+    for (what, recorded, now) in [
+        ("kernel", &manifest.kernel, kernel),
+        ("initrd", &manifest.initrd, initrd),
+    ] {
+        let path = |path: Option<&Path>| path.map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+        differences.of(
+            what,
+            path(recorded.as_ref().map(|file| file.path.as_path())),
+            path(now.map(std::path::PathBuf::as_path)),
+        );
+    }
+    let words = |cmdline: &Option<String>| cmdline.clone().unwrap_or_default();
+    differences.of("cmdline", words(&engine.cmdline), words(&cmdline));
+    let on_reboot = |ends: bool| if ends { "ends the run" } else { "goes on" };
+    differences.of(
+        "on_reboot",
+        on_reboot(engine.reset_ends),
+        on_reboot(guest.on_reboot != OnReboot::Keep),
+    );
+    let disks = |disks: Vec<String>| {
+        if disks.is_empty() {
+            "none".to_owned()
+        } else {
+            disks.join(", ")
+        }
+    };
+    differences.of(
+        "disks",
+        disks(
+            manifest
+                .disks
+                .iter()
+                .map(|it| format!("{} of {}", it.target, it.origin))
+                .collect(),
+        ),
+        disks(
+            guest
+                .disks
+                .iter()
+                .map(|it| format!("{} of {}", it.target, session::origin_of(&it.source)))
+                .collect(),
+        ),
+    );
+    differences.of(
+        "vif",
+        disks(manifest.vifs.iter().map(|vif| vif.mac.to_string()).collect()),
+        disks(guest.vifs.iter().map(|vif| vif.mac.to_string()).collect()),
+    );
+    differences.0
+}
+
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn of<T: Display>(&mut self, what: &str, recorded: T, now: T) {
+        let (recorded, now) = (recorded.to_string(), now.to_string());
+        if recorded != now {
+            self.0.push(format!("{what}: it was {recorded}, now it is {now}"));
+        }
+    }
+}

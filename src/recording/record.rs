@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Recording a run.
+
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+
+use super::live::{self, Happened, Live};
+use super::manifest::{Engine, FORMAT, Interface, Manifest, Outcome, Run, RunExit};
+use super::session::{self, Disks, Error, Keys, Listener, Surroundings, Wanted};
+use super::{Draft, Library, Recording};
+use crate::config::guest::{Guest, Toolstack};
+use crate::fail_point;
+use crate::guest::record::{boot_id, now};
+use crate::qemu::engine::{self, Version};
+use crate::qemu::machine::{CPU, Machine, Mode};
+use crate::qemu::process::Emulator;
+use crate::qemu::qmp::{Event, Qmp};
+
+/// Without so much free space no recording is begun.
+const ROOM: u64 = 256 << 20;
+
+/// With less than this left, the recording comes to its end: as long as there is room for it, it is a whole one.
+const RESERVE: u64 = 64 << 20;
+
+/// How to record.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Ends the run after this time.
+    pub limit: Option<Duration>,
+}
+
+/// What was recorded, and why it ended where it did if that was not the guest's doing.
+pub struct Recorded {
+    /// The recording.
+    pub recording: Recording,
+    /// Whether it was ended because the disk was nearly full.
+    pub full: bool,
+}
+
+/// Records a run of `guest`, whose file has the text `file`.
+pub fn record(
+    guest: &Guest,
+    file: &str,
+    library: &Library,
+    around: &Surroundings<'_>,
+    options: &Options,
+    listener: &mut dyn Listener,
+    keys: Option<&mut dyn Keys>,
+) -> Result<Recorded, Error> {
+    let version = check(guest)?;
+    let signals = live::signals()?;
+    let free = library.free_space()?;
+    if free < ROOM {
+        return Err(Error::NoSpace {
+            directory: library.state_directory().to_owned(),
+            free: free >> 20,
+            needed: ROOM >> 20,
+        });
+    }
+    let mut machine = session::machine_of(guest, &version);
+    let mut manifest = manifest(guest, file, &machine, &version, listener)?;
+    let wanted: Vec<Wanted<'_>> = guest
+        .disks
+        .iter()
+        .zip(&manifest.disks)
+        .map(|(disk, digest)| Wanted {
+            target: disk.target.clone(),
+            source: &disk.source,
+            base: None,
+            size: digest.size,
+        })
+        .collect();
+    let disks = Disks::make(&guest.name, &wanted, around)?;
+    machine.drives.clone_from(&disks.drives);
+    manifest.engine.config = machine.digest();
+    let draft = library.create(&guest.name, &manifest, file)?;
+    let ended = run(&machine, &draft, library, options, listener, keys, &signals);
+    let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
+    for (disk, content) in manifest.disks.iter_mut().zip(disks.contents(listener)?) {
+        disk.end = Some(content);
+    }
+    fail_point::reach("record.ended");
+    let (log, console) = draft.digests(&mut |done, total| {
+        listener.progress("reading the recording", done, total);
+        std::ops::ControlFlow::Continue(())
+    })?;
+    manifest.result = Some(Outcome {
+        ended: ended.at,
+        exit: ended.exit,
+        instructions: ended.instructions,
+        log,
+        console,
+    });
+    Ok(Recorded {
+        recording: draft.finish(&manifest)?,
+        full: ended.full,
+    })
+}
+
+/// Whether `guest` can be recorded, and by which engine.
+pub fn check(guest: &Guest) -> Result<Version, Error> {
+    match guest.toolstack {
+        Toolstack::Qemu => {}
+        Toolstack::Xl => {
+            return Err(Error::PlainOnly {
+                guest: guest.name.clone(),
+            });
+        }
+        Toolstack::Xm => {
+            return Err(Error::NeedsTtXen {
+                guest: guest.name.clone(),
+            });
+        }
+    }
+    session::check_disks(guest)?;
+    Ok(engine::find()?)
+}
+
+fn manifest(
+    guest: &Guest,
+    file: &str,
+    machine: &Machine,
+    version: &Version,
+    listener: &mut dyn Listener,
+) -> Result<Manifest, Error> {
+    let mut read =
+        |path: Option<&std::path::PathBuf>| path.map(|path| session::digest_file(path, listener)).transpose();
+    let kernel = read(machine.kernel.as_ref().map(|it| &it.kernel))?;
+    let initrd = read(machine.kernel.as_ref().and_then(|it| it.initrd.as_ref()))?;
+    let disks = guest
+        .disks
+        .iter()
+        .map(|disk| session::digest_origin(&disk.target, &session::origin_of(&disk.source), listener))
+        .collect::<Result<_, _>>()?;
+    Ok(Manifest {
+        format: FORMAT,
+        guest: guest.name.clone(),
+        run: Run {
+            ttvm: env!("CARGO_PKG_VERSION").to_owned(),
+            started: now(),
+            boot: boot_id(),
+            network: if machine.macs.is_empty() { "none" } else { "user" }.to_owned(),
+        },
+        engine: Engine {
+            toolstack: guest.toolstack,
+            version: version.text.clone(),
+            machine: machine.machine.clone(),
+            cpu: CPU.to_owned(),
+            icount: machine.icount.to_string(),
+            memory: machine.memory.bytes(),
+            cmdline: machine.kernel.as_ref().map(|it| it.cmdline.clone()),
+            reset_ends: machine.reset_ends,
+            config: machine.digest(),
+        },
+        guest_file: super::manifest::FileDigest::of_bytes(
+            std::path::Path::new(super::draft::GUEST_FILE),
+            file.as_bytes(),
+        ),
+        kernel,
+        initrd,
+        disks,
+        vifs: machine.macs.iter().map(|mac| Interface { mac: *mac }).collect(),
+        result: None,
+    })
+}
+
+/// How a run ended.
+struct Ended {
+    exit: RunExit,
+    instructions: u64,
+    at: u64,
+    full: bool,
+}
+
+fn run(
+    machine: &Machine,
+    draft: &Draft,
+    library: &Library,
+    options: &Options,
+    listener: &mut dyn Listener,
+    keys: Option<&mut dyn Keys>,
+    signals: &SignalFd,
+) -> Result<Ended, Error> {
+    let console = draft.console();
+    let failed = |source| Error::Write {
+        path: console.clone(),
+        source,
+    };
+    let mut file = File::create_new(&console).map_err(failed)?;
+    let emulator = Emulator::start(machine, &Mode::Record(draft.log()))?;
+    let mut live = Live::new(emulator, signals, keys);
+    listener.ready(&format!("recording as {}", draft.id()));
+    fail_point::reach("record.running");
+    let end = options.limit.map(|limit| Instant::now() + limit);
+    let mut space = Space::new(library)?;
+    let mut full = false;
+    let exit = loop {
+        let until = end.map_or(space.again, |end| end.min(space.again));
+        match live.next(Some(until))? {
+            Happened::Console(text) => {
+                file.write_all(&text).map_err(failed)?;
+                listener.console(&text);
+            }
+            Happened::Event(Event::Shutdown(reason)) => break exit_of(&reason),
+            Happened::Event(Event::Stopped) => {}
+            Happened::Signal => break RunExit::Stopped,
+            Happened::Ended => {
+                let why = live.emulator.complaint();
+                return Err(Error::EngineDied { why });
+            }
+            Happened::Timeout if end.is_some_and(|end| Instant::now() >= end) => break RunExit::Stopped,
+            Happened::Timeout => {
+                full = space.look(library)?;
+                if full {
+                    break RunExit::Stopped;
+                }
+            }
+        }
+    };
+    let at = now();
+    let instructions = halt(live.emulator.qmp())?;
+    live.emulator.quit()?;
+    loop {
+        let text = live.emulator.console().map_err(Error::Wait)?;
+        if text.is_empty() {
+            break;
+        }
+        file.write_all(&text).map_err(failed)?;
+        listener.console(&text);
+    }
+    Ok(Ended {
+        exit,
+        instructions,
+        at,
+        full,
+    })
+}
+
+/// Stops the machine between two instructions and returns how many it has executed: from here the log goes no further.
+pub(super) fn halt(qmp: &mut Qmp) -> Result<u64, Error> {
+    qmp.execute("stop", serde_json::Value::Null)?;
+    Ok(qmp.instructions()?)
+}
+
+/// QEMU's reason for a shutdown (ShutdownCause in its qapi/run-state.json).
+pub(super) fn exit_of(reason: &str) -> RunExit {
+    match reason {
+        "guest-shutdown" => RunExit::PoweredOff,
+        "guest-reset" => RunExit::Rebooted,
+        _ => RunExit::Stopped,
+    }
+}
+
+/// The room that is left, looked at as often as it shrinks fast.
+struct Space {
+    free: u64,
+    looked: Instant,
+    again: Instant,
+}
+
+impl Space {
+    fn new(library: &Library) -> Result<Self, Error> {
+        let looked = Instant::now();
+        Ok(Self {
+            free: library.free_space()?,
+            looked,
+            again: looked + Duration::from_secs(1),
+        })
+    }
+
+    /// Whether it is time to come to an end.
+    fn look(&mut self, library: &Library) -> Result<bool, Error> {
+        let (free, looked) = (library.free_space()?, Instant::now());
+        let shrunk = self.free.saturating_sub(free).max(1);
+        let left = free.saturating_sub(RESERVE);
+        // Half of the time in which all would be gone at this rate.
+        let wait = (looked - self.looked).as_secs_f64() * left as f64 / shrunk as f64 / 2.0;
+        *self = Self {
+            free,
+            looked,
+            again: looked + Duration::from_secs_f64(wait.clamp(0.25, 60.0)),
+        };
+        Ok(left == 0)
+    }
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Replaying a recording, and the verdict: the same run, or where it was another.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+
+use super::console::{Comparison, Difference};
+use super::live::{self, Happened, Live};
+use super::manifest::{Manifest, Outcome};
+use super::record::{exit_of, halt};
+use super::session::{Disks, Error, Listener, Surroundings, Wanted};
+use super::{Divergence, Recording, Verdict, compare};
+use crate::config::guest::{DiskSource, Guest};
+use crate::config::types::{GuestName, Size};
+use crate::qemu::engine;
+use crate::qemu::machine::{Debug, Kernel, Machine, Mode};
+use crate::qemu::process::Emulator;
+use crate::qemu::qmp::Event;
+
+/// How often a replay is asked how far it is.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A replay that has executed nothing for so long stands still: it waits for something the log does not have.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// QEMU stops a machine that has shut itself down within some thousand instructions, sooner or later; no guest does anything
+/// in that time but wait.
+const AFTER_SHUTDOWN: u64 = 1 << 20;
+
+/// How to replay.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Serves a debugger at this socket.
+    pub gdb: Option<PathBuf>,
+    /// Stands still before the first instruction until the debugger lets it go.
+    pub paused: bool,
+}
+
+/// Replays `recording`. `guest` is the guest's file as it is now, if there still is one. There is no verdict on what went
+/// through a debugger, where the guest does the same things again and again.
+pub fn replay(
+    recording: &Recording,
+    guest: Option<&Guest>,
+    around: &Surroundings<'_>,
+    options: &Options,
+    listener: &mut dyn Listener,
+) -> Result<Option<Verdict>, Error> {
+    let manifest = recording.manifest();
+    let _use = recording.use_shared()?;
+    let signals = live::signals()?;
+    check(recording, guest, listener)?;
+    let sources = sources(recording, guest);
+    let wanted: Vec<Wanted<'_>> = manifest
+        .disks
+        .iter()
+        .zip(&sources)
+        .map(|(disk, (source, base))| Wanted {
+            target: disk.target.clone(),
+            source,
+            base: base.clone(),
+            size: disk.size,
+        })
+        .collect();
+    let mut disks = Disks::make(&manifest.guest, &wanted, around)?;
+    if options.gdb.is_some() {
+        disks.cover(&manifest.guest, around)?;
+    }
+    let mut machine = machine(recording);
+    machine.drives.clone_from(&disks.drives);
+    let digest = machine.digest();
+    if digest != manifest.engine.config {
+        let was = manifest.engine.config;
+        let difference = format!("this version of ttvm makes another machine of it: it was {was}, now it is {digest}");
+        return Err(different(recording, vec![difference]));
+    }
+    let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
+    let mut run = Replay {
+        recording,
+        result,
+        machine: &machine,
+        options,
+        listener,
+    };
+    let verdict = match run.run(&around.overlays, &signals)? {
+        None => return Ok(None),
+        Some(Verdict::Identical { instructions }) => {
+            let contents = disks.contents(listener)?;
+            disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical { instructions })
+        }
+        Some(verdict) => verdict,
+    };
+    recording.note_verdict(&verdict);
+    Ok(Some(verdict))
+}
+
+/// Whether a replay of `recording` would be one: every difference is named.
+pub fn check(recording: &Recording, guest: Option<&Guest>, listener: &mut dyn Listener) -> Result<(), Error> {
+    let manifest = recording.manifest();
+    let version = engine::find()?;
+    let mut differences = compare::engine(manifest, &version);
+    if let Some(guest) = guest {
+        differences.extend(compare::guest(manifest, guest, &version));
+    }
+    differences.extend(compare::files(recording, listener)?);
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(different(recording, differences)),
+    }
+}
+
+fn different(recording: &Recording, differences: Vec<String>) -> Error {
+    Error::Different {
+        guest: recording.manifest().guest.clone(),
+        id: recording.id().to_string(),
+        differences,
+    }
+}
+
+/// What each disk is made from, and the copy of its base if it came from another host.
+fn sources(recording: &Recording, guest: Option<&Guest>) -> Vec<(DiskSource, Option<PathBuf>)> {
+    let disks = recording.manifest().disks.iter().map(|disk| {
+        let now = guest.and_then(|guest| guest.disks.iter().find(|it| it.target == disk.target));
+        let source = now.map_or_else(|| DiskSource::Overlay(disk.origin.clone()), |it| it.source.clone());
+        let base = recording.base_path(disk).filter(|base| *base != disk.origin.path());
+        (source, base)
+    });
+    disks.collect()
+}
+
+/// The machine that was recorded, without its disks.
+fn machine(recording: &Recording) -> Machine {
+    let engine = &recording.manifest().engine;
+    Machine {
+        machine: engine.machine.clone(),
+        memory: Size::from_bytes(engine.memory),
+        icount: engine.icount.parse().unwrap_or(crate::config::guest::Shift::Auto),
+        kernel: recording.kernel_path().map(|kernel| Kernel {
+            kernel,
+            initrd: recording.initrd_path(),
+            cmdline: engine.cmdline.clone().unwrap_or_default(),
+        }),
+        drives: Vec::new(),
+        macs: recording.manifest().vifs.iter().map(|vif| vif.mac).collect(),
+        reset_ends: engine.reset_ends,
+    }
+}
+
+fn disks_verdict(manifest: &Manifest, contents: &[crate::image::digest::Digest]) -> Option<Verdict> {
+    manifest.disks.iter().zip(contents).find_map(|(disk, found)| {
+        let expected = disk.end.filter(|end| end != found)?;
+        Some(Verdict::Diverged {
+            at: Divergence::Disk {
+                target: disk.target.clone(),
+                expected,
+                found: *found,
+            },
+        })
+    })
+}
+
+struct Replay<'a> {
+    recording: &'a Recording,
+    result: &'a Outcome,
+    machine: &'a Machine,
+    options: &'a Options,
+    listener: &'a mut dyn Listener,
+}
+
+impl Replay<'_> {
+    fn run(&mut self, overlays: &std::path::Path, signals: &SignalFd) -> Result<Option<Verdict>, Error> {
+        let console = self.recording.console();
+        let unreadable = |source| Error::Read {
+            path: console.clone(),
+            source: crate::image::digest::Error::Open {
+                path: console.clone(),
+                source,
+            },
+        };
+        let mut comparison = Comparison::open(&console).map_err(unreadable)?;
+        let debug = match &self.options.gdb {
+            Some(socket) => Some(debug(&self.recording.manifest().guest, socket, overlays)?),
+            None => None,
+        };
+        let mode = Mode::Replay {
+            log: self.recording.log(),
+            debug: debug.as_ref().map(|it| it.0.clone()),
+        };
+        let mut live = Live::new(Emulator::start(self.machine, &mode)?, signals, None);
+        if debug.is_some() {
+            // What a debugger that goes backwards starts from.
+            live.emulator.qmp().monitor("savevm start")?;
+            if !self.options.paused {
+                live.emulator.qmp().execute("cont", serde_json::Value::Null)?;
+            }
+        }
+        self.listener.ready(&format!("replaying {}", self.recording.id()));
+        let mut progress = Progress::new();
+        let mut differs = None;
+        let ended = loop {
+            match live.next(Some(progress.again))? {
+                Happened::Console(text) => {
+                    self.listener.console(&text);
+                    // In a debugger the guest prints the same again and again.
+                    if debug.is_none()
+                        && let Some(found) = comparison.feed(&text).map_err(unreadable)?
+                    {
+                        differs = Some(found);
+                        break None;
+                    }
+                }
+                // The debugger may still want to go back.
+                Happened::Event(Event::Shutdown(reason)) if debug.is_none() => break Some(exit_of(&reason)),
+                Happened::Event(Event::Shutdown(_) | Event::Stopped) => {}
+                Happened::Signal | Happened::Ended if debug.is_some() => return Ok(None),
+                Happened::Signal => return Err(Error::Interrupted),
+                Happened::Ended => break None,
+                Happened::Timeout => {
+                    let done = live.emulator.qmp().instructions()?;
+                    self.listener.progress("replaying", done, self.result.instructions);
+                    if progress.stands_still(done) && debug.is_none() {
+                        break None;
+                    }
+                }
+            }
+        };
+        let instructions = match ended {
+            Some(_) => halt(live.emulator.qmp())?,
+            None => live.emulator.qmp().instructions().unwrap_or(progress.done),
+        };
+        live.emulator.kill();
+        while differs.is_none() {
+            let text = live.emulator.console().map_err(Error::Wait)?;
+            if text.is_empty() {
+                break;
+            }
+            self.listener.console(&text);
+            differs = comparison.feed(&text).map_err(unreadable)?;
+        }
+        let at = match (differs, ended) {
+            (Some(found), _) => divergence(found, instructions),
+            (None, None) => Divergence::Stalled { instructions },
+            (None, Some(exit)) if exit != self.result.exit => Divergence::Exit {
+                expected: self.result.exit,
+                found: exit.to_string(),
+            },
+            (None, Some(_)) => match comparison.finish().map_err(unreadable)? {
+                Some(found) => divergence(found, instructions),
+                None if instructions.abs_diff(self.result.instructions) > AFTER_SHUTDOWN => Divergence::Instructions {
+                    expected: self.result.instructions,
+                    found: instructions,
+                },
+                None => return Ok(Some(Verdict::Identical { instructions })),
+            },
+        };
+        Ok(Some(Verdict::Diverged { at }))
+    }
+}
+
+fn divergence(found: Difference, instructions: u64) -> Divergence {
+    Divergence::Console {
+        line: found.line,
+        column: found.column,
+        byte: found.byte,
+        expected: found.expected.unwrap_or_default(),
+        found: found.found.unwrap_or_default(),
+        instructions: Some(instructions),
+    }
+}
+
+/// A debugger's files, removed with this.
+fn debug(guest: &GuestName, socket: &std::path::Path, overlays: &std::path::Path) -> Result<(Debug, Removed), Error> {
+    let state = overlays.join(format!("{guest}-state.qcow2"));
+    for path in [socket, &state] {
+        drop(std::fs::remove_file(path));
+    }
+    std::fs::create_dir_all(overlays).map_err(|source| Error::Write {
+        path: state.clone(),
+        source,
+    })?;
+    // Its own content is nothing; the states of the machine lie behind it.
+    engine::create_overlay(&state.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?;
+    let debug = Debug {
+        socket: socket.to_owned(),
+        state: state.clone(),
+    };
+    Ok((debug, Removed([socket.to_owned(), state])))
+}
+
+struct Removed([PathBuf; 2]);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+/// How far a replay is.
+struct Progress {
+    done: u64,
+    moved: Instant,
+    again: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            done: 0,
+            moved: now,
+            again: now + LOOK,
+        }
+    }
+
+    fn stands_still(&mut self, done: u64) -> bool {
+        let now = Instant::now();
+        if done != self.done {
+            (self.done, self.moved) = (done, now);
+        }
+        self.again = now + LOOK;
+        now - self.moved >= STALLED
+    }
+}
