@@ -112,19 +112,17 @@ enum Error {
     #[error(transparent)]
     Network(#[from] network::Error),
     #[error(transparent)]
-    Recording(#[from] recording::Error),
-    #[error(transparent)]
     Session(#[from] recording::session::Error),
     #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
     Running(GuestName),
-    #[error("the file of guest \"{0}\" was changed just now: try again")]
-    Changed(GuestName),
     #[error("systemd can not be asked: is it running?")]
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
     Unit { unit: String, exit: u8, why: String },
     #[error("the replay of {0} was ended before there was a verdict")]
     NoVerdict(GuestName),
+    #[error(transparent)]
+    Recording(#[from] recording::Error),
     #[error("{0}")]
     Usage(String),
     #[error("can not read the settings in /etc/default/grub")]

@@ -49,7 +49,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let mut keys = arguments.console.then(super::keyboard::Keyboard::open).flatten();
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the run");
     let recorded = record::record(
-        run.guest()?,
+        &run.guest()?,
         &run.file_text()?,
         run.library(),
         &run.surroundings(),

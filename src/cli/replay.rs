@@ -45,7 +45,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
     if arguments.dry_run {
-        let checked = replay::check(&recording, guest, &mut follower);
+        let checked = replay::check(&recording, guest.as_ref(), &mut follower);
         follower.end();
         checked?;
         writeln!(
@@ -64,7 +64,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     if let Some(socket) = &options.gdb {
         println!("{}", gdb_line(socket));
     }
-    let verdict = replay::replay(&recording, guest, &run.surroundings(), &options, &mut follower);
+    let verdict = replay::replay(&recording, guest.as_ref(), &run.surroundings(), &options, &mut follower);
     follower.end();
     match verdict? {
         Some(verdict) => tell(&arguments.guest, recording.id(), &verdict),

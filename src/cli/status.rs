@@ -140,11 +140,10 @@ fn row(
     domains: &BTreeMap<u32, Domain>,
 ) -> Result<Row, Error> {
     let state = |unit: &str| units.get(&format!("{unit}@{name}.service")).map(String::as_str);
-    let other = ["ttvm-record", "ttvm-replay"].into_iter().filter_map(state);
+    let mut other = ["ttvm-record", "ttvm-replay"].into_iter().filter_map(state);
     // One of them that runs, or is about to, says more than the plain unit, which then does not.
     let unit = other
-        .filter(|state| !["stopped", "failed"].contains(state))
-        .last()
+        .rfind(|state| !["stopped", "failed"].contains(state))
         .or(state("ttvm"));
     let record = Record::load(places.root(), name);
     let mut row = Row {

@@ -61,7 +61,7 @@ pub enum Error {
         /// The recording.
         id: String,
         /// Where it differs.
-        verdict: Verdict,
+        verdict: Box<Verdict>,
     },
 }
 
@@ -154,7 +154,7 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
                 Ok(Some(verdict @ Verdict::Diverged { .. })) => Err(Error::Diverged {
                     guest: guest.name.clone(),
                     id: recording.id().to_string(),
-                    verdict,
+                    verdict: Box::new(verdict),
                 }),
                 Ok(Some(Verdict::Identical { .. })) => Ok(Ending::Identical),
                 Ok(None) | Err(SessionError::Interrupted) => Ok(Ending::Stopped),
