@@ -68,9 +68,9 @@ install: build docs
 	install -D -m 644 target/completions/_ttvm $(DESTDIR)/usr/share/zsh/vendor-completions/_ttvm
 	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/ttvm.fish
 
-# The emulated host's disks. Making them is mostly waiting, so it goes on while the compiler runs.
+# The emulated host's disks, and the guest that is recorded. Making them is mostly waiting, so it goes on while the compiler runs.
 image:
-	@tests/host/image.sh >/dev/null
+	@tests/guest/build.sh >/dev/null
 
 demo:
 	@$(MAKE) -s --no-print-directory -j2 image deb
@@ -96,7 +96,7 @@ test:
 
 host-tests: deb image
 	lintian --allow-root --fail-on error $(DEB)
-	$(CARGO) test -q --locked --features host-tests --test host
+	$(CARGO) test -q --locked --features host-tests --test replay --test host
 
 check:
 	@$(MAKE) -s --no-print-directory -j2 image deb
