@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm-guest run -- GUEST`: supervises one run; the main process of `ttvm@GUEST.service`.
+//! `ttvm-guest run|record|replay -- GUEST`: supervises one run; the main process of `ttvm@GUEST.service`,
+//! `ttvm-record@GUEST.service` and `ttvm-replay@GUEST.service`.
 
 use std::path::Path;
 use std::process::ExitCode;
 
+use ttvm::config::guest::Toolstack;
 use ttvm::config::places::Places;
 use ttvm::config::{self, guests, host};
-use ttvm::error::{Classify, Exit, chain};
-use ttvm::guest::Error;
+use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::guest::supervisor::{self, Next};
-use ttvm::log;
+use ttvm::recording::service::{self, Error, Kind};
+use ttvm::{log, notify};
 
 const PROGRAM: &str = "ttvm-guest";
 
@@ -19,25 +21,34 @@ const RESTART: u8 = 133;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let ["run", "--", guest] = words[..] else {
-        eprintln!("usage: {PROGRAM} run -- GUEST");
-        return Exit::Usage.into();
+    let (kind, unit, guest) = match words[..] {
+        ["run", "--", guest] => (Kind::Plain, "ttvm", guest),
+        ["record", "--", guest] => (Kind::Record, "ttvm-record", guest),
+        ["replay", "--", guest] => (Kind::Replay, "ttvm-replay", guest),
+        _ => {
+            eprintln!("usage: {PROGRAM} run|record|replay -- GUEST");
+            return Exit::Usage.into();
+        }
     };
-    log::init(PROGRAM, Some(&format!("ttvm@{guest}.service")));
-    match work(guest) {
+    log::init(PROGRAM, Some(&format!("{unit}@{guest}.service")));
+    match work(kind, guest) {
         Ok(Next::Stop) => Exit::Done.into(),
         Ok(Next::Restart) => RESTART.into(),
         Err(error) => {
             tracing::error!(ttvm_guest = guest, "{}", chain(&error));
+            notify::status(&one_line(&error));
             error.exit().into()
         }
     }
 }
 
-fn work(guest: &str) -> Result<Next, Error> {
+fn work(kind: Kind, guest: &str) -> Result<Next, Error> {
     let places = Places::system(Path::new("/"));
     let name = guest.parse().map_err(config::Error::Name)?;
     let host = host::load(&places)?;
     let guest = guests::load(&places, &host, &name)?;
-    supervisor::run(&guest, &host)
+    if kind == Kind::Plain && guest.toolstack != Toolstack::Qemu {
+        return Ok(supervisor::run(&guest, &host)?);
+    }
+    service::serve(kind, &guest, &host)
 }

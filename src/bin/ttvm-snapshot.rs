@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ttvm::config::guest::Snapshot;
+use ttvm::config::guest::{Guest, Snapshot, Toolstack};
 use ttvm::config::host::SnapshotConfig;
 use ttvm::config::places::Places;
 use ttvm::config::types::GuestName;
@@ -15,7 +15,7 @@ use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
 use ttvm::snapshot::Store;
-use ttvm::{log, notify, run};
+use ttvm::{log, notify, run, xenstore};
 
 const PROGRAM: &str = "ttvm-snapshot";
 
@@ -76,12 +76,23 @@ fn reset(name: &GuestName) -> Result<&'static str> {
         }
     }
     preparation.save(name).map_err(boxed)?;
-    let result = reap(name, guest.uuid)
+    let result = toolstack_is_here(&guest)
+        .and_then(|()| reap(name, guest.uuid))
         .map_err(boxed)
         .and_then(|()| change(name, preparation.snapshots().to_vec(), &host.snapshot, Store::reset));
     let outcome = result.as_ref().copied().map_err(|error| &**error);
     preparation.finish(name, outcome).map_err(boxed)?;
     result.map(|()| "snapshots are fresh")
+}
+
+/// Not an Assert… of the unit, which would hold for toolstack "qemu" as well.
+fn toolstack_is_here(guest: &Guest) -> std::result::Result<(), ttvm::guest::Error> {
+    match guest.toolstack {
+        Toolstack::Xl | Toolstack::Xm if !xenstore::is_here() => Err(ttvm::guest::Error::NoXen {
+            guest: guest.name.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn discard(name: &GuestName) -> Result<&'static str> {

@@ -24,39 +24,29 @@ pub(super) struct Foreground<'a> {
     places: &'a Places,
     host: HostConfig,
     name: GuestName,
-    guest: Result<Guest, config::Error>,
     library: Library,
 }
 
 impl<'a> Foreground<'a> {
     pub(super) fn new(places: &'a Places, name: &GuestName) -> Result<Self, Error> {
-        let host = host::load(places)?;
-        let guest = guests::load(places, &host, name);
         Ok(Self {
             places,
-            guest,
+            host: host::load(places)?,
             name: name.clone(),
             library: Library::open(places.state_dir()),
-            host,
         })
     }
 
-    pub(super) fn guest(&self) -> Result<&Guest, Error> {
-        // The one that cannot be copied is made again.
-        match &self.guest {
-            Ok(guest) => Ok(guest),
-            Err(_) => Err(guests::load(self.places, &self.host, &self.name).err().map_or_else(
-                || Error::Changed(self.name.clone()),
-                Error::Config,
-            )),
-        }
+    /// The guest, as its file is now.
+    pub(super) fn guest(&self) -> Result<Guest, Error> {
+        Ok(guests::load(self.places, &self.host, &self.name)?)
     }
 
     /// The guest, if it still has a file; a file that is wrong is a mistake.
-    pub(super) fn guest_if_any(&self) -> Result<Option<&Guest>, Error> {
-        match &self.guest {
+    pub(super) fn guest_if_any(&self) -> Result<Option<Guest>, Error> {
+        match guests::load(self.places, &self.host, &self.name) {
             Err(config::Error::NoSuchGuest { .. }) => Ok(None),
-            _ => self.guest().map(Some),
+            guest => Ok(Some(guest?)),
         }
     }
 
@@ -80,7 +70,10 @@ impl<'a> Foreground<'a> {
 
     /// Where a debugger connects.
     pub(super) fn socket(&self) -> PathBuf {
-        self.places.state_dir().join("overlays").join(format!("{}.gdb", self.name))
+        self.places
+            .state_dir()
+            .join("overlays")
+            .join(format!("{}.gdb", self.name))
     }
 
     /// Makes sure that no other run of the guest is going on.
@@ -99,10 +92,14 @@ impl<'a> Foreground<'a> {
     /// What recording would do, in words.
     pub(super) fn plan_record(&self) -> Result<Vec<String>, Error> {
         let guest = self.guest()?;
-        crate::recording::record::check(guest)?;
+        crate::recording::record::check(&guest)?;
         let mut plan = Vec::new();
         for disk in &guest.disks {
-            plan.push(format!("disk {}: a fresh copy of {}", disk.target, origin_of(&disk.source)));
+            plan.push(format!(
+                "disk {}: a fresh copy of {}",
+                disk.target,
+                origin_of(&disk.source)
+            ));
         }
         let directory = self.places.state_dir().join("recordings").join(self.name.as_str());
         plan.push(format!("record {} below {}", self.name, directory.display()));

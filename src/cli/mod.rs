@@ -2,6 +2,7 @@
 //! The command line: one file per command.
 
 mod boot;
+mod clock;
 mod foreground;
 mod guest;
 mod image;
@@ -9,6 +10,7 @@ mod keyboard;
 mod network;
 mod progress;
 mod record;
+mod recordings;
 mod replay;
 mod snapshot;
 mod status;
@@ -27,7 +29,9 @@ use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
 use crate::image::digest::Digest;
 use crate::log;
-use crate::{boot as entries, config, dm, guest as guests, image as images, recording as recordings, run, snapshot as store, xenstore};
+use crate::{
+    boot as entries, config, dm, guest as guests, image as images, recording, run, snapshot as store, xenstore,
+};
 
 /// A host for time-travelling virtual machines.
 #[derive(Parser)]
@@ -35,7 +39,7 @@ use crate::{boot as entries, config, dm, guest as guests, image as images, recor
     name = "ttvm",
     version,
     max_term_width = 100,
-    after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5) and ttvm.toml(5)."
+    after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5), ttvm-recording(5) and ttvm.toml(5)."
 )]
 struct Arguments {
     /// Read the system's files below this directory instead of /
@@ -74,6 +78,9 @@ enum Command {
     /// Look at how guests reach the world, change it with a way back
     #[command(subcommand)]
     Network(network::Command),
+    /// Look at recordings, check them, remove them, take them to another host
+    #[command(subcommand)]
+    Recordings(recordings::Command),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -105,19 +112,19 @@ enum Error {
     #[error(transparent)]
     Network(#[from] network::Error),
     #[error(transparent)]
-    Recording(#[from] recordings::Error),
-    #[error(transparent)]
-    Session(#[from] recordings::session::Error),
+    Session(#[from] recording::session::Error),
     #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
     Running(GuestName),
-    #[error("the file of guest \"{0}\" was changed just now: try again")]
-    Changed(GuestName),
     #[error("systemd can not be asked: is it running?")]
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
     Unit { unit: String, exit: u8, why: String },
     #[error("the replay of {0} was ended before there was a verdict")]
     NoVerdict(GuestName),
+    #[error(transparent)]
+    Recording(#[from] recording::Error),
+    #[error("{0}")]
+    Usage(String),
     #[error("can not read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
     #[error("can not write the output")]
@@ -142,6 +149,7 @@ impl Classify for Error {
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
             Self::Network(error) => error.exit(),
+            Self::Usage(_) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -193,6 +201,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Image(command) => image::run(&places()?, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
+        Command::Recordings(command) => recordings::run(&places()?, &command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)

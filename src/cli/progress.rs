@@ -120,9 +120,7 @@ mod tests {
     fn the_template_is_sound() {
         let bar = bar("reading", 100);
         bar.set_position(50);
-        assert!(
-            ProgressStyle::with_template("{msg} {wide_bar} {percent}%, {eta} left").is_ok()
-        );
+        assert!(ProgressStyle::with_template("{msg} {wide_bar} {percent}%, {eta} left").is_ok());
         assert_eq!(bar.message(), "reading");
     }
 }

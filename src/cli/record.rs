@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::foreground::{Foreground, Follower};
+use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Seconds};
@@ -49,13 +49,14 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let mut keys = arguments.console.then(super::keyboard::Keyboard::open).flatten();
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the run");
     let recorded = record::record(
-        run.guest()?,
+        &run.guest()?,
         &run.file_text()?,
         run.library(),
         &run.surroundings(),
         &Options { limit: arguments.limit },
         &mut follower,
-        keys.as_mut().map(|keys| keys as &mut dyn crate::recording::session::Keys),
+        keys.as_mut()
+            .map(|keys| keys as &mut dyn crate::recording::session::Keys),
     );
     drop(keys);
     follower.end();

@@ -38,16 +38,22 @@ pub(super) struct Arguments {
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
-    if places.has_units() && !arguments.dry_run && !arguments.console {
+    // A recording that came from another host may be of a guest that has no unit here.
+    let guest = run.guest_if_any()?;
+    if places.has_units() && !arguments.dry_run && !arguments.console && guest.is_some() {
         return unit::replay(&arguments.guest, recording.id(), arguments);
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
-    let guest = run.guest_if_any()?;
     if arguments.dry_run {
-        let checked = replay::check(&recording, guest, &mut follower);
+        let checked = replay::check(&recording, guest.as_ref(), &mut follower);
         follower.end();
         checked?;
-        writeln!(io::stdout(), "replay {} {} from fresh disks", arguments.guest, recording.id())?;
+        writeln!(
+            io::stdout(),
+            "replay {} {} from fresh disks",
+            arguments.guest,
+            recording.id()
+        )?;
         return Ok(Exit::Done);
     }
     let _claim = run.claim()?;
@@ -58,7 +64,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     if let Some(socket) = &options.gdb {
         println!("{}", gdb_line(socket));
     }
-    let verdict = replay::replay(&recording, guest, &run.surroundings(), &options, &mut follower);
+    let verdict = replay::replay(&recording, guest.as_ref(), &run.surroundings(), &options, &mut follower);
     follower.end();
     match verdict? {
         Some(verdict) => tell(&arguments.guest, recording.id(), &verdict),

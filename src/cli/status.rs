@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::snapshot::describe;
 use super::{Error, guest_name, print_json, table};
+use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size};
 use crate::config::{guests, host};
@@ -16,7 +17,7 @@ use crate::guest::preparation::Preparation;
 use crate::guest::record::{Record, now};
 use crate::run::{Command, Program};
 use crate::snapshot::{Fill, Store};
-use crate::xenstore::XenStore;
+use crate::xenstore::{self, XenStore};
 
 static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 
@@ -71,6 +72,9 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
 
 /// Domains, or none where Xen does not run or does not answer us.
 fn domains() -> BTreeMap<u32, Domain> {
+    if !xenstore::is_here() {
+        return BTreeMap::new();
+    }
     let list = XenStore::connect().and_then(|mut store| domain::list(&mut store));
     list.unwrap_or_else(|error| {
         eprintln!("ttvm: note: domains are not shown: {error}");
@@ -83,7 +87,9 @@ fn unit_states(names: &[GuestName]) -> BTreeMap<String, String> {
     if names.is_empty() {
         return BTreeMap::new();
     }
-    let units = names.iter().map(|name| format!("ttvm@{name}.service"));
+    let units = names
+        .iter()
+        .flat_map(|name| UNITS.map(|(unit, _)| format!("{unit}@{name}.service")));
     let output = Command::new(&SYSTEMCTL)
         .args(["show", "--property=Id,ActiveState,SubState", "--"])
         .args(units)
@@ -96,7 +102,7 @@ fn unit_states(names: &[GuestName]) -> BTreeMap<String, String> {
         let property = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         if let (Some(id), Some(active), Some(sub)) = (property("Id"), property("ActiveState"), property("SubState")) {
             let state = match (active, sub) {
-                ("active", _) => "running",
+                ("active", _) => activity(id),
                 ("inactive", _) => "stopped",
                 ("activating", "auto-restart") => "restarting",
                 ("activating", _) => "starting",
@@ -109,6 +115,23 @@ fn unit_states(names: &[GuestName]) -> BTreeMap<String, String> {
     states
 }
 
+/// The units of a guest, and what it does while one is active. No two of them are at once (Conflicts=).
+const UNITS: [(&str, &str); 3] = [
+    ("ttvm", RUNNING),
+    ("ttvm-record", "recording"),
+    ("ttvm-replay", "replaying"),
+];
+
+const RUNNING: &str = "running";
+
+fn activity(unit: &str) -> &'static str {
+    let kind = unit.split('@').next().unwrap_or_default();
+    UNITS
+        .iter()
+        .find(|(name, _)| *name == kind)
+        .map_or(RUNNING, |(_, what)| what)
+}
+
 fn row(
     places: &Places,
     host: &host::HostConfig,
@@ -116,7 +139,12 @@ fn row(
     units: &BTreeMap<String, String>,
     domains: &BTreeMap<u32, Domain>,
 ) -> Result<Row, Error> {
-    let unit = units.get(&format!("ttvm@{name}.service")).map(String::as_str);
+    let state = |unit: &str| units.get(&format!("{unit}@{name}.service")).map(String::as_str);
+    let mut other = ["ttvm-record", "ttvm-replay"].into_iter().filter_map(state);
+    // One of them that runs, or is about to, says more than the plain unit, which then does not.
+    let unit = other
+        .rfind(|state| !["stopped", "failed"].contains(state))
+        .or(state("ttvm"));
     let record = Record::load(places.root(), name);
     let mut row = Row {
         guest: name.clone(),
@@ -165,8 +193,11 @@ fn row(
         row.snapshots = store.status()?.into_iter().map(|(_, fill)| fill).collect();
     }
     if let Some(record) = record {
-        let running = record.ending.is_none() && unit == Some("running");
-        row.uptime = (running && row.domid.is_some()).then(|| now().saturating_sub(record.since));
+        let running = record.ending.is_none() && unit.is_some_and(|unit| UNITS.iter().any(|(_, what)| *what == unit));
+        if running && guest.toolstack == Toolstack::Qemu {
+            row.memory = Some(guest.memory.bytes());
+        }
+        row.uptime = (running && row.memory.is_some()).then(|| now().saturating_sub(record.since));
         row.last_exit = if running { record.previous } else { record.last_exit() };
     }
     Ok(row)

@@ -103,6 +103,14 @@ pub enum Error {
         /// The guest.
         guest: GuestName,
     },
+    /// This boot has no Xen.
+    #[error(
+        "guest \"{guest}\" needs Xen, and this boot is without: boot one of Xen's entries (`ttvm boot list`), or set toolstack = \"qemu\" in its file"
+    )]
+    NoXen {
+        /// The guest.
+        guest: GuestName,
+    },
     /// A file of ours could not be written.
     #[error("can not write {}", path.display())]
     Write {
@@ -123,7 +131,9 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::NoSnapshots { exit, .. } => *exit,
-            Self::ForeignDomain { .. } | Self::Running { .. } | Self::Claimed { .. } => Exit::Refused,
+            Self::ForeignDomain { .. } | Self::Running { .. } | Self::Claimed { .. } | Self::NoXen { .. } => {
+                Exit::Refused
+            }
             _ => Exit::Failed,
         }
     }

@@ -106,7 +106,7 @@ impl Preparation {
     }
 
     /// `Ok` if the guest's snapshots were made for this start.
-    pub(super) fn check(guest: &GuestName) -> Result<(), Error> {
+    pub fn check(guest: &GuestName) -> Result<(), Error> {
         let preparation = Self::load(guest).filter(|found| Some(&found.run) == invocation().as_ref());
         match preparation.map(|found| found.outcome) {
             Some(Outcome::Made) => Ok(()),

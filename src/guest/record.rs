@@ -38,6 +38,8 @@ pub enum Ending {
     Abandoned,
     /// It could not be started.
     NotStarted,
+    /// A replay that was the run that was recorded.
+    Identical,
 }
 
 impl fmt::Display for Ending {
@@ -53,6 +55,7 @@ impl fmt::Display for Ending {
             Self::Destroyed => "destroyed from outside",
             Self::Abandoned => "its supervisor failed",
             Self::NotStarted => "could not be started",
+            Self::Identical => "replayed: identical",
         })
     }
 }
@@ -67,7 +70,10 @@ pub struct Record {
     pub boot: String,
     /// Its domain, as long as it has one.
     pub domid: Option<u32>,
-    /// When its domain came up, in seconds since 1970.
+    /// Whether an emulated guest, which has no domain, came up.
+    #[serde(default)]
+    pub up: bool,
+    /// When it came up, in seconds since 1970.
     pub since: u64,
     /// How often the guest rebooted within the run.
     pub reboots: u32,
@@ -99,6 +105,7 @@ impl Record {
             run: invocation().unwrap_or_default(),
             boot: boot_id(),
             domid: None,
+            up: false,
             since: now(),
             reboots: 0,
             until: None,

@@ -34,7 +34,7 @@ use crate::lock::{Attempt, Lock};
 use crate::notify;
 use crate::run;
 use crate::snapshot::Store;
-use crate::xenstore::XenStore;
+use crate::xenstore::{self, XenStore};
 
 /// When a domain is looked at again that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -59,6 +59,9 @@ pub enum Next {
 /// Destroys the domain that an earlier run of this guest left behind. To be called only when no run of it is
 /// alive: before the unit starts, after it ended.
 pub fn reap(guest: &GuestName, uuid: GuestUuid) -> Result<(), Error> {
+    if !xenstore::is_here() {
+        return Ok(());
+    }
     let mut store = XenStore::connect()?;
     let domains = domain::list(&mut store)?;
     if let Presence::Own(left) = domain::presence(&domains, guest, uuid) {

@@ -155,13 +155,13 @@ impl Machine {
             args.words("-no-reboot");
         }
         if let Mode::Replay { debug: Some(debug), .. } = mode {
-                args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
-                let file = json!({ "driver": "file", "filename": text(&debug.state) });
-                args.pair(
-                    "-blockdev",
-                    json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
-                );
-                args.words("-S");
+            args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
+            let file = json!({ "driver": "file", "filename": text(&debug.state) });
+            args.pair(
+                "-blockdev",
+                json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
+            );
+            args.words("-S");
         }
         args.0
     }

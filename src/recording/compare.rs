@@ -58,12 +58,7 @@ pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Resul
     Ok(differences)
 }
 
-fn file(
-    what: &str,
-    recorded: &FileDigest,
-    now: &Path,
-    listener: &mut dyn Listener,
-) -> Result<Option<String>, Error> {
+fn file(what: &str, recorded: &FileDigest, now: &Path, listener: &mut dyn Listener) -> Result<Option<String>, Error> {
     if !now.exists() {
         return Ok(Some(format!("{what}: {} is not there any more", now.display())));
     }
@@ -124,10 +119,22 @@ pub(super) fn guest(manifest: &Manifest, guest: &Guest, version: &Version) -> Ve
         on_reboot(engine.reset_ends),
         on_reboot(guest.on_reboot != OnReboot::Keep),
     );
-    let disks = |disks: Vec<String>| if disks.is_empty() { "none".to_owned() } else { disks.join(", ") };
+    let disks = |disks: Vec<String>| {
+        if disks.is_empty() {
+            "none".to_owned()
+        } else {
+            disks.join(", ")
+        }
+    };
     differences.of(
         "disks",
-        disks(manifest.disks.iter().map(|it| format!("{} of {}", it.target, it.origin)).collect()),
+        disks(
+            manifest
+                .disks
+                .iter()
+                .map(|it| format!("{} of {}", it.target, it.origin))
+                .collect(),
+        ),
         disks(
             guest
                 .disks

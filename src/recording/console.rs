@@ -154,8 +154,14 @@ mod tests {
     #[test]
     fn one_is_longer() {
         let less = compare(b"one\ntwo\n", &[b"one\n"]).expect("they differ");
-        assert_eq!((less.byte, less.expected.as_deref(), less.found), (4, Some("two"), None));
+        assert_eq!(
+            (less.byte, less.expected.as_deref(), less.found),
+            (4, Some("two"), None)
+        );
         let more = compare(b"one\n", &[b"one\ntwo"]).expect("they differ");
-        assert_eq!((more.byte, more.expected, more.found.as_deref()), (4, None, Some("two")));
+        assert_eq!(
+            (more.byte, more.expected, more.found.as_deref()),
+            (4, None, Some("two"))
+        );
     }
 }

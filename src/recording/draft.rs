@@ -121,6 +121,8 @@ impl Draft {
             match make_directory(&directory) {
                 Ok(()) => return Ok((id, directory)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                // Whoever removed the guest's last recording removed that, too.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => make_directories(recordings)?,
                 Err(error) => return Err(Error::file("make", &directory)(error)),
             }
         }

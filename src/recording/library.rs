@@ -95,6 +95,11 @@ impl Library {
         free_space(&self.state)
     }
 
+    /// What copies of disks' bases take on the disk, in bytes.
+    pub fn size_of_bases(&self) -> u64 {
+        allocated_files(&stored::bases(&self.state))
+    }
+
     /// All recordings, or those of `guest`, the newest last. One that is damaged says so and does not hide the others.
     pub fn list(&self, guest: Option<&GuestName>) -> Result<Vec<Entry>, Error> {
         let guests = match guest {
@@ -263,9 +268,15 @@ pub(super) fn allocated(path: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
+/// The same of the files in `path`, without the directory itself.
+fn allocated_files(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| allocated(&entry.path()).unwrap_or(0)).sum()
+}
+
 /// Bytes that are free at `path`, or where it will be.
 pub(super) fn free_space(path: &Path) -> Result<u64, Error> {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
     let answer = statvfs(there).map_err(|errno| Error::file("look at", there)(errno.into()))?;
-    Ok(u64::from(answer.blocks_available()).saturating_mul(answer.fragment_size()))
+    Ok(answer.blocks_available().saturating_mul(answer.fragment_size()))
 }

@@ -132,7 +132,8 @@ fn manifest(
     version: &Version,
     listener: &mut dyn Listener,
 ) -> Result<Manifest, Error> {
-    let mut read = |path: Option<&std::path::PathBuf>| path.map(|path| session::digest_file(path, listener)).transpose();
+    let mut read =
+        |path: Option<&std::path::PathBuf>| path.map(|path| session::digest_file(path, listener)).transpose();
     let kernel = read(machine.kernel.as_ref().map(|it| &it.kernel))?;
     let initrd = read(machine.kernel.as_ref().and_then(|it| it.initrd.as_ref()))?;
     let disks = guest
@@ -160,7 +161,10 @@ fn manifest(
             reset_ends: machine.reset_ends,
             config: machine.digest(),
         },
-        guest_file: super::manifest::FileDigest::of_bytes(std::path::Path::new(super::draft::GUEST_FILE), file.as_bytes()),
+        guest_file: super::manifest::FileDigest::of_bytes(
+            std::path::Path::new(super::draft::GUEST_FILE),
+            file.as_bytes(),
+        ),
         kernel,
         initrd,
         disks,

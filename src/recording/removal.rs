@@ -22,7 +22,7 @@ pub(super) const REMOVING: &str = ".removing-";
 pub(super) const IMPORTING: &str = ".importing-";
 
 /// How often a lock is asked for, and how long between: whoever only looks whether it is held has it for a moment.
-const TRIES: u32 = 5;
+const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(20);
 
 impl Library {
@@ -102,6 +102,8 @@ impl Library {
             freed += self.tidy_directory(&self.of_guest(&guest), &|name| {
                 name.starts_with(REMOVING) || name.starts_with(IMPORTING)
             })?;
+            // It stays if there is anything in it.
+            drop(fs::remove_dir(self.of_guest(&guest)));
         }
         let needed = self.needed()?;
         let unneeded = |name: &str| {

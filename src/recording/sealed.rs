@@ -72,7 +72,14 @@ impl Manifest {
         let (content, written) = text
             .strip_suffix('\n')
             .and_then(|text| text.rsplit_once(SEAL))
-            .and_then(|(content, seal)| Some((content, seal.parse::<Digest>().ok()?)))
+            .and_then(|(content, seal)| {
+                Some((
+                    content,
+                    seal.parse::<Digest>()
+                        .ok()
+                        .filter(|digest| digest.to_string() == seal)?,
+                ))
+            })
             .ok_or(Unsealed::Open)?;
         let found = digest::of_bytes(content.as_bytes());
         if found != written {

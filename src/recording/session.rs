@@ -59,7 +59,9 @@ pub enum Error {
         guest: GuestName,
     },
     /// TT Xen is not what runs here.
-    #[error("guest \"{guest}\" has toolstack \"xm\": it is recorded and replayed by its unit, on a host booted into TT Xen")]
+    #[error(
+        "guest \"{guest}\" has toolstack \"xm\": it is recorded and replayed by its unit, on a host booted into TT Xen"
+    )]
     NeedsTtXen {
         /// The guest.
         guest: GuestName,
@@ -210,11 +212,7 @@ pub(super) struct Wanted<'a> {
 
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
-    pub(super) fn make(
-        guest: &GuestName,
-        wanted: &[Wanted<'_>],
-        around: &Surroundings<'a>,
-    ) -> Result<Self, Error> {
+    pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], around: &Surroundings<'a>) -> Result<Self, Error> {
         let mut disks = Self {
             drives: Vec::new(),
             store: None,
@@ -282,7 +280,11 @@ impl<'a> Disks<'a> {
     /// Puts an overlay over every disk that LVM keeps: QEMU can keep a machine's state only beside qcow2 files.
     pub(super) fn cover(&mut self, guest: &GuestName, around: &Surroundings<'_>) -> Result<(), Error> {
         for drive in &mut self.drives {
-            let Backing::Raw { path: base, writable: true } = &drive.backing else {
+            let Backing::Raw {
+                path: base,
+                writable: true,
+            } = &drive.backing
+            else {
                 continue;
             };
             let path = around.overlays.join(format!("{guest}-{}.qcow2", drive.target));
@@ -415,7 +417,7 @@ fn digest_of(path: &Path, what: &str, listener: &mut dyn Listener) -> Result<Dig
 }
 
 /// Bytes of a file or device.
-fn size_of(path: &Path) -> Result<u64, Error> {
+pub(super) fn size_of(path: &Path) -> Result<u64, Error> {
     use std::io::Seek;
     let size = std::fs::File::open(path).and_then(|mut file| file.seek(io::SeekFrom::End(0)));
     size.map_err(|source| Error::Read {

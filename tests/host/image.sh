@@ -29,6 +29,7 @@ packages=(
     iproute2 nftables bridge-utils dnsmasq-base polkitd             # for the network modes
     busybox-static cpio python3                                     # for our guests and our agent
     man-db                                                          # systemd-analyze verify asks for the pages it names
+    qemu-system-x86 qemu-utils                                      # records and replays, within the emulated host
     strace                                                          # kills LVM at the system call a test names
     dosfstools                                                      # makes the EFI system partition
 )

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::cli::clock;
+
 /// The time until `usec`, in µs since 1970; none if that is over.
 pub(super) fn left(usec: u64) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -12,16 +14,10 @@ pub(super) fn left(usec: u64) -> Duration {
 /// `HH:MM:SS` of `usec` on this host's clock. Nothing waits longer than an hour, so the day is not said.
 pub(super) fn time(usec: u64) -> String {
     let seconds = usec / 1_000_000;
-    let Ok(time) = nix::libc::time_t::try_from(seconds) else {
-        return format!("@{seconds}");
-    };
-    let mut parts = std::mem::MaybeUninit::<nix::libc::tm>::zeroed();
-    // SAFETY: both point to what localtime_r(3) asks for; a tm of zeros is a valid one, so it may also fail.
-    let parts = unsafe {
-        nix::libc::localtime_r(&raw const time, parts.as_mut_ptr());
-        parts.assume_init()
-    };
-    format!("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec)
+    match clock::parts(seconds) {
+        Some(parts) => format!("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec),
+        None => format!("@{seconds}"),
+    }
 }
 
 /// What happens if nobody does anything.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sealed origins: read-only, with a digest that is there only as long as nobody can have written.
 
-use super::{THICK, THIN, cases, guest, journal, other_volumes};
+use super::{THICK, THIN, cases, console, guest, journal, other_volumes};
 use crate::machine::Host;
 
 cases!(Xen:
@@ -93,7 +93,7 @@ fn under_a_running_guest(host: &mut Host) {
     says(host, "seal xenvg/base", 0, "is sealed: blake3:");
     host.run("systemctl restart ttvm@clientA").unwrap();
     journal(host, "clientA", "guest is up as domain", 2);
-    super::console(host, "clientA", "first block", 2);
+    console(host, "clientA", "write: 0", 2);
     says(host, "status --deep xenvg/base", 0, "matches");
     says(host, "unseal xenvg/base", 0, "is writable again");
     assert_eq!(host.run("xl list | grep -c clientA").unwrap(), "1");
@@ -111,7 +111,7 @@ fn in_use(host: &mut Host) {
         .unwrap();
     refused(host, "the process sleep (pid ");
     host.run("kill $(cat /root/pid)").unwrap();
-    let disk = "[[disk]]\npath = \"/dev/xenvg/other\"\ntarget = \"xvda1\"\nwritable = true\n";
+    let disk = "[[disk]]\npath = \"/dev/xenvg/other\"\ntarget = \"xvda1\"\naccess = \"rw\"\n";
     guest(host, "clientA", disk, "", "");
     host.run("systemctl start ttvm@clientA").unwrap();
     refused(host, "the domain clientA (id 1)");

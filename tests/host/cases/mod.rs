@@ -10,6 +10,7 @@ mod lvm_errors;
 mod network;
 mod package;
 mod power_cuts;
+mod recordings;
 mod traps;
 mod trials;
 
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         network::cases(),
         package::cases(),
         power_cuts::cases(),
+        recordings::cases(),
         traps::cases(),
         trials::cases(),
     ]

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm recordings`: what record runs have left.
+
+mod list;
+mod remove;
+mod show;
+mod transfer;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::{Error, guest_name, print_json};
+use crate::config::places::Places;
+use crate::config::types::GuestName;
+use crate::error::Exit;
+use crate::recording::{Entry, Library, State};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// List recordings, the newest last
+    List {
+        /// The guest; all if none is named
+        #[arg(value_parser = guest_name)]
+        guest: Option<GuestName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything that is known of a recording
+    Show {
+        #[command(flatten)]
+        which: Which,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read a recording and say what is not as it was recorded
+    Verify {
+        #[command(flatten)]
+        which: Which,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove recordings
+    Rm(remove::Arguments),
+    /// Protect a recording from being removed
+    Pin(Which),
+    /// Let a recording be removed again
+    Unpin(Which),
+    /// Write a recording to one file, which another host can import and replay
+    Export {
+        #[command(flatten)]
+        which: Which,
+        /// The file; "-" is the standard output. Without, GUEST-ID.ttvm in this directory
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Also what its disks were made from
+        #[arg(long)]
+        with_disks: bool,
+        /// Replace the file if it is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take in a recording that was exported
+    Import {
+        /// The file; "-" is the standard input
+        file: PathBuf,
+        /// As a recording of this guest
+        #[arg(long = "as", value_name = "GUEST", value_parser = guest_name)]
+        guest: Option<GuestName>,
+    },
+}
+
+/// A recording on the command line.
+#[derive(clap::Args)]
+pub(super) struct Which {
+    /// The guest
+    #[arg(value_parser = guest_name)]
+    guest: GuestName,
+    /// The recording, or the beginning of its id; without, the newest complete one
+    id: Option<String>,
+}
+
+impl Which {
+    fn entry(&self, library: &Library) -> Result<Entry, Error> {
+        Ok(match &self.id {
+            Some(id) => library.entry(&self.guest, id)?,
+            None => library.newest(&self.guest)?,
+        })
+    }
+}
+
+pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
+    let library = Library::open(places.state_dir());
+    match command {
+        Command::List { guest, json } => list::run(&library, guest.as_ref(), *json)?,
+        Command::Show { which, json } => show::run(which.entry(&library)?, *json)?,
+        Command::Verify { which, json } => return show::verify(&library, which, *json),
+        Command::Rm(arguments) => return remove::run(&library, arguments),
+        Command::Pin(which) => pin(&library, which, true)?,
+        Command::Unpin(which) => pin(&library, which, false)?,
+        Command::Export {
+            which,
+            output,
+            with_disks,
+            force,
+        } => {
+            let recording = library.find(&which.guest, which.id.as_deref())?;
+            transfer::export(&recording, output.as_deref(), *with_disks, *force)?;
+        }
+        Command::Import { file, guest } => transfer::import(&library, file, guest.as_ref())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn pin(library: &Library, which: &Which, pinned: bool) -> Result<(), Error> {
+    let entry = which.entry(library)?;
+    library.pin(&entry, pinned)?;
+    let what = if pinned {
+        "pinned: it is not removed"
+    } else {
+        "not pinned: it may be removed"
+    };
+    writeln!(io::stdout(), "{} {} is {what}", entry.guest, entry.id)?;
+    Ok(())
+}
+
+/// A state in a table.
+fn state(state: &State) -> &'static str {
+    match state {
+        State::Complete => "complete",
+        State::Recording => "being recorded",
+        State::Incomplete(_) => "incomplete",
+        State::Damaged(_) => "damaged",
+    }
+}
+
+/// Bytes in a few digits, as `ls -h` has them: `26.3M`.
+fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["", "K", "M", "G"] {
+        // What would be printed as 1024.0 is one of the next.
+        if value < 1023.95 {
+            return match unit {
+                "" => format!("{count}"),
+                unit => format!("{value:.1}{unit}"),
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1}T")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (27_577_549, "26.3M"),
+            ((1 << 30) - 1, "1.0G"),
+            (5 << 40, "5.0T"),
+        ];
+        for (count, shown) in cases {
+            assert_eq!(bytes(count), shown);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm recordings show` and `verify`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Error, Which, bytes, print_json, state};
+use crate::cli::clock::date_and_time;
+use crate::cli::progress::Progress;
+use crate::cli::status::duration;
+use crate::config::types::{GuestName, Size};
+use crate::error::Exit;
+use crate::recording::check::Fault;
+use crate::recording::manifest::{FileDigest, Manifest, RunExit};
+use crate::recording::verdict::Replays;
+use crate::recording::{Entry, Id, Library, State};
+use crate::signals;
+
+/// A recording as JSON.
+#[derive(Serialize)]
+struct Shown<'a> {
+    guest: &'a GuestName,
+    id: &'a Id,
+    #[serde(flatten)]
+    state: &'a State,
+    size: u64,
+    pinned: bool,
+    replays: Option<&'a Replays>,
+    directory: &'a Path,
+    manifest: Option<&'a Manifest>,
+}
+
+pub(super) fn run(entry: Entry, json: bool) -> Result<(), Error> {
+    if json {
+        return print_json(&Shown {
+            guest: &entry.guest,
+            id: &entry.id,
+            state: &entry.state,
+            size: entry.size,
+            pinned: entry.pinned,
+            replays: entry.replays.as_ref(),
+            directory: &entry.directory,
+            manifest: entry.manifest.as_ref(),
+        });
+    }
+    let why = match &entry.state {
+        State::Incomplete(why) | State::Damaged(why) => format!(": {why}"),
+        State::Complete | State::Recording => String::new(),
+    };
+    let mut lines = vec![
+        ("guest", entry.guest.to_string()),
+        ("recording", entry.id.to_string()),
+        ("directory", entry.directory.display().to_string()),
+        ("state", format!("{}{why}", state(&entry.state))),
+        ("pinned", if entry.pinned { "yes" } else { "no" }.to_owned()),
+        ("size on disk", bytes(entry.size)),
+    ];
+    if let Some(manifest) = &entry.manifest {
+        if manifest.guest != entry.guest {
+            lines.push(("recorded as", manifest.guest.to_string()));
+        }
+        describe(manifest, &mut lines);
+    }
+    if let Some(replays) = &entry.replays {
+        lines.push((
+            "replayed",
+            format!("{replays}, the last time {}", date_and_time(replays.when)),
+        ));
+        lines.push(("last replay", replays.newest.to_string()));
+    }
+    let mut out = io::stdout().lock();
+    for (key, value) in lines {
+        writeln!(out, "{key:>16}: {value}")?;
+    }
+    Ok(())
+}
+
+fn describe(manifest: &Manifest, lines: &mut Vec<(&'static str, String)>) {
+    let file = |file: &FileDigest| format!("{}, {} bytes, {}", file.path.display(), file.size, file.digest);
+    let (run, engine) = (&manifest.run, &manifest.engine);
+    lines.push(("started", date_and_time(run.started)));
+    if let Some(result) = &manifest.result {
+        let length = duration(result.ended.saturating_sub(run.started));
+        lines.push(("ended", format!("{}, after {length}", date_and_time(result.ended))));
+        lines.push(("because", format!("the guest {}", ending(result.exit))));
+        lines.push(("instructions", result.instructions.to_string()));
+        lines.push(("log", file(&result.log)));
+        lines.push(("console", file(&result.console)));
+    }
+    lines.push(("ttvm", run.ttvm.clone()));
+    lines.push(("host's boot", run.boot.clone()));
+    lines.push(("network", run.network.clone()));
+    lines.push(("engine", format!("{} {}", engine.toolstack.as_str(), engine.version)));
+    lines.push(("machine", engine.machine.clone()));
+    lines.push(("cpu", engine.cpu.clone()));
+    lines.push(("icount", engine.icount.clone()));
+    lines.push(("memory", Size::from_bytes(engine.memory).to_string()));
+    lines.extend(engine.cmdline.iter().map(|cmdline| ("cmdline", cmdline.clone())));
+    lines.push(("configuration", engine.config.to_string()));
+    lines.push(("guest's file", file(&manifest.guest_file)));
+    lines.extend(manifest.kernel.iter().map(|kernel| ("kernel", file(kernel))));
+    lines.extend(manifest.initrd.iter().map(|initrd| ("initrd", file(initrd))));
+    for disk in &manifest.disks {
+        let sealed = if disk.sealed { ", sealed" } else { "" };
+        let end = disk.end.map_or_else(String::new, |end| format!(", at the end {end}"));
+        let what = format!(
+            "{}: from {}, {} bytes, {}{sealed}{end}",
+            disk.target, disk.origin, disk.size, disk.digest
+        );
+        lines.push(("disk", what));
+    }
+    lines.extend(manifest.vifs.iter().map(|vif| ("vif", vif.mac.to_string())));
+}
+
+/// The rest of "the guest …".
+fn ending(exit: RunExit) -> String {
+    match exit {
+        RunExit::Stopped => "was stopped".to_owned(),
+        exit => exit.to_string(),
+    }
+}
+
+/// A check as JSON.
+#[derive(Serialize)]
+struct Verified<'a> {
+    guest: &'a GuestName,
+    id: &'a Id,
+    whole: bool,
+    faults: &'a [Fault],
+}
+
+pub(super) fn verify(library: &Library, which: &Which, json: bool) -> Result<Exit, Error> {
+    let entry = match &which.id {
+        Some(_) => which.entry(library)?,
+        // Not an older one only because this is damaged.
+        None => {
+            let ended = |entry: &Entry| matches!(entry.state, State::Complete | State::Damaged(_));
+            let newest = library.list(Some(&which.guest))?.into_iter().rfind(ended);
+            match newest {
+                Some(entry) => entry,
+                None => library.newest(&which.guest)?,
+            }
+        }
+    };
+    let (guest, id) = (entry.guest.clone(), entry.id.clone());
+    let faults = match &entry.state {
+        State::Damaged(why) => vec![Fault::Manifest(why.clone())],
+        _ => {
+            let recording = library.complete(entry)?;
+            let _in_use = recording.use_shared()?;
+            let _deferred = signals::defer();
+            let mut progress = Progress::of(format!("reading {guest} {id}"));
+            recording.check(&mut |done, total| progress.update(done, total))?
+        }
+    };
+    if json {
+        print_json(&Verified {
+            guest: &guest,
+            id: &id,
+            whole: faults.is_empty(),
+            faults: &faults,
+        })?;
+    } else if faults.is_empty() {
+        writeln!(io::stdout(), "{guest} {id} is as it was recorded")?;
+    }
+    if !json {
+        for fault in &faults {
+            writeln!(io::stdout(), "{guest} {id}: {fault}")?;
+        }
+    }
+    Ok(if faults.is_empty() { Exit::Done } else { Exit::Failed })
+}

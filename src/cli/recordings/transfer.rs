@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm recordings export` and `import`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Error, bytes};
+use crate::cli::progress::Progress;
+use crate::config::types::GuestName;
+use crate::recording::import::Imported;
+use crate::recording::{self, Library, Recording};
+use crate::signals;
+
+pub(super) fn export(recording: &Recording, output: Option<&Path>, disks: bool, replace: bool) -> Result<(), Error> {
+    let (guest, id) = (recording.guest(), recording.id());
+    let path = output.map_or_else(|| PathBuf::from(format!("{guest}-{id}.ttvm")), Path::to_path_buf);
+    let _deferred = signals::defer();
+    let mut progress = Progress::of(format!("exporting {guest} {id}"));
+    let mut update = |done, total| progress.update(done, total);
+    if path == Path::new("-") {
+        let stdout = io::stdout();
+        if stdout.is_terminal() {
+            let message =
+                "a recording is nothing to look at: send the output to a file or program, or name a file with -o";
+            return Err(Error::Usage(message.to_owned()));
+        }
+        let mut output = BufWriter::new(stdout.lock());
+        recording.export(&mut output, Path::new("the standard output"), disks, &mut update)?;
+        return Ok(());
+    }
+    let size = recording.export_to(&path, disks, replace, &mut update)?;
+    drop(progress);
+    writeln!(
+        io::stdout(),
+        "exported {guest} {id} to {} ({})",
+        path.display(),
+        bytes(size)
+    )?;
+    Ok(())
+}
+
+pub(super) fn import(library: &Library, file: &Path, guest: Option<&GuestName>) -> Result<(), Error> {
+    let _deferred = signals::defer();
+    let name = file.display().to_string();
+    let mut progress = Progress::of(format!("importing {name}"));
+    let mut update = |done, total| progress.update(done, total);
+    let imported = if file == Path::new("-") {
+        library.import(&mut io::stdin().lock(), "the standard input", guest, &mut update)?
+    } else {
+        let mut input = File::open(file).map_err(|source| recording::Error::File {
+            action: "open",
+            path: file.to_owned(),
+            source,
+        })?;
+        library.import(&mut input, &name, guest, &mut update)?
+    };
+    drop(progress);
+    let mut out = io::stdout().lock();
+    let recording = match imported {
+        Imported::New(recording) => {
+            writeln!(out, "imported {} {}", recording.guest(), recording.id())?;
+            recording
+        }
+        Imported::Already(recording) => {
+            writeln!(out, "{} {} is already there", recording.guest(), recording.id())?;
+            recording
+        }
+    };
+    for disk in &recording.manifest().disks {
+        if recording.base_path(disk).is_none() {
+            writeln!(
+                out,
+                "note: a replay needs what disk {} was made from, {} with {}: bring it here, or export with --with-disks",
+                disk.target, disk.origin, disk.digest
+            )?;
+        }
+    }
+    Ok(())
+}

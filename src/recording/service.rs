@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the units `ttvm@NAME`, `ttvm-record@NAME` and `ttvm-replay@NAME` run for a guest that QEMU emulates.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::order::{self, Order};
+use super::session::{Error as SessionError, Listener, Surroundings};
+use super::{Error as LibraryError, Library, Verdict, plain, record, replay};
+use crate::config::guest::{Guest, OnReboot};
+use crate::config::host::HostConfig;
+use crate::config::places::Places;
+use crate::config::types::GuestName;
+use crate::config::{self, guests};
+use crate::error::{Classify, Exit};
+use crate::guest::preparation::Preparation;
+use crate::guest::record::{Ending, Record, now};
+use crate::guest::supervisor::Next;
+use crate::guest::{self, claim};
+use crate::lock::Attempt;
+use crate::notify;
+
+/// Between two lines for `systemctl status`.
+const STATUS: Duration = Duration::from_secs(2);
+
+/// What systemd is asked to allow for while something is read.
+const READING: Duration = Duration::from_secs(120);
+
+/// What a unit does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `ttvm@`
+    Plain,
+    /// `ttvm-record@`
+    Record,
+    /// `ttvm-replay@`
+    Replay,
+}
+
+/// Why a unit failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The guest.
+    #[error(transparent)]
+    Guest(#[from] guest::Error),
+    /// The library of recordings.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The run.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// It was another run.
+    #[error("{guest} {id} is not the same run: {verdict}")]
+    Diverged {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: String,
+        /// Where it differs.
+        verdict: Box<Verdict>,
+    },
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::Guest(error) => error.exit(),
+            Self::Library(error) => error.exit(),
+            Self::Session(error) => error.exit(),
+            Self::Diverged { .. } => Exit::Diverged,
+        }
+    }
+}
+
+/// Runs `guest` as `kind` says, until it ends.
+pub fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
+    let name = &guest.name;
+    let order = match kind {
+        Kind::Plain => Order::default(),
+        Kind::Record | Kind::Replay => Order::take(name),
+    };
+    let _claim = match claim(name)? {
+        Attempt::Taken(lock) => lock,
+        Attempt::Busy(waiting) => waiting.take().map_err(guest::Error::Wait)?,
+    };
+    let mut run = Record::begin(name);
+    let result = Preparation::check(name)
+        .map_err(Error::from)
+        .and_then(|()| work(kind, guest, host, &order, &mut run));
+    run.until = Some(now());
+    run.ending = Some(match &result {
+        Ok(ending) => *ending,
+        Err(error) => {
+            run.why = Some(crate::error::one_line(error));
+            match run.up {
+                true => Ending::Abandoned,
+                false => Ending::NotStarted,
+            }
+        }
+    });
+    let outcome = run.outcome().unwrap_or_default();
+    tracing::info!(ttvm_guest = %name, ttvm_run = %run.run, "the run ended: {outcome}");
+    notify::status(&format!("ended: {outcome}"));
+    run.save(name);
+    result.map(|ending| match ending {
+        Ending::Rebooted if kind == Kind::Plain && guest.on_reboot == OnReboot::Fresh => Next::Restart,
+        _ => Next::Stop,
+    })
+}
+
+fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut Record) -> Result<Ending, Error> {
+    let places = Places::system(Path::new("/"));
+    let library = Library::open(places.state_dir());
+    let around = Surroundings {
+        snapshot: &host.snapshot,
+        overlays: places.state_dir().join("overlays"),
+        prepared: true,
+    };
+    let mut listener = Notifier::new(guest, run);
+    match kind {
+        Kind::Plain => Ok(plain::run(guest, &around, &mut listener)?),
+        Kind::Record => {
+            let path = guests::path(&places, &guest.name);
+            let text =
+                fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
+            let options = record::Options { limit: order.limit };
+            let recorded = record::record(guest, &text, &library, &around, &options, &mut listener, None)?;
+            if recorded.full {
+                tracing::warn!(
+                    ttvm_guest = %guest.name,
+                    "the disk was nearly full, so the run was ended there; remove old recordings with `ttvm recordings rm`"
+                );
+            }
+            Ok(
+                match recorded.recording.manifest().result.as_ref().map(|result| result.exit) {
+                    Some(super::manifest::RunExit::PoweredOff) => Ending::PoweredOff,
+                    Some(super::manifest::RunExit::Rebooted) => Ending::Rebooted,
+                    _ => Ending::Stopped,
+                },
+            )
+        }
+        Kind::Replay => {
+            let recording = library.find(&guest.name, order.recording.as_deref())?;
+            let options = replay::Options {
+                gdb: order.gdb.then(|| order::socket(&guest.name)),
+                paused: order.paused,
+            };
+            match replay::replay(&recording, Some(guest), &around, &options, &mut listener) {
+                Ok(Some(verdict @ Verdict::Diverged { .. })) => Err(Error::Diverged {
+                    guest: guest.name.clone(),
+                    id: recording.id().to_string(),
+                    verdict: Box::new(verdict),
+                }),
+                Ok(Some(Verdict::Identical { .. })) => Ok(Ending::Identical),
+                Ok(None) | Err(SessionError::Interrupted) => Ok(Ending::Stopped),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Tells systemd how a run goes.
+struct Notifier<'a> {
+    guest: &'a Guest,
+    run: &'a mut Record,
+    told: Instant,
+}
+
+impl<'a> Notifier<'a> {
+    fn new(guest: &'a Guest, run: &'a mut Record) -> Self {
+        Self {
+            guest,
+            run,
+            told: Instant::now(),
+        }
+    }
+}
+
+impl Listener for Notifier<'_> {
+    fn console(&mut self, _text: &[u8]) {}
+
+    fn ready(&mut self, text: &str) {
+        tracing::info!(ttvm_guest = %self.guest.name, ttvm_run = %self.run.run, "{text}");
+        notify::ready(&format!("{text}, {} of memory", self.guest.memory));
+        self.run.up = true;
+        self.run.since = now();
+        self.run.save(&self.guest.name);
+    }
+
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        if self.told.elapsed() < STATUS {
+            return;
+        }
+        self.told = Instant::now();
+        let percent = u128::from(done) * 100 / u128::from(total.max(1));
+        let text = format!("{what}: {percent}%");
+        match self.run.up {
+            true => notify::status(&text),
+            // Before READY=1 the unit's time to start would run out.
+            false => notify::announce(&text, READING),
+        }
+    }
+}
