@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# demo   the whole thing on an emulated Xen host     bench  the figures of README.md
+# demo   record, replay; an emulated Xen host        bench  the figures of README.md
 # check  format, lints, all tests                    deb    target/debian/ttvm_*.deb
 # install DESTDIR=…                                  for everyone else
 
@@ -74,7 +74,8 @@ image:
 
 demo:
 	@$(MAKE) -s --no-print-directory -j2 image deb
-	@$(CARGO) build -q --locked --features host-tests --example demo
+	@$(CARGO) build -q --locked --features host-tests --example replay_demo --example demo
+	@target/debug/examples/replay_demo target/release/ttvm
 	@target/debug/examples/demo $(DEB)
 
 # A prompt in the emulated host.
@@ -85,7 +86,7 @@ shell:
 
 bench:
 	@$(MAKE) -s --no-print-directory -j2 image deb
-	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench netd --bench host -- $(PART)
+	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench host -- $(PART)
 
 lint:
 	$(CARGO) fmt --check

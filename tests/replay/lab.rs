@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
+use ttvm::config::types::Size;
+use ttvm::qemu::machine::{Drive, Kernel, Machine};
 use ttvm::recording::{Entry, Library, Recording};
 
 /// The user that root becomes: what is tested here needs no rights.
@@ -24,6 +26,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The guest's name, everywhere.
 pub const GUEST: &str = "demo";
 
+/// Its file, in the user's home directory.
+pub const FILE: &str = ".config/ttvm/guests/demo.toml";
+
+/// What ttvm keeps there.
+pub const STATE: &str = ".local/state/ttvm";
+
 /// Bytes of a guest's disk.
 pub const DISK: usize = 4 << 20;
 
@@ -34,12 +42,6 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// With the program that was built for this test, or why that can not be.
-    #[allow(dead_code, reason = "the figures are those of another build of the program")]
-    pub fn new() -> Result<Self, String> {
-        Self::with(Path::new(env!("CARGO_BIN_EXE_ttvm")))
-    }
-
     /// With `program`.
     pub fn with(program: &Path) -> Result<Self, String> {
         for name in ["qemu-system-x86_64", "qemu-img"] {
@@ -90,7 +92,7 @@ impl Lab {
             directory: self.directory.join(number.to_string()),
             program: self.directory.join("ttvm"),
         };
-        fs::create_dir_all(place.path("config/guests")).expect("a place");
+        fs::create_dir_all(place.path(".config/ttvm/guests")).expect("a place");
         for name in ["vmlinuz", "initrd"] {
             fs::copy(self.directory.join(name), place.path(name)).expect(name);
         }
@@ -110,7 +112,7 @@ impl Drop for Lab {
     }
 }
 
-/// A directory with configuration, state, and what a guest is made from. Dropped, it is removed.
+/// A home directory with configuration, state, and what a guest is made from. Dropped, it is removed.
 pub struct Place {
     directory: PathBuf,
     program: PathBuf,
@@ -159,7 +161,7 @@ impl Place {
              cmdline = \"console=ttyS0 panic=-1 quiet ttvm.do={steps}\"\nmemory  = \"128M\"\n{more}\n\
              [[disk]]\ntarget = \"vda\"\norigin = \"{here}/base.img\"\n\n[[vif]]\nmac = \"52:54:00:74:74:01\"\n"
         );
-        self.write(&format!("config/guests/{GUEST}.toml"), file.as_bytes());
+        self.write(FILE, file.as_bytes());
     }
 
     /// Writes one of the user's files.
@@ -194,13 +196,11 @@ impl Place {
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(&self.program);
         command
-            .arg("--config-dir")
-            .arg(self.path("config"))
-            .arg("--state-dir")
-            .arg(self.path("state"))
             .args(args)
             .current_dir(&self.directory)
             .env("HOME", &self.directory)
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_STATE_HOME")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -233,7 +233,26 @@ impl Place {
     }
 
     pub fn library(&self) -> Library {
-        Library::open(&self.path("state"))
+        Library::open(&self.path(STATE))
+    }
+
+    /// The machine that was recorded, with other disks.
+    pub fn machine(&self, drives: Vec<Drive>) -> Machine {
+        let recording = self.recording();
+        let manifest = recording.manifest();
+        Machine {
+            machine: manifest.engine.machine.clone(),
+            memory: Size::from_bytes(manifest.engine.memory),
+            icount: manifest.engine.icount.parse().expect("a shift"),
+            kernel: Some(Kernel {
+                kernel: self.path("vmlinuz"),
+                initrd: Some(self.path("initrd")),
+                cmdline: manifest.engine.cmdline.clone().expect("a command line"),
+            }),
+            drives,
+            macs: manifest.vifs.iter().map(|vif| vif.mac).collect(),
+            reset_ends: manifest.engine.reset_ends,
+        }
     }
 
     /// Its only recording, in whatever state.
@@ -402,4 +421,21 @@ pub fn contents(path: &Path) -> String {
         drop(file.read_to_end(&mut text));
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// A block of the fresh disk is overwritten behind the program's back, before the machine starts.
+pub fn behind_its_back(place: &Place) -> Running {
+    let mut command = place.command(&["replay", GUEST, "--verify"]);
+    command.env("TTVM_FAIL_POINT", "session.disks-made:stop");
+    let running = Running::start(command);
+    until("it stands still", || state(running.pid()) == Some('T'));
+    let overlay = place.path(STATE).join(format!("overlays/{GUEST}-vda.qcow2"));
+    let wrote = Command::new("qemu-io")
+        .args(["-c", "write -P 0xaa 2M 4k"])
+        .arg(&overlay)
+        .output();
+    let wrote = wrote.expect("qemu-io");
+    assert!(wrote.status.success(), "{wrote:?}");
+    running.signal(Signal::SIGCONT);
+    running
 }

@@ -7,6 +7,7 @@ mod cases;
 mod lab;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let mut cases = cases::all();
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
     let total = cases.len();
-    let lab = match Lab::new() {
+    let lab = match Lab::with(Path::new(env!("CARGO_BIN_EXE_ttvm"))) {
         Ok(lab) => lab,
         Err(missing) => {
             println!("record and replay: {total} tests skipped: {missing}");

@@ -2,22 +2,18 @@
 //! What would not be the run that was recorded is named, before it runs or where it becomes another.
 
 use std::fs;
-use std::process::Command;
 
-use nix::sys::signal::Signal;
-use ttvm::qemu::machine::{Backing, Drive, Kernel, Machine};
+use ttvm::qemu::machine::{Backing, Drive};
 use ttvm::recording::sealed;
 
 use super::super::Outcome;
-use super::super::lab::{self, GUEST, Lab, Place, Running, contents};
-use ttvm::config::types::Size;
+use super::super::lab::{self, FILE, Lab, contents};
 
 pub fn named_before_anything_runs(lab: &Lab) -> Outcome {
     let place = lab.place();
     place.describe("random,disk", "");
     place.record(&[]);
     let recording = place.recording();
-    let guest = format!("config/guests/{GUEST}.toml");
     let inner = |name: &str| {
         let path = recording.directory().join(name);
         path.strip_prefix(place.path(""))
@@ -56,9 +52,9 @@ pub fn named_before_anything_runs(lab: &Lab) -> Outcome {
     changed(&inner("replay.log"), &["replay.log was changed"], &flip(100_000));
     changed(&inner("console.log"), &["console.log was edited"], &flip(10));
     let edited = |old: &str, new: &str, words: &[&str]| {
-        place.edit(&guest, old, new);
+        place.edit(FILE, old, new);
         refused(words);
-        place.edit(&guest, new, old);
+        place.edit(FILE, new, old);
     };
     edited("128M", "160M", &["memory: it was 128M, now it is 160M"]);
     edited(
@@ -84,26 +80,9 @@ pub fn named_before_anything_runs(lab: &Lab) -> Outcome {
     place.write(&manifest, &before);
 
     // All is as it was; the guest's file is not needed.
-    fs::remove_file(place.path(&guest)).expect("the guest's file");
+    fs::remove_file(place.path(FILE)).expect("the guest's file");
     place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
     Ok(())
-}
-
-/// A block of the fresh disk is overwritten behind the program's back, before the machine starts.
-fn behind_its_back(place: &Place) -> Running {
-    let mut command = place.command(&["replay", GUEST, "--verify"]);
-    command.env("TTVM_FAIL_POINT", "session.disks-made:stop");
-    let running = Running::start(command);
-    lab::until("it stands still", || lab::state(running.pid()) == Some('T'));
-    let overlay = place.path(&format!("state/overlays/{GUEST}-vda.qcow2"));
-    let wrote = Command::new("qemu-io")
-        .args(["-c", "write -P 0xaa 2M 4k"])
-        .arg(&overlay)
-        .output();
-    let wrote = wrote.expect("qemu-io");
-    assert!(wrote.status.success(), "{wrote:?}");
-    running.signal(Signal::SIGCONT);
-    running
 }
 
 /// The guest reads it, and prints something else than it did.
@@ -118,7 +97,7 @@ pub fn stale_disk(lab: &Lab) -> Outcome {
         .enumerate()
         .find(|(_, line)| line.starts_with("disk "))
         .expect("a digest");
-    let ran = behind_its_back(&place).end();
+    let ran = lab::behind_its_back(&place).end();
     let line = format!("it was \"{}", line.trim_end());
     let at = format!("the console is another from line {}, column ", number + 1);
     ran.expect(
@@ -138,7 +117,7 @@ pub fn stale_disk_that_nobody_reads(lab: &Lab) -> Outcome {
     let place = lab.place();
     place.describe("random", "");
     place.record(&[]);
-    let ran = behind_its_back(&place).end();
+    let ran = lab::behind_its_back(&place).end();
     ran.expect(
         5,
         &[
@@ -163,31 +142,17 @@ pub fn another_run(lab: &Lab) -> Outcome {
         .clone()
         .expect("a command line")
         .replace("random,clocks", "clocks,random");
-    manifest.engine.cmdline = Some(cmdline.clone());
-    manifest.engine.config = Machine {
-        machine: manifest.engine.machine.clone(),
-        memory: Size::from_bytes(manifest.engine.memory),
-        icount: manifest.engine.icount.parse().expect("a shift"),
-        kernel: Some(Kernel {
-            kernel: place.path("vmlinuz"),
-            initrd: Some(place.path("initrd")),
-            cmdline: cmdline.clone(),
-        }),
-        drives: manifest
-            .disks
-            .iter()
-            .map(|disk| Drive {
-                target: disk.target.clone(),
-                backing: Backing::Raw {
-                    path: "/dev/null".into(),
-                    writable: true,
-                },
-            })
-            .collect(),
-        macs: manifest.vifs.iter().map(|vif| vif.mac).collect(),
-        reset_ends: manifest.engine.reset_ends,
-    }
-    .digest();
+    let drives = manifest.disks.iter().map(|disk| Drive {
+        target: disk.target.clone(),
+        backing: Backing::Raw {
+            path: "/dev/null".into(),
+            writable: true,
+        },
+    });
+    let mut machine = place.machine(drives.collect());
+    machine.kernel.as_mut().expect("a kernel").cmdline.clone_from(&cmdline);
+    manifest.engine.config = machine.digest();
+    manifest.engine.cmdline = Some(cmdline);
     fs::write(
         recording.directory().join(sealed::NAME),
         manifest.to_text().expect("text"),

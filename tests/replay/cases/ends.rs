@@ -2,7 +2,7 @@
 //! However a run ends, there is a whole recording or an incomplete one, and the next run works.
 
 use nix::sys::signal::{Signal, kill};
-use ttvm::recording::State;
+use ttvm::recording::{Entry, State};
 
 use super::super::Outcome;
 use super::super::lab::{self, GUEST, Lab, Place, Running, console_says};
@@ -26,15 +26,11 @@ fn incomplete(place: &Place, why: &str) {
     place.replay(&["--verify"]).expect(1, &["complete"]);
     place.describe("random,disk", "");
     place.record(&[]);
-    let free = place.library().free_space().expect("free space");
-    let freed = place.library().remove(&entry).expect("removed");
-    assert!(freed > 100_000 && !entry.directory.exists());
-    let now = place.library().free_space().expect("free space");
-    println!(
-        "    {} KiB freed, {} KiB by the file system's count",
-        freed >> 10,
-        now.saturating_sub(free) >> 10
-    );
+    let id = entry.id.to_string();
+    place.run(&["recordings", "list"]).expect(0, &[&id, "incomplete"]);
+    let removed = place.run(&["recordings", "rm", GUEST, "--incomplete"]);
+    removed.expect(0, &[&format!("removed demo {id} (")]);
+    assert!(!entry.directory.exists());
     place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
 }
 
@@ -60,6 +56,12 @@ pub fn emulator_killed(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+fn in_use(place: &Place, entry: &Entry) {
+    let id = entry.id.to_string();
+    place.run(&["recordings", "rm", GUEST, &id]).expect(4, &[&id, "in use"]);
+    assert!(entry.directory.join("replay.log").exists());
+}
+
 /// Ctrl-C is how one ends a run that does not end by itself. While it runs, it is left alone.
 pub fn interrupted(lab: &Lab) -> Outcome {
     let place = lab.place();
@@ -69,14 +71,14 @@ pub fn interrupted(lab: &Lab) -> Outcome {
         .expect(4, &["guest \"demo\" is running, or being recorded or replayed"]);
     let entry = place.entry();
     assert_eq!(entry.state, State::Recording);
-    assert!(place.library().remove(&entry).is_err() && entry.directory.join("replay.log").exists());
+    in_use(&place, &entry);
     running.signal(Signal::SIGINT);
     running.end().expect(0, &["recorded demo ", "stopped after"]);
 
     let replaying = place.start(&["replay", GUEST, "--verify"], "replaying");
     let entry = place.entry();
     assert_eq!(entry.state, State::Complete);
-    assert!(place.library().remove(&entry).is_err() && entry.directory.join("replay.log").exists());
+    in_use(&place, &entry);
     place
         .replay(&["--verify"])
         .expect(4, &["guest \"demo\" is running, or being recorded or replayed"]);

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use super::super::Outcome;
-use super::super::lab::{Lab, Place, contents};
+use super::super::lab::{Lab, Place, STATE, contents};
 
 const REPLAYS: usize = 10;
 
@@ -54,7 +54,7 @@ fn ten_times(place: &Place) {
     }
     let replays = place.recording().replays().expect("remembered replays");
     assert_eq!((replays.identical, instructions.is_some()), (REPLAYS as u32, true));
-    let left: Vec<_> = std::fs::read_dir(place.path("state/overlays"))
+    let left: Vec<_> = std::fs::read_dir(place.path(STATE).join("overlays"))
         .expect("overlays")
         .flatten()
         .collect();

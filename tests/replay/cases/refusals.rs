@@ -5,17 +5,17 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-use super::super::lab::{GUEST, Lab};
+use super::super::lab::{FILE, GUEST, Lab, STATE};
 use super::super::{Outcome, Skipped};
 
 pub fn toolstack(lab: &Lab) -> Outcome {
     let place = lab.place();
     let file = format!("toolstack = \"xl\"\nkernel = \"{}\"\n", place.path("vmlinuz").display());
-    place.write(&format!("config/guests/{GUEST}.toml"), file.as_bytes());
+    place.write(FILE, file.as_bytes());
     place
         .run(&["record", GUEST])
         .expect(4, &["has toolstack \"xl\"", "can not record", "toolstack = \"qemu\""]);
-    assert!(!place.path("state/recordings").exists());
+    assert!(!place.path(STATE).join("recordings").exists());
     Ok(())
 }
 

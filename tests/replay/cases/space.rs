@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use ttvm::recording::State;
 
-use super::super::lab::{GUEST, Lab, Place, console_says};
+use super::super::lab::{GUEST, Lab, Place, STATE, console_says};
 use super::super::{Outcome, Skipped};
 
 const SIZE: u64 = 320 << 20;
@@ -27,8 +27,8 @@ fn on_a_small_disk(lab: &Lab, test: impl FnOnce(&Place) + Send) -> Outcome {
             unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
             let none: Option<&str> = None;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a private one");
-            let state = place.path("state");
-            std::fs::create_dir(&state).expect("a directory");
+            let state = place.path(STATE);
+            std::fs::create_dir_all(&state).expect("a directory");
             mount(
                 Some("tmpfs"),
                 &state,
@@ -49,7 +49,7 @@ fn on_a_small_disk(lab: &Lab, test: impl FnOnce(&Place) + Send) -> Outcome {
 /// Takes all room but `left`.
 fn fill(place: &Place, left: u64) {
     let free = place.library().free_space().expect("free space");
-    let mut file = File::create(place.path("state/ballast")).expect("ballast");
+    let mut file = File::create(place.path(STATE).join("ballast")).expect("ballast");
     let zeros = vec![0; 1 << 20];
     for _ in 0..(free.saturating_sub(left)).div_ceil(1 << 20) {
         // The last one may not fit.
@@ -88,7 +88,7 @@ pub fn full(lab: &Lab) -> Outcome {
         running.signal(Signal::SIGSTOP);
         fill(place, 0);
         std::thread::sleep(std::time::Duration::from_secs(3));
-        std::fs::remove_file(place.path("state/ballast")).expect("ballast");
+        std::fs::remove_file(place.path(STATE).join("ballast")).expect("ballast");
         running.signal(Signal::SIGCONT);
         running.end().expect(1, &["replay.log"]);
         let entry = place.entry();
