@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# demo   the whole thing on an emulated Xen host     bench  the figures of README.md
+# demo   record, replay; an emulated Xen host        bench  the figures of README.md
 # check  format, lints, all tests                    deb    target/debian/ttvm_*.deb
 # install DESTDIR=…                                  for everyone else
 
@@ -68,13 +68,14 @@ install: build docs
 	install -D -m 644 target/completions/_ttvm $(DESTDIR)/usr/share/zsh/vendor-completions/_ttvm
 	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/ttvm.fish
 
-# The emulated host's disks. Making them is mostly waiting, so it goes on while the compiler runs.
+# The emulated host's disks, and the guest that is recorded. Making them is mostly waiting, so it goes on while the compiler runs.
 image:
-	@tests/host/image.sh >/dev/null
+	@tests/guest/build.sh >/dev/null
 
 demo:
 	@$(MAKE) -s --no-print-directory -j2 image deb
-	@$(CARGO) build -q --locked --features host-tests --example demo
+	@$(CARGO) build -q --locked --features host-tests --example replay_demo --example demo
+	@target/debug/examples/replay_demo target/release/ttvm
 	@target/debug/examples/demo $(DEB)
 
 # A prompt in the emulated host.
@@ -85,7 +86,7 @@ shell:
 
 bench:
 	@$(MAKE) -s --no-print-directory -j2 image deb
-	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench netd --bench host -- $(PART)
+	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench host -- $(PART)
 
 lint:
 	$(CARGO) fmt --check
@@ -96,7 +97,7 @@ test:
 
 host-tests: deb image
 	lintian --allow-root --fail-on error $(DEB)
-	$(CARGO) test -q --locked --features host-tests --test host
+	$(CARGO) test -q --locked --features host-tests --test replay --test host
 
 check:
 	@$(MAKE) -s --no-print-directory -j2 image deb

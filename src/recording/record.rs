@@ -25,6 +25,12 @@ const ROOM: u64 = 256 << 20;
 /// With less than this left, the recording comes to its end: as long as there is room for it, it is a whole one.
 const RESERVE: u64 = 64 << 20;
 
+/// With less than this left, what QEMU writes at its end may not have found room; that it does not tell.
+const LAST: u64 = 64 << 10;
+
+/// What QEMU says, once, when a part of its log could not be written; then it goes on without (replay/replay-internal.c).
+const LOST: &str = "replay write error";
+
 /// How to record.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -223,6 +229,9 @@ fn run(
     let at = now();
     let instructions = halt(live.emulator.qmp())?;
     live.emulator.quit()?;
+    if live.emulator.complaint().contains(LOST) || library.free_space()? < LAST {
+        return Err(Error::LogLost);
+    }
     loop {
         let text = live.emulator.console().map_err(Error::Wait)?;
         if text.is_empty() {

@@ -14,6 +14,7 @@ use super::session::{Disks, Error, Listener, Surroundings, Wanted};
 use super::{Divergence, Recording, Verdict, compare};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::types::{GuestName, Size};
+use crate::fail_point;
 use crate::qemu::engine;
 use crate::qemu::machine::{Debug, Kernel, Machine, Mode};
 use crate::qemu::process::Emulator;
@@ -64,6 +65,7 @@ pub fn replay(
         })
         .collect();
     let mut disks = Disks::make(&manifest.guest, &wanted, around)?;
+    fail_point::reach("session.disks-made");
     if options.gdb.is_some() {
         disks.cover(&manifest.guest, around)?;
     }

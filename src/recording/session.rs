@@ -112,6 +112,9 @@ pub enum Error {
         /// What it printed.
         why: String,
     },
+    /// There was no room for a part of the log.
+    #[error("the disk ran full, and a part of replay.log is lost: make room (`ttvm recordings rm`) and record again")]
+    LogLost,
     /// A file of the guest can not be read.
     #[error("can not read {}", path.display())]
     Read {

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `make demo`, the part that needs neither Xen nor root: a run is recorded, replayed, and a replay that becomes another run
+//! is caught. The argument is the program.
+
+#[allow(dead_code, reason = "made for tests, too")]
+#[path = "../tests/replay/lab.rs"]
+mod lab;
+
+use std::path::Path;
+use std::time::Instant;
+
+use lab::{FILE, GUEST, Lab, Place, Ran, contents};
+
+fn main() {
+    let started = Instant::now();
+    let program = std::env::args().nth(1).unwrap_or_default();
+    let lab = Lab::with(Path::new(&program)).unwrap_or_else(|missing| {
+        println!("FAILED: {missing}");
+        std::process::exit(1)
+    });
+    let place = lab.place();
+    place.describe("random,clocks,disk,net", "");
+    println!(
+        "An emulated guest, recorded and replayed {}; no Xen, no KVM, no rights.\n",
+        lab.user()
+    );
+    println!("$ cat ~/{FILE}");
+    print(&contents(&place.path(FILE)));
+
+    let recorded = show(&place, &["record", GUEST]);
+    println!("What it printed:");
+    print(&contents(&place.recording().console()));
+    let same = show(&place, &["replay", GUEST, "--verify"]);
+
+    println!("One bit of its disk is changed. Another disk, another run:\n");
+    let mut disk = std::fs::read(place.path("base.img")).expect("the disk");
+    disk[2_000_000] ^= 1;
+    place.write("base.img", &disk);
+    let refused = show(&place, &["replay", GUEST, "--verify"]);
+    disk[2_000_000] ^= 1;
+    place.write("base.img", &disk);
+
+    println!("The bit is back. Now a block of the fresh disk is overwritten when all checks are through:\n");
+    println!("$ ttvm replay {GUEST} --verify");
+    let before = Instant::now();
+    let other = lab::behind_its_back(&place).end();
+    tell(&other, before);
+    let all = [(&recorded, 0), (&same, 0), (&refused, 4), (&other, 5)];
+    let as_it_should = all.iter().all(|(ran, status)| ran.status == *status);
+    println!(
+        "{} {:.0} s in all.\n",
+        match as_it_should {
+            true => "The same run was found the same, and the others were not.",
+            false => "FAILED: not every one of these ended as it should.",
+        },
+        started.elapsed().as_secs_f64()
+    );
+    drop((place, lab));
+    std::process::exit(i32::from(!as_it_should))
+}
+
+/// Runs a command as a person would, and shows what the person sees.
+fn show(place: &Place, args: &[&str]) -> Ran {
+    println!("$ ttvm {}", args.join(" "));
+    let started = Instant::now();
+    let ran = place.run(args);
+    tell(&ran, started);
+    ran
+}
+
+fn tell(ran: &Ran, started: Instant) {
+    print(&ran.err);
+    print(&ran.out);
+    println!(
+        "  [exit status {}, {:.1} s]\n",
+        ran.status,
+        started.elapsed().as_secs_f64()
+    );
+}
+
+fn print(text: &str) {
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        println!("  {}", line.trim_end());
+    }
+}

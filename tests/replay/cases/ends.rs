@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! However a run ends, there is a whole recording or an incomplete one, and the next run works.
+
+use nix::sys::signal::{Signal, kill};
+use ttvm::recording::{Entry, State};
+
+use super::super::Outcome;
+use super::super::lab::{self, GUEST, Lab, Place, Running, console_says};
+
+/// Records a guest that runs for ever, up to the moment where it does.
+fn recorded_for_ever(place: &Place) -> Running {
+    place.describe("loop", "");
+    let running = place.start(&["record", GUEST], "recording as");
+    console_says(place, "turn 3 ");
+    running
+}
+
+/// It is known, its space is counted, it is no recording, and it can be removed; the next run works.
+fn incomplete(place: &Place, why: &str) {
+    let entry = place.entry();
+    let State::Incomplete(said) = &entry.state else {
+        panic!("{entry:?}");
+    };
+    assert!(said.contains(why), "{said}");
+    assert!(entry.size > 100_000, "{}", entry.size);
+    place.replay(&["--verify"]).expect(1, &["complete"]);
+    place.describe("random,disk", "");
+    place.record(&[]);
+    let id = entry.id.to_string();
+    place.run(&["recordings", "list"]).expect(0, &[&id, "incomplete"]);
+    let removed = place.run(&["recordings", "rm", GUEST, "--incomplete"]);
+    removed.expect(0, &[&format!("removed demo {id} (")]);
+    assert!(!entry.directory.exists());
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+}
+
+pub fn supervisor_killed(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    let running = recorded_for_ever(&place);
+    let emulator = running.emulator();
+    running.signal(Signal::SIGKILL);
+    running.end().expect(-9, &[]);
+    lab::until("QEMU is gone as well", || {
+        lab::state(emulator).is_none_or(|state| state == 'Z')
+    });
+    incomplete(&place, "was killed, or the host lost power");
+    Ok(())
+}
+
+pub fn emulator_killed(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    let running = recorded_for_ever(&place);
+    kill(running.emulator(), Signal::SIGKILL).expect("kill");
+    running.end().expect(1, &["QEMU ended in the middle of the run"]);
+    incomplete(&place, "QEMU ended in the middle of the run");
+    Ok(())
+}
+
+fn in_use(place: &Place, entry: &Entry) {
+    let id = entry.id.to_string();
+    place.run(&["recordings", "rm", GUEST, &id]).expect(4, &[&id, "in use"]);
+    assert!(entry.directory.join("replay.log").exists());
+}
+
+/// Ctrl-C is how one ends a run that does not end by itself. While it runs, it is left alone.
+pub fn interrupted(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    let running = recorded_for_ever(&place);
+    place
+        .run(&["record", GUEST])
+        .expect(4, &["guest \"demo\" is running, or being recorded or replayed"]);
+    let entry = place.entry();
+    assert_eq!(entry.state, State::Recording);
+    in_use(&place, &entry);
+    running.signal(Signal::SIGINT);
+    running.end().expect(0, &["recorded demo ", "stopped after"]);
+
+    let replaying = place.start(&["replay", GUEST, "--verify"], "replaying");
+    let entry = place.entry();
+    assert_eq!(entry.state, State::Complete);
+    in_use(&place, &entry);
+    place
+        .replay(&["--verify"])
+        .expect(4, &["guest \"demo\" is running, or being recorded or replayed"]);
+    replaying.end().expect(0, &["IDENTICAL"]);
+    Ok(())
+}
+
+pub fn after_a_time(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("loop", "");
+    place.record(&["--for", "5s"]).expect(0, &["stopped after"]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    Ok(())
+}
+
+pub fn rebooted(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,reboot", "");
+    place.record(&[]).expect(0, &["rebooted after"]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    Ok(())
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What was recorded once is replayed ten times, and is the same ten times.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use super::super::Outcome;
+use super::super::lab::{Lab, Place, STATE, contents};
+
+const REPLAYS: usize = 10;
+
+pub fn disk_clocks_and_random_numbers(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks,disk,clocks,random", "");
+    place.record(&[]);
+    let console = contents(&place.recording().console());
+    for word in ["random ", "rtc ", "written ", "end "] {
+        assert!(console.contains(word), "the guest did not do it all:\n{console}");
+    }
+    ten_times(&place);
+    Ok(())
+}
+
+pub fn network(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    // Every answer is another one, and at replay there is nobody to answer.
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("an address").port();
+    place.describe(&format!("net,tcp:{port},tcp:{port}"), "");
+    std::thread::spawn(move || {
+        for connection in server.incoming().take(2) {
+            let mut connection = connection?;
+            let _ = connection.read(&mut [0; 100])?;
+            let now = format!("{:?}\n", std::time::SystemTime::now()).repeat(1000);
+            connection.write_all(now.as_bytes())?;
+        }
+        std::io::Result::Ok(())
+    });
+    place.record(&[]);
+    let console = contents(&place.recording().console());
+    let nothing = "d41d8cd98f00b204e9800998ecf8427e";
+    assert!(
+        console.contains("3 packets received") && console.contains("fetched ") && !console.contains(nothing),
+        "the guest did not reach the host:\n{console}"
+    );
+    ten_times(&place);
+    Ok(())
+}
+
+fn ten_times(place: &Place) {
+    let instructions = place.recording().manifest().result.as_ref().map(|it| it.instructions);
+    for _ in 0..REPLAYS {
+        place.replay(&["--verify"]).expect(0, &["IDENTICAL: demo "]);
+    }
+    let replays = place.recording().replays().expect("remembered replays");
+    assert_eq!((replays.identical, instructions.is_some()), (REPLAYS as u32, true));
+    let left: Vec<_> = std::fs::read_dir(place.path(STATE).join("overlays"))
+        .expect("overlays")
+        .flatten()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}

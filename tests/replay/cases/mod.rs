@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+mod changes;
+mod debugger;
+mod elsewhere;
+mod ends;
+mod identical;
+mod refusals;
+mod space;
+
+use super::Case;
+
+macro_rules! cases {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        vec![$(Case { name: concat!(stringify!($module), "::", stringify!($name)), test: $module::$name }),*]
+    };
+}
+
+/// The long ones first.
+pub fn all() -> Vec<Case> {
+    cases![
+        identical::disk_clocks_and_random_numbers,
+        identical::network,
+        changes::named_before_anything_runs,
+        changes::stale_disk,
+        changes::stale_disk_that_nobody_reads,
+        changes::another_run,
+        elsewhere::exported_and_imported,
+        ends::supervisor_killed,
+        ends::emulator_killed,
+        ends::interrupted,
+        ends::after_a_time,
+        ends::rebooted,
+        space::nearly_full,
+        space::full,
+        debugger::forwards_and_backwards,
+        refusals::toolstack,
+        refusals::no_emulator,
+    ]
+}

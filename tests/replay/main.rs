@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME…]`.
+//!
+//! Real guests (tests/guest), the real program, two cases at a time. Where QEMU is not installed nothing is run.
+
+mod cases;
+mod lab;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use lab::Lab;
+
+/// One test: its name and what it does. What needs something that is not there says so with [`Skipped`].
+pub struct Case {
+    name: &'static str,
+    test: fn(&Lab) -> Outcome,
+}
+
+/// `Err` with what is missing if the case could not be run.
+pub type Outcome = Result<(), Skipped>;
+
+/// What is missing.
+pub struct Skipped(pub &'static str);
+
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let mut cases = cases::all();
+    cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
+    let total = cases.len();
+    let lab = match Lab::with(Path::new(env!("CARGO_BIN_EXE_ttvm"))) {
+        Ok(lab) => lab,
+        Err(missing) => {
+            println!("record and replay: {total} tests skipped: {missing}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    println!("running {total} tests of record and replay, {}", lab.user());
+    let started = Instant::now();
+    // Taken from the end.
+    cases.reverse();
+    let queue = Mutex::new(cases);
+    let failed: Mutex<Vec<&str>> = Mutex::default();
+    let skipped = Mutex::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS.min(total) {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = queue.lock().expect("the queue").pop() else {
+                        return;
+                    };
+                    let started = Instant::now();
+                    let result = catch_unwind(AssertUnwindSafe(|| (case.test)(&lab)));
+                    let seconds = started.elapsed().as_secs_f64();
+                    match result {
+                        Ok(Ok(())) => println!("test {} ... ok ({seconds:.1} s)", case.name),
+                        Ok(Err(Skipped(missing))) => {
+                            println!("test {} ... skipped: {missing}", case.name);
+                            *skipped.lock().expect("a number") += 1;
+                        }
+                        Err(_) => {
+                            println!("test {} ... FAILED ({seconds:.1} s)", case.name);
+                            failed.lock().expect("the list of failures").push(case.name);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_default();
+    let skipped = skipped.into_inner().unwrap_or_default();
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    println!(
+        "{} passed, {} failed, {skipped} skipped; {:.0} s",
+        total - failed.len() - skipped,
+        failed.len(),
+        started.elapsed().as_secs_f64()
+    );
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
