@@ -157,7 +157,13 @@ impl World {
             .output()
             .expect("ttvm runs");
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text += &String::from_utf8_lossy(&output.stderr);
+        // On a busy machine this takes so long that ttvm says how far it is.
+        let is_progress = |line: &&str| {
+            let works = ["ttvm: exporting ", "ttvm: importing ", "ttvm: reading "];
+            works.iter().any(|work| line.starts_with(work)) && line.trim_end().ends_with('%')
+        };
+        let error = String::from_utf8_lossy(&output.stderr);
+        text.extend(error.split_inclusive('\n').filter(|line| !is_progress(line)));
         if let Some(code) = output.status.code().filter(|code| *code != 0) {
             text += &format!("[{code}]\n");
         }
