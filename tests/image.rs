@@ -328,6 +328,11 @@ fn interrupted_it_is_writable_again() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.signal(), Some(2));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    // On a busy machine it has said how far it was.
+    let errors: String = errors
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("%"))
+        .collect();
     assert_eq!(errors, format!("ttvm: {} is writable again\n", place.image().display()));
     assert!(place.mode() == 0o664 && !place.seal().exists());
 }

@@ -7,9 +7,10 @@ use std::path::Path;
 use super::Recording;
 use super::manifest::{FileDigest, Manifest};
 use super::session::{self, Error, Listener};
-use crate::config::guest::{Boot, Guest, OnReboot, Toolstack};
+use crate::config::guest::{Boot, Guest, OnReboot, Shift, Toolstack};
 use crate::config::types::Size;
 use crate::qemu::engine::Version;
+use crate::qemu::machine::CPU;
 
 /// The recording's own files and the host's, which are read for it.
 pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Result<Vec<String>, Error> {
@@ -77,6 +78,20 @@ fn file(what: &str, recorded: &FileDigest, now: &Path, listener: &mut dyn Listen
 pub(super) fn engine(manifest: &Manifest, version: &Version) -> Vec<String> {
     let mut differences = Differences::default();
     differences.of("QEMU", &manifest.engine.version, &version.text);
+    // A manifest may have come from anywhere; these become words of QEMU's command line.
+    let engine = &manifest.engine;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if engine.machine.is_empty() || !engine.machine.chars().all(plain) {
+        differences
+            .0
+            .push(format!("machine type: {:?} is none", engine.machine));
+    }
+    if engine.icount.parse::<Shift>().is_err() {
+        differences
+            .0
+            .push(format!("icount: {:?} is no setting of it", engine.icount));
+    }
+    differences.of("processor", engine.cpu.as_str(), CPU);
     differences.0
 }
 

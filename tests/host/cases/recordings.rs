@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs that are recorded from LVM snapshots and replayed, by their units, with a QEMU within the emulated host.
 
+use std::path::Path;
+use std::process::Command;
+
 use super::{cases, until};
 use crate::machine::Host;
 
@@ -9,52 +12,38 @@ cases!(Installed:
     ends,
 );
 
-/// A guest that draws random numbers, reads clocks, and reads and writes its disk; small, since everything it does is emulated
-/// twice.
-const INIT: &str = r#"#!/bin/busybox sh
-b=/bin/busybox
-$b mount -t proc proc /proc
-$b mount -t devtmpfs dev /dev
-exec >/dev/console 2>&1
-for m in /m/*.ko; do $b insmod $m; done
-echo "random $($b head -c 16 /dev/urandom | $b md5sum) $($b date +%s) $($b cat /proc/uptime)"
-echo "disk $($b md5sum < /dev/vda)"
-$b dd if=/dev/urandom of=/dev/vda bs=4k count=16 seek=10 conv=fsync 2>/dev/null
-echo "written $($b md5sum < /dev/vda)"
-case $($b cat /proc/cmdline) in *ttvm.loop*) n=0; while :; do n=$((n+1)); echo $n; $b sleep 1; done;; esac
-echo "end $($b cat /proc/uptime)"
-$b poweroff -f
-"#;
-
-const GUEST: &str = r#"
-set -e
-d=/root/guest; rm -rf $d; mkdir -p $d/bin $d/m $d/proc $d/dev; cp /bin/busybox $d/bin
-n=0
-for m in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk; do
-    f=$(find /lib/modules/$(uname -r) -name $m.ko | head -n 1)
-    [ -z "$f" ] || { n=$((n+1)); cp "$f" $d/m/$n-$m.ko; }
-done
-cp /root/init $d/init; chmod 755 $d/init
-cd $d; find . | cpio -o -H newc 2>/dev/null | gzip -1 > /boot/guest.img
-"#;
-
-fn prepare(host: &mut Host, more: &str) {
-    host.write("/root/init", INIT.as_bytes(), 0o755).unwrap();
-    host.run(GUEST).unwrap();
-    let kernel = "/usr/lib/ttvm-host/vmlinux";
+/// The guest without an operating system (tests/guest/tiny.c): everything it does is emulated twice here. Linux as a guest is
+/// recorded and replayed by tests/replay, where it is emulated once.
+fn prepare(host: &mut Host, cmdline: &str) {
+    host.write("/root/tiny", &tiny(), 0o644).unwrap();
     let file = format!(
-        "toolstack = \"qemu\"\nmemory = \"96M\"\nkernel = \"{kernel}\"\ninitrd = \"/boot/guest.img\"\n\
-         cmdline = \"console=ttyS0 quiet panic=-1 {more}\"\n\
+        "toolstack = \"qemu\"\nmemory = \"32M\"\nkernel = \"/root/tiny\"\ncmdline = \"{cmdline}\"\n\
          [[disk]]\ntarget = \"vda\"\norigin = \"xenvg/base\"\nsnapshot = {{ name = \"snap1\", size = \"64M\" }}\n"
     );
     host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644)
         .unwrap();
 }
 
+/// The guest, as a Multiboot image.
+fn tiny() -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/tiny.c");
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny.{}", std::process::id()));
+    let options = "-m32 -O1 -ffreestanding -fno-pic -fno-stack-protector -nostdlib -static -Wall -Werror \
+                   -Wl,-N,-Ttext=0x100000,-e,start,--build-id=none,--no-warn-rwx-segments -o";
+    let compiled = Command::new("cc")
+        .args(options.split_whitespace())
+        .args([&image, &source])
+        .status();
+    assert!(compiled.unwrap().success());
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::remove_file(image).unwrap();
+    bytes
+}
+
 fn from_lvm(host: &mut Host) {
-    prepare(host, "");
+    prepare(host, "once");
     host.run("ttvm image seal xenvg/base").unwrap();
-    let recorded = host.run("ttvm record clientA --for 10min 2>&1").unwrap();
+    let recorded = host.run("ttvm record clientA --for 2min 2>&1").unwrap();
     assert!(recorded.contains("powered itself off after"), "{recorded}");
     for _ in 0..10 {
         let replayed = host.run("ttvm replay --verify clientA 2>&1").unwrap();
@@ -84,7 +73,9 @@ fn from_lvm(host: &mut Host) {
     let changed = host.sh("ttvm replay --verify clientA").unwrap();
     assert_eq!(changed.status, 4, "{} {}", changed.text(), changed.errors());
     assert!(
-        changed.errors().contains("disk vda: the content of xenvg/base has changed"),
+        changed
+            .errors()
+            .contains("disk vda: the content of xenvg/base has changed"),
         "{}",
         changed.errors()
     );
@@ -116,7 +107,7 @@ fn killed(host: &mut Host, what: &str) {
 }
 
 fn ends(host: &mut Host) {
-    prepare(host, "ttvm.loop");
+    prepare(host, "loop");
     killed(host, "kill -9 $(systemctl show -P MainPID ttvm-record@clientA)");
     killed(host, "pkill -9 -f '[q]emu-system'");
     // The space is accounted for, and given back.
@@ -140,9 +131,15 @@ fn ends(host: &mut Host) {
     // Another unit of the guest ends this one in good order: it is whole.
     record_on(host);
     host.run("systemctl start ttvm@clientA").unwrap();
-    assert!(newest(host).contains("complete") && !newest(host).contains("incomplete"), "{}", newest(host));
-    host.run("systemctl is-active ttvm@clientA && ! systemctl is-active ttvm-record@clientA && systemctl stop ttvm@clientA")
-        .unwrap();
+    assert!(
+        newest(host).contains("complete") && !newest(host).contains("incomplete"),
+        "{}",
+        newest(host)
+    );
+    host.run(
+        "systemctl is-active ttvm@clientA && ! systemctl is-active ttvm-record@clientA && systemctl stop ttvm@clientA",
+    )
+    .unwrap();
     let replayed = host.run("ttvm replay --verify clientA 2>&1").unwrap();
     assert!(replayed.contains("IDENTICAL"), "{replayed}");
 }

@@ -20,7 +20,9 @@ pub fn exported_and_imported(lab: &Lab) -> Outcome {
     other.run(&["recordings", "import", &file]).expect(0, &[]);
     other.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
     // Where it comes from it can not be replayed any more, and each thing that is missing is named.
-    place.replay(&["--verify"]).expect(3, &["kernel:", "initrd:", "no such file"]);
+    place
+        .replay(&["--verify"])
+        .expect(3, &["kernel:", "initrd:", "no such file"]);
     fs::remove_file(place.path(FILE)).expect("the guest's file");
     place
         .replay(&["--verify"])
