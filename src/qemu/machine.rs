@@ -156,11 +156,10 @@ impl Machine {
         }
         if let Mode::Replay { debug: Some(debug), .. } = mode {
             args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
-            let file = json!({ "driver": "file", "filename": text(&debug.state) });
-            args.pair(
-                "-blockdev",
-                json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
-            );
+            // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the
+            // guest's own, which wait for the log when they are written.
+            let state = escaped(&debug.state);
+            args.pair("-drive", format!("file={state},format=qcow2,if=none,id=state"));
             args.words("-S");
         }
         args.0
