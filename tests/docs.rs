@@ -98,6 +98,21 @@ fn every_command_and_option_is_documented() {
     }
 }
 
+/// What XenTT's scripts took, each in a row of its own.
+#[test]
+fn every_option_of_xentt_has_its_place() {
+    let text = page("ttvm-tt.7");
+    for (script, options) in [("tt_record", "cdfSDMLRs"), ("tt_replay", "cdfpKs")] {
+        let table = text.split(&format!("\n{script}\tdid")).nth(1).expect(script);
+        let table = table.split(".TE").next().expect("a table");
+        for option in options.chars() {
+            let row = format!("\\fB-{option}\\fR");
+            let rows = table.lines().filter(|line| line.starts_with(&row)).count();
+            assert_eq!(rows, 1, "{script} -{option}");
+        }
+    }
+}
+
 #[test]
 fn every_source_file_names_its_licence() {
     let files = Command::new("git")

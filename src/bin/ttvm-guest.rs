@@ -47,6 +47,9 @@ fn work(kind: Kind, guest: &str) -> Result<Next, Error> {
     let name = guest.parse().map_err(config::Error::Name)?;
     let host = host::load(&places)?;
     let guest = guests::load(&places, &host, &name)?;
+    for warning in guest.warnings() {
+        tracing::warn!(ttvm_guest = %guest.name, "{warning}");
+    }
     if kind == Kind::Plain && guest.toolstack != Toolstack::Qemu {
         return Ok(supervisor::run(&guest, &host)?);
     }

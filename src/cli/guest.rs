@@ -6,14 +6,14 @@ use std::io::{self, Write};
 use clap::Subcommand;
 
 use super::{Error, guest_name, print_json, table};
-use crate::config::guest::{Boot, DiskSource, Guest};
+use crate::config::guest::{Boot, DiskSource, Guest, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
-use crate::guest::xl_config;
+use crate::guest::{xl_config, xm_config};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -38,7 +38,7 @@ pub(super) enum Command {
         #[arg(value_parser = guest_name)]
         guests: Vec<GuestName>,
     },
-    /// Print the xl file that will be used
+    /// Print the file for xl, or for xm, that will be used
     Config {
         /// The guest
         #[arg(value_parser = guest_name)]
@@ -55,7 +55,11 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::Config { guest } => {
             let guest = guests::load(places, &host, guest)?;
             let network = GuestNetwork::load(places.root());
-            let text = xl_config::render(&guest, &guests::path(places, &guest.name), &network);
+            let render = match guest.toolstack {
+                Toolstack::Xm => xm_config::render,
+                Toolstack::Xl | Toolstack::Qemu => xl_config::render,
+            };
+            let text = render(&guest, &guests::path(places, &guest.name), &network);
             io::stdout().write_all(text.as_bytes())?;
             Ok(Exit::Done)
         }
@@ -164,6 +168,11 @@ fn show(places: &Places, guest: &Guest, json: bool) -> Result<Exit, Error> {
             }
         };
         lines.push(("disk", format!("{}: {behind}", disk.target)));
+        lines.extend(
+            disk.xm
+                .iter()
+                .map(|parameters| ("xm", format!("{}: {parameters}", disk.target))),
+        );
     }
     for vif in &guest.vifs {
         let bridge = vif
@@ -183,12 +192,12 @@ fn show(places: &Places, guest: &Guest, json: bool) -> Result<Exit, Error> {
     lines.push(("on_reboot", on_reboot.into()));
     lines.push(("start_timeout", format!("{} s", guest.start_timeout.as_secs())));
     lines.push(("shutdown_timeout", format!("{} s", guest.shutdown_timeout.as_secs())));
-    lines.extend(
-        guest
-            .xl
-            .iter()
-            .map(|(key, value)| ("xl", format!("{key} = {}", xl_config::value(value)))),
-    );
+    for (table, keys) in [("xl", &guest.xl), ("xm", &guest.xm)] {
+        lines.extend(
+            keys.iter()
+                .map(|(key, value)| (table, format!("{key} = {}", xl_config::value(value)))),
+        );
+    }
     let mut out = io::stdout().lock();
     for (key, value) in lines {
         writeln!(out, "{key:>16}: {value}")?;
@@ -205,7 +214,12 @@ fn check(places: &Places, host: &HostConfig, wanted: &[GuestName]) -> Result<Exi
     let mut exit = Exit::Done;
     for name in names {
         match guests::load(places, host, &name) {
-            Ok(_) => writeln!(io::stdout(), "{name}: ok")?,
+            Ok(guest) => {
+                writeln!(io::stdout(), "{name}: ok")?;
+                for warning in guest.warnings() {
+                    eprintln!("{name}: warning: {warning}");
+                }
+            }
             Err(error) => {
                 exit = Exit::Config;
                 eprintln!("{}", crate::error::chain(&error));

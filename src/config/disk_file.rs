@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::claims::{Claim, Claims};
 use super::guest::{Disk, DiskFormat, DiskSource, Origin, Snapshot};
-use super::guest_file::{Surroundings, words};
+use super::guest_file::{Surroundings, text, words};
 use super::reader::{Located, Source, Table, from_toml_str};
 use super::types::{GuestName, LvmName, Size, Target, Volume};
 
@@ -42,6 +42,7 @@ pub(super) fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, a
             table.problem(&target.span, format!("two disks are called {}", target.value));
         }
         let found = read_disk_source(name, &table, target.as_ref().map(|target| &target.value));
+        let xm = text(&table, "xm");
         table.finish();
         let (Some(target), Some((span, disk_source))) = (target, found) else {
             continue;
@@ -54,6 +55,7 @@ pub(super) fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, a
         disks.push(Disk {
             target: target.value,
             source: disk_source,
+            xm: xm.map(|parameters| parameters.value),
         });
     }
     disks

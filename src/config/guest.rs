@@ -45,6 +45,9 @@ pub struct Guest {
     pub shutdown_timeout: Duration,
     /// `[xl]`: further keys for xl.cfg, as they stand.
     pub xl: BTreeMap<String, XlValue>,
+    /// `[xm]`: further variables for xm's file, as they stand; with toolstack `xm`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub xm: BTreeMap<String, XlValue>,
     /// `[qemu]`, with toolstack `qemu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub qemu: Option<QemuConfig>,
@@ -207,6 +210,9 @@ pub struct Disk {
     pub target: Target,
     /// What is behind it.
     pub source: DiskSource,
+    /// What TT Xen's xm is told of it besides, as it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xm: Option<String>,
 }
 
 /// What is behind a disk.
@@ -280,7 +286,7 @@ pub struct Vif {
     pub rate: Option<String>,
 }
 
-/// A value of xl.cfg(5).
+/// A value of xl.cfg(5), or of the Python that xm reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum XlValue {

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Taking a guest's file apart: every key, and every mistake with its place. `ttvm-guest(5)` describes the keys.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use toml::de::DeValue;
-
 use super::claims::{Claim, Claims};
 use super::disk_file::read_disks;
-use super::guest::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack, XlValue};
+use super::guest::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack};
 use super::host::{GuestDefaults, seconds};
 use super::reader::{Located, Source, Table, from_toml_str};
 use super::toolstack;
 use super::types::{GuestName, GuestUuid, Size};
 use super::under;
+use super::verbatim;
 use super::vif_file::read_vifs;
 
 /// Makes an enum of words readable.
@@ -36,30 +34,6 @@ pub(super) use words;
 words!(GuestType, "\"pv\", \"pvh\" or \"hvm\"", "pv" => Self::Pv, "pvh" => Self::Pvh, "hvm" => Self::Hvm);
 words!(OnReboot, "\"keep\", \"fresh\" or \"stop\"", "keep" => Self::Keep, "fresh" => Self::Fresh, "stop" => Self::Stop);
 words!(Toolstack, "\"xl\", \"xm\" or \"qemu\"", "xl" => Self::Xl, "xm" => Self::Xm, "qemu" => Self::Qemu);
-
-/// Keys of xl.cfg that ttvm writes itself; `[xl]` may not change them behind its back.
-const OWN_XL_KEYS: [&str; 20] = [
-    "name",
-    "uuid",
-    "type",
-    "builder",
-    "memory",
-    "vcpus",
-    "kernel",
-    "ramdisk",
-    "cmdline",
-    "root",
-    "extra",
-    "bootloader",
-    "bootloader_args",
-    "disk",
-    "vif",
-    "on_poweroff",
-    "on_reboot",
-    "on_crash",
-    "on_watchdog",
-    "on_soft_reset",
-];
 
 /// The number of virtual CPUs at `vcpus`.
 pub(super) fn vcpus(table: &Table<'_>) -> Option<u32> {
@@ -97,7 +71,8 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
     let boot = read_boot(table, kind, around);
     let disks = read_disks(name, source, table, around);
     let vifs = read_vifs(source, table, around, uuid.value);
-    let xl = table.table("xl").map_or_else(BTreeMap::new, |xl| read_xl(&xl));
+    let xl = table.table("xl").map(|xl| verbatim::XL.read(&xl));
+    let xm = table.table("xm").map(|xm| verbatim::XM.read(&xm));
     let qemu = table.table("qemu").map(|table| QemuConfig::read(&table));
     let guest = Guest {
         name: name.clone(),
@@ -105,14 +80,19 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
         toolstack,
         kind,
         memory: read_memory(table).unwrap_or(defaults.memory),
-        vcpus: vcpus(table).unwrap_or(defaults.vcpus),
+        vcpus: vcpus(table).unwrap_or(match toolstack {
+            Toolstack::Xl => defaults.vcpus,
+            // What is recorded has one.
+            Toolstack::Xm | Toolstack::Qemu => 1,
+        }),
         on_reboot: table.value("on_reboot").unwrap_or(defaults.on_reboot),
         start_timeout: seconds(table, "start_timeout").unwrap_or(defaults.start_timeout),
         shutdown_timeout: seconds(table, "shutdown_timeout").unwrap_or(defaults.shutdown_timeout),
         boot: boot?,
         disks,
         vifs,
-        xl,
+        xl: xl.unwrap_or_default(),
+        xm: xm.unwrap_or_default(),
         qemu: qemu.or_else(|| (toolstack == Toolstack::Qemu).then(QemuConfig::default)),
     };
     toolstack::check(&guest, table);
@@ -215,60 +195,5 @@ fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> O
                 }
             }
         }
-    }
-}
-
-fn read_xl(table: &Table<'_>) -> BTreeMap<String, XlValue> {
-    let mut keys = BTreeMap::new();
-    for (key, value) in table.entries() {
-        let mut letters = key.value.chars();
-        // The identifier of xl's own grammar.
-        let valid = letters.next().is_some_and(|c| c.is_ascii_lowercase())
-            && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c));
-        if !valid {
-            table.problem(
-                &key.span,
-                format!(
-                    "{:?} is not a key of xl.cfg: lower-case letters, digits, \"_\" and \".\"",
-                    key.value
-                ),
-            );
-        } else if OWN_XL_KEYS.contains(&key.value.as_str()) {
-            table.problem(
-                &key.span,
-                format!(
-                    "ttvm writes \"{}\" itself: set it outside of [xl] (see ttvm-guest(5))",
-                    key.value
-                ),
-            );
-        } else {
-            match xl_value(value.get_ref()) {
-                Some(value) => drop(keys.insert(key.value, value)),
-                None => table.problem(
-                    &value.span(),
-                    format!("{}: xl.cfg takes a string, a number from 0, true or false, or a list of strings, without control characters", key.value),
-                ),
-            }
-        }
-    }
-    keys
-}
-
-fn xl_value(value: &DeValue<'_>) -> Option<XlValue> {
-    let text = |value: &DeValue<'_>| {
-        let text = value.as_str()?;
-        (!text.chars().any(char::is_control)).then(|| text.to_owned())
-    };
-    match value {
-        DeValue::Boolean(flag) => Some(XlValue::Number(u64::from(*flag))),
-        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
-            .ok()
-            .map(XlValue::Number),
-        DeValue::Array(list) => list
-            .iter()
-            .map(|item| text(item.get_ref()))
-            .collect::<Option<_>>()
-            .map(XlValue::List),
-        other => text(other).map(XlValue::Text),
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a guest's toolstack can not do, and `[qemu]`.
+//! What a guest's toolstack can not do or does badly, and `[qemu]`.
 
 use toml::de::DeValue;
 
-use super::guest::{Boot, DiskSource, Guest, QemuConfig, Shift, Toolstack};
+use super::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, QemuConfig, Shift, Toolstack};
 use super::host::set;
 use super::reader::{FromToml, Table};
+use super::types::Size;
 
 impl Default for QemuConfig {
     fn default() -> Self {
@@ -59,10 +60,19 @@ pub(super) fn check(guest: &Guest, table: &Table<'_>) {
             table.problem(&table.span_of(key), format!("{key}: {why}"));
         }
     };
+    let whole = |why: &str| table.problem(table.span(), why.to_owned());
+    if guest.toolstack != Toolstack::Xm {
+        refuse("xm", &format!("this is not for toolstack \"{name}\""));
+        for disk in guest.disks.iter().filter(|disk| disk.xm.is_some()) {
+            whole(&format!(
+                "disk {}: xm: this is not for toolstack \"{name}\"",
+                disk.target
+            ));
+        }
+    }
     if guest.toolstack != Toolstack::Xl && guest.vcpus != 1 {
         refuse("vcpus", "what is recorded has one processor");
     }
-    let whole = |why: &str| table.problem(table.span(), why.to_owned());
     match guest.toolstack {
         Toolstack::Qemu => {
             refuse(
@@ -112,5 +122,49 @@ pub(super) fn check(guest: &Guest, table: &Table<'_>) {
                 }
             }
         }
+    }
+    if guest.toolstack == Toolstack::Xm {
+        if guest.kind != GuestType::Pv {
+            refuse("type", "TT Xen records and replays paravirtual guests, type \"pv\"");
+        }
+        refuse("xl", "xl's keys are not for toolstack \"xm\": its own are in [xm]");
+        if matches!(guest.boot, Boot::Bootloader { .. }) {
+            refuse("bootloader", "TT Xen's guests boot a \"kernel\" that was built for it");
+        }
+        for disk in &guest.disks {
+            check_xm_disk(disk, &whole);
+        }
+    }
+}
+
+/// xm's disks are fields between commas, with a program of Xen 3 behind them.
+fn check_xm_disk(disk: &Disk, problem: &dyn Fn(&str)) {
+    let target = &disk.target;
+    if let DiskSource::Path { path, format, .. } = &disk.source {
+        if *format != DiskFormat::Raw {
+            problem(&format!("disk {target}: format: TT Xen knows raw files only"));
+        }
+        if path.to_string_lossy().contains(',') {
+            problem(&format!(
+                "disk {target}: path: a comma can not be part of it with toolstack \"xm\""
+            ));
+        }
+    }
+}
+
+/// What makes a guest of TT Xen slow: it freezes while it boots, the longer the more memory it has.
+const SMALL: Size = Size::mib(96);
+
+impl Guest {
+    /// What is allowed and hardly meant.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.toolstack == Toolstack::Xm && self.memory > SMALL {
+            warnings.push(format!(
+                "memory: {} is much for TT Xen, whose shadow paging freezes a guest while it boots, the longer the more memory it has; {SMALL} are fine",
+                self.memory
+            ));
+        }
+        warnings
     }
 }

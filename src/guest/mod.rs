@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running guests: the xl file, the domain, its supervisor, and what is remembered of a run.
+//! Running guests: the file for xl or xm, the domain, its supervisor, and what is remembered of a run.
 
+pub mod deviced;
 pub mod domain;
 mod error;
 pub mod mode;
@@ -9,6 +10,8 @@ pub mod record;
 pub mod supervisor;
 mod xl;
 pub mod xl_config;
+pub mod xm;
+pub mod xm_config;
 
 pub use error::Error;
 

@@ -43,7 +43,7 @@ pub fn render(guest: &Guest, path: &Path, network: &GuestNetwork) -> String {
         Boot::Firmware => {}
     }
     file.list("disk", guest.disks.iter().map(disk));
-    file.list("vif", guest.vifs.iter().map(|it| vif(it, network)));
+    file.list("vif", guest.vifs.iter().map(|it| vif(it, it.ip.as_deref(), network)));
     // The supervisor decides what follows a shutdown. Left to xl, "restart" would bring the guest back behind
     // systemd's back, on the disk of the run before.
     for event in ["on_poweroff", "on_reboot", "on_crash", "on_watchdog", "on_soft_reset"] {
@@ -78,22 +78,17 @@ fn disk(disk: &Disk) -> String {
     format!("format={format},vdev={},access={access},target={target}", disk.target)
 }
 
-/// xl-network-configuration(5).
-fn vif(vif: &Vif, network: &GuestNetwork) -> String {
+/// xl-network-configuration(5), of which xm's syntax is a part; `ip` is what the hotplug script is told.
+pub(super) fn vif(vif: &Vif, ip: Option<&str>, network: &GuestNetwork) -> String {
     let mut line = format!("mac={}", vif.mac);
-    let bridge = vif
-        .bridge
-        .as_ref()
-        .or(network.bridge.as_ref())
-        .map(|name| name.as_str().to_owned());
-    let vifname = vif.vifname.as_ref().map(|name| name.as_str().to_owned());
+    let bridge = vif.bridge.as_ref().or(network.bridge.as_ref());
     let settings = [
-        ("bridge", &bridge),
-        ("ip", &vif.ip),
-        ("script", &vif.script),
-        ("vifname", &vifname),
-        ("model", &vif.model),
-        ("rate", &vif.rate),
+        ("bridge", bridge.map(|name| name.as_str())),
+        ("ip", ip),
+        ("script", vif.script.as_deref()),
+        ("vifname", vif.vifname.as_ref().map(|name| name.as_str())),
+        ("model", vif.model.as_deref()),
+        ("rate", vif.rate.as_deref()),
     ];
     for (key, value) in settings {
         if let Some(value) = value {
@@ -104,22 +99,24 @@ fn vif(vif: &Vif, network: &GuestNetwork) -> String {
     line
 }
 
-struct File(String);
+/// A file of assignments. This part of xl.cfg(5)'s grammar is Python's as well, for values without control characters: the
+/// configuration has none.
+pub(super) struct File(pub(super) String);
 
 impl File {
-    fn line(&mut self, key: &str, value: &str) {
+    pub(super) fn line(&mut self, key: &str, value: &str) {
         self.0.push_str(&format!("{key} = {value}\n"));
     }
 
-    fn text(&mut self, key: &str, text: &str) {
+    pub(super) fn text(&mut self, key: &str, text: &str) {
         self.line(key, &quote(text));
     }
 
-    fn number(&mut self, key: &str, number: u64) {
+    pub(super) fn number(&mut self, key: &str, number: u64) {
         self.line(key, &number.to_string());
     }
 
-    fn list(&mut self, key: &str, items: impl IntoIterator<Item = String>) {
+    pub(super) fn list(&mut self, key: &str, items: impl IntoIterator<Item = String>) {
         self.line(key, &list(items));
     }
 }

@@ -102,7 +102,7 @@ fn shown_with_everything() {
          ended: 2026-11-25 13:08:12, after 1min 12s\nbecause: the guest powered itself off\ninstructions: 123456789\n\
          log: replay.log, 300000 bytes, {}\nconsole: console.log, 2600 bytes, {}\nttvm: 0.1.0\n\
          host's boot: 8b1c2d3e-0000-4000-8000-000000000000\nnetwork: user\nengine: qemu 7.2.22\nmachine: pc-i440fx-7.2\n\
-         cpu: qemu64\nicount: 3\nmemory: 96M\ncmdline: console=ttyS0\nconfiguration: {}\n\
+         cpu: qemu64\nicount: 3\nmemory: 96M\ncmdline: console=ttyS0\na reset: goes on\nconfiguration: {}\n\
          guest's file: /etc/ttvm/guests/clientA.toml, {} bytes, {}\nkernel: DIR/vmlinuz, 70000 bytes, {}\n\
          initrd: DIR/initrd.img, 5000 bytes, {}\ndisk: vda: from DIR/base.img, 3145728 bytes, {}\nvif: 00:16:3e:00:00:01\n",
         result.log.digest,

@@ -88,6 +88,7 @@ impl World {
                 icount: "3".to_owned(),
                 memory: 96 << 20,
                 cmdline: Some("console=ttyS0".to_owned()),
+                reset_ends: false,
                 config: digest::of_bytes(b"configuration"),
             },
             guest_file: FileDigest::of_bytes(Path::new("/etc/ttvm/guests/clientA.toml"), GUEST_FILE.as_bytes()),

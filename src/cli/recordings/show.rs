@@ -98,6 +98,8 @@ fn describe(manifest: &Manifest, lines: &mut Vec<(&'static str, String)>) {
     lines.push(("icount", engine.icount.clone()));
     lines.push(("memory", Size::from_bytes(engine.memory).to_string()));
     lines.extend(engine.cmdline.iter().map(|cmdline| ("cmdline", cmdline.clone())));
+    let reset = if engine.reset_ends { "ends the run" } else { "goes on" };
+    lines.push(("a reset", reset.to_owned()));
     lines.push(("configuration", engine.config.to_string()));
     lines.push(("guest's file", file(&manifest.guest_file)));
     lines.extend(manifest.kernel.iter().map(|kernel| ("kernel", file(kernel))));

@@ -6,6 +6,7 @@ use crate::machine::Host;
 
 cases!(Installed:
     from_lvm,
+    ends,
 );
 
 /// A guest that draws random numbers, reads clocks, and reads and writes its disk; small, since everything it does is emulated
@@ -40,7 +41,7 @@ cd $d; find . | cpio -o -H newc 2>/dev/null | gzip -1 > /boot/guest.img
 fn prepare(host: &mut Host, more: &str) {
     host.write("/root/init", INIT.as_bytes(), 0o755).unwrap();
     host.run(GUEST).unwrap();
-    let kernel = host.run("ls /boot/vmlinuz-* | head -n 1").unwrap();
+    let kernel = "/usr/lib/ttvm-host/vmlinux";
     let file = format!(
         "toolstack = \"qemu\"\nmemory = \"96M\"\nkernel = \"{kernel}\"\ninitrd = \"/boot/guest.img\"\n\
          cmdline = \"console=ttyS0 quiet panic=-1 {more}\"\n\
@@ -52,18 +53,96 @@ fn prepare(host: &mut Host, more: &str) {
 
 fn from_lvm(host: &mut Host) {
     prepare(host, "");
-    let recorded = host.run("time ttvm record clientA --for 10min 2>&1").unwrap();
-    println!("{recorded}");
+    host.run("ttvm image seal xenvg/base").unwrap();
+    let recorded = host.run("ttvm record clientA --for 10min 2>&1").unwrap();
     assert!(recorded.contains("powered itself off after"), "{recorded}");
-    println!(
-        "{}",
-        host.run("cat /var/lib/ttvm/recordings/clientA/*/console.log; ls -la /var/lib/ttvm/recordings/clientA/*; lvs")
-            .unwrap()
-    );
-    for _ in 0..2 {
-        let replayed = host.run("time ttvm replay --verify clientA 2>&1").unwrap();
-        println!("{replayed}");
+    for _ in 0..10 {
+        let replayed = host.run("ttvm replay --verify clientA 2>&1").unwrap();
         assert!(replayed.contains("IDENTICAL"), "{replayed}");
     }
+    let list = host.run("ttvm recordings list clientA").unwrap();
+    assert!(list.contains("identical ×10"), "{list}");
+    // A snapshot that is not fresh: somebody writes to it between its making and the guest's start.
+    host.run(
+        "mkdir -p /etc/systemd/system/ttvm-replay@.service.d && printf '[Service]\\nExecStartPre=/bin/dd if=/dev/urandom \
+         of=/dev/xenvg/snap1 bs=1 seek=4096 count=16 conv=notrunc,fsync\\n' > /etc/systemd/system/ttvm-replay@.service.d/stale.conf \
+         && systemctl daemon-reload",
+    )
+    .unwrap();
+    let stale = host.sh("ttvm replay --verify clientA").unwrap();
+    assert_eq!(stale.status, 5, "{} {}", stale.text(), stale.errors());
+    assert!(
+        stale.text().contains("DIVERGED") && stale.text().contains("disk "),
+        "{}",
+        stale.text()
+    );
+    host.run("rm -r /etc/systemd/system/ttvm-replay@.service.d && systemctl daemon-reload")
+        .unwrap();
+    // One byte of the origin.
+    host.run("ttvm image unseal xenvg/base && printf x | dd of=/dev/xenvg/base bs=1 seek=9999 conv=notrunc,fsync 2>/dev/null")
+        .unwrap();
+    let changed = host.sh("ttvm replay --verify clientA").unwrap();
+    assert_eq!(changed.status, 4, "{} {}", changed.text(), changed.errors());
+    assert!(
+        changed.errors().contains("disk vda: the content of xenvg/base has changed"),
+        "{}",
+        changed.errors()
+    );
     until(host, "test -z \"$(lvs --noheadings @ttvm)\"");
+}
+
+/// Starts a recording that goes on until it is ended, and waits until the guest does something.
+fn record_on(host: &mut Host) {
+    host.run("systemctl start ttvm-record@clientA").unwrap();
+    until(
+        host,
+        "tail -n 1 $(ls -td /var/lib/ttvm/recordings/clientA/*/ | head -n 1)console.log | grep -q '^[0-9]'",
+    );
+}
+
+/// What the list says of the newest recording.
+fn newest(host: &mut Host) -> String {
+    host.run("ttvm recordings list clientA | grep ^clientA | tail -n 1")
+        .unwrap()
+}
+
+fn killed(host: &mut Host, what: &str) {
+    record_on(host);
+    host.run(what).unwrap();
+    until(host, "systemctl is-failed ttvm-record@clientA");
+    until(host, "! pgrep -f '[q]emu-system'");
+    until(host, "test -z \"$(lvs --noheadings @ttvm)\"");
+    assert!(newest(host).contains("incomplete"), "{}", newest(host));
+}
+
+fn ends(host: &mut Host) {
+    prepare(host, "ttvm.loop");
+    killed(host, "kill -9 $(systemctl show -P MainPID ttvm-record@clientA)");
+    killed(host, "pkill -9 -f '[q]emu-system'");
+    // The space is accounted for, and given back.
+    let size = host.run("du -sk /var/lib/ttvm/recordings | cut -f 1").unwrap();
+    assert!(size.parse::<u32>().unwrap() > 100, "{size}");
+    host.run("ttvm recordings rm clientA --incomplete").unwrap();
+    let list = host.run("ttvm recordings list clientA").unwrap();
+    assert!(!list.contains("incomplete"), "{list}");
+    record_on(host);
+    // One run of a guest at a time.
+    for other in ["record clientA --for 5s", "replay clientA"] {
+        let refused = host.sh(&format!("ttvm {other}")).unwrap();
+        assert!(refused.status != 0, "{}", refused.text());
+    }
+    let status = host.run("ttvm status").unwrap();
+    assert!(status.contains("recording"), "{status}");
+    // The power.
+    host.run("sync").unwrap();
+    host.power_cut_and_boot().unwrap();
+    assert!(newest(host).contains("incomplete"), "{}", newest(host));
+    // Another unit of the guest ends this one in good order: it is whole.
+    record_on(host);
+    host.run("systemctl start ttvm@clientA").unwrap();
+    assert!(newest(host).contains("complete") && !newest(host).contains("incomplete"), "{}", newest(host));
+    host.run("systemctl is-active ttvm@clientA && ! systemctl is-active ttvm-record@clientA && systemctl stop ttvm@clientA")
+        .unwrap();
+    let replayed = host.run("ttvm replay --verify clientA 2>&1").unwrap();
+    assert!(replayed.contains("IDENTICAL"), "{replayed}");
 }
