@@ -156,11 +156,10 @@ impl Machine {
         }
         if let Mode::Replay { debug: Some(debug), .. } = mode {
             args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
-            let file = json!({ "driver": "file", "filename": text(&debug.state) });
-            args.pair(
-                "-blockdev",
-                json!({ "driver": "qcow2", "node-name": "state", "file": file }).to_string(),
-            );
+            // Not -blockdev: QEMU keeps the state in the first image that has a name of this old kind. Behind blkreplay it would
+            // wait for the log to tell of the end of that writing, which it does not.
+            let file = escaped(&debug.state);
+            args.pair("-drive", format!("if=none,id=state,format=qcow2,file={file}"));
             args.words("-S");
         }
         args.0
