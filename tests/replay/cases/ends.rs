@@ -96,7 +96,7 @@ pub fn after_a_time(lab: &Lab) -> Outcome {
 
 pub fn rebooted(lab: &Lab) -> Outcome {
     let place = lab.place();
-    place.describe("random,reboot", "");
+    place.describe("random,reboot", "on_reboot = \"stop\"");
     place.record(&[]).expect(0, &["rebooted after"]);
     place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
     Ok(())
