@@ -10,6 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config::under;
+
 /// Where xenstored listens (Debian, upstream), and the way to one that runs in its own domain.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 const DEVICE: &str = "/dev/xen/xenbus";
@@ -63,7 +65,13 @@ pub fn is_here() -> bool {
 impl XenStore {
     /// Connects.
     pub fn connect() -> Result<Self, Error> {
-        let socket = SOCKETS.iter().find_map(|path| UnixStream::connect(path).ok());
+        Self::connect_in(Path::new("/"))
+    }
+
+    /// Connects to the one of the system in the tree that begins at `root`.
+    pub fn connect_in(root: &Path) -> Result<Self, Error> {
+        let real = |path: &str| under(root, Path::new(path));
+        let socket = SOCKETS.iter().find_map(|path| UnixStream::connect(real(path)).ok());
         if let Some(socket) = &socket {
             socket.set_read_timeout(Some(PATIENCE))?;
         }
@@ -72,7 +80,7 @@ impl XenStore {
             None => OpenOptions::new()
                 .read(true)
                 .write(true)
-                .open(DEVICE)
+                .open(real(DEVICE))
                 .map_err(Error::Connect)?,
         };
         Ok(Self {

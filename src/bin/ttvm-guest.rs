@@ -5,11 +5,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use ttvm::config::guest::Toolstack;
 use ttvm::config::places::Places;
 use ttvm::config::{self, guests, host};
 use ttvm::error::{Classify, Exit, chain, one_line};
-use ttvm::guest::supervisor::{self, Next};
+use ttvm::guest::supervisor::Next;
 use ttvm::recording::service::{self, Error, Kind};
 use ttvm::{log, notify};
 
@@ -49,9 +48,6 @@ fn work(kind: Kind, guest: &str) -> Result<Next, Error> {
     let guest = guests::load(&places, &host, &name)?;
     for warning in guest.warnings() {
         tracing::warn!(ttvm_guest = %guest.name, "{warning}");
-    }
-    if kind == Kind::Plain && guest.toolstack != Toolstack::Qemu {
-        return Ok(supervisor::run(&guest, &host)?);
     }
     service::serve(kind, &guest, &host)
 }

@@ -67,7 +67,7 @@ fn reset(name: &GuestName) -> Result<&'static str> {
             !preparation.snapshots().iter().any(same)
         };
         let old = left.snapshots().iter().filter(is_old).cloned().collect();
-        let tidied = reap(name, left.uuid())
+        let tidied = reap(name, left.uuid(), left.toolstack())
             .map_err(boxed)
             .and_then(|()| change(name, old, &host.snapshot, Store::discard));
         if let Err(error) = tidied {
@@ -77,7 +77,7 @@ fn reset(name: &GuestName) -> Result<&'static str> {
     }
     preparation.save(name).map_err(boxed)?;
     let result = toolstack_is_here(&guest)
-        .and_then(|()| reap(name, guest.uuid))
+        .and_then(|()| reap(name, guest.uuid, guest.toolstack))
         .map_err(boxed)
         .and_then(|()| change(name, preparation.snapshots().to_vec(), &host.snapshot, Store::reset));
     let outcome = result.as_ref().copied().map_err(|error| &**error);
@@ -106,7 +106,7 @@ fn discard(name: &GuestName) -> Result<&'static str> {
             (Preparation::of(&guest), host.snapshot)
         }
     };
-    reap(name, preparation.uuid()).map_err(boxed)?;
+    reap(name, preparation.uuid(), preparation.toolstack()).map_err(boxed)?;
     change(name, preparation.snapshots().to_vec(), &config, Store::discard)?;
     Preparation::forget(name);
     Ok("no snapshot is left")

@@ -9,15 +9,15 @@ use nix::unistd::geteuid;
 
 use super::Error;
 use super::progress::Progress;
-use crate::config::guest::Guest;
+use crate::config::guest::{Guest, Toolstack};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
 use crate::guest as running;
 use crate::lock::{Attempt, Lock};
-use crate::recording::Library;
 use crate::recording::session::{Listener, Surroundings, origin_of};
+use crate::recording::{Library, record, tt_xen};
 
 /// A guest and its places.
 pub(super) struct Foreground<'a> {
@@ -92,7 +92,12 @@ impl<'a> Foreground<'a> {
     /// What recording would do, in words.
     pub(super) fn plan_record(&self) -> Result<Vec<String>, Error> {
         let guest = self.guest()?;
-        crate::recording::record::check(&guest)?;
+        match guest.toolstack {
+            Toolstack::Xm if self.places.has_units() => {
+                tt_xen::record::check(self.places.root(), &guest, &self.library).map(drop)
+            }
+            _ => record::check(&guest).map(drop),
+        }?;
         let mut plan = Vec::new();
         for disk in &guest.disks {
             plan.push(format!(

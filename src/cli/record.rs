@@ -77,9 +77,11 @@ pub(super) fn summary(recording: &crate::recording::Recording) -> String {
     let head = format!("recorded {} {}", manifest.guest, recording.id());
     match &manifest.result {
         Some(result) => format!(
-            "{head}: {} after {} instructions, {} s; log {} KiB, console {} bytes",
+            "{head}: {} after {}{} s; log {} KiB, console {} bytes",
             result.exit,
-            result.instructions,
+            result
+                .instructions
+                .map_or_else(String::new, |count| format!("{count} instructions, ")),
             result.ended.saturating_sub(manifest.run.started),
             result.log.size >> 10,
             result.console.size

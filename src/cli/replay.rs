@@ -5,11 +5,13 @@ use std::io::{self, Write};
 
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
+use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::Verdict;
 use crate::recording::replay::{self, Options};
+use crate::recording::session::Error as SessionError;
+use crate::recording::{Verdict, tt_xen};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -40,12 +42,21 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
     // A recording that came from another host may be of a guest that has no unit here.
     let guest = run.guest_if_any()?;
+    let with_xm = recording.manifest().engine.toolstack == Toolstack::Xm;
+    if with_xm && arguments.gdb {
+        return Err(SessionError::from(tt_xen::Error::debugger(&arguments.guest)).into());
+    }
     if places.has_units() && !arguments.dry_run && !arguments.console && guest.is_some() {
         return unit::replay(&arguments.guest, recording.id(), arguments);
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
     if arguments.dry_run {
-        let checked = replay::check(&recording, guest.as_ref(), &mut follower);
+        let checked = match &guest {
+            Some(guest) if with_xm && places.has_units() => {
+                tt_xen::replay::check(places.root(), &recording, guest, &mut follower).map(drop)
+            }
+            guest => replay::check(&recording, guest.as_ref(), &mut follower),
+        };
         follower.end();
         checked?;
         writeln!(
@@ -103,10 +114,8 @@ pub(super) fn gdb_line(socket: &std::path::Path) -> String {
 pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdict) -> Result<Exit, Error> {
     match verdict {
         Verdict::Identical { instructions } => {
-            writeln!(
-                io::stdout(),
-                "IDENTICAL: {guest} {id} is the same run, {instructions} instructions"
-            )?;
+            let count = instructions.map_or_else(String::new, |count| format!(", {count} instructions"));
+            writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{count}")?;
             Ok(Exit::Done)
         }
         Verdict::Diverged { at } => {

@@ -41,29 +41,29 @@ pub enum Error {
         /// The domain's id.
         domid: u32,
     },
-    /// `xl create` failed.
+    /// `xl create` or `xm create` failed.
     #[error("Xen could not start guest \"{guest}\"")]
     Create {
         /// The guest.
         guest: GuestName,
-        /// What xl said.
+        /// What it said.
         #[source]
         source: run::Error,
     },
-    /// Another xl command failed.
+    /// Another command of xl or xm failed.
     #[error("can not {action} guest \"{guest}\"")]
-    Xl {
+    Toolstack {
         /// `destroy`, `look at`.
         action: &'static str,
         /// The guest.
         guest: GuestName,
-        /// What xl said.
+        /// What it said.
         #[source]
         source: run::Error,
     },
-    /// `xl create` succeeded, and there is no domain.
+    /// `xl create` or `xm create` succeeded, and there is no domain.
     #[error(
-        "Xen reports that it started guest \"{guest}\", but there is no domain of its UUID: see `xl list -v` and /var/log/xen"
+        "Xen reports that it started guest \"{guest}\", but there is no domain of its UUID: see `xl list -v` (TT Xen: `xm list --long`) and /var/log/xen"
     )]
     NoDomain {
         /// The guest.

@@ -8,6 +8,9 @@ pub mod mode;
 pub mod preparation;
 pub mod record;
 pub mod supervisor;
+pub mod tail;
+mod tools;
+pub mod watch;
 mod xl;
 pub mod xl_config;
 pub mod xm;
@@ -15,14 +18,32 @@ pub mod xm_config;
 
 pub use error::Error;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::config::types::GuestName;
 use crate::config::under;
+use crate::file;
 use crate::lock::{self, Attempt};
 
-/// Where a guest's generated xl file, its preparation and its lock are while it runs.
+/// Where a guest's generated file for xl or xm, its preparation and its lock are while it runs.
 const DIRECTORY: &str = "/run/ttvm";
+
+/// The file for xl or xm of a guest that runs on the system in the tree that begins at `root`.
+pub fn config_file(root: &Path, guest: &GuestName) -> PathBuf {
+    under(root, Path::new(DIRECTORY)).join(format!("{guest}.cfg"))
+}
+
+/// Writes it, for root's eyes alone.
+pub fn write_config(path: &Path, text: &str) -> Result<(), Error> {
+    path.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| file::replace(path, text.as_bytes(), 0o600))
+        .map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
 
 /// The lock of whoever builds a domain, or must not be disturbed by one. dom0 has one CPU: domains built side by side are
 /// not up earlier, but each takes so long that xl gives up on its hotplug scripts (40 s, LIBXL_HOTPLUG_TIMEOUT in

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{DIRECTORY, Error};
-use crate::config::guest::{Guest, Snapshot};
+use crate::config::guest::{Guest, Snapshot, Toolstack};
 use crate::config::types::{GuestName, GuestUuid};
 use crate::error::{Classify, Exit, one_line};
 use crate::file;
@@ -26,6 +26,9 @@ pub struct Preparation {
     run: String,
     /// Whose domain it is for.
     uuid: GuestUuid,
+    /// What builds it, and can end it.
+    #[serde(default = "before_xm")]
+    toolstack: Toolstack,
     /// What is made, or is going to be.
     snapshots: Vec<Snapshot>,
     outcome: Outcome,
@@ -43,6 +46,11 @@ enum Outcome {
     },
 }
 
+/// That of a preparation that does not say: a version of ttvm made it that knew no other.
+fn before_xm() -> Toolstack {
+    Toolstack::Xl
+}
+
 fn path(guest: &GuestName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{guest}.json"))
 }
@@ -58,6 +66,7 @@ impl Preparation {
         Self {
             run: invocation().unwrap_or_default(),
             uuid: guest.uuid,
+            toolstack: guest.toolstack,
             snapshots: guest.snapshots().cloned().collect(),
             outcome: Outcome::Begun,
         }
@@ -71,6 +80,11 @@ impl Preparation {
     /// Whose domain it is for.
     pub fn uuid(&self) -> GuestUuid {
         self.uuid
+    }
+
+    /// What builds and ends that.
+    pub fn toolstack(&self) -> Toolstack {
+        self.toolstack
     }
 
     /// The snapshots it is about.

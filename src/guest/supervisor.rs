@@ -1,36 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One run of a guest, from `xl create` to its end: `ttvm-guest run`, the main process of `ttvm@NAME.service`.
+//! One run of a guest on Xen, from `xl create` or `xm create` to its end: `ttvm-guest run`, the main process of
+//! `ttvm@NAME.service`.
 //!
 //! It takes the place of xl's own monitor, follows the domain through Xen's store, snapshots through
 //! device-mapper's events and systemd through signals, all in one poll. Nothing is asked twice a second.
 
-use std::fs;
-use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Presence};
 use super::mode::{self, GuestNetwork};
 use super::preparation::Preparation;
 use super::record::{Ending, Record, now};
-use super::xl::{self, Shutdown};
-use super::xl_config;
-use super::{DIRECTORY, Error, building, claim};
-use crate::config::guest::{Guest, OnReboot};
+use super::tools::Tools;
+use super::watch::{Watch, Woken};
+use super::xl::Shutdown;
+use super::{Error, claim, config_file, write_config};
+use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, GuestUuid};
 use crate::error::{chain, one_line};
 use crate::fail_point;
-use crate::file;
-use crate::lock::{Attempt, Lock};
+use crate::lock::Attempt;
 use crate::notify;
 use crate::run;
 use crate::snapshot::Store;
@@ -38,14 +32,6 @@ use crate::xenstore::{self, XenStore};
 
 /// When a domain is looked at again that could not be looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// What systemd is asked to allow for while a guest waits for its turn.
-const QUEUE: Duration = Duration::from_secs(3600);
-
-/// The xl file of a guest.
-pub fn xl_file(guest: &Guest) -> PathBuf {
-    Path::new(DIRECTORY).join(format!("{}.cfg", guest.name))
-}
 
 /// What the unit does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +44,7 @@ pub enum Next {
 
 /// Destroys the domain that an earlier run of this guest left behind. To be called only when no run of it is
 /// alive: before the unit starts, after it ended.
-pub fn reap(guest: &GuestName, uuid: GuestUuid) -> Result<(), Error> {
+pub fn reap(guest: &GuestName, uuid: GuestUuid, toolstack: Toolstack) -> Result<(), Error> {
     if !xenstore::is_here() {
         return Ok(());
     }
@@ -71,14 +57,14 @@ pub fn reap(guest: &GuestName, uuid: GuestUuid) -> Result<(), Error> {
             "destroying domain {} that an earlier run left behind",
             left.domid
         );
-        destroy(guest, left.domid)?;
+        tools(guest, toolstack)?.destroy(guest, left.domid)?;
     }
     Ok(())
 }
 
-fn destroy(guest: &GuestName, domid: u32) -> Result<(), Error> {
-    xl::destroy(domid).map_err(|source| Error::Xl {
-        action: "destroy",
+fn tools(guest: &GuestName, toolstack: Toolstack) -> Result<Tools, Error> {
+    Tools::of(toolstack).map_err(|source| Error::Toolstack {
+        action: "start or end",
         guest: guest.clone(),
         source,
     })
@@ -120,24 +106,15 @@ enum Event {
 
 struct Run<'a> {
     guest: &'a Guest,
-    signals: SignalFd,
-    store: XenStore,
+    tools: Tools,
+    watch: Watch,
     snapshots: Option<Store<'a>>,
     record: Record,
 }
 
 impl<'a> Run<'a> {
     fn new(guest: &'a Guest, host: &'a HostConfig) -> Result<Self, Error> {
-        let mut stop = SigSet::empty();
-        stop.add(Signal::SIGTERM);
-        stop.add(Signal::SIGINT);
-        let wait = |errno: Errno| Error::Wait(errno.into());
-        stop.thread_block().map_err(wait)?;
-        let signals = SignalFd::with_flags(&stop, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(wait)?;
-        let mut store = XenStore::connect()?;
-        store.watch("@releaseDomain")?;
-        // The store answers a new watch with one event at once.
-        store.event()?;
+        let watch = Watch::begin(Path::new("/"))?;
         let snapshots = match guest.snapshots().next() {
             Some(_) => Some(Store::open(
                 &guest.name,
@@ -148,8 +125,8 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             guest,
-            signals,
-            store,
+            tools: tools(&guest.name, guest.toolstack)?,
+            watch,
             snapshots,
             record: Record::begin(&guest.name),
         })
@@ -175,14 +152,18 @@ impl<'a> Run<'a> {
             let ending = match self.wait(domid, None)? {
                 Event::StopRequested => self.stop(domid)?,
                 Event::Down(Shutdown::Reboot | Shutdown::SoftReset) if self.guest.on_reboot == OnReboot::Keep => {
-                    destroy(&self.guest.name, domid)?;
+                    if self.watch.exists(domid)? {
+                        self.tools.destroy(&self.guest.name, domid)?;
+                    }
                     self.record.reboots += 1;
                     tracing::info!(ttvm_guest = %self.guest.name, "guest rebooted: starting it again on the disk it wrote");
                     continue;
                 }
                 Event::Down(reason) => {
-                    self.destroy_at_the_end(domid);
-                    ending_of(reason)
+                    if self.watch.exists(domid)? {
+                        self.destroy_at_the_end(domid);
+                    }
+                    reason.into()
                 }
                 Event::Gone | Event::Late => Ending::Destroyed,
             };
@@ -210,23 +191,8 @@ impl<'a> Run<'a> {
     /// Builds the domain and returns its id; `None` if systemd changed its mind meanwhile.
     fn start(&mut self) -> Result<Option<u32>, Error> {
         let guest = self.guest;
-        let presence = domain::presence(&domain::list(&mut self.store)?, &guest.name, guest.uuid);
-        match presence {
-            Presence::Absent => {}
-            Presence::Own(domain) => {
-                return Err(Error::Running {
-                    guest: guest.name.clone(),
-                    domid: domain.domid,
-                });
-            }
-            Presence::Foreign(domain) => {
-                return Err(Error::ForeignDomain {
-                    guest: guest.name.clone(),
-                    domid: domain.domid,
-                });
-            }
-        }
-        let Some(turn) = self.wait_for_turn()? else {
+        self.watch.require_absent(guest)?;
+        let Some(turn) = self.watch.turn(guest)? else {
             return Ok(None);
         };
         // Only now: as long as the turn is ours, the network mode does not change.
@@ -235,24 +201,14 @@ impl<'a> Run<'a> {
         if let Err(error) = mode::announce(root, guest) {
             tracing::warn!(ttvm_guest = %guest.name, "dnsmasq can not be told of the guest's addresses: {error}");
         }
-        let config = xl_file(guest);
         let source = guests::path(&Places::system(root), &guest.name);
-        let text = xl_config::render(guest, &source, &network);
-        fs::create_dir_all(DIRECTORY)
-            .and_then(|()| file::replace(&config, text.as_bytes(), 0o600))
-            .map_err(|source| Error::Write {
-                path: config.clone(),
-                source,
-            })?;
+        let config = config_file(root, &guest.name);
+        write_config(&config, &self.tools.render(guest, &source, &network))?;
         fail_point::reach("guest.creating");
-        let created = xl::create(&config, guest.start_timeout, self.signals.as_fd());
+        let created = self.tools.create(guest, &config, self.watch.signals());
         drop(turn);
         fail_point::reach("guest.created");
-        let domains = domain::list(&mut self.store)?;
-        let domid = match domain::presence(&domains, &guest.name, guest.uuid) {
-            Presence::Own(domain) => Some(domain.domid),
-            Presence::Absent | Presence::Foreign(_) => None,
-        };
+        let domid = self.watch.domid(guest)?;
         let failed = match created {
             Ok(()) if domid.is_some() => return Ok(domid),
             Ok(()) => Err(Error::NoDomain {
@@ -264,36 +220,11 @@ impl<'a> Run<'a> {
                 source,
             }),
         };
-        // What xl left half-built.
+        // What was left half-built.
         if let Some(domid) = domid {
-            destroy(&guest.name, domid)?;
+            self.tools.destroy(&guest.name, domid)?;
         }
         failed
-    }
-
-    /// Waits until no other guest's domain is being built; `None` if systemd changed its mind meanwhile.
-    fn wait_for_turn(&self) -> Result<Option<Lock>, Error> {
-        let lock = match building(Path::new("/"))? {
-            Attempt::Taken(lock) => lock,
-            Attempt::Busy(waiting) => {
-                // Whoever is ahead of us has a deadline; how many there are, nobody knows.
-                notify::announce("waiting while other guests' domains are built", QUEUE);
-                let mut fds = [
-                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(waiting.as_fd(), PollFlags::POLLIN),
-                ];
-                poll(&mut fds, PollTimeout::NONE).map_err(|errno| Error::Wait(errno.into()))?;
-                if fds[0].any().unwrap_or_default() {
-                    return Ok(None);
-                }
-                waiting.take().map_err(Error::Wait)?
-            }
-        };
-        notify::announce(
-            "building the domain",
-            self.guest.start_timeout + Duration::from_secs(30),
-        );
-        Ok(Some(lock))
     }
 
     fn up(&mut self, domid: u32) {
@@ -321,7 +252,7 @@ impl<'a> Run<'a> {
         let text = format!("waiting for the guest to shut down, at most {} s", limit.as_secs());
         notify::announce(&text, extend);
         tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "asking the guest to shut down");
-        if let Err(error) = xl::shutdown(domid) {
+        if let Err(error) = self.tools.shutdown(&self.guest.name, domid) {
             tracing::warn!(ttvm_guest = %self.guest.name, "the guest can not be asked to shut down: {error}");
         }
         let ending = match self.wait(domid, Some(Instant::now() + limit))? {
@@ -338,7 +269,7 @@ impl<'a> Run<'a> {
                 Ending::Killed
             }
         };
-        if domain::exists(&mut self.store, domid)? {
+        if self.watch.exists(domid)? {
             self.destroy_at_the_end(domid);
         }
         Ok(ending)
@@ -346,7 +277,7 @@ impl<'a> Run<'a> {
 
     /// How the run ended does not depend on this; what is left of the domain is destroyed again when the unit ends.
     fn destroy_at_the_end(&self, domid: u32) {
-        if let Err(error) = destroy(&self.guest.name, domid) {
+        if let Err(error) = self.tools.destroy(&self.guest.name, domid) {
             tracing::warn!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "{}", chain(&error));
         }
     }
@@ -360,25 +291,13 @@ impl<'a> Run<'a> {
                 tracing::warn!(ttvm_guest = %self.guest.name, "the snapshots can not be watched: {}", chain(&error));
                 self.snapshots = None;
             }
-            // Events that came in with the answer to a question do not show in poll.
-            let mut release = self.store.pending().is_some();
-            while self.store.pending().is_some() {}
-            if !release {
-                let wake = [until, again].into_iter().flatten().min();
-                let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
-                let ready = self.poll(left).map_err(Error::Wait)?;
-                if ready.signal {
-                    while let Ok(Some(_)) = self.signals.read_signal() {}
-                    if until.is_none() {
-                        return Ok(Event::StopRequested);
-                    }
-                }
-                if ready.store {
-                    self.store.event()?;
-                    release = true;
-                }
+            let wake = [until, again].into_iter().flatten().min();
+            let snapshots = self.snapshots.as_ref().filter(|_| !self.record.snapshot_lost);
+            let woken = self.watch.wait(wake, snapshots.map(|it| it.device_mapper().as_fd()))?;
+            if woken == Woken::Signal && until.is_none() {
+                return Ok(Event::StopRequested);
             }
-            if release || again.is_some_and(|again| Instant::now() >= again) {
+            if woken == Woken::Release || again.is_some_and(|again| Instant::now() >= again) {
                 again = None;
                 match self.look(domid) {
                     Ok(Some(event)) => return Ok(event),
@@ -398,18 +317,23 @@ impl<'a> Run<'a> {
 
     /// Some domain shut down or is gone. Ours?
     fn look(&mut self, domid: u32) -> Result<Option<Event>, Error> {
-        if !domain::exists(&mut self.store, domid)? {
-            return Ok(Some(Event::Gone));
+        if !self.watch.exists(domid)? {
+            return Ok(Some(self.gone(domid)));
         }
-        match xl::shutdown_reason(domid, self.guest.uuid) {
+        match self.tools.reason(self.guest, domid) {
             Ok(reason) => Ok(reason.map(Event::Down)),
-            Err(run::Error::Failed { .. }) if !domain::exists(&mut self.store, domid)? => Ok(Some(Event::Gone)),
-            Err(source) => Err(Error::Xl {
+            Err(run::Error::Failed { .. }) if !self.watch.exists(domid)? => Ok(Some(self.gone(domid))),
+            Err(source) => Err(Error::Toolstack {
                 action: "look at",
                 guest: self.guest.name.clone(),
                 source,
             }),
         }
+    }
+
+    fn gone(&self, domid: u32) -> Event {
+        let reason = self.tools.last_reason(&self.guest.name, domid);
+        reason.map_or(Event::Gone, Event::Down)
     }
 
     /// Marks the run if a snapshot was lost, once, and listens for the next event of device-mapper.
@@ -434,29 +358,6 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn poll(&self, left: Option<Duration>) -> io::Result<Ready> {
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.store.as_fd(), PollFlags::POLLIN),
-        ];
-        if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !self.record.snapshot_lost) {
-            fds.push(PollFd::new(snapshots.device_mapper().as_fd(), PollFlags::POLLIN));
-        }
-        let timeout = match left {
-            None => PollTimeout::NONE,
-            Some(left) => PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX),
-        };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let ready = |index: usize| fds[index].revents().is_some_and(|events| !events.is_empty());
-        Ok(Ready {
-            signal: ready(0),
-            store: ready(1),
-        })
-    }
-
     fn end(&mut self, ending: Ending) {
         self.record.domid = None;
         self.record.until = Some(now());
@@ -469,20 +370,5 @@ impl<'a> Run<'a> {
         );
         notify::status(&format!("ended: {}", self.record.outcome().unwrap_or_default()));
         self.record.save(&self.guest.name);
-    }
-}
-
-struct Ready {
-    signal: bool,
-    store: bool,
-}
-
-fn ending_of(reason: Shutdown) -> Ending {
-    match reason {
-        Shutdown::Poweroff => Ending::PoweredOff,
-        Shutdown::Reboot | Shutdown::SoftReset => Ending::Rebooted,
-        Shutdown::Suspend => Ending::Suspended,
-        Shutdown::Crash => Ending::Crashed,
-        Shutdown::Watchdog => Ending::Watchdog,
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use super::record::Ending;
 use crate::config::types::GuestUuid;
 use crate::run::{Command, Error, Program};
 
@@ -36,6 +37,18 @@ impl Shutdown {
         ]
         .get(code as usize)
         .copied()
+    }
+}
+
+impl From<Shutdown> for Ending {
+    fn from(reason: Shutdown) -> Self {
+        match reason {
+            Shutdown::Poweroff => Self::PoweredOff,
+            Shutdown::Reboot | Shutdown::SoftReset => Self::Rebooted,
+            Shutdown::Suspend => Self::Suspended,
+            Shutdown::Crash => Self::Crashed,
+            Shutdown::Watchdog => Self::Watchdog,
+        }
     }
 }
 

@@ -102,12 +102,29 @@ impl Xm {
         }
     }
 
+    /// The version of the Xen that runs, as `xm info` says it; `None` if it does not answer.
+    pub fn version(&self) -> Option<String> {
+        parse_version(&self.command("info").run().ok()?.stdout)
+    }
+
     /// The id of the guest's domain; `None` if there is none.
     pub fn domid(&self, guest: &GuestName) -> Result<Option<u32>, Error> {
         // `xm list NAME` fails for an unknown name just as it does without xend.
         let output = self.command("list").run()?;
         Ok(parse_domid(&output.stdout, guest))
     }
+}
+
+/// `xen_major : 3`, `xen_minor : 0`, `xen_extra : -unstable`: `3.0-unstable`.
+fn parse_version(info: &str) -> Option<String> {
+    let value = |key: &str| {
+        let mut pairs = info.lines().filter_map(|line| line.split_once(':'));
+        pairs
+            .find(|(name, _)| name.trim() == key)
+            .map(|(_, value)| value.trim())
+    };
+    let (major, minor) = (value("xen_major")?, value("xen_minor")?);
+    Some(format!("{major}.{minor}{}", value("xen_extra").unwrap_or_default()))
 }
 
 /// `Name ID Mem VCPUs State Time(s)`. xend also lists domains that it knows and that do not run: with neither id nor state, so
@@ -125,6 +142,13 @@ fn parse_domid(list: &str, guest: &GuestName) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions() {
+        let info = "host : a\nxen_major              : 3\nxen_minor : 0\nxen_extra              : -unstable\nxen_caps : xen-3.0-x86_32\n";
+        assert_eq!(parse_version(info).as_deref(), Some("3.0-unstable"));
+        assert_eq!(parse_version("Error: xend is not running\n"), None);
+    }
 
     #[test]
     fn domids() {

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Recording;
 use super::manifest::{FileDigest, Manifest};
 use super::session::{self, Error, Listener};
-use crate::config::guest::{Boot, Guest, OnReboot, Shift, Toolstack};
+use crate::config::guest::{Boot, Guest, OnReboot, Shift};
 use crate::config::types::Size;
 use crate::qemu::engine::Version;
 use crate::qemu::machine::CPU;
@@ -74,11 +74,9 @@ fn file(what: &str, recorded: &FileDigest, now: &Path, listener: &mut dyn Listen
     }))
 }
 
-/// The engine.
-pub(super) fn engine(manifest: &Manifest, version: &Version) -> Vec<String> {
+/// What of a manifest, which may have come from anywhere, becomes words of QEMU's command line.
+pub(super) fn words(manifest: &Manifest) -> Vec<String> {
     let mut differences = Differences::default();
-    differences.of("QEMU", &manifest.engine.version, &version.text);
-    // A manifest may have come from anywhere; these become words of QEMU's command line.
     let engine = &manifest.engine;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if engine.machine.is_empty() || !engine.machine.chars().all(plain) {
@@ -95,17 +93,32 @@ pub(super) fn engine(manifest: &Manifest, version: &Version) -> Vec<String> {
     differences.0
 }
 
-/// The guest's file as it is now, if there still is one.
-pub(super) fn guest(manifest: &Manifest, guest: &Guest, version: &Version) -> Vec<String> {
+/// The engine, whose name is `what`.
+pub(super) fn engine(manifest: &Manifest, what: &str, version: &str) -> Vec<String> {
+    let mut differences = Differences::default();
+    differences.of(what, manifest.engine.version.as_str(), version);
+    differences.0
+}
+
+/// The guest's file as it is now, if there still is one. `emulator` is what would emulate its machine.
+pub(super) fn guest(manifest: &Manifest, guest: &Guest, emulator: Option<&Version>) -> Vec<String> {
     let mut differences = Differences::default();
     let engine = &manifest.engine;
     differences.of("toolstack", engine.toolstack.as_str(), guest.toolstack.as_str());
-    if guest.toolstack != Toolstack::Qemu {
+    if engine.toolstack != guest.toolstack {
         return differences.0;
     }
-    let machine = session::machine_of(guest, version);
-    differences.of("machine type", &engine.machine, &machine.machine);
-    differences.of("icount", &engine.icount, &machine.icount.to_string());
+    if let Some(version) = emulator {
+        let machine = session::machine_of(guest, version);
+        differences.of("machine type", &engine.machine, &machine.machine);
+        differences.of("icount", &engine.icount, &machine.icount.to_string());
+        let on_reboot = |ends: bool| if ends { "ends the run" } else { "goes on" };
+        differences.of(
+            "on_reboot",
+            on_reboot(engine.reset_ends),
+            on_reboot(guest.on_reboot != OnReboot::Keep),
+        );
+    }
     differences.of("memory", Size::from_bytes(engine.memory), guest.memory);
     let (kernel, initrd, cmdline) = match &guest.boot {
         Boot::Kernel {
@@ -128,12 +141,6 @@ pub(super) fn guest(manifest: &Manifest, guest: &Guest, version: &Version) -> Ve
     }
     let words = |cmdline: &Option<String>| cmdline.clone().unwrap_or_default();
     differences.of("cmdline", words(&engine.cmdline), words(&cmdline));
-    let on_reboot = |ends: bool| if ends { "ends the run" } else { "goes on" };
-    differences.of(
-        "on_reboot",
-        on_reboot(engine.reset_ends),
-        on_reboot(guest.on_reboot != OnReboot::Keep),
-    );
     let disks = |disks: Vec<String>| {
         if disks.is_empty() {
             "none".to_owned()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All recordings of a host or user: what there is, whole or not.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -260,9 +261,15 @@ pub(super) fn allocated(path: &Path) -> io::Result<u64> {
     let data = fs::symlink_metadata(path)?;
     let mut size = data.blocks() * 512;
     if data.is_dir() {
+        let mut linked = BTreeSet::new();
         for entry in fs::read_dir(path)? {
-            // What goes away meanwhile takes nothing.
-            size += allocated(&entry?.path()).unwrap_or(0);
+            let path = entry?.path();
+            // replay.log and ttd.log are one file.
+            let data = fs::symlink_metadata(&path);
+            if data.is_ok_and(|data| data.is_dir() || data.nlink() == 1 || linked.insert((data.dev(), data.ino()))) {
+                // What goes away meanwhile takes nothing.
+                size += allocated(&path).unwrap_or(0);
+            }
         }
     }
     Ok(size)

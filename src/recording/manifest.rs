@@ -118,8 +118,8 @@ pub struct Outcome {
     pub ended: u64,
     /// Why it ended.
     pub exit: RunExit,
-    /// Instructions the guest had executed.
-    pub instructions: u64,
+    /// Instructions the guest had executed; none where nobody counts them.
+    pub instructions: Option<u64>,
     /// `replay.log`.
     pub log: FileDigest,
     /// `console.log`.
@@ -136,6 +136,10 @@ pub enum RunExit {
     Rebooted,
     /// It was told to stop.
     Stopped,
+    /// Its kernel crashed; only of TT Xen: an emulated machine goes on.
+    Panicked,
+    /// It ended, and nobody says why.
+    Ended,
 }
 
 impl fmt::Display for RunExit {
@@ -144,6 +148,8 @@ impl fmt::Display for RunExit {
             Self::PoweredOff => "powered itself off",
             Self::Rebooted => "rebooted",
             Self::Stopped => "stopped",
+            Self::Panicked => "crashed",
+            Self::Ended => "ended",
         })
     }
 }

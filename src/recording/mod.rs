@@ -6,6 +6,7 @@
 //!     manifest.toml   what ran, on what, how it ended (manifest, sealed)
 //!     guest.toml      the guest's file, as used
 //!     replay.log      the toolstack's log
+//!     ttd.log         the same file, by the name that TT Xen's ttd-deviced gives it (tt_xen)
 //!     console.log     what the guest printed
 //!     kernel, initrd  of a recording that came from another host (import)
 //!     lock            held by whoever records (draft), replays (stored) or removes (removal)
@@ -39,6 +40,7 @@ pub mod sealed;
 pub mod service;
 pub mod session;
 pub mod stored;
+pub mod tt_xen;
 pub mod verdict;
 
 pub use draft::Draft;

@@ -47,7 +47,7 @@ pub fn run(guest: &Guest, around: &Surroundings<'_>, listener: &mut dyn Listener
                 return Ok(match exit_of(&reason) {
                     RunExit::PoweredOff => Ending::PoweredOff,
                     RunExit::Rebooted => Ending::Rebooted,
-                    RunExit::Stopped => Ending::Destroyed,
+                    RunExit::Stopped | RunExit::Panicked | RunExit::Ended => Ending::Destroyed,
                 });
             }
             Happened::Event(Event::Stopped) => {}

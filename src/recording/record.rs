@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 
 use super::live::{self, Happened, Live};
-use super::manifest::{Engine, FORMAT, Interface, Manifest, Outcome, Run, RunExit};
+use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
 use super::session::{self, Disks, Error, Keys, Listener, Surroundings, Wanted};
-use super::{Draft, Library, Recording};
-use crate::config::guest::{Guest, Toolstack};
+use super::{Draft, Library, Recording, tt_xen};
+use crate::config::guest::{Boot, Guest, Toolstack};
 use crate::fail_point;
 use crate::guest::record::{boot_id, now};
 use crate::qemu::engine::{self, Version};
@@ -58,33 +58,61 @@ pub fn record(
 ) -> Result<Recorded, Error> {
     let version = check(guest)?;
     let signals = live::signals()?;
-    let free = library.free_space()?;
-    if free < ROOM {
-        return Err(Error::NoSpace {
-            directory: library.state_directory().to_owned(),
-            free: free >> 20,
-            needed: ROOM >> 20,
-        });
-    }
+    require_room(library)?;
     let mut machine = session::machine_of(guest, &version);
-    let mut manifest = manifest(guest, file, &machine, &version, listener)?;
-    let wanted: Vec<Wanted<'_>> = guest
-        .disks
-        .iter()
-        .zip(&manifest.disks)
-        .map(|(disk, digest)| Wanted {
-            target: disk.target.clone(),
-            source: &disk.source,
-            base: None,
-            size: digest.size,
-        })
-        .collect();
-    let disks = Disks::make(&guest.name, &wanted, around)?;
+    let engine = engine_of(guest, &machine, &version);
+    let mut manifest = manifest(guest, file, engine, "user", listener)?;
+    let disks = Disks::make(&guest.name, &wanted(guest, &manifest), around)?;
     machine.drives.clone_from(&disks.drives);
     manifest.engine.config = machine.digest();
     let draft = library.create(&guest.name, &manifest, file)?;
     let ended = run(&machine, &draft, library, options, listener, keys, &signals);
     let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
+    let recording = finish(draft, manifest, &disks, listener, |log, console| Outcome {
+        ended: ended.at,
+        exit: ended.exit,
+        instructions: Some(ended.instructions),
+        log,
+        console,
+    })?;
+    Ok(Recorded {
+        recording,
+        full: ended.full,
+    })
+}
+
+/// `Ok` if there is room to begin a recording.
+pub(super) fn require_room(library: &Library) -> Result<(), Error> {
+    let free = library.free_space()?;
+    if free >= ROOM {
+        return Ok(());
+    }
+    Err(Error::NoSpace {
+        directory: library.state_directory().to_owned(),
+        free: free >> 20,
+        needed: ROOM >> 20,
+    })
+}
+
+/// The disks of a run of `guest` that begins as `manifest` says.
+pub(super) fn wanted<'a>(guest: &'a Guest, manifest: &Manifest) -> Vec<Wanted<'a>> {
+    let disks = guest.disks.iter().zip(&manifest.disks).map(|(disk, recorded)| Wanted {
+        target: disk.target.clone(),
+        source: &disk.source,
+        base: None,
+        size: recorded.size,
+    });
+    disks.collect()
+}
+
+/// Makes a whole recording of a run that has ended and left its log and console. `outcome` adds the rest.
+pub(super) fn finish(
+    draft: Draft,
+    mut manifest: Manifest,
+    disks: &Disks<'_>,
+    listener: &mut dyn Listener,
+    outcome: impl FnOnce(FileDigest, FileDigest) -> Outcome,
+) -> Result<Recording, Error> {
     for (disk, content) in manifest.disks.iter_mut().zip(disks.contents(listener)?) {
         disk.end = Some(content);
     }
@@ -93,49 +121,38 @@ pub fn record(
         listener.progress("reading the recording", done, total);
         std::ops::ControlFlow::Continue(())
     })?;
-    manifest.result = Some(Outcome {
-        ended: ended.at,
-        exit: ended.exit,
-        instructions: ended.instructions,
-        log,
-        console,
-    });
-    Ok(Recorded {
-        recording: draft.finish(&manifest)?,
-        full: ended.full,
-    })
+    manifest.result = Some(outcome(log, console));
+    Ok(draft.finish(&manifest)?)
 }
 
-/// Whether `guest` can be recorded, and by which engine.
+/// Whether QEMU can record `guest`, and which.
 pub fn check(guest: &Guest) -> Result<Version, Error> {
-    match guest.toolstack {
-        Toolstack::Qemu => {}
-        Toolstack::Xl => {
-            return Err(Error::PlainOnly {
-                guest: guest.name.clone(),
-            });
-        }
-        Toolstack::Xm => {
-            return Err(Error::NeedsTtXen {
-                guest: guest.name.clone(),
-            });
-        }
+    tt_xen::require_unit(&guest.name, guest.toolstack, "record")?;
+    if guest.toolstack != Toolstack::Qemu {
+        return Err(Error::PlainOnly {
+            guest: guest.name.clone(),
+        });
     }
     session::check_disks(guest)?;
     Ok(engine::find()?)
 }
 
-fn manifest(
+/// What is known of a run before it begins; `network` is what connects a guest that has interfaces.
+pub(super) fn manifest(
     guest: &Guest,
     file: &str,
-    machine: &Machine,
-    version: &Version,
+    engine: Engine,
+    network: &str,
     listener: &mut dyn Listener,
 ) -> Result<Manifest, Error> {
+    let (kernel, initrd) = match &guest.boot {
+        Boot::Kernel { kernel, initrd, .. } => (Some(kernel), initrd.as_ref()),
+        Boot::Bootloader { .. } | Boot::Firmware => (None, None),
+    };
     let mut read =
         |path: Option<&std::path::PathBuf>| path.map(|path| session::digest_file(path, listener)).transpose();
-    let kernel = read(machine.kernel.as_ref().map(|it| &it.kernel))?;
-    let initrd = read(machine.kernel.as_ref().and_then(|it| it.initrd.as_ref()))?;
+    let kernel = read(kernel)?;
+    let initrd = read(initrd)?;
     let disks = guest
         .disks
         .iter()
@@ -148,29 +165,30 @@ fn manifest(
             ttvm: env!("CARGO_PKG_VERSION").to_owned(),
             started: now(),
             boot: boot_id(),
-            network: if machine.macs.is_empty() { "none" } else { "user" }.to_owned(),
+            network: if guest.vifs.is_empty() { "none" } else { network }.to_owned(),
         },
-        engine: Engine {
-            toolstack: guest.toolstack,
-            version: version.text.clone(),
-            machine: machine.machine.clone(),
-            cpu: CPU.to_owned(),
-            icount: machine.icount.to_string(),
-            memory: machine.memory.bytes(),
-            cmdline: machine.kernel.as_ref().map(|it| it.cmdline.clone()),
-            reset_ends: machine.reset_ends,
-            config: machine.digest(),
-        },
-        guest_file: super::manifest::FileDigest::of_bytes(
-            std::path::Path::new(super::draft::GUEST_FILE),
-            file.as_bytes(),
-        ),
+        engine,
+        guest_file: FileDigest::of_bytes(std::path::Path::new(super::draft::GUEST_FILE), file.as_bytes()),
         kernel,
         initrd,
         disks,
-        vifs: machine.macs.iter().map(|mac| Interface { mac: *mac }).collect(),
+        vifs: guest.vifs.iter().map(|vif| Interface { mac: vif.mac }).collect(),
         result: None,
     })
+}
+
+fn engine_of(guest: &Guest, machine: &Machine, version: &Version) -> Engine {
+    Engine {
+        toolstack: guest.toolstack,
+        version: version.text.clone(),
+        machine: machine.machine.clone(),
+        cpu: CPU.to_owned(),
+        icount: machine.icount.to_string(),
+        memory: machine.memory.bytes(),
+        cmdline: machine.kernel.as_ref().map(|it| it.cmdline.clone()),
+        reset_ends: machine.reset_ends,
+        config: machine.digest(),
+    }
 }
 
 /// How a run ended.
@@ -264,14 +282,15 @@ pub(super) fn exit_of(reason: &str) -> RunExit {
 }
 
 /// The room that is left, looked at as often as it shrinks fast.
-struct Space {
+pub(super) struct Space {
     free: u64,
     looked: Instant,
-    again: Instant,
+    /// When.
+    pub(super) again: Instant,
 }
 
 impl Space {
-    fn new(library: &Library) -> Result<Self, Error> {
+    pub(super) fn new(library: &Library) -> Result<Self, Error> {
         let looked = Instant::now();
         Ok(Self {
             free: library.free_space()?,
@@ -281,7 +300,7 @@ impl Space {
     }
 
     /// Whether it is time to come to an end.
-    fn look(&mut self, library: &Library) -> Result<bool, Error> {
+    pub(super) fn look(&mut self, library: &Library) -> Result<bool, Error> {
         let (free, looked) = (library.free_space()?, Instant::now());
         let shrunk = self.free.saturating_sub(free).max(1);
         let left = free.saturating_sub(RESERVE);

@@ -11,7 +11,7 @@ use super::live::{self, Happened, Live};
 use super::manifest::{Manifest, Outcome};
 use super::record::{exit_of, halt};
 use super::session::{Disks, Error, Listener, Surroundings, Wanted};
-use super::{Divergence, Recording, Verdict, compare};
+use super::{Divergence, Recording, Verdict, compare, tt_xen};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::types::{GuestName, Size};
 use crate::fail_point;
@@ -100,10 +100,12 @@ pub fn replay(
 /// Whether a replay of `recording` would be one: every difference is named.
 pub fn check(recording: &Recording, guest: Option<&Guest>, listener: &mut dyn Listener) -> Result<(), Error> {
     let manifest = recording.manifest();
+    tt_xen::require_unit(recording.guest(), manifest.engine.toolstack, "replay")?;
     let version = engine::find()?;
-    let mut differences = compare::engine(manifest, &version);
+    let mut differences = compare::words(manifest);
+    differences.extend(compare::engine(manifest, "QEMU", &version.text));
     if let Some(guest) = guest {
-        differences.extend(compare::guest(manifest, guest, &version));
+        differences.extend(compare::guest(manifest, guest, Some(&version)));
     }
     differences.extend(compare::files(recording, listener)?);
     match differences.is_empty() {
@@ -112,7 +114,7 @@ pub fn check(recording: &Recording, guest: Option<&Guest>, listener: &mut dyn Li
     }
 }
 
-fn different(recording: &Recording, differences: Vec<String>) -> Error {
+pub(super) fn different(recording: &Recording, differences: Vec<String>) -> Error {
     Error::Different {
         guest: recording.manifest().guest.clone(),
         id: recording.id().to_string(),
@@ -149,7 +151,7 @@ fn machine(recording: &Recording) -> Machine {
     }
 }
 
-fn disks_verdict(manifest: &Manifest, contents: &[crate::image::digest::Digest]) -> Option<Verdict> {
+pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::image::digest::Digest]) -> Option<Verdict> {
     manifest.disks.iter().zip(contents).find_map(|(disk, found)| {
         let expected = disk.end.filter(|end| end != found)?;
         Some(Verdict::Diverged {
@@ -220,7 +222,8 @@ impl Replay<'_> {
                 Happened::Ended => break None,
                 Happened::Timeout => {
                     let done = live.emulator.qmp().instructions()?;
-                    self.listener.progress("replaying", done, self.result.instructions);
+                    let total = self.result.instructions.unwrap_or_default();
+                    self.listener.progress("replaying", done, total);
                     if progress.stands_still(done) && debug.is_none() {
                         break None;
                     }
@@ -240,34 +243,38 @@ impl Replay<'_> {
             self.listener.console(&text);
             differs = comparison.feed(&text).map_err(unreadable)?;
         }
+        let expected = self.result.instructions.unwrap_or(instructions);
         let at = match (differs, ended) {
-            (Some(found), _) => divergence(found, instructions),
+            (Some(found), _) => divergence(found, Some(instructions)),
             (None, None) => Divergence::Stalled { instructions },
             (None, Some(exit)) if exit != self.result.exit => Divergence::Exit {
                 expected: self.result.exit,
                 found: exit.to_string(),
             },
             (None, Some(_)) => match comparison.finish().map_err(unreadable)? {
-                Some(found) => divergence(found, instructions),
-                None if instructions.abs_diff(self.result.instructions) > AFTER_SHUTDOWN => Divergence::Instructions {
-                    expected: self.result.instructions,
+                Some(found) => divergence(found, Some(instructions)),
+                None if instructions.abs_diff(expected) > AFTER_SHUTDOWN => Divergence::Instructions {
+                    expected,
                     found: instructions,
                 },
-                None => return Ok(Some(Verdict::Identical { instructions })),
+                None => {
+                    let instructions = Some(instructions);
+                    return Ok(Some(Verdict::Identical { instructions }));
+                }
             },
         };
         Ok(Some(Verdict::Diverged { at }))
     }
 }
 
-fn divergence(found: Difference, instructions: u64) -> Divergence {
+pub(super) fn divergence(found: Difference, instructions: Option<u64>) -> Divergence {
     Divergence::Console {
         line: found.line,
         column: found.column,
         byte: found.byte,
         expected: found.expected.unwrap_or_default(),
         found: found.found.unwrap_or_default(),
-        instructions: Some(instructions),
+        instructions,
     }
 }
 

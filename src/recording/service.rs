@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the units `ttvm@NAME`, `ttvm-record@NAME` and `ttvm-replay@NAME` run for a guest that QEMU emulates.
+//! What the units `ttvm@NAME`, `ttvm-record@NAME` and `ttvm-replay@NAME` run.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::order::{self, Order};
 use super::session::{Error as SessionError, Listener, Surroundings};
-use super::{Error as LibraryError, Library, Verdict, plain, record, replay};
-use crate::config::guest::{Guest, OnReboot};
+use super::{Error as LibraryError, Library, Verdict, plain, record, replay, tt_xen};
+use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -16,7 +16,7 @@ use crate::config::{self, guests};
 use crate::error::{Classify, Exit};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::{Ending, Record, now};
-use crate::guest::supervisor::Next;
+use crate::guest::supervisor::{self, Next};
 use crate::guest::{self, claim};
 use crate::lock::Attempt;
 use crate::notify;
@@ -79,6 +79,9 @@ impl Classify for Error {
 
 /// Runs `guest` as `kind` says, until it ends.
 pub fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
+    if kind == Kind::Plain && guest.toolstack != Toolstack::Qemu {
+        return Ok(supervisor::run(guest, host)?);
+    }
     let name = &guest.name;
     let order = match kind {
         Kind::Plain => Order::default(),
@@ -114,7 +117,8 @@ pub fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error
 }
 
 fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut Record) -> Result<Ending, Error> {
-    let places = Places::system(Path::new("/"));
+    let root = Path::new("/");
+    let places = Places::system(root);
     let library = Library::open(places.state_dir());
     let around = Surroundings {
         snapshot: &host.snapshot,
@@ -129,7 +133,10 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
             let text =
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: order.limit };
-            let recorded = record::record(guest, &text, &library, &around, &options, &mut listener, None)?;
+            let recorded = match guest.toolstack {
+                Toolstack::Xm => tt_xen::record::record(root, guest, &text, &library, &around, &options, &mut listener),
+                _ => record::record(guest, &text, &library, &around, &options, &mut listener, None),
+            }?;
             if recorded.full {
                 tracing::warn!(
                     ttvm_guest = %guest.name,
@@ -140,6 +147,8 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
                 match recorded.recording.manifest().result.as_ref().map(|result| result.exit) {
                     Some(super::manifest::RunExit::PoweredOff) => Ending::PoweredOff,
                     Some(super::manifest::RunExit::Rebooted) => Ending::Rebooted,
+                    Some(super::manifest::RunExit::Panicked) => Ending::Crashed,
+                    Some(super::manifest::RunExit::Ended) => Ending::Destroyed,
                     _ => Ending::Stopped,
                 },
             )
@@ -150,7 +159,14 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
                 gdb: order.gdb.then(|| order::socket(&guest.name)),
                 paused: order.paused,
             };
-            match replay::replay(&recording, Some(guest), &around, &options, &mut listener) {
+            let verdict = match (guest.toolstack, order.gdb) {
+                (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),
+                (Toolstack::Xm, false) => {
+                    tt_xen::replay::replay(root, &recording, guest, &around, &mut listener).map(Some)
+                }
+                _ => replay::replay(&recording, Some(guest), &around, &options, &mut listener),
+            };
+            match verdict {
                 Ok(Some(verdict @ Verdict::Diverged { .. })) => Err(Error::Diverged {
                     guest: guest.name.clone(),
                     id: recording.id().to_string(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Error as LibraryError;
 use super::manifest::{DiskDigest, FileDigest};
+use super::tt_xen;
 use crate::config::guest::{Boot, DiskFormat, DiskSource, Guest, Origin};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Target};
@@ -55,14 +56,6 @@ pub enum Error {
         "guest \"{guest}\" has toolstack \"xl\", and Xen's own can not record: set toolstack = \"qemu\" in its file (any host), or \"xm\" (TT Xen)"
     )]
     PlainOnly {
-        /// The guest.
-        guest: GuestName,
-    },
-    /// TT Xen is not what runs here.
-    #[error(
-        "guest \"{guest}\" has toolstack \"xm\": it is recorded and replayed by its unit, on a host booted into TT Xen"
-    )]
-    NeedsTtXen {
         /// The guest.
         guest: GuestName,
     },
@@ -160,6 +153,9 @@ pub enum Error {
     /// The library of recordings.
     #[error(transparent)]
     Library(#[from] LibraryError),
+    /// TT Xen.
+    #[error(transparent)]
+    TtXen(#[from] tt_xen::Error),
     /// LVM's snapshots.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
@@ -180,7 +176,6 @@ impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::PlainOnly { .. }
-            | Self::NeedsTtXen { .. }
             | Self::WrittenDisk { .. }
             | Self::NotRaw { .. }
             | Self::Different { .. }
@@ -188,6 +183,7 @@ impl Classify for Error {
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
+            Self::TtXen(error) => error.exit(),
             _ => Exit::Failed,
         }
     }

@@ -9,6 +9,7 @@ use super::error::Error;
 use super::id::Id;
 use super::manifest::{DiskDigest, Manifest};
 use super::verdict::{Replays, Verdict};
+use crate::config::guest::Toolstack;
 use crate::config::types::GuestName;
 use crate::guest::record::now;
 use crate::image::digest::Digest;
@@ -101,10 +102,14 @@ impl Recording {
     }
 
     /// What `disk` was made from: the copy that came from another host, else the origin. `None` if neither is there. The
-    /// copy is block for block.
+    /// copy is block for block. Xen's disks are made from the origin alone.
     pub fn base_path(&self, disk: &DiskDigest) -> Option<PathBuf> {
-        let copy = base(&self.state, disk.digest);
-        [copy, disk.origin.path()].into_iter().find(|path| path.exists())
+        let emulated = self.manifest.engine.toolstack == Toolstack::Qemu;
+        let copy = emulated.then(|| base(&self.state, disk.digest));
+        [copy, Some(disk.origin.path())]
+            .into_iter()
+            .flatten()
+            .find(|path| path.exists())
     }
 
     /// The copy, if there is one.

@@ -21,8 +21,8 @@ const NAME: &str = "replay.json";
 pub enum Verdict {
     /// It was the run that was recorded.
     Identical {
-        /// Instructions the guest executed.
-        instructions: u64,
+        /// Instructions the guest executed; none where nobody counts them.
+        instructions: Option<u64>,
     },
     /// It was another.
     Diverged {
@@ -83,7 +83,10 @@ pub enum Divergence {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Identical { instructions } => write!(f, "identical: {instructions} instructions"),
+            Self::Identical {
+                instructions: Some(instructions),
+            } => write!(f, "identical: {instructions} instructions"),
+            Self::Identical { instructions: None } => f.write_str("identical"),
             Self::Diverged { at } => write!(f, "diverged: {at}"),
         }
     }

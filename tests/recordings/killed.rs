@@ -137,7 +137,7 @@ fn child_that_runs_full() {
     manifest.result = Some(ttvm::recording::manifest::Outcome {
         ended: START + 1,
         exit: ttvm::recording::manifest::RunExit::Stopped,
-        instructions: 1,
+        instructions: Some(1),
         log,
         console,
     });

@@ -72,10 +72,10 @@ fn shown_with_everything() {
     let world = World::new("show");
     let recording = world.record(START);
     recording.note_verdict(&Verdict::Identical {
-        instructions: 123_456_789,
+        instructions: Some(123_456_789),
     });
     recording.note_verdict(&Verdict::Identical {
-        instructions: 123_456_789,
+        instructions: Some(123_456_789),
     });
     let list = world.ttvm("list clientA");
     assert!(list.contains(" complete SIZE identical ×2\n"), "{list}");

@@ -125,7 +125,7 @@ impl World {
         manifest.result = Some(Outcome {
             ended: started + 72,
             exit: RunExit::PoweredOff,
-            instructions: 123_456_789,
+            instructions: Some(123_456_789),
             log,
             console,
         });

@@ -85,7 +85,7 @@ fn describe(manifest: &Manifest, lines: &mut Vec<(&'static str, String)>) {
         let length = duration(result.ended.saturating_sub(run.started));
         lines.push(("ended", format!("{}, after {length}", date_and_time(result.ended))));
         lines.push(("because", format!("the guest {}", ending(result.exit))));
-        lines.push(("instructions", result.instructions.to_string()));
+        lines.extend(result.instructions.map(|count| ("instructions", count.to_string())));
         lines.push(("log", file(&result.log)));
         lines.push(("console", file(&result.console)));
     }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What others write during a run: the guest's console, by xenconsoled, and what became of its domain, by xend.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::xl::Shutdown;
+use crate::config::types::GuestName;
+use crate::config::under;
+
+/// xend's log, of Xen 3.0.4 and later and of those before.
+const XEND: [&str; 2] = ["/var/log/xen/xend.log", "/var/log/xend.log"];
+
+/// A log of somebody else, from a moment on.
+#[derive(Debug)]
+pub struct Tail {
+    path: PathBuf,
+    from: u64,
+}
+
+impl Tail {
+    /// Of the file at `path`, which need not be there yet, from now on.
+    pub fn of(path: PathBuf) -> Self {
+        let from = fs::metadata(&path).map_or(0, |data| data.len());
+        Self { path, from }
+    }
+
+    /// Of the guest's console, on the system in the tree that begins at `root`. xenconsoled keeps it if it was started with
+    /// `--log=guest` or `--log=all`.
+    pub fn of_console(root: &Path, guest: &GuestName) -> Self {
+        let path = format!("/var/log/xen/console/guest-{guest}.log");
+        Self::of(under(root, Path::new(&path)))
+    }
+
+    /// Of xend's log.
+    pub fn of_xend(root: &Path) -> Self {
+        let places = XEND.map(|path| under(root, Path::new(path)));
+        let there = places.iter().find(|path| path.exists()).unwrap_or(&places[0]);
+        Self::of(there.clone())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was added since; `None` if there is no such file.
+    pub fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        // A shorter one was begun anew: all of it was added.
+        let from = if file.metadata()?.len() < self.from {
+            0
+        } else {
+            self.from
+        };
+        file.seek(SeekFrom::Start(from))?;
+        let mut added = Vec::new();
+        file.read_to_end(&mut added)?;
+        Ok(Some(added))
+    }
+
+    /// Why the domain has shut down, if this is xend's log and says so. xend destroys the domain at once, so nobody else can
+    /// be asked.
+    pub(super) fn reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
+        let text = self.read().ok().flatten()?;
+        parse_reason(&String::from_utf8_lossy(&text), guest, domid)
+    }
+
+    /// How a domain that is gone ended; `None` if xend's log does not say.
+    pub fn ending(&self, guest: &GuestName, domid: u32) -> Option<super::record::Ending> {
+        self.reason(guest, domid).map(Into::into)
+    }
+}
+
+/// The lines of xend's XendDomainInfo.py, the same in all of its versions.
+fn parse_reason(log: &str, guest: &GuestName, domid: u32) -> Option<Shutdown> {
+    let crashed = format!("Domain has crashed: name={guest} id={domid}.");
+    let shutdown = format!("Domain has shutdown: name={guest} id={domid} reason=");
+    log.lines().rev().find_map(|line| {
+        if line.ends_with(&crashed) {
+            return Some(Shutdown::Crash);
+        }
+        match line.split_once(&shutdown)?.1.trim_end_matches('.') {
+            "poweroff" => Some(Shutdown::Poweroff),
+            "reboot" => Some(Shutdown::Reboot),
+            "suspend" => Some(Shutdown::Suspend),
+            "crash" => Some(Shutdown::Crash),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons() {
+        let log = "\
+[2026-11-25 12:00:01 2301] INFO (XendDomainInfo:940) Domain has shutdown: name=clientA id=6 reason=reboot.
+[2026-11-25 12:00:02 2301] WARNING (XendDomainInfo:917) Domain has crashed: name=clientB id=7.
+[2026-11-25 12:00:03 xend.XendDomainInfo 2301] INFO (XendDomainInfo:940) Domain has shutdown: name=clientA id=12 reason=poweroff.
+[2026-11-25 12:00:04 2301] INFO (XendDomainInfo:940) Domain has shutdown: name=clientA id=13 reason=halt.
+";
+        let reason = |name: &str, domid| parse_reason(log, &name.parse().expect("a name"), domid);
+        assert_eq!(reason("clientA", 12), Some(Shutdown::Poweroff));
+        assert_eq!(reason("clientA", 6), Some(Shutdown::Reboot));
+        assert_eq!(reason("clientB", 7), Some(Shutdown::Crash));
+        assert_eq!(reason("clientA", 13), None);
+        assert_eq!(reason("clientA", 1), None);
+        assert_eq!(reason("client", 12), None);
+    }
+}
