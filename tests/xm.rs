@@ -328,7 +328,7 @@ fn deviced_of_a_run() {
                 format!("ttd-deviced|-f|{log_file}"),
                 format!("systemctl|is-active|--quiet|--|{unit}"),
                 format!("systemctl|is-active|--quiet|--|{unit}"),
-                format!("systemctl|stop|--|{unit}"),
+                format!("systemctl|stop|--job-mode=ignore-dependencies|--|{unit}"),
             ]
         );
         assert!(!system.0.join(format!("run/ttvm/{kind}@clientA.deviced")).exists());

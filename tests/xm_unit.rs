@@ -10,16 +10,23 @@ use std::process::{Command, Stdio};
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 const UNIT: &str = include_str!("../units/ttvm-deviced@.service");
 
-/// What the supervisor of a run does: it starts ttd-deviced while its own unit starts, and takes a while to stop its guest.
+/// What the supervisor of a run does: it starts ttd-deviced while its own unit starts, takes a while to stop its guest, and
+/// ends ttd-deviced before it reads the log (src/guest/deviced.rs).
 const RUN: &str = r#"
 instance=$1@$2
-trap 'sleep 0.5; echo "guest $instance gone" >> $log; exit 0' TERM
+finish() {
+    echo "guest $instance gone" >> $log
+    timeout 15 systemctl stop --job-mode=ignore-dependencies "ttvm-deviced@$instance" || echo "no end: $?" >> $log
+    echo "log of $instance complete" >> $log
+    exit 0
+}
+trap 'sleep 0.5; finish' TERM
 mkdir -p /run/ttvm
 echo "TTVM_RUN_DIR=/run/$2" > "/run/ttvm/$instance.deviced"
 systemctl start "ttvm-deviced@$instance" || exit 1
 systemd-notify --ready
 while [ ! -e "/run/poweroff-$2" ]; do sleep 0.1; done
-echo "guest $instance gone" >> $log
+finish
 "#;
 
 const DEVICED: &str = r#"
@@ -46,12 +53,14 @@ const EXPECTED: &str = "\
 started: active active inactive
 guest record@a.b-C_1 gone
 deviced /run/a.b-C_1/ttd.log ended
+log of record@a.b-C_1 complete
 stopped: inactive active inactive
 deviced /run/other/ttd.log ended
 killed: inactive inactive inactive
 replay: inactive inactive active
 guest replay@a.b-C_1 gone
 deviced /run/a.b-C_1/ttd.log ended
+log of replay@a.b-C_1 complete
 powered off: inactive inactive inactive
 ";
 

@@ -224,9 +224,11 @@ impl Deviced {
         }
     }
 
-    /// Stops it, when the guest is gone. systemd does so as well when the unit of the run has ended.
+    /// Stops it, when the guest is gone, and returns when it has written everything. systemd does so as well when the unit of
+    /// the run has ended.
     pub fn stop(&self) -> Result<(), Error> {
-        self.systemctl("stop", &["stop", "--"])?;
+        // If the unit of the run is being stopped, this one's turn comes after it: who waits for that here waits for himself.
+        self.systemctl("stop", &["stop", "--job-mode=ignore-dependencies", "--"])?;
         // It is in memory and small, and the next start replaces it.
         drop(fs::remove_file(self.environment()));
         Ok(())
