@@ -251,7 +251,6 @@ fn commands() {
     assert_eq!(xm.domid(&guest).unwrap(), Some(12));
     xm.create(config, Mode::Record(&directory), false, LIMIT, None).unwrap();
     xm.create(config, Mode::Replay(&directory), true, LIMIT, None).unwrap();
-    xm.unpause(&guest).unwrap();
     xm.shutdown(&guest).unwrap();
     xm.destroy(&guest).unwrap();
     assert_eq!(
@@ -262,7 +261,6 @@ fn commands() {
             "xm|list",
             &format!("xm|create|/run/ttvm/clientA.xm|time_travel=ttd_flag=1,tt_dir={dir}"),
             &format!("xm|create|/run/ttvm/clientA.xm|time_travel=ttd_flag=1,tt_dir={dir},tt_replay_flag=1|-p"),
-            "xm|unpause|clientA",
             "xm|shutdown|clientA",
             "xm|destroy|clientA",
         ]

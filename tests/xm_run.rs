@@ -184,12 +184,13 @@ impl System {
         recorded.map_err(|error| chain(&error)).unwrap().recording
     }
 
-    fn try_replay(&self, recording: &Recording, follower: &mut Follower) -> Result<Verdict, Error> {
-        tt_xen::replay::replay(&self.root, recording, &self.guest(), &self.around(), follower)
+    fn try_replay(&self, recording: &Recording, paused: bool, follower: &mut Follower) -> Result<Verdict, Error> {
+        let (guest, around) = (self.guest(), self.around());
+        tt_xen::replay::replay(&self.root, recording, &guest, &around, paused, follower)
     }
 
     fn replay(&self, recording: &Recording) -> Verdict {
-        let verdict = self.try_replay(recording, &mut Follower::default());
+        let verdict = self.try_replay(recording, false, &mut Follower::default());
         verdict.map_err(|error| chain(&error)).unwrap()
     }
 
@@ -385,10 +386,12 @@ fn stopped() {
     // A replay is not asked: that would not be in the log.
     fs::remove_file(system.root.join("ends")).unwrap();
     system.log();
-    let error = system.try_replay(&recording, &mut follower).unwrap_err();
+    let error = system.try_replay(&recording, true, &mut follower).unwrap_err();
     assert!(matches!(error, Error::Interrupted), "{error}");
     let end = ["xm|destroy|clientA"];
-    assert_eq!(system.log(), commands(&system, "replay", recording.directory(), &end));
+    let mut expected = commands(&system, "replay", recording.directory(), &end);
+    expected[4].push_str("|-p");
+    assert_eq!(system.log(), expected);
     assert!(system.nothing_is_left());
 }
 
@@ -478,7 +481,9 @@ fn refused() {
     let recording = system.record();
     system.log();
     let refusal = |what: &str| {
-        let error = system.try_replay(&recording, &mut Follower::default()).unwrap_err();
+        let error = system
+            .try_replay(&recording, false, &mut Follower::default())
+            .unwrap_err();
         assert_eq!(error.exit(), Exit::Refused, "{error}");
         assert!(error.to_string().contains(what), "{error}");
         assert_eq!(system.log(), ["xm|info"], "nothing was started");
@@ -498,7 +503,9 @@ fn refused() {
     system.guest_file("64M");
     let mut domain = File::create(system.root.join("domains/7")).unwrap();
     domain.write_all(b"\n").unwrap();
-    let error = system.try_replay(&recording, &mut Follower::default()).unwrap_err();
+    let error = system
+        .try_replay(&recording, false, &mut Follower::default())
+        .unwrap_err();
     assert_eq!(error.exit(), Exit::Refused, "{error}");
     assert!(error.to_string().contains("running already as domain 7"), "{error}");
 }

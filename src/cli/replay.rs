@@ -26,8 +26,8 @@ pub(super) struct Arguments {
     /// Serve a debugger, and print how to start it; it can go backwards
     #[arg(long, conflicts_with = "verify")]
     gdb: bool,
-    /// Stand still before the first instruction until the debugger lets it go
-    #[arg(long, requires = "gdb")]
+    /// Stand still before the first instruction until the debugger lets it go (TT Xen: without --gdb, until `xm unpause`)
+    #[arg(long)]
     paused: bool,
     /// Show the guest's console
     #[arg(long)]
@@ -45,6 +45,11 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let with_xm = recording.manifest().engine.toolstack == Toolstack::Xm;
     if with_xm && arguments.gdb {
         return Err(SessionError::from(tt_xen::Error::debugger(&arguments.guest)).into());
+    }
+    if arguments.paused && !arguments.gdb && !with_xm {
+        return Err(Error::Usage(
+            "--paused stands still for a debugger: add --gdb".to_owned(),
+        ));
     }
     if places.has_units() && !arguments.dry_run && !arguments.console && guest.is_some() {
         return unit::replay(&arguments.guest, recording.id(), arguments);

@@ -79,11 +79,6 @@ impl Xm {
         .map(drop)
     }
 
-    /// Lets a domain run that was created paused.
-    pub fn unpause(&self, guest: &GuestName) -> Result<(), Error> {
-        self.command("unpause").arg(guest.as_str()).run().map(drop)
-    }
-
     /// Asks the guest to shut down. Does not wait for it.
     pub fn shutdown(&self, guest: &GuestName) -> Result<(), Error> {
         self.command("shutdown").arg(guest.as_str()).run().map(drop)

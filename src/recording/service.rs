@@ -162,7 +162,7 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
             let verdict = match (guest.toolstack, order.gdb) {
                 (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),
                 (Toolstack::Xm, false) => {
-                    tt_xen::replay::replay(root, &recording, guest, &around, &mut listener).map(Some)
+                    tt_xen::replay::replay(root, &recording, guest, &around, order.paused, &mut listener).map(Some)
                 }
                 _ => replay::replay(&recording, Some(guest), &around, &options, &mut listener),
             };

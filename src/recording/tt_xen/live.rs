@@ -33,6 +33,8 @@ pub(super) struct Domain<'a> {
     pub(super) guest: &'a Guest,
     pub(super) xm: Xm,
     pub(super) mode: Mode<'a>,
+    /// Whether it stands still until a person lets it go.
+    pub(super) paused: bool,
     pub(super) watch: Watch,
 }
 
@@ -127,7 +129,9 @@ impl Domain<'_> {
         let config = config_file(self.root, &guest.name);
         write_config(&config, &xm_config::render(guest, &source, &network)).map_err(Error::from)?;
         let cancel = Some(self.watch.signals());
-        let created = self.xm.create(&config, self.mode, false, guest.start_timeout, cancel);
+        let created = self
+            .xm
+            .create(&config, self.mode, self.paused, guest.start_timeout, cancel);
         let domid = self.watch.domid(guest).map_err(Error::from)?;
         let failed = match (created, domid) {
             (Ok(()), Some(domid)) => return Ok(domid),

@@ -34,7 +34,7 @@ pub enum Error {
     },
     /// Its debugger is none of ours.
     #[error(
-        "guest \"{guest}\" has toolstack \"xm\", and ttvm serves no debugger for it: replay it without --gdb, and attach TT Xen's own by hand, with the kernel's symbol file (ttvm-tt(7))"
+        "guest \"{guest}\" has toolstack \"xm\", and ttvm serves no debugger for it: replay it with --paused in place of --gdb, attach TT Xen's own by hand, with the kernel's symbol file (ttvm-tt(7)), and let it go with `xm unpause {guest}`"
     )]
     Debugger {
         /// The guest.

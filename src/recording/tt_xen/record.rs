@@ -49,6 +49,7 @@ pub fn record(
             guest,
             xm,
             mode: Mode::Record(directory),
+            paused: false,
             watch,
         };
         let bounds = Bounds {

@@ -48,12 +48,14 @@ pub fn check(
     }
 }
 
-/// Replays `recording`; `guest` is the guest's file as it is now.
+/// Replays `recording`; `guest` is the guest's file as it is now. If it is to begin `paused`, a person lets it go
+/// (`xm unpause`).
 pub fn replay(
     root: &Path,
     recording: &Recording,
     guest: &Guest,
     around: &Surroundings<'_>,
+    paused: bool,
     listener: &mut dyn Listener,
 ) -> Result<Verdict, SessionError> {
     let manifest = recording.manifest();
@@ -70,6 +72,7 @@ pub fn replay(
         guest: &guest,
         xm,
         mode: Mode::Replay(&directory),
+        paused,
         watch,
     };
     let ended = domain.run(&Bounds::default(), &format!("replaying {}", recording.id()), listener)?;
