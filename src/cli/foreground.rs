@@ -16,7 +16,8 @@ use crate::config::types::GuestName;
 use crate::config::{self, guests};
 use crate::guest as running;
 use crate::lock::{Attempt, Lock};
-use crate::recording::session::{Listener, Surroundings, origin_of};
+use crate::recording::disks::origin_of;
+use crate::recording::session::{Listener, Surroundings};
 use crate::recording::{Library, record, tt_xen};
 
 /// A guest and its places.

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::Recording;
+use super::disks;
 use super::manifest::{FileDigest, Manifest};
 use super::session::{self, Error, Listener};
 use crate::config::guest::{Boot, Guest, OnReboot, Shift};
@@ -45,7 +46,7 @@ pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Resul
             true => disk.origin.clone(),
             false => crate::config::guest::Origin::File(base),
         };
-        let now = session::digest_origin(&disk.target, &origin, listener)?;
+        let now = disks::digest_origin(&disk.target, &origin, listener)?;
         if now.size != disk.size {
             let (then, now) = (Size::from_bytes(disk.size), Size::from_bytes(now.size));
             differences.push(format!("disk {}: {origin} had {then}, now it has {now}", disk.target));
@@ -63,7 +64,7 @@ fn file(what: &str, recorded: &FileDigest, now: &Path, listener: &mut dyn Listen
     if !now.exists() {
         return Ok(Some(format!("{what}: {} is not there any more", now.display())));
     }
-    let found = session::digest_file(now, listener)?;
+    let found = disks::digest_file(now, listener)?;
     Ok((found.digest != recorded.digest).then(|| {
         format!(
             "{what}: {} has changed: it was {}, now it is {}",
@@ -161,7 +162,7 @@ pub(super) fn guest(manifest: &Manifest, guest: &Guest, emulator: Option<&Versio
             guest
                 .disks
                 .iter()
-                .map(|it| format!("{} of {}", it.target, session::origin_of(&it.source)))
+                .map(|it| format!("{} of {}", it.target, disks::origin_of(&it.source)))
                 .collect(),
         ),
     );

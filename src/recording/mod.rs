@@ -23,6 +23,7 @@ mod archive;
 pub mod check;
 mod compare;
 pub mod console;
+pub mod disks;
 pub mod draft;
 pub mod error;
 pub mod export;

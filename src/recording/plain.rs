@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::RunExit;
 use super::record::exit_of;
-use super::session::{self, Disks, Error, Listener, Surroundings, Wanted};
+use super::session::{self, Error, Listener, Surroundings};
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
 use crate::qemu::engine;
@@ -18,7 +19,7 @@ use crate::qemu::qmp::Event;
 
 /// Runs `guest` until it ends, or until we are asked to end it: then it is asked to shut down first.
 pub fn run(guest: &Guest, around: &Surroundings<'_>, listener: &mut dyn Listener) -> Result<Ending, Error> {
-    session::check_disks(guest)?;
+    disks::check_disks(guest)?;
     let version = engine::find()?;
     let signals = live::signals()?;
     let wanted: Vec<Wanted<'_>> = guest
@@ -29,7 +30,7 @@ pub fn run(guest: &Guest, around: &Surroundings<'_>, listener: &mut dyn Listener
                 target: disk.target.clone(),
                 source: &disk.source,
                 base: None,
-                size: session::size_of(&session::origin_of(&disk.source).path())?,
+                size: disks::size_of(&disks::origin_of(&disk.source).path())?,
             })
         })
         .collect::<Result<_, Error>>()?;

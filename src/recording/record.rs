@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 
+use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
-use super::session::{self, Disks, Error, Keys, Listener, Surroundings, Wanted};
+use super::session::{self, Error, Keys, Listener, Surroundings};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::config::guest::{Boot, Guest, Toolstack};
 use crate::fail_point;
@@ -133,7 +134,7 @@ pub fn check(guest: &Guest) -> Result<Version, Error> {
             guest: guest.name.clone(),
         });
     }
-    session::check_disks(guest)?;
+    disks::check_disks(guest)?;
     Ok(engine::find()?)
 }
 
@@ -149,14 +150,13 @@ pub(super) fn manifest(
         Boot::Kernel { kernel, initrd, .. } => (Some(kernel), initrd.as_ref()),
         Boot::Bootloader { .. } | Boot::Firmware => (None, None),
     };
-    let mut read =
-        |path: Option<&std::path::PathBuf>| path.map(|path| session::digest_file(path, listener)).transpose();
+    let mut read = |path: Option<&std::path::PathBuf>| path.map(|path| disks::digest_file(path, listener)).transpose();
     let kernel = read(kernel)?;
     let initrd = read(initrd)?;
     let disks = guest
         .disks
         .iter()
-        .map(|disk| session::digest_origin(&disk.target, &session::origin_of(&disk.source), listener))
+        .map(|disk| disks::digest_origin(&disk.target, &disks::origin_of(&disk.source), listener))
         .collect::<Result<_, _>>()?;
     Ok(Manifest {
         format: FORMAT,

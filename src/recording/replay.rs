@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signalfd::SignalFd;
 
 use super::console::{Comparison, Difference};
+use super::disks::{Disks, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::{Manifest, Outcome};
 use super::record::{exit_of, halt};
-use super::session::{Disks, Error, Listener, Surroundings, Wanted};
+use super::session::{Error, Listener, Surroundings};
 use super::{Divergence, Recording, Verdict, compare, tt_xen};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::types::{GuestName, Size};

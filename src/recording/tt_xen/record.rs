@@ -11,14 +11,15 @@ use crate::config::guest::{Boot, Guest};
 use crate::guest::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::watch::Watch;
 use crate::guest::xm::{Mode, Xm};
+use crate::recording::disks::{self, Disks};
 use crate::recording::manifest::{Engine, Outcome};
 use crate::recording::record::{self, Options, Recorded};
-use crate::recording::session::{self, Disks, Error as SessionError, Listener, Surroundings};
+use crate::recording::session::{Error as SessionError, Listener, Surroundings};
 use crate::recording::{Draft, Error as LibraryError, Library, draft};
 
 /// Whether `guest` can be recorded on the system in the tree that begins at `root`, into `library`, and by which xm and Xen.
 pub fn check(root: &Path, guest: &Guest, library: &Library) -> Result<(Xm, String), SessionError> {
-    session::check_disks(guest)?;
+    disks::check_disks(guest)?;
     let engine = engine(root, &guest.name)?;
     require_debugfs(root).map_err(Error::from)?;
     // Before anything is made: what is below has names that fit.

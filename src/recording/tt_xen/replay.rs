@@ -13,10 +13,11 @@ use crate::guest::watch::Watch;
 use crate::guest::xm::{Mode, Xm};
 use crate::image::digest;
 use crate::recording::console::Comparison;
+use crate::recording::disks::Disks;
 use crate::recording::manifest::{Outcome, RunExit};
 use crate::recording::record;
 use crate::recording::replay::{different, disks_verdict, divergence};
-use crate::recording::session::{Disks, Error as SessionError, Listener, Surroundings};
+use crate::recording::session::{Error as SessionError, Listener, Surroundings};
 use crate::recording::{Divergence, Error as LibraryError, Recording, Verdict, compare};
 
 /// Whether a replay of `recording`, on the system in the tree that begins at `root`, would be one: every difference is named.
