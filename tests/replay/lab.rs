@@ -32,6 +32,9 @@ pub const FILE: &str = ".config/ttvm/guests/demo.toml";
 /// What ttvm keeps there.
 pub const STATE: &str = ".local/state/ttvm";
 
+/// What makes a guest's kernel boot without measuring its timers.
+const QUICK: &str = "nolapic_timer no_timer_check";
+
 /// Bytes of a guest's disk.
 pub const DISK: usize = 4 << 20;
 
@@ -153,12 +156,14 @@ impl Place {
         self.directory.join(name)
     }
 
-    /// The guest's file: what it does, and more lines of it.
+    /// The guest's file: what it does, and more lines of it. Linux finds out how fast its timer is, and whether it works at
+    /// all, by looking at the clock a million times; each of these is in the log, and a replay of them takes longer than
+    /// everything else (the two options that forbid it).
     pub fn describe(&self, steps: &str, more: &str) {
         let here = self.directory.display();
         let file = format!(
             "kernel  = \"{here}/vmlinuz\"\ninitrd  = \"{here}/initrd\"\n\
-             cmdline = \"console=ttyS0 panic=-1 quiet ttvm.do={steps}\"\nmemory  = \"128M\"\n{more}\n\
+             cmdline = \"console=ttyS0 panic=-1 quiet {QUICK} ttvm.do={steps}\"\nmemory  = \"128M\"\n{more}\n\
              [[disk]]\ntarget = \"vda\"\norigin = \"{here}/base.img\"\n\n[[vif]]\nmac = \"52:54:00:74:74:01\"\n"
         );
         self.write(FILE, file.as_bytes());
