@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use ttvm::config::places::Places;
 use ttvm::config::{self, guests, host};
-use ttvm::error::{Classify, Exit, chain, one_line};
+use ttvm::error::{Classify, Exit, chain};
 use ttvm::guest::supervisor::Next;
+use ttvm::log;
 use ttvm::recording::service::{self, Error, Kind};
-use ttvm::{log, notify};
 
 const PROGRAM: &str = "ttvm-guest";
 
@@ -35,7 +35,6 @@ fn main() -> ExitCode {
         Ok(Next::Restart) => RESTART.into(),
         Err(error) => {
             tracing::error!(ttvm_guest = guest, "{}", chain(&error));
-            notify::status(&one_line(&error));
             error.exit().into()
         }
     }

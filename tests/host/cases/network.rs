@@ -121,7 +121,11 @@ fn nat_bridge_nat(host: &mut Host) {
     connected(host);
 
     // A run that is being recorded is not disturbed. A guest that would be cut off is named.
-    host.run("systemd-run -q --unit=ttvm-record@x sleep infinity").unwrap();
+    let unit = "/run/systemd/system/ttvm-record@x.service";
+    host.run(&format!(
+        "printf '[Service]\\nExecStart=/bin/sleep infinity\\n' > {unit} && systemctl daemon-reload && systemctl start ttvm-record@x"
+    ))
+    .unwrap();
     let refused = host.sh("ttvm network set none").unwrap();
     assert_eq!(refused.status, 4);
     assert!(
