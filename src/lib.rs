@@ -9,6 +9,7 @@
 //! recording                record, replay, and the proof that both were the same run
 //! guest, boot, network     the capabilities
 //! image                    what disks are made from, and proof that it is still the same
+//! initrd                   initial RAM disks: what is in them, and making them
 //! qemu                     the emulated machine
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
@@ -28,6 +29,7 @@ pub mod fail_point;
 pub mod file;
 pub mod guest;
 pub mod image;
+pub mod initrd;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Initial RAM disks: what is in them, and making them.
+
+pub mod newc;
