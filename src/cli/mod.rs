@@ -6,6 +6,7 @@ mod clock;
 mod foreground;
 mod guest;
 mod image;
+mod initrd;
 mod keyboard;
 mod network;
 mod progress;
@@ -30,7 +31,7 @@ use crate::image::Origin;
 use crate::image::digest::Digest;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, recording, run, snapshot as store, xenstore,
+    boot as entries, config, dm, guest as guests, image as images, initrd as initrds, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -72,6 +73,9 @@ enum Command {
     /// Seal what guests' disks are made from, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
+    /// Look into initial RAM disks, take them apart, put them together
+    #[command(subcommand)]
+    Initrd(initrd::Command),
     /// Look at the boot entries, try one, choose what is booted
     #[command(subcommand)]
     Boot(boot::Command),
@@ -99,6 +103,8 @@ enum Error {
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     Image(#[from] images::Error),
+    #[error(transparent)]
+    Initrd(#[from] initrds::Error),
     #[error("{}", differs(.0))]
     Differs(Vec<(Origin, Digest, Digest)>),
     #[error(transparent)]
@@ -140,6 +146,7 @@ impl Classify for Error {
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Initrd(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Running(_) => Exit::Refused,
@@ -199,6 +206,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Record(arguments) => record::run(&places()?, &arguments),
         Command::Replay(arguments) => replay::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
+        Command::Initrd(command) => initrd::run(&command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),
