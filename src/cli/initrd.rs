@@ -266,12 +266,8 @@ fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Erro
     let mut summaries = Vec::new();
     inspect(&mut Reader::open(image, limit)?.0, &mut summaries)?;
     let line = |summary: &Summary| {
-        format!(
-            "unpack segment {} ({}): {}",
-            summary.segment,
-            summary.compression,
-            files(summary.entries, summary.unpacked)
-        )
+        let entries = entries(summary.entries);
+        format!("unpack segment {} ({}): {entries}", summary.segment, summary.compression)
     };
     let mut plan: Vec<String> = summaries.iter().map(line).collect();
     plan.push(format!("put that in {}", directory.display()));
@@ -279,9 +275,9 @@ fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Erro
     Ok(Exit::Done)
 }
 
-fn files(count: u64, size: u64) -> String {
-    let what = if count == 1 { "file" } else { "files" };
-    format!("{count} {what}, {}", Size::from_bytes(size))
+fn entries(count: u64) -> String {
+    let what = if count == 1 { "entry" } else { "entries" };
+    format!("{count} {what}")
 }
 
 fn segments(count: usize) -> String {
@@ -296,10 +292,10 @@ fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error
     let directory = directory.display();
     writeln!(
         io::stdout(),
-        "{} unpacked to {directory}: {}, {} entries",
+        "{} unpacked to {directory}: {}, {}",
         image.display(),
         segments(done.segments),
-        done.entries
+        entries(done.entries)
     )?;
     if done.in_list {
         writeln!(
@@ -317,7 +313,7 @@ fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, 
     let mut plan = Vec::new();
     for (at, segment) in outline.iter().enumerate() {
         let level = segment.level.map(|level| format!(" at level {level}")).unwrap_or_default();
-        let entries = files(segment.entries as u64, segment.size);
+        let entries = entries(segment.entries as u64);
         plan.push(format!("pack segment {} ({}{level}): {entries}", at + 1, segment.compression));
     }
     plan.push(format!("put that in {}", image.display()));

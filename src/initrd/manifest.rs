@@ -40,11 +40,14 @@ pub enum Padding {
 }
 
 impl Padding {
-    /// What `count` zeros that begin at `at` are there for.
+    /// What `count` zeros that begin at `at` are there for. Whether there are none or up to three is all the same.
     pub fn of(at: u64, count: u64) -> Self {
         let aligns = |align: &u64| at.next_multiple_of(*align) - at == count;
-        let align = [4096, 512, 4].into_iter().find(aligns);
-        align.map_or(Self::Bytes(count), Self::Align)
+        match [4096, 512].into_iter().find(aligns) {
+            Some(align) if count > 3 => Self::Align(align),
+            _ if count < 4 => Self::Align(4),
+            _ => Self::Bytes(count),
+        }
     }
 
     /// How many zeros there are to be from `at` on.
@@ -87,7 +90,12 @@ pub enum Line {
     /// A directory that the archive does not have, only something in it.
     Implied { name: String },
     /// The archive ends.
-    ArchiveEnd { padding: Padding },
+    ArchiveEnd {
+        padding: Padding,
+        /// Its numbers are written as cpio itself does.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        uppercase: bool,
+    },
     /// The segment ends.
     SegmentEnd { padding: Padding },
 }
@@ -229,6 +237,8 @@ pub struct Archive {
     pub implied: Vec<Vec<u8>>,
     /// What follows it in its segment.
     pub padding: Padding,
+    /// Its numbers are written with capitals.
+    pub uppercase: bool,
 }
 
 impl Manifest {
@@ -331,6 +341,7 @@ impl Parser {
                     entries: Vec::new(),
                     implied: Vec::new(),
                     padding: Padding::Align(4),
+                    uppercase: false,
                 });
             }
             (Line::Entry(entry), _, _, Some(archive)) => {
@@ -343,9 +354,9 @@ impl Parser {
                 names::parts(&name)?;
                 archive.implied.push(name);
             }
-            (Line::ArchiveEnd { padding }, _, Some(segment), archive) if padding.is_sound() => {
+            (Line::ArchiveEnd { padding, uppercase }, _, Some(segment), archive) if padding.is_sound() => {
                 let mut archive = archive.take().ok_or("there is no archive that could end here")?;
-                archive.padding = padding;
+                (archive.padding, archive.uppercase) = (padding, uppercase);
                 segment.archives.push(archive);
             }
             (Line::SegmentEnd { padding }, _, segment, None) if padding.is_sound() => {
@@ -370,13 +381,13 @@ mod tests {
 
     #[test]
     fn zeros_are_there_for_something() {
-        assert_eq!(Padding::of(510, 2), Padding::Align(512));
+        assert_eq!(Padding::of(500, 12), Padding::Align(512));
         assert_eq!(Padding::of(4090, 6), Padding::Align(4096));
         assert_eq!(Padding::of(514, 2), Padding::Align(4));
         assert_eq!(Padding::of(516, 0), Padding::Align(4));
-        assert_eq!(Padding::of(517, 0), Padding::Bytes(0));
+        assert_eq!(Padding::of(517, 0), Padding::Align(4));
         assert_eq!(Padding::of(4096, 4096), Padding::Bytes(4096));
-        for (at, count) in [(510, 2), (517, 0), (7, 1000), (0, 0), (1, 511)] {
+        for (at, count) in [(510, 2), (7, 1000), (0, 0), (1, 511)] {
             assert_eq!(Padding::of(at, count).count(at), count);
         }
     }

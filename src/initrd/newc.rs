@@ -83,7 +83,7 @@ impl Header {
     }
 
     /// The header as it is written, with its name and what aligns the data.
-    fn bytes(&self) -> io::Result<Vec<u8>> {
+    fn bytes(&self, digits: &[u8; 16]) -> io::Result<Vec<u8>> {
         let name_size = u32::try_from(self.name.len() + 1).map_err(|_| io::ErrorKind::InvalidInput)?;
         let numbers = [
             self.ino,
@@ -103,7 +103,7 @@ impl Header {
         let mut bytes = Vec::with_capacity(HEADER_SIZE + self.name.len() + 4);
         bytes.extend(if self.sum.is_some() { MAGIC_SUM } else { MAGIC });
         for number in numbers {
-            let digit = |shift: u32| b"0123456789abcdef"[(number >> shift & 15) as usize];
+            let digit = |shift: u32| digits[(number >> shift & 15) as usize];
             bytes.extend([28, 24, 20, 16, 12, 8, 4, 0].map(digit));
         }
         bytes.extend(&self.name);
@@ -111,6 +111,11 @@ impl Header {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Ok(bytes)
     }
+}
+
+/// Whether numbers of a header have capitals, as cpio itself writes them.
+pub fn is_uppercase(bytes: &[u8; HEADER_SIZE]) -> bool {
+    bytes.iter().any(u8::is_ascii_uppercase)
 }
 
 fn hexadecimal(digits: &[u8]) -> Option<u32> {
@@ -134,6 +139,7 @@ pub struct Writer<W> {
     out: W,
     written: u64,
     buffer: Vec<u8>,
+    digits: &'static [u8; 16],
 }
 
 impl<W: Write> Writer<W> {
@@ -143,7 +149,16 @@ impl<W: Write> Writer<W> {
             out,
             written: 0,
             buffer: Vec::new(),
+            digits: b"0123456789abcdef",
         }
+    }
+
+    /// Whether numbers are written with capitals from now on, as cpio itself does.
+    pub fn uppercase(&mut self, uppercase: bool) {
+        self.digits = match uppercase {
+            true => b"0123456789ABCDEF",
+            false => b"0123456789abcdef",
+        };
     }
 
     /// Adds a file with `header.size` bytes of `data`.
@@ -152,7 +167,7 @@ impl<W: Write> Writer<W> {
     ///
     /// Those of both sides; [`io::ErrorKind::UnexpectedEof`] if `data` is shorter than its header says.
     pub fn entry(&mut self, header: &Header, data: &mut dyn Read) -> io::Result<()> {
-        let bytes = header.bytes()?;
+        let bytes = header.bytes(self.digits)?;
         self.out.write_all(&bytes)?;
         self.written += bytes.len() as u64;
         let mut left = header.size as usize;
@@ -273,9 +288,10 @@ mod tests {
             sum: Some(sum(0, b"\xff\xff\x01")),
             ..Header::default()
         };
-        let bytes = header.bytes().unwrap();
+        let bytes = header.bytes(b"0123456789ABCDEF").unwrap();
+        assert!(is_uppercase(bytes[..HEADER_SIZE].try_into().unwrap()));
         assert!(bytes.starts_with(MAGIC_SUM));
-        assert_eq!(&bytes[102..110], b"000001ff");
+        assert_eq!(&bytes[102..110], b"000001FF");
         let (read, _) = Header::parse(bytes[..HEADER_SIZE].try_into().unwrap()).unwrap();
         assert_eq!(read.sum, Some(0x1ff));
     }

@@ -45,8 +45,28 @@ pub struct Plan {
 struct Segment {
     compression: Compression,
     level: i32,
-    archives: Vec<(PathBuf, Vec<Item>, Padding)>,
+    archives: Vec<Planned>,
     padding: Padding,
+}
+
+/// An archive to be.
+#[derive(Debug)]
+struct Planned {
+    directory: PathBuf,
+    items: Vec<Item>,
+    padding: Padding,
+    uppercase: bool,
+}
+
+impl Planned {
+    fn new(directory: PathBuf, archive: &Archive, owners: Owners, epoch: Option<u32>) -> Result<Self, Error> {
+        Ok(Self {
+            items: plan(&directory, archive, owners, epoch)?,
+            directory,
+            padding: archive.padding,
+            uppercase: archive.uppercase,
+        })
+    }
 }
 
 /// What a segment will be, for those who want to know before.
@@ -98,8 +118,7 @@ impl Plan {
             let mut archives = Vec::new();
             for archive in &segment.archives {
                 let path = directory.join(&archive.directory);
-                let items = plan(&path, archive, manifest.owners, options.epoch)?;
-                archives.push((path, items, archive.padding));
+                archives.push(Planned::new(path, archive, manifest.owners, options.epoch)?);
             }
             segments.push(Segment {
                 compression: segment.compression,
@@ -129,13 +148,13 @@ impl Plan {
             entries: Vec::new(),
             implied: Vec::new(),
             padding: Padding::Align(512),
+            uppercase: false,
         };
-        let items = plan(directory, &archive, owners, options.epoch)?;
         Ok(Self {
             segments: vec![Segment {
                 compression,
                 level: level(compression, options.level, None)?,
-                archives: vec![(directory.to_owned(), items, archive.padding)],
+                archives: vec![Planned::new(directory.to_owned(), &archive, owners, options.epoch)?],
                 padding: Padding::Align(4),
             }],
         })
@@ -144,7 +163,7 @@ impl Plan {
     /// What the segments will be.
     pub fn outline(&self) -> Vec<Outline> {
         let outline = |segment: &Segment| {
-            let items = || segment.archives.iter().flat_map(|(_, items, _)| items);
+            let items = || segment.archives.iter().flat_map(|archive| &archive.items);
             Outline {
                 compression: segment.compression,
                 level: segment.compression.levels().map(|_| segment.level),
@@ -231,16 +250,22 @@ impl Packing<'_, '_> {
         let failed = || Error::io("write", &to);
         let encoder = Encoder::new(output, segment.compression, segment.level).map_err(failed())?;
         let mut archive = newc::Writer::new(encoder);
-        for (directory, items, padding) in &segment.archives {
+        for planned in &segment.archives {
+            let directory = &planned.directory;
+            archive.uppercase(planned.uppercase);
             let mut tree = Tree::open(directory).map_err(Error::io("open", directory))?;
-            for item in items {
+            for item in &planned.items {
                 self.item(directory, &mut tree, item, &mut archive)?;
             }
             archive.trailer().map_err(failed())?;
-            archive.zeros(padding.count(archive.written())).map_err(failed())?;
+            archive.zeros(planned.padding.count(archive.written())).map_err(failed())?;
         }
         let mut output = archive.into_inner().finish().map_err(failed())?;
-        let mut padding = segment.padding.count(output.written);
+        let mut padding = match (segment.padding, next) {
+            // Nothing follows that would be aligned, and not all decompressors like zeros.
+            (Padding::Align(4), None) => 0,
+            (padding, _) => padding.count(output.written),
+        };
         if next.is_some_and(|next| next.compression == Compression::None) {
             // Linux looks for a bare archive only there.
             padding += newc::padding(output.written + padding);

@@ -30,6 +30,8 @@ pub enum Event {
         at: u64,
         /// Zeros that follow it there.
         padding: u64,
+        /// Numbers were written as cpio itself does.
+        uppercase: bool,
     },
     /// The segment has ended.
     SegmentEnd {
@@ -90,6 +92,7 @@ pub struct Reader {
     left: u64,
     padding: u64,
     entry: Option<Vec<u8>>,
+    uppercase: bool,
     sum: u32,
     expected: Option<u32>,
     limit: Size,
@@ -143,6 +146,7 @@ impl Reader {
             left: 0,
             padding: 0,
             entry: None,
+            uppercase: false,
             sum: 0,
             expected: None,
             limit,
@@ -180,6 +184,7 @@ impl Reader {
                 }
                 State::Found => {
                     self.state = State::Header;
+                    self.uppercase = false;
                     return Ok(Some(Event::Archive));
                 }
                 State::After => {
@@ -189,7 +194,8 @@ impl Reader {
                         false => State::Ended,
                     };
                     let padding = self.consumed() - at;
-                    return Ok(Some(Event::ArchiveEnd { at, padding }));
+                    let uppercase = self.uppercase;
+                    return Ok(Some(Event::ArchiveEnd { at, padding, uppercase }));
                 }
                 State::Ended => {
                     self.state = State::Outside;
@@ -223,7 +229,6 @@ impl Reader {
                 return Err(self.wrong("its data has another sum than its header says: it is damaged"));
             }
             self.skip(self.padding)?;
-            self.entry = None;
             self.state = State::Header;
             return Ok(None);
         }
@@ -423,11 +428,13 @@ impl Reader {
 
     /// The next header of an archive; `None` if it is the trailer.
     fn header(&mut self) -> Result<Option<Header>, Error> {
+        self.entry = None;
         let at = self.consumed();
         let wrong = |reader: &Self, why: &str| reader.wrong(format!("{why} (byte {at} of its content)"));
         let bytes = self.take(HEADER_SIZE)?;
         let bytes: &[u8; HEADER_SIZE] = bytes.first_chunk().ok_or_else(|| wrong(self, "it is cut off"))?;
         let (mut header, name_size) = Header::parse(bytes).map_err(|why| wrong(self, why))?;
+        self.uppercase |= newc::is_uppercase(bytes);
         let mut name = self.take(name_size as usize)?;
         let end = name.iter().position(|byte| *byte == 0);
         let end = end.ok_or_else(|| wrong(self, "the name of an entry does not end with a NUL"))?;

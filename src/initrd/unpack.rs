@@ -110,10 +110,10 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
                 unpacking.entry(&header, &mut reader)?;
                 fail_point::reach("initrd.entry");
             }
-            Event::ArchiveEnd { at, padding } => {
+            Event::ArchiveEnd { at, padding, uppercase } => {
                 unpacking.end()?;
                 let padding = Padding::of(at, padding);
-                unpacking.line(&Line::ArchiveEnd { padding })?;
+                unpacking.line(&Line::ArchiveEnd { padding, uppercase })?;
             }
             Event::SegmentEnd { size, padding, .. } => {
                 let padding = Padding::of(offset + size, padding);
@@ -240,6 +240,7 @@ impl Unpacking<'_> {
         };
         let placeholder = self.make(&mut archive, header, reader)?;
         self.archive = Some(archive);
+        self.done.in_list |= placeholder;
         let mut entry = Entry::of(header);
         entry.placeholder = placeholder;
         self.line(&Line::Entry(entry))
