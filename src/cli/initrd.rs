@@ -135,7 +135,15 @@ fn show(image: &Path, json: bool) -> Result<Exit, Error> {
             print_json(&summaries)?;
         }
     } else if !summaries.is_empty() {
-        let head = ["SEGMENT", "OFFSET", "SIZE", "COMPRESSION", "UNPACKED", "FILES", "CONTENT"];
+        let head = [
+            "SEGMENT",
+            "OFFSET",
+            "SIZE",
+            "COMPRESSION",
+            "UNPACKED",
+            "FILES",
+            "CONTENT",
+        ];
         table::print(&head, &summaries.iter().map(row).collect::<Vec<_>>())?;
     }
     result?;
@@ -267,7 +275,10 @@ fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Erro
     inspect(&mut Reader::open(image, limit)?.0, &mut summaries)?;
     let line = |summary: &Summary| {
         let entries = entries(summary.entries);
-        format!("unpack segment {} ({}): {entries}", summary.segment, summary.compression)
+        format!(
+            "unpack segment {} ({}): {entries}",
+            summary.segment, summary.compression
+        )
     };
     let mut plan: Vec<String> = summaries.iter().map(line).collect();
     plan.push(format!("put that in {}", directory.display()));
@@ -312,9 +323,16 @@ fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, 
     let outline = Plan::of(directory, options)?.outline();
     let mut plan = Vec::new();
     for (at, segment) in outline.iter().enumerate() {
-        let level = segment.level.map(|level| format!(" at level {level}")).unwrap_or_default();
+        let level = segment
+            .level
+            .map(|level| format!(" at level {level}"))
+            .unwrap_or_default();
         let entries = entries(segment.entries as u64);
-        plan.push(format!("pack segment {} ({}{level}): {entries}", at + 1, segment.compression));
+        plan.push(format!(
+            "pack segment {} ({}{level}): {entries}",
+            at + 1,
+            segment.compression
+        ));
     }
     plan.push(format!("put that in {}", image.display()));
     print_plan(&plan)?;
@@ -323,7 +341,9 @@ fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, 
 
 fn put_together(directory: &Path, image: &Path, options: &Options) -> Result<Exit, Error> {
     let mut progress = Progress::of(format!("packing {}", directory.display()));
-    let packed = pack(directory, image, options, &mut |done, total| progress.update(done, total))?;
+    let packed = pack(directory, image, options, &mut |done, total| {
+        progress.update(done, total)
+    })?;
     drop(progress);
     writeln!(
         io::stdout(),
@@ -343,6 +363,10 @@ fn epoch() -> Result<Option<u32>, Error> {
         return Ok(None);
     };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
-    let wrong = || Error::Usage(format!("SOURCE_DATE_EPOCH is {text:?}, which is no number of seconds since 1970"));
+    let wrong = || {
+        Error::Usage(format!(
+            "SOURCE_DATE_EPOCH is {text:?}, which is no number of seconds since 1970"
+        ))
+    };
     seconds.ok_or_else(wrong).map(Some)
 }

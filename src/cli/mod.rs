@@ -31,7 +31,8 @@ use crate::image::Origin;
 use crate::image::digest::Digest;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, initrd as initrds, recording, run, snapshot as store, xenstore,
+    boot as entries, config, dm, guest as guests, image as images, initrd as initrds, recording, run,
+    snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.

@@ -120,7 +120,9 @@ impl fmt::Display for Compression {
 impl FromStr for Compression {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let named = Self::ALL.into_iter().find(|compression| compression.to_string() == text);
+        let named = Self::ALL
+            .into_iter()
+            .find(|compression| compression.to_string() == text);
         named.ok_or_else(|| {
             let names = Self::ALL.map(|compression| compression.to_string());
             format!("there is no such compression; there are {}", names.join(", "))

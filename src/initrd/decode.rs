@@ -220,7 +220,9 @@ fn level(compression: Compression, head: &[u8]) -> Option<i32> {
             4 => Some(1),
             _ => None,
         },
-        Compression::Bzip2 => at(3).filter(|digit| (b'1'..=b'9').contains(digit)).map(|digit| i32::from(digit - b'0')),
+        Compression::Bzip2 => at(3)
+            .filter(|digit| (b'1'..=b'9').contains(digit))
+            .map(|digit| i32::from(digit - b'0')),
         _ => None,
     }
 }
@@ -258,7 +260,8 @@ impl<'a> Bare<'a> {
 
     fn next(&mut self) -> io::Result<()> {
         let head = self.input.peek(HEADER_SIZE + TRAILER.len())?;
-        let Some((Ok((header, name_size)), name)) = head.split_first_chunk().map(|(head, name)| (Header::parse(head), name))
+        let Some((Ok((header, name_size)), name)) =
+            head.split_first_chunk().map(|(head, name)| (Header::parse(head), name))
         else {
             self.left = head.len().min(HEADER_SIZE) as u64;
             self.ended = true;

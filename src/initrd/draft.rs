@@ -92,10 +92,10 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.kept {
-            if let Err(error) = fs::remove_dir_all(&self.path) {
-                tracing::warn!("{} is left: {error}", self.path.display());
-            }
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!("{} is left: {error}", self.path.display());
         }
     }
 }

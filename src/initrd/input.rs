@@ -128,7 +128,10 @@ mod tests {
         content.push(1);
         let mut input = input(content);
         assert!(input.skip_zeros().unwrap());
-        assert_eq!((input.position(), input.peek(2).unwrap()), (2 * SIZE as u64 + 7, &[1][..]));
+        assert_eq!(
+            (input.position(), input.peek(2).unwrap()),
+            (2 * SIZE as u64 + 7, &[1][..])
+        );
         input.consume(1);
         assert!(!input.skip_zeros().unwrap());
     }

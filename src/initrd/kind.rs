@@ -75,7 +75,11 @@ impl Kind {
 pub fn mode_text(mode: u32) -> String {
     let mut text = String::with_capacity(10);
     text.push(Kind::of_mode(mode).map_or('?', Kind::letter));
-    for (shift, special, letter) in [(6, libc::S_ISUID, 's'), (3, libc::S_ISGID, 's'), (0, libc::S_ISVTX, 't')] {
+    for (shift, special, letter) in [
+        (6, libc::S_ISUID, 's'),
+        (3, libc::S_ISGID, 's'),
+        (0, libc::S_ISVTX, 't'),
+    ] {
         let bit = |bit: u32, letter: char| if mode >> shift & bit != 0 { letter } else { '-' };
         text.push(bit(4, 'r'));
         text.push(bit(2, 'w'));

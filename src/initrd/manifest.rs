@@ -73,10 +73,7 @@ impl Padding {
 pub enum Line {
     /// The first one.
     #[serde(rename = "ttvm-initrd")]
-    Initrd {
-        version: u32,
-        owners: Owners,
-    },
+    Initrd { version: u32, owners: Owners },
     /// A segment begins.
     Segment {
         compression: Compression,
@@ -311,7 +308,14 @@ impl Parser {
 
     fn take(&mut self, line: Line) -> Result<(), &'static str> {
         match (line, self.owners, &mut self.segment, &mut self.archive) {
-            (Line::Initrd { version: VERSION, owners }, None, ..) => self.owners = Some(owners),
+            (
+                Line::Initrd {
+                    version: VERSION,
+                    owners,
+                },
+                None,
+                ..,
+            ) => self.owners = Some(owners),
             (Line::Initrd { .. }, None, ..) => return Err("it was written by another version of ttvm"),
             (_, None, ..) => return Err("it does not begin as a list of ttvm"),
             (Line::Segment { compression, level }, _, None, None) => {
@@ -406,9 +410,18 @@ mod tests {
             (head.replace(":1", ":2"), "another version"),
             (format!("{head}{segment}"), "in the middle"),
             (format!("{head}{}", archive("1")), "can not be here"),
-            (format!("{head}{segment}{}", archive("../1")), "not the name of a directory"),
-            (format!("{head}{segment}{}", archive("..")), "not the name of a directory"),
-            (format!("{whole}{segment}{}", archive("1")), "not the name of a directory"),
+            (
+                format!("{head}{segment}{}", archive("../1")),
+                "not the name of a directory",
+            ),
+            (
+                format!("{head}{segment}{}", archive("..")),
+                "not the name of a directory",
+            ),
+            (
+                format!("{whole}{segment}{}", archive("1")),
+                "not the name of a directory",
+            ),
             (whole.replace("\"align\":4", "\"align\":3"), "can not be here"),
             (whole.replace("zstd", "zip"), "unknown variant"),
         ] {

@@ -29,7 +29,8 @@ pub fn escape(name: &[u8]) -> String {
 
 /// Not a control character, nor one of those that change the order of what is around them.
 fn is_plain(c: char) -> bool {
-    let changes_order = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let changes_order =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     !c.is_control() && !changes_order
 }
 
@@ -79,7 +80,10 @@ pub(super) fn parts(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
     if name.starts_with(b"/") {
         return Err("its name begins with /, which leads out of the directory");
     }
-    let parts: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    let parts: Vec<&[u8]> = name
+        .split(|byte| *byte == b'/')
+        .filter(|part| !matches!(*part, b"" | b"."))
+        .collect();
     if parts.contains(&&b".."[..]) {
         return Err("its name has .. in it, which leads out of the directory");
     }
@@ -118,7 +122,15 @@ mod tests {
     fn names_that_lead_out() {
         assert_eq!(parts(b"./usr//bin/"), Ok(vec![&b"usr"[..], b"bin"]));
         assert_eq!(parts(b"."), Ok(vec![]));
-        for wrong in [&b""[..], b"/etc", b"..", b"a/../b", b"a/..", &[b'a'; 256], &b"a/".repeat(129)] {
+        for wrong in [
+            &b""[..],
+            b"/etc",
+            b"..",
+            b"a/../b",
+            b"a/..",
+            &[b'a'; 256],
+            &b"a/".repeat(129),
+        ] {
             assert!(parts(wrong).is_err(), "{}", escape(wrong));
         }
     }

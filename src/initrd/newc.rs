@@ -313,7 +313,10 @@ mod tests {
             assert!(parsed(54, wrong).unwrap_err().contains("a number"), "{wrong:?}");
         }
         for wrong in [b"00000000", b"00001001", b"ffffffff"] {
-            assert!(parsed(94, wrong).unwrap_err().contains("length of its name"), "{wrong:?}");
+            assert!(
+                parsed(94, wrong).unwrap_err().contains("length of its name"),
+                "{wrong:?}"
+            );
         }
     }
 }

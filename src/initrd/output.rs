@@ -78,7 +78,11 @@ impl Draft {
         prefix.push(std::process::id().to_string());
         let path = to.with_file_name(prefix);
         let failed = |error: io::Error| Error::io("make", &path)(error);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(failed)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(failed)?;
         let draft = Self {
             to,
             path: path.clone(),
@@ -188,7 +192,9 @@ fn sweep(parent: &Path, prefix: &OsString) -> Result<(), Error> {
         let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(entry.path()) else {
             continue;
         };
-        let is_ours = file.metadata().is_ok_and(|data| data.is_file() && data.uid() == geteuid().as_raw());
+        let is_ours = file
+            .metadata()
+            .is_ok_and(|data| data.is_file() && data.uid() == geteuid().as_raw());
         if is_ours && file.try_lock().is_ok() {
             fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
         }

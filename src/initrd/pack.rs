@@ -258,7 +258,9 @@ impl Packing<'_, '_> {
                 self.item(directory, &mut tree, item, &mut archive)?;
             }
             archive.trailer().map_err(failed())?;
-            archive.zeros(planned.padding.count(archive.written())).map_err(failed())?;
+            archive
+                .zeros(planned.padding.count(archive.written()))
+                .map_err(failed())?;
         }
         let mut output = archive.into_inner().finish().map_err(failed())?;
         let mut padding = match (segment.padding, next) {

@@ -60,9 +60,14 @@ impl Found {
 }
 
 /// The items of the archive whose files are in `directory`. Times are not later than `epoch`.
-pub(super) fn plan(directory: &Path, archive: &Archive, owners: Owners, epoch: Option<u32>) -> Result<Vec<Item>, Error> {
+pub(super) fn plan(
+    directory: &Path,
+    archive: &Archive,
+    owners: Owners,
+    epoch: Option<u32>,
+) -> Result<Vec<Item>, Error> {
     let found = scan(directory)?;
-    Ok(Planner::new(&found, archive, owners, epoch).items(directory)?)
+    Planner::new(&found, archive, owners, epoch).items(directory)
 }
 
 /// All files below `directory`, each directory before what is in it, in the order of their names.

@@ -116,7 +116,10 @@ impl Reader {
         let data = file.metadata().map_err(Error::io("look at", path))?;
         if data.is_dir() {
             let path = path.to_owned();
-            return Err(Error::NotA { path, wanted: "an image: it is a directory" });
+            return Err(Error::NotA {
+                path,
+                wanted: "an image: it is a directory",
+            });
         }
         let reader = Self::new(Box::new(file), &path.display().to_string(), limit).map_err(Error::io("read", path))?;
         Ok((reader, data.len()))
@@ -270,7 +273,9 @@ impl Reader {
     fn failed(&self, offset: u64, error: &io::Error) -> Error {
         let why = match error.kind() {
             io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other if self.state == State::Outside => {
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other
+                if self.state == State::Outside =>
+            {
                 error.to_string()
             }
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {

@@ -40,7 +40,12 @@ impl Tree {
 
     /// The directory that `parts` lead to.
     pub fn directory(&mut self, parts: &[&[u8]]) -> Result<BorrowedFd<'_>, Blocked> {
-        let same = self.way.iter().zip(parts).take_while(|((name, _), part)| name == *part).count();
+        let same = self
+            .way
+            .iter()
+            .zip(parts)
+            .take_while(|((name, _), part)| name == *part)
+            .count();
         self.way.truncate(same);
         for (depth, part) in parts.iter().enumerate().skip(same) {
             let opened = openat(self.last(), *part, DIRECTORY, Mode::empty());
@@ -52,12 +57,19 @@ impl Tree {
 
     /// The directory that was asked for last, or as far as there was one.
     pub fn last(&self) -> BorrowedFd<'_> {
-        self.way.last().map_or(self.root.as_fd(), |(_, directory)| directory.as_fd())
+        self.way
+            .last()
+            .map_or(self.root.as_fd(), |(_, directory)| directory.as_fd())
     }
 
     /// Something else may have the name of the directory that `parts` lead to from now on.
     pub fn forget(&mut self, parts: &[&[u8]]) {
-        let same = self.way.iter().zip(parts).take_while(|((name, _), part)| name == *part).count();
+        let same = self
+            .way
+            .iter()
+            .zip(parts)
+            .take_while(|((name, _), part)| name == *part)
+            .count();
         if same == parts.len() {
             self.way.truncate(same.saturating_sub(1));
         }

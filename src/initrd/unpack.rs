@@ -209,7 +209,9 @@ impl Archive {
 
 impl Unpacking<'_> {
     fn line(&mut self, line: &Line) -> Result<(), Error> {
-        self.list.line(line).map_err(Error::io("write", self.to.join(manifest::NAME)))
+        self.list
+            .line(line)
+            .map_err(Error::io("write", self.to.join(manifest::NAME)))
     }
 
     /// An archive begins: its directory is made.
@@ -337,18 +339,28 @@ impl Unpacking<'_> {
         let Some((first_name, first_parents)) = first_way.split_last() else {
             return Ok(false);
         };
-        let there = archive.tree.last().try_clone_to_owned().map_err(Error::io("link", path))?;
+        let there = archive
+            .tree
+            .last()
+            .try_clone_to_owned()
+            .map_err(Error::io("link", path))?;
         let first_parent = archive.tree.directory(first_parents);
         let first_parent = first_parent.map_err(|blocked| failed(blocked.error))?;
         // Something else may have that name meanwhile: a device, to which nothing must be written.
-        let kind = fstatat(first_parent, *first_name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|data| data.st_mode & libc::S_IFMT);
+        let kind =
+            fstatat(first_parent, *first_name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|data| data.st_mode & libc::S_IFMT);
         let is_placeholder = kind == Ok(libc::S_IFREG) && Kind::of_mode(header.mode).is_some_and(Kind::is_device);
         if kind != Ok(header.mode & libc::S_IFMT) && !is_placeholder {
             let first = escape(&first);
-            return Err(reader.wrong(format!("it is a hard link of \"{first}\", which is something else by now")));
+            return Err(reader.wrong(format!(
+                "it is a hard link of \"{first}\", which is something else by now"
+            )));
         }
         linkat(first_parent, *first_name, &there, *name, AtFlags::empty()).map_err(failed)?;
-        archive.tree.directory(parents).map_err(|blocked| failed(blocked.error))?;
+        archive
+            .tree
+            .directory(parents)
+            .map_err(|blocked| failed(blocked.error))?;
         Ok(true)
     }
 
@@ -367,7 +379,12 @@ impl Unpacking<'_> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let create = || {
             let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL;
-            openat(archive.tree.last(), *name, flags, Mode::from_bits_truncate(mode & 0o777))
+            openat(
+                archive.tree.last(),
+                *name,
+                flags,
+                Mode::from_bits_truncate(mode & 0o777),
+            )
         };
         let (file, is_new) = match linked {
             false => match create() {
@@ -401,7 +418,12 @@ impl Unpacking<'_> {
         let parent = archive.tree.last();
         match openat(parent, name, flags, Mode::empty()) {
             Err(Errno::EACCES) => {
-                fchmodat(parent, name, Mode::S_IRUSR | Mode::S_IWUSR, FchmodatFlags::FollowSymlink)?;
+                fchmodat(
+                    parent,
+                    name,
+                    Mode::S_IRUSR | Mode::S_IWUSR,
+                    FchmodatFlags::FollowSymlink,
+                )?;
                 openat(parent, name, flags, Mode::empty())
             }
             file => file,
@@ -505,9 +527,7 @@ impl Unpacking<'_> {
 
     fn own(&self, file: BorrowedFd<'_>, header: &Header, path: &Path) -> Result<(), Error> {
         match self.owner(header) {
-            Some((uid, gid)) => {
-                fchown(file, Some(uid), Some(gid)).map_err(Error::io("give its owner to", path))
-            }
+            Some((uid, gid)) => fchown(file, Some(uid), Some(gid)).map_err(Error::io("give its owner to", path)),
             None => Ok(()),
         }
     }
@@ -521,7 +541,11 @@ impl Unpacking<'_> {
         let base = self.to.join(&archive.directory);
         for directory in directories.iter().rev().flatten() {
             let path = base.join(escape(&directory.path));
-            let way: Vec<&[u8]> = directory.path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+            let way: Vec<&[u8]> = directory
+                .path
+                .split(|byte| *byte == b'/')
+                .filter(|part| !part.is_empty())
+                .collect();
             let opened = archive.tree.directory(&way);
             let opened = opened.map_err(|blocked| Error::io("enter", &path)(blocked.error))?;
             let implied = Header {

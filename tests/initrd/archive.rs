@@ -51,7 +51,18 @@ impl Archive {
         let name_size = entry.name.len() as u32 + 1;
         let (uid, gid) = entry.owner;
         for number in [
-            entry.ino, entry.mode, uid, gid, entry.nlink, entry.mtime, size, 0, 0, entry.rdev.0, entry.rdev.1, name_size,
+            entry.ino,
+            entry.mode,
+            uid,
+            gid,
+            entry.nlink,
+            entry.mtime,
+            size,
+            0,
+            0,
+            entry.rdev.0,
+            entry.rdev.1,
+            name_size,
             entry.sum,
         ] {
             bytes.extend(format!("{number:08X}").bytes());

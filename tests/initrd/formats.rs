@@ -24,8 +24,12 @@ const PROGRAMS: [(&str, &[&str], &[&str]); 8] = [
 
 /// An archive that is larger than any block, and has what ends archives in a file.
 fn large() -> Vec<u8> {
-    let lines: String = (0u64..300_000).map(|number| format!("{number} {}\n", number * number % 1009)).collect();
-    let noise: Vec<u8> = (0u32..600_000).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let lines: String = (0u64..300_000)
+        .map(|number| format!("{number} {}\n", number * number % 1009))
+        .collect();
+    let noise: Vec<u8> = (0u32..600_000)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     Archive::new()
         .file("text", 0o644, lines.as_bytes())
         .file("trailer", 0o644, b"070701TRAILER!!!\0\0\0")
@@ -50,7 +54,11 @@ fn piped(program: &[&str], input: &[u8]) -> Option<Vec<u8>> {
         scope.spawn(move || stdin.write_all(input).expect("it reads"));
         child.wait_with_output().expect("it ends")
     });
-    assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{program:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Some(output.stdout)
 }
 
@@ -73,12 +81,20 @@ fn what_the_programs_of_the_system_write() {
     let place = Place::new("theirs");
     let archive = large();
     for (name, program, _) in PROGRAMS {
-        let Some(packed) = piped(program, &archive) else { continue };
+        let Some(packed) = piped(program, &archive) else {
+            continue;
+        };
         // Another segment right after it: only who finds its exact end finds that.
         place.put("i", &[&packed[..], &gzip(&small("after"))].concat());
         place.says("list i", &format!("{NAMES}after\n[0]"));
         let shown = place.session("inspect i");
-        let first: Vec<&str> = shown.lines().nth(1).expect("a segment").split_whitespace().take(4).collect();
+        let first: Vec<&str> = shown
+            .lines()
+            .nth(1)
+            .expect("a segment")
+            .split_whitespace()
+            .take(4)
+            .collect();
         assert_eq!(first, ["1", "0", &packed.len().to_string(), name], "{program:?}");
     }
 }
@@ -95,7 +111,9 @@ fn what_the_programs_of_the_system_read() {
         assert!(said.contains("1 segment, "), "{said}");
         let packed = fs::read(place.path(name)).expect("the image");
         place.says(&format!("list {name}"), "last\nnoise\ntext\ntrailer\n[0]");
-        let Some(content) = piped(program, &packed) else { continue };
+        let Some(content) = piped(program, &packed) else {
+            continue;
+        };
         let bare = bare.get_or_insert_with(|| content.clone());
         assert!(*bare == content, "{name}");
     }
@@ -106,7 +124,10 @@ fn what_the_programs_of_the_system_read() {
     assert!(begins("lz4", &[0x02, 0x21, 0x4c, 0x18]));
     assert!(begins("xz", b"\xfd7zXZ\0\0\x01"));
     let same = |one: &str, other: &str| {
-        assert!(fs::read(place.path(one)).expect("one") == fs::read(place.path(other)).expect("the other"), "{one}");
+        assert!(
+            fs::read(place.path(one)).expect("one") == fs::read(place.path(other)).expect("the other"),
+            "{one}"
+        );
     };
     for (name, ..) in PROGRAMS {
         place.session(&format!("pack --force --compression {name} {directory} again"));
@@ -126,11 +147,27 @@ fn segments_in_every_order() {
     for (parts, names, segments) in [
         (vec![archive("a"), zstd(&archive("b")), archive("c")], "a b c", 3),
         (vec![archive("a"), gzip(&archive("b"))], "a b", 2),
-        (vec![gzip(&archive("a")), zstd(&archive("b")), gzip(&archive("c"))], "a b c", 3),
+        (
+            vec![gzip(&archive("a")), zstd(&archive("b")), gzip(&archive("c"))],
+            "a b c",
+            3,
+        ),
         (vec![gzip(&archive("a")), gzip(&archive("b"))], "a b", 2),
         (vec![archive("a"), archive("b")], "a b", 2),
         (vec![zstd(&two), gzip(&two)], "c d c d", 2),
-        (vec![zeros(4), small("a"), zeros(1000), gzip(&small("b")), zeros(7), zstd(&small("c")), zeros(3)], "a b c", 3),
+        (
+            vec![
+                zeros(4),
+                small("a"),
+                zeros(1000),
+                gzip(&small("b")),
+                zeros(7),
+                zstd(&small("c")),
+                zeros(3),
+            ],
+            "a b c",
+            3,
+        ),
         // Compressed in pieces.
         (vec![gzip(&halves), gzip(&rest), gzip(&archive("i"))], "h i", 2),
         (vec![zstd(&halves), zstd(&rest), archive("i")], "h i", 2),
@@ -156,7 +193,12 @@ fn segments_in_every_order() {
         };
         assert_eq!(columns(&shown), columns(&again), "{names}");
         for line in again.lines().filter(|line| line.contains(" none ")) {
-            let offset: u64 = line.split_whitespace().nth(1).expect("an offset").parse().expect("a number");
+            let offset: u64 = line
+                .split_whitespace()
+                .nth(1)
+                .expect("an offset")
+                .parse()
+                .expect("a number");
             assert_eq!(offset % 4, 0, "Linux finds it: {line}");
         }
     }
@@ -166,7 +208,10 @@ fn segments_in_every_order() {
 fn bare_archives_are_packed_as_they_were() {
     let place = Place::new("bare");
     // In capitals, with the sum of the data, with names that begin with "./", without "." itself.
-    let first = Archive::new().directory("./d", 0o755).hard_link("./d/x", 5, 2, b"").hard_link("./d/y", 5, 2, b"data");
+    let first = Archive::new()
+        .directory("./d", 0o755)
+        .hard_link("./d/x", 5, 2, b"")
+        .hard_link("./d/y", 5, 2, b"data");
     let entry = super::archive::Entry {
         magic: b"070702",
         name: b"sum",
@@ -174,7 +219,12 @@ fn bare_archives_are_packed_as_they_were() {
         sum: 0x1ff,
         ..super::archive::Entry::default()
     };
-    let image = [first.entry(&entry).end(512), small("b"), vec![0; 500], Archive::new().file("c/d", 0o600, b"").end(512)];
+    let image = [
+        first.entry(&entry).end(512),
+        small("b"),
+        vec![0; 500],
+        Archive::new().file("c/d", 0o600, b"").end(512),
+    ];
     place.put("i", &image.concat());
     assert!(place.session("unpack i u").ends_with("[0]"));
     assert!(place.session("pack u p").ends_with("[0]"));

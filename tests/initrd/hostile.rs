@@ -46,23 +46,46 @@ fn nothing_gets_out() {
         image
     };
     let cases: Vec<(Vec<u8>, String)> = vec![
-        (one(&file("/etc/x")), format!("{bare}, entry \"/etc/x\": its name begins with /, {outside}")),
-        (one(&file("../x")), format!("{bare}, entry \"../x\": its name has .. in it, {outside}")),
-        (one(&file("a/../../x")), format!("{bare}, entry \"a/../../x\": its name has .. in it, {outside}")),
+        (
+            one(&file("/etc/x")),
+            format!("{bare}, entry \"/etc/x\": its name begins with /, {outside}"),
+        ),
+        (
+            one(&file("../x")),
+            format!("{bare}, entry \"../x\": its name has .. in it, {outside}"),
+        ),
+        (
+            one(&file("a/../../x")),
+            format!("{bare}, entry \"a/../../x\": its name has .. in it, {outside}"),
+        ),
         (
             Archive::new().link("l", "..").file("l/x", 0o644, b"evil").end(4),
-            format!("{bare}, entry \"l/x\": its way leads through \"l\", which is no directory: nothing is followed out of the archive"),
+            format!(
+                "{bare}, entry \"l/x\": its way leads through \"l\", which is no directory: nothing is followed out of the archive"
+            ),
         ),
         (
             Archive::new().link("l", "l").file("l/x", 0o644, b"evil").end(4),
-            format!("{bare}, entry \"l/x\": its way leads through \"l\", which is no directory: nothing is followed out of the archive"),
+            format!(
+                "{bare}, entry \"l/x\": its way leads through \"l\", which is no directory: nothing is followed out of the archive"
+            ),
         ),
         (
-            Archive::new().directory("d", 0o755).link("d/l", "/").directory("d/l/etc", 0o755).end(4),
-            format!("{bare}, entry \"d/l/etc\": its way leads through \"d/l\", which is no directory: nothing is followed out of the archive"),
+            Archive::new()
+                .directory("d", 0o755)
+                .link("d/l", "/")
+                .directory("d/l/etc", 0o755)
+                .end(4),
+            format!(
+                "{bare}, entry \"d/l/etc\": its way leads through \"d/l\", which is no directory: nothing is followed out of the archive"
+            ),
         ),
         (
-            Archive::new().hard_link("a", 7, 2, b"").link("a", victim_name).hard_link("b", 7, 2, b"evil").end(4),
+            Archive::new()
+                .hard_link("a", 7, 2, b"")
+                .link("a", victim_name)
+                .hard_link("b", 7, 2, b"evil")
+                .end(4),
             format!("{bare}, entry \"b\": it is a hard link of \"a\", which is something else by now"),
         ),
         (
@@ -73,49 +96,121 @@ fn nothing_gets_out() {
                 .end(4),
             format!("{bare}, entry \"b\": it is a hard link of \"a\", which is something else by now"),
         ),
-        (one(&Entry { size: Some(u32::MAX), ..file("big") }), format!("{bare}, entry \"big\": it is cut off")),
-        (one(&Entry { mode: 0o170_000, ..file("odd") }), format!("{bare}, entry \"odd\": it is of a kind that there is not")),
-        (one(&Entry { mode: 0o040_755, ..file("d") }), format!("{bare}, entry \"d\": it has data, but is no file")),
         (
-            one(&Entry { mode: 0o120_777, data: b"", ..file("l") }),
+            one(&Entry {
+                size: Some(u32::MAX),
+                ..file("big")
+            }),
+            format!("{bare}, entry \"big\": it is cut off"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o170_000,
+                ..file("odd")
+            }),
+            format!("{bare}, entry \"odd\": it is of a kind that there is not"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o040_755,
+                ..file("d")
+            }),
+            format!("{bare}, entry \"d\": it has data, but is no file"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o120_777,
+                data: b"",
+                ..file("l")
+            }),
             format!("{bare}, entry \"l\": it is a symbolic link that leads nowhere"),
         ),
         (
-            one(&Entry { mode: 0o120_777, data: b"a\0b", ..file("l") }),
+            one(&Entry {
+                mode: 0o120_777,
+                data: b"a\0b",
+                ..file("l")
+            }),
             format!("{bare}, entry \"l\": it is a symbolic link with a NUL in it"),
         ),
         (
-            one(&Entry { mode: 0o120_777, size: Some(4096), ..file("l") }),
+            one(&Entry {
+                mode: 0o120_777,
+                size: Some(4096),
+                ..file("l")
+            }),
             format!("{bare}, entry \"l\": it is a symbolic link with more than 4095 bytes"),
         ),
-        (one(&file(".")), format!("{bare}, entry \".\": the archive's own directory is something else")),
-        (one(&Entry { name: b"", ..file("") }), format!("{bare}, entry \"\": it has no name")),
         (
-            one(&Entry { name: &long, ..file("") }),
-            format!("{bare}, entry \"{}\": a part of its name has more than 255 bytes", "n".repeat(256)),
+            one(&file(".")),
+            format!("{bare}, entry \".\": the archive's own directory is something else"),
         ),
         (
-            one(&Entry { name: &deep, ..file("") }),
-            format!("{bare}, entry \"{}\": it is more than 128 directories deep", "d/".repeat(129)),
+            one(&Entry { name: b"", ..file("") }),
+            format!("{bare}, entry \"\": it has no name"),
         ),
         (
-            one(&Entry { magic: b"070702", sum: 5, ..file("sum") }),
+            one(&Entry {
+                name: &long,
+                ..file("")
+            }),
+            format!(
+                "{bare}, entry \"{}\": a part of its name has more than 255 bytes",
+                "n".repeat(256)
+            ),
+        ),
+        (
+            one(&Entry {
+                name: &deep,
+                ..file("")
+            }),
+            format!(
+                "{bare}, entry \"{}\": it is more than 128 directories deep",
+                "d/".repeat(129)
+            ),
+        ),
+        (
+            one(&Entry {
+                magic: b"070702",
+                sum: 5,
+                ..file("sum")
+            }),
             format!("{bare}, entry \"sum\": its data has another sum than its header says: it is damaged"),
         ),
         (
-            one(&Entry { magic: b"070707", ..file("a") }),
-            format!("{bare}: it is in the old portable format of cpio (odc), which Linux does not read (byte 0 of its content)"),
+            one(&Entry {
+                magic: b"070707",
+                ..file("a")
+            }),
+            format!(
+                "{bare}: it is in the old portable format of cpio (odc), which Linux does not read (byte 0 of its content)"
+            ),
         ),
-        (no_name_end, format!("{bare}: the name of an entry does not end with a NUL (byte 0 of its content)")),
-        (nul, format!("{bare}: the name of an entry has a NUL in it (byte 0 of its content)")),
-        (wrong_number, format!("{bare}: a number in its header is none (byte 0 of its content)")),
+        (
+            no_name_end,
+            format!("{bare}: the name of an entry does not end with a NUL (byte 0 of its content)"),
+        ),
+        (
+            nul,
+            format!("{bare}: the name of an entry has a NUL in it (byte 0 of its content)"),
+        ),
+        (
+            wrong_number,
+            format!("{bare}: a number in its header is none (byte 0 of its content)"),
+        ),
         (Archive::new().file("a", 0o644, b"").0, format!("{bare}: it is cut off")),
         (
             [one(&file("a")), b"junk".to_vec()].concat(),
             "byte 240: what is there is no archive, and not compressed in a way that Linux knows".to_owned(),
         ),
-        (vec![], "there is no archive in it, so it is no initial RAM disk".to_owned()),
-        (vec![0; 5000], "there is no archive in it, so it is no initial RAM disk".to_owned()),
+        (
+            vec![],
+            "there is no archive in it, so it is no initial RAM disk".to_owned(),
+        ),
+        (
+            vec![0; 5000],
+            "there is no archive in it, so it is no initial RAM disk".to_owned(),
+        ),
         (
             zstd::encode_all(&b"no archive at all, but long enough for a header"[..].repeat(9)[..], 3).expect("zstd"),
             "segment 1 (zstd, at byte 0): there is no header of cpio's newc format (byte 0 of its content)".to_owned(),
@@ -151,7 +246,10 @@ fn nothing_is_written_to_a_device() {
         .end(4);
     place.put("i", &image);
     let said = place.session("unpack i u");
-    assert!(said.ends_with("which is something else by now\n[1]") || said.ends_with("[0]"), "{said}");
+    assert!(
+        said.ends_with("which is something else by now\n[1]") || said.ends_with("[0]"),
+        "{said}"
+    );
     let left = !nix::unistd::geteuid().is_root() || !place.path("u").exists();
     assert!(left, "{:?}", place.names());
 }
@@ -160,7 +258,12 @@ fn nothing_is_written_to_a_device() {
 fn bombs() {
     let place = Place::new("bombs");
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).expect("zstd");
-    let head = Archive::new().entry(&Entry { size: Some(100 << 20), ..Entry::default() }).0;
+    let head = Archive::new()
+        .entry(&Entry {
+            size: Some(100 << 20),
+            ..Entry::default()
+        })
+        .0;
     encoder.write_all(&head).expect("zstd");
     for _ in 0..100 {
         encoder.write_all(&vec![0; 1 << 20]).expect("zstd");
@@ -197,7 +300,9 @@ fn small_images(place: &Place) -> Vec<(&'static str, Vec<u8>)> {
         assert!(said.ends_with("[0]"), "{said}");
         (name, fs::read(place.path("p")).expect("the image"))
     };
-    let images = ["none", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"].map(pack).to_vec();
+    let images = ["none", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"]
+        .map(pack)
+        .to_vec();
     fs::remove_dir_all(directory).expect("it goes");
     fs::remove_file(place.path("p")).expect("it goes");
     images
@@ -209,17 +314,27 @@ fn cut_off_anywhere() {
     for (name, image) in small_images(&place) {
         let whole = match name {
             // All but the zeros after its trailer.
-            "none" => image.iter().rposition(|byte| *byte != 0).expect("a byte").next_multiple_of(4),
+            "none" => image
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .expect("a byte")
+                .next_multiple_of(4),
             _ => image.len(),
         };
         for length in 0..image.len() {
             match try_to_unpack(&place, &image[..length]) {
                 // lzma and lz4 do not say where they end, lzma even not that it has not.
-                Ok(()) => assert!(length >= whole || matches!(name, "lzma" | "lz4") && length + 12 > whole, "{name} {length}"),
+                Ok(()) => assert!(
+                    length >= whole || matches!(name, "lzma" | "lz4") && length + 12 > whole,
+                    "{name} {length}"
+                ),
                 Err(error) => {
                     let text = error.to_string();
                     let known = ["cut off", "damaged", "no archive", "can be no size", "NUL"];
-                    assert!(known.iter().any(|known| text.contains(known)), "{name} {length}: {text}");
+                    assert!(
+                        known.iter().any(|known| text.contains(known)),
+                        "{name} {length}: {text}"
+                    );
                 }
             }
         }

@@ -14,7 +14,11 @@ use super::{Place, said, sample, tree};
 
 /// Runs `line` and kills it at `point`.
 fn killed(place: &Place, line: &str, point: &str) {
-    let status = place.command(line).env("TTVM_FAIL_POINT", point).stderr(Stdio::null()).status();
+    let status = place
+        .command(line)
+        .env("TTVM_FAIL_POINT", point)
+        .stderr(Stdio::null())
+        .status();
     assert_eq!(status.expect("ttvm runs").signal(), Some(9), "{point}");
 }
 
@@ -24,7 +28,11 @@ fn what_a_killed_program_leaves_goes_away() {
     place.put("i", &sample());
     for point in ["initrd.entry", "initrd.unpacked"] {
         killed(&place, "unpack i u", point);
-        let left: Vec<String> = place.names().into_iter().filter(|name| name.starts_with(".u.unpacking-")).collect();
+        let left: Vec<String> = place
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with(".u.unpacking-"))
+            .collect();
         assert_eq!(left.len(), 1, "{point}");
         assert!(!place.path("u").exists());
         assert!(place.session("unpack i u").ends_with("[0]"), "{point}");
@@ -56,9 +64,16 @@ fn what_is_not_ours_stays() {
     place.put(".u.unpacking-2", b"a file");
     place.put(".p.packing-x", b"another file");
     // Somebody is at it.
-    let mut busy = place.command("unpack i u").env("TTVM_FAIL_POINT", "initrd.entry:stop").spawn().expect("ttvm runs");
+    let mut busy = place
+        .command("unpack i u")
+        .env("TTVM_FAIL_POINT", "initrd.entry:stop")
+        .spawn()
+        .expect("ttvm runs");
     let pid = Pid::from_raw(i32::try_from(busy.id()).expect("a pid"));
-    assert!(matches!(waitpid(pid, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(..))));
+    assert!(matches!(
+        waitpid(pid, Some(WaitPidFlag::WUNTRACED)),
+        Ok(WaitStatus::Stopped(..))
+    ));
     let before = place.names();
     assert!(place.session("unpack i u").ends_with("[0]"));
     let mut expected = before;
@@ -70,7 +85,16 @@ fn what_is_not_ours_stays() {
     place.session("pack u p");
     assert_eq!(
         place.names(),
-        [".p.packing-x", ".u.unpacking-1", ".u.unpacking-2", ".u.unpacking-x", ".v.unpacking-1", "i", "p", "u"]
+        [
+            ".p.packing-x",
+            ".u.unpacking-1",
+            ".u.unpacking-2",
+            ".u.unpacking-x",
+            ".v.unpacking-1",
+            "i",
+            "p",
+            "u"
+        ]
     );
 }
 
@@ -86,7 +110,10 @@ fn interrupted_it_leaves_nothing() {
             .spawn()
             .expect("ttvm runs");
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-        assert!(matches!(waitpid(pid, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(..))));
+        assert!(matches!(
+            waitpid(pid, Some(WaitPidFlag::WUNTRACED)),
+            Ok(WaitStatus::Stopped(..))
+        ));
         kill(pid, signal).expect("a signal");
         kill(pid, Signal::SIGCONT).expect("a signal");
         let status = child.wait().expect("it ends");
@@ -101,7 +128,9 @@ fn no_space_left() {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     use nix::sched::{CloneFlags, unshare};
     let place = Place::new("space");
-    let noise: Vec<u8> = (0u32..2_000_000).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0u32..2_000_000)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     place.put("i", &super::Archive::new().file("noise", 0o644, &noise).end(4));
     fs::create_dir(place.path("small")).expect("a directory");
     std::thread::scope(|scope| {
@@ -113,7 +142,8 @@ fn no_space_left() {
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
             let small = place.path("small");
-            mount(Some("tmpfs"), &small, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).expect("a small file system");
+            mount(Some("tmpfs"), &small, Some("tmpfs"), MsFlags::empty(), Some("size=1m"))
+                .expect("a small file system");
             place.says(
                 "unpack i small/u",
                 "ttvm: can not write small/u/1/noise\n  because: No space left on device (os error 28)\n[1]",

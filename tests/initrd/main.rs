@@ -92,7 +92,9 @@ impl Place {
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).expect("a directory");
         let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-        let mut names: Vec<String> = entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| name(entry).to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -116,7 +118,11 @@ pub fn tree(directory: &Path) -> Vec<String> {
             kind if kind.is_file() => format!("{:x?}", fs::read(&path).expect("its content")),
             kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).expect("its target")),
             kind if kind.is_dir() => {
-                ahead.extend(fs::read_dir(&path).expect("its files").map(|entry| entry.expect("a file").path()));
+                ahead.extend(
+                    fs::read_dir(&path)
+                        .expect("its files")
+                        .map(|entry| entry.expect("a file").path()),
+                );
                 String::new()
             }
             _ => format!("{:x}", data.rdev()),
@@ -252,8 +258,14 @@ fn what_is_refused() {
         "pack none p",
         "ttvm: can not open none\n  because: No such file or directory (os error 2)\n[1]",
     );
-    place.says("pack --level 20 full p", "ttvm: zstd has no level 20: it has 1 to 19\n[2]");
-    place.says("pack --compression lzo --level 1 full p", "ttvm: lzo has no level 1: it has but one\n[2]");
+    place.says(
+        "pack --level 20 full p",
+        "ttvm: zstd has no level 20: it has 1 to 19\n[2]",
+    );
+    place.says(
+        "pack --compression lzo --level 1 full p",
+        "ttvm: lzo has no level 1: it has but one\n[2]",
+    );
     let mut command = place.command("pack full p");
     assert_eq!(
         said(command.env("SOURCE_DATE_EPOCH", "now")),

@@ -28,16 +28,42 @@ fn odd() -> Vec<u8> {
         .entry(&of("tmp", 0o041_777, (0, 0)))
         .entry(&of("closed", 0o040_000, (5, 6)))
         .file("closed/x", 0o444, b"x")
-        .entry(&Entry { mtime: 0, ..of("old", 0o100_644, (0, 0)) })
-        .entry(&Entry { mtime: u32::MAX, ..of("new", 0o100_644, (0, 0)) })
-        .entry(&Entry { owner: (7, 8), mtime: 5, name: b"link", mode: 0o120_777, data: b"/etc/pass\xffwd", ..Entry::default() })
+        .entry(&Entry {
+            mtime: 0,
+            ..of("old", 0o100_644, (0, 0))
+        })
+        .entry(&Entry {
+            mtime: u32::MAX,
+            ..of("new", 0o100_644, (0, 0))
+        })
+        .entry(&Entry {
+            owner: (7, 8),
+            mtime: 5,
+            name: b"link",
+            mode: 0o120_777,
+            data: b"/etc/pass\xffwd",
+            ..Entry::default()
+        })
         .node("null", 0o020_666, (1, 3))
         .node("disk", 0o060_660, (8, 17))
-        .entry(&Entry { ino: 77, nlink: 2, rdev: (4, 64), ..of("tty", 0o020_620, (0, 5)) })
-        .entry(&Entry { ino: 77, nlink: 2, rdev: (4, 64), ..of("tty-too", 0o020_620, (0, 5)) })
+        .entry(&Entry {
+            ino: 77,
+            nlink: 2,
+            rdev: (4, 64),
+            ..of("tty", 0o020_620, (0, 5))
+        })
+        .entry(&Entry {
+            ino: 77,
+            nlink: 2,
+            rdev: (4, 64),
+            ..of("tty-too", 0o020_620, (0, 5))
+        })
         .node("fifo", 0o010_640, (0, 0))
         .node("socket", 0o140_755, (0, 0))
-        .entry(&Entry { name: b"n\xffm\ne", ..Entry::default() })
+        .entry(&Entry {
+            name: b"n\xffm\ne",
+            ..Entry::default()
+        })
         .file("made/on/the/way", 0o600, b"")
         .file("empty", 0o644, b"")
         .file("twice", 0o600, b"first")
@@ -48,7 +74,10 @@ fn odd() -> Vec<u8> {
 /// The list, without the name that is twice in the image and once in what is packed.
 fn list(place: &Place, directory: &str) -> Vec<String> {
     let text = fs::read_to_string(place.path(directory).join("ttvm-initrd.jsonl")).expect("the list");
-    text.lines().filter(|line| !line.contains("\"twice\"")).map(str::to_owned).collect()
+    text.lines()
+        .filter(|line| !line.contains("\"twice\""))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -67,7 +96,10 @@ fn the_same_again_by_root() {
     assert_eq!(tree(&place.path("u")), tree(&place.path("v")));
     assert_eq!(list(&place, "u"), list(&place, "v"));
     let data = |name: &str| fs::symlink_metadata(place.path("u/1").join(name)).expect(name);
-    assert_eq!((data("suid").uid(), data("suid").gid(), data("suid").mode()), (12, 34, 0o104_711));
+    assert_eq!(
+        (data("suid").uid(), data("suid").gid(), data("suid").mode()),
+        (12, 34, 0o104_711)
+    );
     assert_eq!(data("sgid").mode(), 0o102_755);
     assert_eq!(data("closed").mode(), 0o040_000);
     assert_eq!(data("bin/one").ino(), data("bin/three").ino());
@@ -78,7 +110,13 @@ fn the_same_again_by_root() {
     assert_eq!(read("u/1/twice"), b"second");
     assert_eq!(read("u/1/bin/two"), b"the same");
     // A name that was there twice is there once; nothing else is different.
-    let listed = |image: &str| -> Vec<String> { place.session(&format!("list -l {image}")).lines().map(str::to_owned).collect() };
+    let listed = |image: &str| -> Vec<String> {
+        place
+            .session(&format!("list -l {image}"))
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    };
     let mut before = listed("i");
     before.retain(|line| !line.ends_with(" twice") || !line.contains(" 5 2001"));
     let mut after = listed("p");
@@ -105,7 +143,11 @@ fn the_same_again_by_anybody() {
     assert_eq!(list(&place, "u"), list(&place, "v"));
     let sorted = |image: &str| {
         let listed = place.session(&format!("list -l {image}"));
-        let mut lines: Vec<String> = listed.lines().filter(|line| !line.contains(" 5 2001")).map(str::to_owned).collect();
+        let mut lines: Vec<String> = listed
+            .lines()
+            .filter(|line| !line.contains(" 5 2001"))
+            .map(str::to_owned)
+            .collect();
         lines.sort();
         lines
     };
@@ -128,7 +170,14 @@ fn what_was_changed_is_packed() {
         .hard_link("h3", 5, 3, b"linked")
         .file("kind", 0o644, b"a file")
         .end(512);
-    place.put("i", &[super::sample()[..2048].to_vec(), zstd::encode_all(&root[..], 3).expect("zstd")].concat());
+    place.put(
+        "i",
+        &[
+            super::sample()[..2048].to_vec(),
+            zstd::encode_all(&root[..], 3).expect("zstd"),
+        ]
+        .concat(),
+    );
     place.session("unpack i u");
     let at = |name: &str| place.path("u/2").join(name);
     fs::remove_file(at("d/gone")).expect("it goes");
@@ -151,7 +200,18 @@ fn what_was_changed_is_packed() {
     assert_eq!(
         names,
         [
-            ".", "d", "d/longer", "h1", "h2", "kind", "kind/of", "new", "new/deep", "new/deep/file", "new/link", "new/linked",
+            ".",
+            "d",
+            "d/longer",
+            "h1",
+            "h2",
+            "kind",
+            "kind/of",
+            "new",
+            "new/deep",
+            "new/deep/file",
+            "new/link",
+            "new/linked",
             "[0]"
         ]
     );
@@ -166,14 +226,23 @@ fn what_was_changed_is_packed() {
     assert_eq!(line("d/longer")[4], "23");
     assert_eq!((line("h1")[1].as_str(), line("h1")[4].as_str()), ("1", "6"));
     assert_eq!((line("h2")[1].as_str(), line("h2")[4].as_str()), ("1", "7"));
-    assert_eq!((line("new/deep/file")[1].as_str(), line("new/deep/file")[4].as_str()), ("2", "0"));
-    assert_eq!((line("new/linked")[1].as_str(), line("new/linked")[4].as_str()), ("2", "3"));
+    assert_eq!(
+        (line("new/deep/file")[1].as_str(), line("new/deep/file")[4].as_str()),
+        ("2", "0")
+    );
+    assert_eq!(
+        (line("new/linked")[1].as_str(), line("new/linked")[4].as_str()),
+        ("2", "3")
+    );
     assert!(me != "0" || line("new")[2] == "0");
     place.session("unpack p v");
     let ino = |name: &str| fs::symlink_metadata(place.path("v/2").join(name)).expect(name).ino();
     assert!(ino("h1") != ino("h2") && ino("new/linked") == ino("new/deep/file"));
     let read = |name: &str| fs::read(place.path(name)).expect(name);
-    assert_eq!((read("v/2/h1"), read("v/2/h2")), (b"linked".to_vec(), b"its own".to_vec()));
+    assert_eq!(
+        (read("v/2/h1"), read("v/2/h2")),
+        (b"linked".to_vec(), b"its own".to_vec())
+    );
     // The same from what it became.
     place.session("pack v q");
     assert!(read("p") == read("q"));
@@ -188,13 +257,21 @@ fn any_directory_makes_an_image() {
     let late = UNIX_EPOCH + Duration::from_secs(2_000_000_000);
     let early = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     for (name, time) in [("d/b/file", late), ("d/init", early), ("d/b/c", late), ("d/b", late)] {
-        File::open(place.path(name)).and_then(|file| file.set_modified(time)).expect("a time");
+        File::open(place.path(name))
+            .and_then(|file| file.set_modified(time))
+            .expect("a time");
     }
     let mut pack = place.command("pack d p");
     let said = said(pack.env("SOURCE_DATE_EPOCH", "1500000000"));
-    assert!(said.starts_with("d packed to p: 1 segment, ") && said.ends_with(" bytes\n[0]"), "{said}");
+    assert!(
+        said.starts_with("d packed to p: 1 segment, ") && said.ends_with(" bytes\n[0]"),
+        "{said}"
+    );
     let listed = place.session("list -l p");
-    let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().skip(4).collect()).collect();
+    let lines: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().skip(4).collect())
+        .collect();
     assert_eq!(lines[0], ["0", "2017-07-14", "02:40:00", "b"]);
     assert_eq!(lines[2], ["7", "2017-07-14", "02:40:00", "b/file"]);
     assert_eq!(lines[3], ["10", "2001-09-09", "01:46:40", "init"]);
@@ -204,7 +281,9 @@ fn any_directory_makes_an_image() {
     fs::create_dir_all(place.path("e/b")).expect("a directory");
     place.put("e/b/file", b"content");
     fs::create_dir(place.path("e/b/c")).expect("a directory");
-    File::open(place.path("e/init")).and_then(|file| file.set_modified(early)).expect("a time");
+    File::open(place.path("e/init"))
+        .and_then(|file| file.set_modified(early))
+        .expect("a time");
     super::said(place.command("pack e q").env("SOURCE_DATE_EPOCH", "1500000000"));
     let read = |name: &str| fs::read(place.path(name)).expect("an image");
     assert!(read("p") == read("q"));
