@@ -55,7 +55,7 @@ impl Draft {
                 to: to.to_owned(),
                 path,
                 root,
-                mode: mode.unwrap_or(0o777 & !umask),
+                mode: mode.unwrap_or(0o700 | 0o777 & !umask),
                 kept: false,
             }),
             Err(error) => {

@@ -5,7 +5,7 @@
 //! and never through a symbolic link; it gets its name when all of it is there.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat, umask,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat,
     utimensat,
 };
 use nix::sys::time::TimeSpec;
@@ -129,12 +129,13 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     Ok(done)
 }
 
-/// The permissions that new files do not get.
+/// The permissions that new files do not get; all if nobody says, and then each file gets its own.
 fn current_umask() -> u32 {
-    // It can only be asked by setting it. No other thread makes files.
-    let before = umask(Mode::from_bits_truncate(0o077));
-    umask(before);
-    before.bits()
+    // umask(2) can only tell it by changing it, for all threads.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
+    umask.unwrap_or(0o777)
 }
 
 /// What hard links of one file have in common: number, device, type.
