@@ -4,6 +4,7 @@
 //! An image is a sequence of segments, bare archives and compressed ones in any order, with zeros between them. [`Reader`] goes
 //! through it as Linux does; [`inspect`], [`unpack`] and [`pack`] are what is done with it.
 
+mod archive;
 mod compression;
 mod decode;
 mod draft;
@@ -14,6 +15,7 @@ pub mod inspect;
 mod kind;
 mod lz4_legacy;
 mod lzop;
+mod maker;
 pub mod manifest;
 pub mod names;
 pub mod newc;
