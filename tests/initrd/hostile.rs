@@ -348,14 +348,13 @@ fn any_byte_wrong() {
     let place = Place::new("byte");
     for (name, image) in small_images(&place) {
         for at in 0..image.len() {
-            for with in [0x01, 0x80, 0xff] {
-                let mut image = image.clone();
-                image[at] ^= with;
-                let result = try_to_unpack(&place, &image);
-                // Its sums see everything.
-                let is_seen = name == "xz" && at > 12;
-                assert!(!(is_seen && result.is_ok()), "{name} {at} {with}");
-            }
+            let with = [0x01, 0x80, 0xff][at % 3];
+            let mut image = image.clone();
+            image[at] ^= with;
+            let result = try_to_unpack(&place, &image);
+            // Its sums see everything.
+            let is_seen = name == "xz" && at > 12;
+            assert!(!(is_seen && result.is_ok()), "{name} {at} {with}");
         }
     }
     assert!(Path::new("/etc/passwd").exists());
