@@ -69,6 +69,15 @@ impl Compression {
         })
     }
 
+    /// Zeros that must follow before another segment: the size of a block of lz4 that ends it for Linux, which takes whatever
+    /// else comes for the size of a block.
+    pub(super) fn end_mark(self) -> u64 {
+        match self {
+            Self::Lz4 => 4,
+            _ => 0,
+        }
+    }
+
     /// Levels that can be asked for; none if there is but one.
     pub fn levels(self) -> Option<RangeInclusive<i32>> {
         match self {

@@ -40,12 +40,13 @@ pub enum Padding {
 }
 
 impl Padding {
-    /// What `count` zeros that begin at `at` are there for. Whether there are none or up to three is all the same.
-    pub fn of(at: u64, count: u64) -> Self {
+    /// What `count` zeros that begin at `at` are there for, besides the `needed` ones. Whether there are none or up to three more
+    /// is all the same.
+    pub fn of(at: u64, count: u64, needed: u64) -> Self {
         let aligns = |align: &u64| at.next_multiple_of(*align) - at == count;
         match [4096, 512].into_iter().find(aligns) {
-            Some(align) if count > 3 => Self::Align(align),
-            _ if count < 4 => Self::Align(4),
+            Some(align) if count > 3 + needed => Self::Align(align),
+            _ if count < 4 + needed => Self::Align(4),
             _ => Self::Bytes(count),
         }
     }
@@ -385,14 +386,15 @@ mod tests {
 
     #[test]
     fn zeros_are_there_for_something() {
-        assert_eq!(Padding::of(500, 12), Padding::Align(512));
-        assert_eq!(Padding::of(4090, 6), Padding::Align(4096));
-        assert_eq!(Padding::of(514, 2), Padding::Align(4));
-        assert_eq!(Padding::of(516, 0), Padding::Align(4));
-        assert_eq!(Padding::of(517, 0), Padding::Align(4));
-        assert_eq!(Padding::of(4096, 4096), Padding::Bytes(4096));
+        assert_eq!(Padding::of(500, 12, 0), Padding::Align(512));
+        assert_eq!(Padding::of(4090, 6, 0), Padding::Align(4096));
+        assert_eq!(Padding::of(514, 2, 0), Padding::Align(4));
+        assert_eq!(Padding::of(516, 0, 0), Padding::Align(4));
+        assert_eq!(Padding::of(517, 0, 0), Padding::Align(4));
+        assert_eq!(Padding::of(517, 7, 4), Padding::Align(4));
+        assert_eq!(Padding::of(4096, 4096, 0), Padding::Bytes(4096));
         for (at, count) in [(510, 2), (7, 1000), (0, 0), (1, 511)] {
-            assert_eq!(Padding::of(at, count).count(at), count);
+            assert_eq!(Padding::of(at, count, 0).count(at), count);
         }
     }
 

@@ -268,9 +268,12 @@ impl Packing<'_, '_> {
             (Padding::Align(4), None) => 0,
             (padding, _) => padding.count(output.written),
         };
-        if next.is_some_and(|next| next.compression == Compression::None) {
-            // Linux looks for a bare archive only there.
-            padding += newc::padding(output.written + padding);
+        if let Some(next) = next {
+            padding = padding.max(segment.compression.end_mark());
+            if next.compression == Compression::None || segment.padding == Padding::Align(4) {
+                // Linux looks for a bare archive only there.
+                padding += newc::padding(output.written + padding);
+            }
         }
         io::copy(&mut io::repeat(0).take(padding), &mut output).map_err(failed())?;
         Ok(output)

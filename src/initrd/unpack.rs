@@ -71,7 +71,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
         archive: None,
         done: Unpacked::default(),
     };
-    let mut offset = 0;
+    let (mut offset, mut end_mark) = (0, 0);
     let mut segment = 0;
     let mut archives = 0;
     loop {
@@ -86,6 +86,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
         match event {
             Event::Segment(it) => {
                 (segment, archives, offset) = (it.number, 0, it.offset);
+                end_mark = it.compression.end_mark();
                 unpacking.done.segments += 1;
                 let (compression, level) = (it.compression, it.level);
                 unpacking.line(&Line::Segment { compression, level })?;
@@ -105,11 +106,11 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
             }
             Event::ArchiveEnd { at, padding, uppercase } => {
                 unpacking.end()?;
-                let padding = Padding::of(at, padding);
+                let padding = Padding::of(at, padding, 0);
                 unpacking.line(&Line::ArchiveEnd { padding, uppercase })?;
             }
             Event::SegmentEnd { size, padding, .. } => {
-                let padding = Padding::of(offset + size, padding);
+                let padding = Padding::of(offset + size, padding, end_mark);
                 unpacking.line(&Line::SegmentEnd { padding })?;
             }
         }

@@ -219,6 +219,41 @@ fn segments_in_every_order() {
     }
 }
 
+/// Linux knows the end of a segment of lz4 by a block of size 0 only.
+#[test]
+fn zeros_follow_a_segment_of_lz4() {
+    let place = Place::new("lz4");
+    place.put("i", &small("a"));
+    place.session("unpack i u");
+    place.session("pack --compression lz4 u/1 lz4");
+    let lz4 = fs::read(place.path("lz4")).expect("the image");
+    let packed = |image: &[Vec<u8>], name: &str| {
+        place.put("i", &image.concat());
+        let _ = fs::remove_dir_all(place.path(name));
+        assert!(place.session(&format!("unpack i {name}")).ends_with("[0]"));
+        place.session(&format!("pack --force {name} p"));
+        assert!(place.session("list p").starts_with("a\na\nb\nc\n"));
+        fs::read(place.path("p")).expect("the image")
+    };
+    let image = packed(&[gzip(&small("a")), lz4.clone(), zstd(&small("b")), small("c")], "v");
+    assert!(!image.is_empty());
+    let shown = place.session("inspect --json p");
+    let zeros: Vec<u64> = shown
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("\"padding\": ")?
+                .trim_end_matches(',')
+                .parse()
+                .ok()
+        })
+        .collect();
+    assert!((4..8).contains(&zeros[1]), "{shown}");
+    packed(&[image], "w");
+    let list = |name: &str| fs::read(place.path(name).join("ttvm-initrd.jsonl")).expect("the list");
+    assert!(list("v") == list("w"));
+}
+
 #[test]
 fn bare_archives_are_packed_as_they_were() {
     let place = Place::new("bare");
