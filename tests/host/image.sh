@@ -98,7 +98,7 @@ if ! mmdebstrap --quiet --variant=apt --include="$list" "${excluded[@]/#/--dpkgo
     --essential-hook="tar -C '$here/rootfs' --owner=0 --group=0 --numeric-owner -c . | tar -C \"\$1\" --keep-directory-symlink -x" \
     --customize-hook='rm -f "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap' \
     --customize-hook='cd "$1"/boot && kernel=$(ls vmlinuz-* | cut -d- -f2-) && chroot "$1" dracut --quiet --no-hostonly --zstd \
-        --modules "base rootfs-block kernel-modules fs-lib shutdown" --filesystems ext4 --drivers virtio_blk \
+        --modules "base rootfs-block kernel-modules fs-lib shutdown" --filesystems ext4 --drivers "virtio_pci virtio_blk" \
         --kver "$kernel" /usr/lib/ttvm-host/initrd-dracut.img' \
     --customize-hook='cd "$1"/usr/lib/ttvm-host && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -o APT::Sandbox::User=root download \
         "$(APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: //p" | grep ^linux-image-)" && mv linux-image-*.deb second-kernel.deb' \
