@@ -123,7 +123,9 @@ impl Image {
             image.tree.file("etc/ttvm/getty", 0o644, options);
         }
         let hash = wishes.password.hash(&image.archive()?)?;
-        image.tree.file("etc/shadow", 0o600, format!("root:{hash}:::::::\n"));
+        // It is never too old. With empty fields busybox's login takes no password at all for right.
+        let shadow = format!("root:{hash}:19000:0:99999:7:::\n");
+        image.tree.file("etc/shadow", 0o600, shadow);
         Ok(image)
     }
 

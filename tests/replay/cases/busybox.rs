@@ -107,6 +107,14 @@ impl Machine {
         }
     }
 
+    /// Answers a question for a password: what is typed while it is asked is thrown away, and nothing tells when that is over.
+    #[track_caller]
+    fn answers(&mut self, password: &str) {
+        self.says("Password: ");
+        std::thread::sleep(Duration::from_secs(1));
+        self.types(password);
+    }
+
     fn types(&mut self, line: &str) {
         let keyboard = self.process.stdin.as_mut().expect("a pipe");
         keyboard.write_all(format!("{line}\n").as_bytes()).expect("a line");
@@ -138,13 +146,11 @@ pub fn login_and_poweroff(lab: &Lab) -> Outcome {
     let mut machine = Machine::start(&place, "ttvm.guest=clientA", NETWORK);
     machine.says("clientA login: ");
     machine.types("root");
-    machine.says("Password: ");
-    machine.types("wrong");
+    machine.answers("wrong");
     machine.says("Login incorrect");
     machine.says("clientA login: ");
     machine.types("root");
-    machine.says("Password: ");
-    machine.types("root");
+    machine.answers("root");
     machine.says("root@clientA:~# ");
     machine.types("until ip -4 addr show dev eth0 | grep inet; do sleep 0.2; done");
     machine.says("inet 10.0.2.15/24");
