@@ -131,7 +131,12 @@ impl Place {
     /// What that prints, and how it ends.
     fn session(&self, line: &str) -> String {
         let output = self.command(line).output().expect("ttvm runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // On a busy machine it says how far it is.
+        let text = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            let lines = text.split_inclusive('\n').filter(|line| !line.ends_with("%\n"));
+            lines.collect::<String>()
+        };
         let code = output.status.code().unwrap_or(-1);
         let text = format!("{}{}[{code}]", text(&output.stdout), text(&output.stderr));
         text.replace(self.0.to_str().expect("a path"), "DIR")

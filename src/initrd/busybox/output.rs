@@ -49,7 +49,7 @@ impl Image {
         let archive = self.archive()?;
         let whole = [mark(&blake3::hash(&archive), self.time).map_err(Error::Pack)?, archive].concat();
         // Neither a name nor a time.
-        let mut packed = GzBuilder::new().write(Vec::new(), Compression::best());
+        let mut packed = GzBuilder::new().write(Vec::new(), Compression::default());
         let mut done = 0;
         for piece in whole.chunks(PIECE) {
             if progress(done, whole.len() as u64).is_break() {
