@@ -48,7 +48,12 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     };
     let wishes = Wishes {
         kernel: arguments.kernel.clone(),
-        modules: arguments.modules.iter().filter(|name| !name.is_empty()).cloned().collect(),
+        modules: arguments
+            .modules
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect(),
         password: password(arguments.password.as_deref())?,
         autologin: arguments.autologin,
         time: time(env::var("SOURCE_DATE_EPOCH").ok().as_deref())?,
@@ -66,7 +71,12 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     }
     let written = image.write(&content, &output, arguments.force)?;
     let what = if written.changed { "made" } else { "nothing to do for" };
-    writeln!(io::stdout(), "{what} {}: {}", output.display(), summary(&image, written.size))?;
+    writeln!(
+        io::stdout(),
+        "{what} {}: {}",
+        output.display(),
+        summary(&image, written.size)
+    )?;
     if !image.missing.is_empty() {
         writeln!(io::stdout(), "this kernel does not have: {}", image.missing.join(" "))?;
     }
@@ -75,7 +85,11 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
 
 fn summary(image: &Image, size: usize) -> String {
     let modules = image.at_boot.len() + image.on_demand.len();
-    format!("kernel {}, {modules} modules, {} KiB", image.kernel, size.div_ceil(1024))
+    format!(
+        "kernel {}, {modules} modules, {} KiB",
+        image.kernel,
+        size.div_ceil(1024)
+    )
 }
 
 /// What would be in it.
@@ -111,11 +125,13 @@ fn password(said: Option<&str>) -> Result<Password, Error> {
         }
         Some(text) => text,
     };
-    text.parse().map_err(|error: NoPassword| Error::Usage(error.to_string()))
+    text.parse()
+        .map_err(|error: NoPassword| Error::Usage(error.to_string()))
 }
 
 /// The time of all files (<https://reproducible-builds.org/specs/source-date-epoch/>).
 fn time(said: Option<&str>) -> Result<u32, Error> {
-    let wrong = |_| Error::Usage("SOURCE_DATE_EPOCH is no number of seconds that an archive can hold: unset it".to_owned());
+    let wrong =
+        |_| Error::Usage("SOURCE_DATE_EPOCH is no number of seconds that an archive can hold: unset it".to_owned());
     said.map_or(Ok(0), |text| text.parse().map_err(wrong))
 }

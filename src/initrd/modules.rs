@@ -236,7 +236,11 @@ impl Modules {
                 order.push(name);
             } else if seen.insert(name.clone()) {
                 let soft = self.soft.get(&name).into_iter().flatten();
-                let needs = file.needs.iter().cloned().chain(soft.flat_map(|need| self.meant_by(need)));
+                let needs = file
+                    .needs
+                    .iter()
+                    .cloned()
+                    .chain(soft.flat_map(|need| self.meant_by(need)));
                 let needs: Vec<_> = needs.map(|need| (need, false)).collect();
                 open.push((name, true));
                 open.extend(needs);
@@ -303,7 +307,9 @@ impl Modules {
     fn file(&self, line: &str) -> Option<(String, File)> {
         let (path, needs) = line.split_once(':')?;
         let path = self.relative(path)?;
-        let needs = needs.split_whitespace().map(|need| Some(name_of(&self.relative(need)?)));
+        let needs = needs
+            .split_whitespace()
+            .map(|need| Some(name_of(&self.relative(need)?)));
         let needs = needs.collect::<Option<_>>()?;
         Some((name_of(&path), File { path, needs }))
     }

@@ -93,7 +93,11 @@ impl Lab {
     /// Copies the system that guests are made from (`system` of tests/guest) to `to`.
     #[allow(dead_code, reason = "only some make guests")]
     pub fn copy_system(&self, to: &Path) {
-        let copied = Command::new("cp").arg("-R").arg(self.guest.join("system")).arg(to).status();
+        let copied = Command::new("cp")
+            .arg("-R")
+            .arg(self.guest.join("system"))
+            .arg(to)
+            .status();
         assert!(copied.expect("cp").success());
     }
 

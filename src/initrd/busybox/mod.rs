@@ -106,7 +106,10 @@ impl Image {
             kernel: modules.version().to_owned(),
             applets: busybox.applets.len(),
             builtin: builtin.map(str::to_owned).collect(),
-            missing: wanted().filter(|name| !known(&modules, name)).map(str::to_owned).collect(),
+            missing: wanted()
+                .filter(|name| !known(&modules, name))
+                .map(str::to_owned)
+                .collect(),
             at_boot,
             on_demand,
             tree: skeleton(),
@@ -197,6 +200,8 @@ fn skeleton() -> Tree {
     tree.link("usr/sbin", "../bin");
     tree.link("var/run", "../run");
     tree.link("etc/mtab", "/proc/mounts");
+    // `mount` without -t tries what is loaded, and this; ext4 does for ext2 and ext3 as well.
+    tree.file("etc/filesystems", 0o644, "ext4\n");
     tree.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
     tree.file("etc/group", 0o644, "root:x:0:\ntty:x:5:\n");
     for (path, permissions, content) in FILES {

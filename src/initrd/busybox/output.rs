@@ -167,7 +167,10 @@ mod tests {
         assert!(!is_ours(&whole), "not packed");
         assert!(!is_ours(&packed(&whole[..whole.len() - 1])), "cut off");
         assert!(!is_ours(&packed(&[&whole[..], b"x"].concat())), "something added");
-        assert!(!is_ours(&[packed(&whole), packed(b"x")].concat()), "something behind it");
+        assert!(
+            !is_ours(&[packed(&whole), packed(b"x")].concat()),
+            "something behind it"
+        );
         assert!(!is_ours(&packed(rest)));
         assert!(!is_ours(b""));
         for at in 0..whole.len() {

@@ -39,7 +39,12 @@ impl Busybox {
             Some(true) => {}
         }
         let said = Command::file(path.clone()).arg("--list").run()?;
-        let applets: BTreeSet<String> = said.stdout.lines().filter(|name| is_name(name)).map(str::to_owned).collect();
+        let applets: BTreeSet<String> = said
+            .stdout
+            .lines()
+            .filter(|name| is_name(name))
+            .map(str::to_owned)
+            .collect();
         let lacks: Vec<&str> = NEEDED.into_iter().filter(|name| !applets.contains(*name)).collect();
         match lacks.is_empty() {
             true => Ok(Self { path, content, applets }),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The seed's RAM-based guest on Xen: made on the host, on its NAT network, used from its console.
 
-use super::{cases, console, network, nothing_left, until, wait_for};
+use super::{THICK, cases, console, network, nothing_left, until, wait_for};
 use crate::machine::Host;
 
 cases!(Xen: login_and_poweroff, shut_down_from_outside);
@@ -20,7 +20,7 @@ fn made(host: &mut Host, options: &str) {
     assert!(made.contains("made /boot/initrd-of-ours.img: kernel "), "{made}");
     let file = format!(
         "memory = \"96M\"\nkernel = \"/usr/lib/ttvm-host/vmlinux\"\ninitrd = \"{IMAGE}\"\n\
-         cmdline = \"console=hvc0 quiet hostname=box\"\n\n[[vif]]\naddress = \"10.0.0.1\"\n"
+         cmdline = \"console=hvc0 quiet hostname=box\"\n{THICK}\n[[vif]]\naddress = \"10.0.0.1\"\n"
     );
     host.write("/etc/ttvm/guests/ram.toml", file.as_bytes(), 0o644).unwrap();
     host.run("systemctl start ttvm@ram").unwrap();
@@ -49,9 +49,18 @@ fn login_and_poweroff(host: &mut Host) {
     console(host, "ram", "root@box:~# ", 1);
     types(host, "until ip -4 addr show dev eth0 | grep inet; do sleep 1; done");
     console(host, "ram", "inet 10.0.0.1/24", 1);
-    types(host, "ip route; wget -q -O - http://198.51.100.1/cgi-bin/who; echo; free");
+    types(
+        host,
+        "ip route; wget -q -O - http://198.51.100.1/cgi-bin/who; echo; free",
+    );
     console(host, "ram", "default via 10.0.0.254 dev eth0", 1);
     console(host, "ram", "^192.0.2.10", 1);
+    // Its file system is loaded when it is needed.
+    types(
+        host,
+        "mke2fs /dev/xvda1 >/dev/null && mount /dev/xvda1 /mnt && cat /proc/mounts",
+    );
+    console(host, "ram", "^/dev/xvda1 /mnt ext4 rw", 1);
     types(host, "poweroff");
     wait_for(host, "ram", "inactive");
     assert_eq!(last_exit(host), "powered itself off");

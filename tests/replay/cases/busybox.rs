@@ -66,7 +66,10 @@ impl Machine {
         unsafe {
             command.pre_exec(move || {
                 set_pdeathsig(Signal::SIGKILL)?;
-                fcntl(std::os::fd::BorrowedFd::borrow_raw(fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
+                fcntl(
+                    std::os::fd::BorrowedFd::borrow_raw(fd),
+                    FcntlArg::F_SETFD(FdFlag::empty()),
+                )?;
                 Ok(())
             });
         }
@@ -171,12 +174,17 @@ pub fn power_button(lab: &Lab) -> Outcome {
     let place = made(lab, &["--autologin"]);
     let mut machine = Machine::start(&place, "ip=10.0.2.77::10.0.2.2:255.255.255.0:box", NETWORK);
     machine.says(":~# ");
-    machine.types("until ip -4 addr show dev eth0 | grep inet; do sleep 0.2; done; ip route; hostname; ping -c 1 10.0.2.2");
+    machine.types(
+        "until ip -4 addr show dev eth0 | grep inet; do sleep 0.2; done; ip route; hostname; ping -c 1 10.0.2.2",
+    );
     machine.says("inet 10.0.2.77/24");
     machine.says("default via 10.0.2.2 dev eth0");
     machine.says("\nbox");
     machine.says("1 packets received");
-    machine.qmp.execute("system_powerdown", Value::Null).expect("the button");
+    machine
+        .qmp
+        .execute("system_powerdown", Value::Null)
+        .expect("the button");
     assert!(machine.ends().success());
     Ok(())
 }
