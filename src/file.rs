@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use crate::xattr;
+use crate::{fail_point, xattr};
 
 /// Puts `content` in place of the file at `path` in one step: a temporary file beside it, fsync, rename.
 /// A file that already has that content is not touched. `mode` is for a new file; an existing one keeps its own.
@@ -91,6 +91,7 @@ fn put(path: &Path, content: &[u8], mode: u32, check: impl FnOnce() -> io::Resul
         }
         file.write_all(content)?;
         file.sync_all()?;
+        fail_point::reach("file.written");
         check()?;
         fs::rename(&temporary, path)
     })();

@@ -16,6 +16,7 @@
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
 //! run child signals lock file xattr  programs, signals, locks, files
+//! version                  which kernel is newer
 //! log notify error             the journal, systemd, exit codes
 //! ```
 
@@ -41,5 +42,6 @@ pub mod recording;
 pub mod run;
 pub mod signals;
 pub mod snapshot;
+mod version;
 mod xattr;
 pub mod xenstore;

@@ -6,6 +6,8 @@ mod clock;
 mod foreground;
 mod guest;
 mod image;
+mod initrd;
+mod initrd_busybox;
 mod keyboard;
 mod network;
 mod progress;
@@ -28,6 +30,7 @@ use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
 use crate::image::digest::Digest;
+use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
     boot as entries, config, dm, guest as guests, image as images, recording, run, snapshot as store, xenstore,
@@ -72,6 +75,9 @@ enum Command {
     /// Seal what guests' disks are made from, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
+    /// Make initial RAM disks
+    #[command(subcommand)]
+    Initrd(initrd::Command),
     /// Look at the boot entries, try one, choose what is booted
     #[command(subcommand)]
     Boot(boot::Command),
@@ -99,6 +105,8 @@ enum Error {
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     Image(#[from] images::Error),
+    #[error(transparent)]
+    Busybox(#[from] ramdisk::Error),
     #[error("{}", differs(.0))]
     Differs(Vec<(Origin, Digest, Digest)>),
     #[error(transparent)]
@@ -140,6 +148,7 @@ impl Classify for Error {
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Busybox(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Running(_) => Exit::Refused,
@@ -199,6 +208,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Record(arguments) => record::run(&places()?, &arguments),
         Command::Replay(arguments) => replay::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
+        Command::Initrd(command) => initrd::run(given, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),

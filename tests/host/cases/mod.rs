@@ -2,6 +2,7 @@
 //! The tests, by subject, and what several of them need.
 
 mod boot;
+mod busybox_guest;
 mod entries;
 mod guests;
 mod image;
@@ -22,6 +23,7 @@ use super::machine::Host;
 pub fn all() -> Vec<Case> {
     [
         boot::cases(),
+        busybox_guest::cases(),
         entries::cases(),
         guests::cases(),
         image::cases(),
