@@ -131,7 +131,7 @@ mod tests {
         let bytes = archive.finish(512).unwrap();
         assert_eq!(bytes.len(), 512);
         assert!(bytes.starts_with(b"07070100000001000081a4fffffffe00000000000000010000000000000005"));
-        assert_eq!(&bytes[110..124], b"a\nb\0\0\0hello\0\0");
+        assert_eq!(&bytes[110..124], b"a\nb\0\0\0hello\0\0\0");
         assert_eq!(&bytes[124..130], MAGIC);
         assert!(bytes[124..].windows(11).any(|bytes| bytes == b"TRAILER!!!\0"));
     }
