@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files of xm and xl become guests: what a person sees, hostile files, and comparisons with xl's own parser and with Python.
+
+mod sessions;
