@@ -104,7 +104,11 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
         made = made.write(places)?;
     }
     print(&made, arguments)?;
-    Ok(Exit::Done)
+    Ok(if made.refusal().is_some() {
+        Exit::Config
+    } else {
+        Exit::Done
+    })
 }
 
 fn print(plan: &Plan, arguments: &Arguments) -> Result<(), Error> {

@@ -44,6 +44,8 @@ pub(super) struct Spec {
     pub(super) script: Option<String>,
     /// The domain it comes from, if that is not the host's own.
     pub(super) backend: Option<String>,
+    /// It was called `phy:`, and so may stand below /dev without saying so.
+    pub(super) device: bool,
     /// xm's `w!`: others may write to it at the same time.
     pub(super) shared: bool,
     /// What else is said of it, for messages.

@@ -69,9 +69,13 @@ pub(super) struct Section {
     pub(super) entries: Vec<Entry>,
 }
 
-/// A string as TOML has it.
+/// A string as TOML has it; control characters have been sorted out before.
 pub(super) fn quote(text: &str) -> String {
-    toml::Value::from(text).to_string()
+    match text {
+        _ if !text.contains(['"', '\\']) => format!("\"{text}\""),
+        _ if !text.contains('\'') => format!("'{text}'"),
+        _ => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
 }
 
 /// What can stand in a remark: one line of it.

@@ -308,7 +308,7 @@ impl Translator<'_> {
             self.note(
                 line,
                 "kernel",
-                "a kernel that was built for Xen alone does not start in an emulated machine: then name another",
+                "one that was built for Xen alone does not start in an emulated machine: if it is, name another",
             );
         }
         if let Some((path, line)) = initrd.filter(|(path, _)| !path.is_empty()) {
@@ -586,7 +586,7 @@ impl Translator<'_> {
             section.entries.push(name);
             section.entries.push(snapshot(origin, volume.as_ref(), known.as_ref()));
         } else {
-            section.entries.push(Entry::text("path", path).from_line(line));
+            section.entries.push(Entry::text("path", &path).from_line(line));
             if disk.writable {
                 section.entries.push(Entry::text("access", "rw"));
             }
@@ -594,22 +594,27 @@ impl Translator<'_> {
                 section.entries.push(Entry::text("format", "qcow2"));
             }
             section.entries.push(name);
-            if let Some(volume) = &volume
-                && disk.writable
-            {
-                self.propose(&mut section, line, &old, volume, known.as_ref());
-            }
         }
         for why in self.left_over(disk, &mut section) {
             self.note(line, "disk", format!("{old}: {why}"));
+        }
+        if let Some(volume) = &volume
+            && disk.writable
+            && origin.is_none()
+        {
+            self.propose(&mut section, line, &old, volume, known.as_ref());
         }
         self.targets.push((old, target));
         Ok(section)
     }
 
     /// The path of a disk that can be carried over.
-    fn is_carried<'d>(&self, disk: &'d Spec) -> Result<&'d str, String> {
-        let path = disk.target.as_deref().unwrap_or_default();
+    fn is_carried(&self, disk: &Spec) -> Result<String, String> {
+        let mut path = disk.target.clone().unwrap_or_default();
+        if disk.device && !path.starts_with('/') {
+            // So xend and Xen's block script find it.
+            path.insert_str(0, "/dev/");
+        }
         let xm = self.toolstack() == Toolstack::Xm;
         let why = match disk.format {
             _ if disk.cdrom => "guests have disks, and no CD-ROM drives",

@@ -11,6 +11,7 @@ pub(super) fn parse(spec: &str) -> Result<Spec, String> {
     };
     let mut disk = Spec::default();
     (disk.target, disk.format) = source(target)?;
+    disk.device = target.starts_with("phy:");
     let device = device.strip_prefix("ioemu:").unwrap_or(device);
     let (vdev, kind) = device.split_once(':').unwrap_or((device, "disk"));
     disk.vdev = vdev.to_owned();
@@ -43,8 +44,6 @@ fn source(target: &str) -> Result<(Option<String>, Format), String> {
         .split_once(':')
         .ok_or("it does not say what kind it is: phy: or file:")?;
     match kind {
-        // xend looks for it below /dev.
-        "phy" if !rest.starts_with('/') => Ok((Some(format!("/dev/{rest}")), Format::Raw)),
         "phy" | "file" => Ok((Some(rest.to_owned()), Format::Raw)),
         "tap" | "tap2" => {
             // tap:tapdisk:aio: is an older spelling.
@@ -83,7 +82,7 @@ mod tests {
         assert_eq!(read(seed), Ok(("/dev/xenvg/snap1".into(), "xvda1".into(), true, kept)));
         assert_eq!(
             read("phy:xenvg/snap1,ioemu:hda,r"),
-            Ok(("/dev/xenvg/snap1".into(), "hda".into(), false, None))
+            Ok(("xenvg/snap1".into(), "hda".into(), false, None))
         );
         assert_eq!(
             read("tap:aio:/a b,sda1,w!"),

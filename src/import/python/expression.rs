@@ -258,6 +258,9 @@ impl<'a> Reader<'a> {
     }
 
     fn name(&mut self, name: &str) -> Result<Value, Refusal> {
+        if self.tokens.get(self.at + 1).is_some_and(|next| next.is("(")) {
+            return self.refuse("this is a call, and ttvm runs no Python");
+        }
         match self.names.value(name) {
             Ok(value) => {
                 let size = value.weight();

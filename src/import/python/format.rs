@@ -28,6 +28,7 @@ pub(super) fn format(pattern: &str, arguments: &Value, room: &mut Room) -> Resul
         one => std::slice::from_ref(one),
     };
     room.take(pattern.len())?;
+    let all = arguments;
     let mut arguments = given.iter();
     let mut result = String::new();
     let mut rest = pattern.chars().peekable();
@@ -48,6 +49,8 @@ pub(super) fn format(pattern: &str, arguments: &Value, room: &mut Room) -> Resul
     }
     match arguments.next() {
         None => Ok(result),
+        // A list could be one that is looked up by name, so Python does not mind.
+        Some(_) if matches!(all, Value::List(_)) => Ok(result),
         Some(_) => Err("the format has fewer places than there are values".into()),
     }
 }

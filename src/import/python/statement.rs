@@ -76,11 +76,8 @@ pub(super) fn follow(text: &Text<'_>, lines: &[Line]) -> Result<Document, Mistak
             ));
         }
         let length = 1 + block(rest);
-        follower.line(&rest[..length]);
+        follower.line(&rest[..length])?;
         rest = &rest[length..];
-        if follower.notes.len() > NOTES {
-            return Err(follower.mistake(line.tokens[0].at, "there are too many lines that can not be followed"));
-        }
     }
     Ok(follower.document())
 }
@@ -121,7 +118,7 @@ impl Follower<'_> {
     }
 
     /// One logical line with what is indented below it.
-    fn line(&mut self, lines: &[Line]) {
+    fn line(&mut self, lines: &[Line]) -> Result<(), Mistake> {
         let [line] = lines else {
             let all: Vec<&Token> = lines.iter().flat_map(|line| &line.tokens).collect();
             let last = self.text.line(all.last().map_or(0, |token| token.at));
@@ -129,19 +126,22 @@ impl Follower<'_> {
             let why = format!(
                 "\"{word}\" up to line {last} needs Python, which is not run: see what it sets, and write that"
             );
-            self.unknown(&all, Refusal { at: all[0].at, why });
-            return;
+            return self.unknown(&all, Refusal { at: all[0].at, why });
         };
         for statement in split(&line.tokens) {
             if let Err(refusal) = self.statement(statement) {
                 let all: Vec<&Token> = statement.iter().collect();
-                self.unknown(&all, refusal);
+                self.unknown(&all, refusal)?;
             }
         }
+        Ok(())
     }
 
     /// Notes what can not be followed, and forgets every name it may set.
-    fn unknown(&mut self, tokens: &[&Token], refusal: Refusal) {
+    fn unknown(&mut self, tokens: &[&Token], refusal: Refusal) -> Result<(), Mistake> {
+        if self.notes.len() == NOTES {
+            return Err(self.mistake(refusal.at, "there are too many lines that can not be followed"));
+        }
         let mut note = Note::at(self.text.place(refusal.at), refusal.why);
         let (mut depth, mut lost) = (0_usize, Vec::new());
         for (index, token) in tokens.iter().enumerate() {
@@ -178,6 +178,7 @@ impl Follower<'_> {
             note.key = first.name().map(str::to_owned);
         }
         self.notes.push(note);
+        Ok(())
     }
 
     fn statement(&mut self, tokens: &[Token]) -> Result<(), Refusal> {
