@@ -3,21 +3,27 @@
 
 /// What is in a disk's file or device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Format {
+pub enum Format {
     /// Not said.
     #[default]
     Unknown,
+    /// Block for block.
     Raw,
+    /// QEMU's older format.
     Qcow,
+    /// QEMU's format.
     Qcow2,
+    /// That of Virtual PC.
     Vhd,
+    /// Another of QEMU's.
     Qed,
     /// Nothing: a drive without a disk.
     Empty,
 }
 
 impl Format {
-    pub(super) fn as_str(self) -> &'static str {
+    /// As xl spells it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Raw => "raw",
@@ -32,24 +38,27 @@ impl Format {
 
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Spec {
+pub struct Spec {
     /// What is behind it.
-    pub(super) target: Option<String>,
-    pub(super) format: Format,
+    pub target: Option<String>,
+    /// What is in it.
+    pub format: Format,
     /// Its name in the guest.
-    pub(super) vdev: String,
-    pub(super) writable: bool,
-    pub(super) cdrom: bool,
+    pub vdev: String,
+    /// Whether the guest may write to it.
+    pub writable: bool,
+    /// Whether it is a CD-ROM drive.
+    pub cdrom: bool,
     /// The hotplug script that finds out what the target is.
-    pub(super) script: Option<String>,
+    pub script: Option<String>,
     /// The domain it comes from, if that is not the host's own.
-    pub(super) backend: Option<String>,
+    pub backend: Option<String>,
     /// It was called `phy:`, and so may stand below /dev without saying so.
-    pub(super) device: bool,
+    pub device: bool,
     /// xm's `w!`: others may write to it at the same time.
-    pub(super) shared: bool,
+    pub shared: bool,
     /// What else is said of it, for messages.
-    pub(super) rest: Vec<String>,
+    pub rest: Vec<String>,
     /// The fields that TT Xen's xm takes behind the others.
-    pub(super) parameters: Option<String>,
+    pub parameters: Option<String>,
 }

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use disk::{Format, Spec};
 pub use error::{Error, Mistake};
 pub use plan::{Known, Plan, Request, plan};
 pub use text::Place;
@@ -97,24 +98,17 @@ fn is_for_xm(document: &Document) -> bool {
     document.settings.iter().any(|setting| match &setting.value {
         _ if setting.key == "time_travel" => true,
         Value::List(items) if setting.key == "disk" => items.iter().any(|item| match item {
-            Value::Text(spec) => xl_disk::parse(spec).is_err() && xm_disk::parse(spec).is_ok(),
+            Value::Text(spec) => parse_disk(spec, Dialect::Xl).is_err() && parse_disk(spec, Dialect::Xm).is_ok(),
             _ => false,
         }),
         _ => false,
     })
 }
 
-/// What xl's own parser makes of a disk, for comparison with it: target, vdev, format, whether it is writable, whether it is a
-/// CD-ROM, and the script.
-#[doc(hidden)]
-pub fn xl_disk(spec: &str) -> Option<(Option<String>, String, &'static str, bool, bool, Option<String>)> {
-    let disk = xl_disk::parse(spec).ok()?;
-    Some((
-        disk.target,
-        disk.vdev,
-        disk.format.as_str(),
-        disk.writable,
-        disk.cdrom,
-        disk.script,
-    ))
+/// Reads a disk in this dialect. `Err` says what is not understood of it.
+pub fn parse_disk(spec: &str, dialect: Dialect) -> Result<Spec, String> {
+    match dialect {
+        Dialect::Xm => xm_disk::parse(spec),
+        Dialect::Xl => xl_disk::parse(spec),
+    }
 }

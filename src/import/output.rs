@@ -44,7 +44,7 @@ impl Entry {
     }
 
     #[must_use]
-    pub(super) fn from_line(self, line: usize) -> Self {
+    pub(super) fn on_line(self, line: usize) -> Self {
         self.remark(format!("line {line}"))
     }
 

@@ -169,7 +169,7 @@ impl Reader<'_> {
                 Token::Newline | Token::Sign(b';') => self.next()?,
                 Token::Key(key) => {
                     let key = key.clone();
-                    let setting = self.assignment(key, &found)?;
+                    let setting = self.assignment(key, &mut found)?;
                     found.insert(setting.key.clone(), setting);
                     if !(self.is(b';') || matches!(self.token, Token::Newline | Token::End)) {
                         return self.mistake(self.begin, "this value should end here, with its line");
@@ -189,7 +189,7 @@ impl Reader<'_> {
         })
     }
 
-    fn assignment(&mut self, key: String, found: &HashMap<String, Setting>) -> Result<Setting, Mistake> {
+    fn assignment(&mut self, key: String, found: &mut HashMap<String, Setting>) -> Result<Setting, Mistake> {
         let begin = self.begin;
         self.next()?;
         let added = match self.token {
@@ -200,9 +200,11 @@ impl Reader<'_> {
         self.next()?;
         let line = self.text.line(self.begin);
         let value = self.value(0)?;
-        let value = match found.get(&key).filter(|_| added) {
+        // Taken out, so that a long row of additions copies nothing.
+        let before = if added { found.remove(&key) } else { None };
+        let value = match before {
             None => value,
-            Some(before) => match joined(&before.value, value) {
+            Some(before) => match joined(before.value, value) {
                 Some(value) => value,
                 None => return self.mistake(begin, format!("{key}: a list and a string can not be put together")),
             },
@@ -266,18 +268,25 @@ fn strtoul(bytes: &[u8]) -> usize {
 }
 
 /// `+=`: one string or list behind the other.
-fn joined(before: &Value, value: Value) -> Option<Value> {
+fn joined(before: Value, value: Value) -> Option<Value> {
     match (before, value) {
-        (Value::List(before), Value::List(items)) => Some(Value::List([&before[..], &items].concat())),
+        (Value::List(mut before), Value::List(items)) => {
+            before.extend(items);
+            Some(Value::List(before))
+        }
         (Value::List(_), _) | (_, Value::List(_)) => None,
-        (before, value) => Some(Value::Text(atom(before) + &atom(&value))),
+        (before, value) => {
+            let mut text = atom(before);
+            text.push_str(&atom(value));
+            Some(Value::Text(text))
+        }
     }
 }
 
 /// A string or number as xl keeps it.
-fn atom(value: &Value) -> String {
+fn atom(value: Value) -> String {
     match value {
-        Value::Text(text) => text.clone(),
+        Value::Text(text) => text,
         Value::Number(number) => number.to_string(),
         _ => String::new(),
     }

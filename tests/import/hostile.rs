@@ -155,6 +155,11 @@ fn many_lines() {
         read(added.as_bytes(), Dialect::Xl).map(|document| document.settings.len()),
         Ok(1)
     );
+    let added = "a+=[1]\n".repeat(140_000);
+    assert_eq!(
+        read(added.as_bytes(), Dialect::Xl).map(|document| document.settings.len()),
+        Ok(1)
+    );
     let bad = "f()\n".repeat(200_000);
     assert!(read(bad.as_bytes(), Dialect::Xm).is_err_and(|why| why.contains("too many lines")));
     let bad = "f();".repeat(200_000);

@@ -6,4 +6,5 @@ mod oracle;
 mod python;
 mod random;
 mod sessions;
+mod volumes;
 mod xlu;
