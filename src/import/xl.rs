@@ -291,3 +291,63 @@ fn atom(value: Value) -> String {
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Option<Vec<(String, Value)>> {
+        let document = read(&Text::new(text.as_bytes())).ok()?;
+        Some(document.settings.into_iter().map(|it| (it.key, it.value)).collect())
+    }
+
+    /// As libxlutil 4.17 was seen to do; tests/import compares with it where it is installed.
+    #[test]
+    fn what_xl_takes() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        for (file, value) in [
+            ("a=256", Value::Number(256)),
+            ("a=010", text("010")),
+            ("a='x'; a = \"y\"", text("y")),
+            ("a='x'\na+='y'", text("xy")),
+            ("a=1;a+=2", text("12")),
+            ("a=['x',\n# one\n'y',\n]", Value::List(vec![text("x"), text("y")])),
+            (
+                "a=[1]\na+=[[2]]",
+                Value::List(vec![Value::Number(1), Value::List(vec![Value::Number(2)])]),
+            ),
+            ("a='\\t\\'\\101'", text("\t'")),
+            ("a=1\n#", Value::Number(1)),
+            ("a=1-", Value::Number(1)),
+        ] {
+            assert_eq!(values(file), Some(vec![("a".into(), value)]), "{file}");
+        }
+        assert_eq!(values("\n;;# nothing\n"), Some(Vec::new()));
+        for file in [
+            "a=1\n# no end",
+            "a=1\r\n",
+            "A=1",
+            "a=-1",
+            "a=(1)",
+            "a=True",
+            "a='%s' % 1",
+            "a='b' 'c'",
+            "a=u'b'",
+            "a='''b'''",
+            "a=1.5",
+            "a='\\x41'",
+            "a='\\q'",
+            "a='b\n'",
+            "a=[,]",
+            "a=[1 2]",
+            "a=1 b=2",
+            "a=\n1",
+            "a=[1];a+='2'",
+            "\u{feff}a=1",
+            "a",
+            "a=[1",
+        ] {
+            assert_eq!(values(file), None, "{file}");
+        }
+    }
+}
