@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::random::Random;
 use ttvm::config::guest::{DiskSource, Toolstack};
 use ttvm::config::host;
 use ttvm::config::places::Places;
@@ -149,4 +150,50 @@ fn nothing_is_replaced() {
     let plan = made(&places, &file, &[], None).expect("a plan");
     assert!(matches!(plan.write(&places), Err(Error::Exists { .. })));
     assert!(fs::symlink_metadata(&path).is_ok_and(|data| data.is_symlink()));
+}
+
+/// Files that were spoiled here and there are taken, refused or listed; whatever is offered as a guest's file can be read as one.
+#[test]
+fn spoiled_files() {
+    let (places, file) = tree("spoiled", "");
+    let host = host::load(&places).expect("the defaults");
+    let mut random = Random::new(6);
+    let originals = ["01-seed/clientA.conf", "02-xl/web.cfg", "03-python/lab.conf"];
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
+    let originals = originals.map(|name| fs::read_to_string(fixtures.join(name)).expect("a fixture"));
+    let toolstacks = [None, Some(Toolstack::Xl), Some(Toolstack::Xm), Some(Toolstack::Qemu)];
+    let (mut plans, mut refused) = (0, 0);
+    for round in 0..1500 {
+        let mut text = originals[round % originals.len()].clone();
+        for _ in 0..=random.below(3) {
+            text = random.spoil(&text, "a1 ='\"[](),:;\\\n\t#%+-/*.é\u{1b}\r");
+        }
+        fs::write(&file, &text).expect("a file");
+        let request = Request {
+            file: &file,
+            name: Some("x".parse().expect("a name")),
+            toolstack: toolstacks[random.below(toolstacks.len())],
+            dialect: None,
+            origins: &[],
+        };
+        let Ok(plan) = plan(&places, &host, &request, &|_| None) else {
+            continue;
+        };
+        plans += 1;
+        if let Some(why) = plan.refusal() {
+            refused += 1;
+            // What is missing in the file may be missing in the guest; nothing else may go wrong.
+            let why = why.to_string();
+            let expected = ["needs \"kernel\" or \"bootloader\"", "have the address", "two disks"];
+            for line in why.lines() {
+                assert!(
+                    expected.iter().any(|part| line.contains(part)),
+                    "{line}\n{text}\n{}",
+                    plan.text
+                );
+            }
+        }
+    }
+    println!("{plans} plans, {refused} refused");
+    assert!(plans > 300, "{plans}");
 }
