@@ -7,6 +7,7 @@
 //! cli                      the command line
 //! netd                     the networks as a D-Bus service, and its clients
 //! recording                record, replay, and the proof that both were the same run
+//! import                   guests' files of those of xm and xl
 //! guest, boot, network     the capabilities
 //! image                    what disks are made from, and proof that it is still the same
 //! initrd                   initial RAM disks: what is in them, and making them
@@ -30,6 +31,7 @@ pub mod fail_point;
 pub mod file;
 pub mod guest;
 pub mod image;
+pub mod import;
 pub mod initrd;
 pub mod lock;
 pub mod log;

@@ -6,6 +6,7 @@ mod clock;
 mod foreground;
 mod guest;
 mod image;
+mod import;
 mod initrd;
 mod initrd_busybox;
 mod keyboard;
@@ -33,7 +34,8 @@ use crate::image::digest::Digest;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, recording, run, snapshot as store, xenstore,
+    boot as entries, config, dm, guest as guests, image as images, import as importing, recording, run,
+    snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -102,6 +104,8 @@ enum Error {
     #[error(transparent)]
     Guest(#[from] guests::Error),
     #[error(transparent)]
+    Import(#[from] importing::Error),
+    #[error(transparent)]
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     Image(#[from] images::Error),
@@ -146,6 +150,7 @@ impl Classify for Error {
         match self {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
+            Self::Import(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Busybox(error) => error.exit(),

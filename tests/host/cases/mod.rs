@@ -6,6 +6,7 @@ mod busybox_guest;
 mod entries;
 mod guests;
 mod image;
+mod import;
 mod initrds;
 mod kills;
 mod lvm_errors;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Case> {
         entries::cases(),
         guests::cases(),
         image::cases(),
+        import::cases(),
         initrds::cases(),
         kills::cases(),
         lvm_errors::cases(),
