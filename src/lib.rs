@@ -7,6 +7,7 @@
 //! cli                      the command line
 //! netd                     the networks as a D-Bus service, and its clients
 //! recording                record, replay, and the proof that both were the same run
+//! import                   guests' files of those of xm and xl
 //! guest, boot, network     the capabilities
 //! image                    what disks are made from, and proof that it is still the same
 //! initrd                   initial RAM disks: what is in them, and making them
@@ -16,6 +17,7 @@
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
 //! run child signals lock file xattr  programs, signals, locks, files
+//! version                  which kernel is newer
 //! log notify error             the journal, systemd, exit codes
 //! ```
 
@@ -29,6 +31,7 @@ pub mod fail_point;
 pub mod file;
 pub mod guest;
 pub mod image;
+pub mod import;
 pub mod initrd;
 pub mod lock;
 pub mod log;
@@ -41,5 +44,6 @@ pub mod recording;
 pub mod run;
 pub mod signals;
 pub mod snapshot;
+mod version;
 mod xattr;
 pub mod xenstore;

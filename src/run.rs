@@ -218,6 +218,19 @@ impl<'a> Command<'a> {
 
     /// Runs it to its end. Only exit status 0 is `Ok`.
     pub fn run(self) -> Result<Output, Error> {
+        let (stdout, stderr) = self.finish()?;
+        Ok(Output {
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr,
+        })
+    }
+
+    /// The same for a program that prints no text: its standard output.
+    pub fn run_for_bytes(self) -> Result<Vec<u8>, Error> {
+        Ok(self.finish()?.0)
+    }
+
+    fn finish(self) -> Result<(Vec<u8>, String), Error> {
         let command = self.to_string();
         let path = self.path?;
         let io = |source| Error::Io {
@@ -252,10 +265,7 @@ impl<'a> Command<'a> {
                 limit: self.limit,
                 stderr,
             }),
-            End::Itself if status.success() => Ok(Output {
-                stdout: String::from_utf8_lossy(&stdout).into_owned(),
-                stderr,
-            }),
+            End::Itself if status.success() => Ok((stdout, stderr)),
             End::Itself => Err(Error::Failed {
                 command,
                 status,

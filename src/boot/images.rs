@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::file::{BootFile, Unusable};
-use super::version;
 use crate::config::under;
+use crate::version;
 
 /// What Xen images are called.
 pub const XEN: &[&str] = &["xen"];

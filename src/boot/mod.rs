@@ -22,7 +22,6 @@ mod quote;
 pub mod refusal;
 pub mod settings;
 mod trial;
-mod version;
 pub mod xen_options;
 
 use std::fmt;

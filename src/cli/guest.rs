@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use clap::Subcommand;
 
-use super::{Error, guest_name, print_json, table};
+use super::{Error, guest_name, import, print_json, table};
 use crate::config::guest::{Boot, DiskSource, Guest, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
@@ -38,6 +38,8 @@ pub(super) enum Command {
         #[arg(value_parser = guest_name)]
         guests: Vec<GuestName>,
     },
+    /// Make a guest of a file of xm or xl, and list what is not carried over
+    Import(import::Arguments),
     /// Print the file for xl, or for xm, that will be used
     Config {
         /// The guest
@@ -52,6 +54,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::List { json } => list(places, &host, *json),
         Command::Show { guest, json } => show(places, &guests::load(places, &host, guest)?, *json),
         Command::Check { guests } => check(places, &host, guests),
+        Command::Import(arguments) => import::run(places, &host, arguments),
         Command::Config { guest } => {
             let guest = guests::load(places, &host, guest)?;
             let network = GuestNetwork::load(places.root());

@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::clock::date_and_time;
 use super::progress::Progress;
 use super::snapshot::print_plan;
-use super::{Error, print_json, table};
+use super::{Error, initrd_busybox, print_json, table};
+use crate::config::places::Given;
 use crate::config::types::Size;
 use crate::error::Exit;
 use crate::initrd::inspect::{Summary, inspect};
@@ -25,6 +26,8 @@ const LIMIT: Size = Size::mib(4096);
 
 #[derive(Subcommand)]
 pub(super) enum Command {
+    /// Make the RAM-based guest: busybox, the drivers of a kernel, network by DHCP, a login
+    Busybox(initrd_busybox::Arguments),
     /// Show the segments of an image
     Inspect {
         /// The image; - is the standard input
@@ -82,8 +85,9 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: &Command) -> Result<Exit, Error> {
+pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, Error> {
     match command {
+        Command::Busybox(arguments) => initrd_busybox::run(given, arguments),
         Command::Inspect { image, json } => show(image, *json),
         Command::List { image, json: true, .. } => list_json(image),
         Command::List { image, long, null, .. } => list(image, *long, *null),

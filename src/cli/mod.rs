@@ -6,7 +6,9 @@ mod clock;
 mod foreground;
 mod guest;
 mod image;
+mod import;
 mod initrd;
+mod initrd_busybox;
 mod keyboard;
 mod network;
 mod progress;
@@ -29,10 +31,11 @@ use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
 use crate::image::digest::Digest;
+use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, initrd as initrds, recording, run,
-    snapshot as store, xenstore,
+    boot as entries, config, dm, guest as guests, image as images, import as importing, initrd as initrds, recording,
+    run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -74,7 +77,7 @@ enum Command {
     /// Seal what guests' disks are made from, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
-    /// Look into initial RAM disks, take them apart, put them together
+    /// Make initial RAM disks, look into them, take them apart, put them together
     #[command(subcommand)]
     Initrd(initrd::Command),
     /// Look at the boot entries, try one, choose what is booted
@@ -101,11 +104,15 @@ enum Error {
     #[error(transparent)]
     Guest(#[from] guests::Error),
     #[error(transparent)]
+    Import(#[from] importing::Error),
+    #[error(transparent)]
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     Image(#[from] images::Error),
     #[error(transparent)]
     Initrd(#[from] initrds::Error),
+    #[error(transparent)]
+    Busybox(#[from] ramdisk::Error),
     #[error("{}", differs(.0))]
     Differs(Vec<(Origin, Digest, Digest)>),
     #[error(transparent)]
@@ -145,9 +152,11 @@ impl Classify for Error {
         match self {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
+            Self::Import(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Initrd(error) => error.exit(),
+            Self::Busybox(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Running(_) => Exit::Refused,
@@ -207,7 +216,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Record(arguments) => record::run(&places()?, &arguments),
         Command::Replay(arguments) => replay::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
-        Command::Initrd(command) => initrd::run(&command),
+        Command::Initrd(command) => initrd::run(given, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),

@@ -9,6 +9,7 @@ use super::guest::Guest;
 use super::guest_file::{Surroundings, read};
 use super::host::HostConfig;
 use super::places::Places;
+use super::reader::Source;
 use super::types::GuestName;
 use super::{Error, source, under};
 
@@ -49,13 +50,17 @@ pub fn names(places: &Places) -> Result<Vec<GuestName>, Error> {
 /// The guest `name`, checked by itself and against every other guest. Another guest whose own file is wrong does
 /// not stand in its way.
 pub fn load(places: &Places, host: &HostConfig, name: &GuestName) -> Result<Guest, Error> {
+    load_alone(places, host, name, &claims_of_others(places, host, name)?)
+}
+
+fn claims_of_others(places: &Places, host: &HostConfig, name: &GuestName) -> Result<Claims, Error> {
     let mut claims = Claims::default();
     for other in names(places)?.iter().filter(|other| *other != name) {
         if let Ok(other) = load_alone(places, host, other, &Claims::default()) {
             claims.add_guest(&other);
         }
     }
-    load_alone(places, host, name, &claims)
+    Ok(claims)
 }
 
 /// Every guest whose own file is right.
@@ -76,8 +81,33 @@ fn load_alone(places: &Places, host: &HostConfig, name: &GuestName, claims: &Cla
             closest: closest(places, name),
         });
     };
+    take_apart(places, host, name, source, claims, true)
+}
+
+/// What the guest `name` would be if its file had this text, checked as [`load`] does. Files that it names need not be there
+/// unless `files` says so.
+pub fn check(places: &Places, host: &HostConfig, name: &GuestName, text: &str, files: bool) -> Result<Guest, Error> {
+    let source = Source::new(&path(places, name), text.to_owned());
+    take_apart(
+        places,
+        host,
+        name,
+        source,
+        &claims_of_others(places, host, name)?,
+        files,
+    )
+}
+
+fn take_apart(
+    places: &Places,
+    host: &HostConfig,
+    name: &GuestName,
+    source: Source,
+    claims: &Claims,
+    files: bool,
+) -> Result<Guest, Error> {
     let around = Surroundings {
-        root: places.tree(),
+        root: files.then(|| places.tree()),
         defaults: &host.guest,
         machine: machine(places.root()),
         claims,

@@ -15,7 +15,7 @@ pub mod places;
 pub mod reader;
 mod toolstack;
 pub mod types;
-mod verbatim;
+pub(crate) mod verbatim;
 mod vif_file;
 
 use std::fs;

@@ -9,7 +9,8 @@ use super::guest::XlValue;
 use super::reader::Table;
 
 /// What one toolstack takes.
-pub(super) struct Dialect {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dialect {
     table: &'static str,
     file: &'static str,
     /// With what a key begins.
@@ -29,7 +30,7 @@ pub(super) struct Dialect {
 }
 
 /// xl.cfg(5). The identifier is that of xl's own grammar.
-pub(super) const XL: Dialect = Dialect {
+pub(crate) const XL: Dialect = Dialect {
     table: "xl",
     file: "xl.cfg",
     first: |c| c.is_ascii_lowercase(),
@@ -64,7 +65,7 @@ pub(super) const XL: Dialect = Dialect {
 
 /// The Python file of xm. It takes the variables that are strings, lists, ints and floats, and drops all others in silence: on
 /// 32 bits, where TT Xen is at home, a larger number is a `long`.
-pub(super) const XM: Dialect = Dialect {
+pub(crate) const XM: Dialect = Dialect {
     table: "xm",
     file: "xm's file",
     first: |c| c == '_' || c.is_ascii_alphabetic(),
@@ -121,35 +122,45 @@ impl Dialect {
         let mut keys = BTreeMap::new();
         for (key, value) in table.entries() {
             let name = key.value.as_str();
-            let Self { table: own, file, .. } = self;
-            let refused = if !self.is_key(name) {
-                Some(format!("{name:?} is not a key of {file}: {}", self.letters))
-            } else if self.words.contains(&name) {
-                Some(format!("{name:?} is a word of Python, not a key of {file}"))
-            } else if self.own.contains(&name) {
-                Some(format!(
-                    "ttvm writes \"{name}\" itself: set it outside of [{own}] (see ttvm-guest(5))"
-                ))
-            } else if self.options.contains(&name) {
-                Some(format!(
-                    "\"{name}\" is an option of {own}, and ttvm decides about those itself"
-                ))
-            } else {
-                None
-            };
-            match (refused, self.value(value.get_ref())) {
+            match (self.refuses_key(name), self.value(value.get_ref())) {
                 (Some(why), _) => table.problem(&key.span, why),
                 (None, Some(value)) => drop(keys.insert(key.value, value)),
-                (None, None) => table.problem(
-                    &value.span(),
-                    format!(
-                        "{name}: {file} takes a string, a number {}, true or false, or a list of strings, without control characters",
-                        self.numbers.1
-                    ),
-                ),
+                (None, None) => table.problem(&value.span(), format!("{name}: {}", self.takes())),
             }
         }
         keys
+    }
+
+    /// Why `key` can not be here with this value, which has no control characters; `None` if it can.
+    pub(crate) fn refuses(&self, key: &str, value: &XlValue) -> Option<String> {
+        let too_large = matches!(value, XlValue::Number(number) if *number > self.numbers.0);
+        self.refuses_key(key).or_else(|| too_large.then(|| self.takes()))
+    }
+
+    fn takes(&self) -> String {
+        format!(
+            "{} takes a string, a number {}, true or false, or a list of strings, without control characters",
+            self.file, self.numbers.1
+        )
+    }
+
+    fn refuses_key(&self, name: &str) -> Option<String> {
+        let Self { table: own, file, .. } = self;
+        if !self.is_key(name) {
+            Some(format!("{name:?} is not a key of {file}: {}", self.letters))
+        } else if self.words.contains(&name) {
+            Some(format!("{name:?} is a word of Python, not a key of {file}"))
+        } else if self.own.contains(&name) {
+            Some(format!(
+                "ttvm writes \"{name}\" itself: set it outside of [{own}] (see ttvm-guest(5))"
+            ))
+        } else if self.options.contains(&name) {
+            Some(format!(
+                "\"{name}\" is an option of {own}, and ttvm decides about those itself"
+            ))
+        } else {
+            None
+        }
     }
 
     fn is_key(&self, name: &str) -> bool {

@@ -63,7 +63,7 @@ pub fn render(guest: &Guest, path: &Path, network: &GuestNetwork) -> String {
 
 /// The memory for shadow page tables, in MiB, of a guest with `memory` MiB: a page for each MiB and 128 more, of 256 to the MiB,
 /// rounded up.
-fn shadow_memory(memory: u64) -> u64 {
+pub(crate) fn shadow_memory(memory: u64) -> u64 {
     (memory + 128).div_ceil(256)
 }
 

@@ -5,6 +5,7 @@
 //! through it as Linux does; [`inspect`], [`unpack`] and [`pack`] are what is done with it.
 
 mod archive;
+pub mod busybox;
 mod compression;
 mod decode;
 mod draft;
@@ -17,6 +18,7 @@ mod lz4_legacy;
 mod lzop;
 mod maker;
 pub mod manifest;
+pub mod modules;
 pub mod names;
 pub mod newc;
 mod output;

@@ -5,6 +5,7 @@
 #
 #   vmlinuz   Debian's kernel for virtual machines
 #   initrd    busybox, the drivers of virtio, and init
+#   system    what `ttvm initrd busybox` makes a guest from: the same kernel's modules, and busybox
 #
 # Both are taken out of the disk of the emulated host (tests/host/image.sh): no root, no mount, nothing else to install. The
 # same disk gives the same bytes.
@@ -31,7 +32,8 @@ if [ ! -e "$done_dir" ]; then
     chmod 755 busybox
     take /usr/lib/ttvm-host/second-kernel.deb kernel.deb
     dpkg-deb --fsys-tarfile kernel.deb | tar -x --wildcards --no-same-owner \
-        './boot/vmlinuz-*' '*/virtio/*' '*/virtio_net.ko' '*failover.ko' '*/virtio_blk.ko'
+        './boot/vmlinuz-*' '*/modules.builtin' '*/virtio/*' '*/virtio_net.ko' '*failover.ko' '*/virtio_blk.ko' \
+        '*/xen-blkfront.ko' '*/xen-netfront.ko' '*/input/evdev.ko' '*/acpi/button.ko'
     mkdir -p guest/{bin,dev,proc,sys,modules}
     cp busybox guest/bin/
     cp "$here/init" guest/init
@@ -47,9 +49,12 @@ if [ ! -e "$done_dir" ]; then
     mkdir result
     (cd guest && find . | sort | ../busybox cpio -o -H newc -R 0:0 --ignore-devno --renumber-inodes 2>/dev/null) >result/initrd
     cp boot/vmlinuz-* result/vmlinuz
+    mkdir -p result/system/usr/bin
+    cp busybox result/system/usr/bin/
+    mv lib result/system/
+    ./busybox depmod -b result/system "$(ls result/system/lib/modules)"
     # Whoever records them may be another user than whoever built them.
-    chmod 755 result
-    chmod 644 result/*
+    chmod -R u=rwX,go=rX result
     mv result "$done_dir"
 fi
 touch "$done_dir"

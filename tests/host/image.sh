@@ -30,6 +30,7 @@ packages=(
     busybox-static cpio python3                                     # for our guests and our agent
     man-db                                                          # systemd-analyze verify asks for the pages it names
     qemu-system-x86 qemu-utils                                      # records and replays, within the emulated host
+    dracut-core                                                     # makes an initrd of the other kind
     strace                                                          # kills LVM at the system call a test names
     dosfstools                                                      # makes the EFI system partition
 )
@@ -96,6 +97,9 @@ list=$(IFS=,; echo "${packages[*]}")
 if ! mmdebstrap --quiet --variant=apt --include="$list" "${excluded[@]/#/--dpkgopt=path-exclude=}" \
     --essential-hook="tar -C '$here/rootfs' --owner=0 --group=0 --numeric-owner -c . | tar -C \"\$1\" --keep-directory-symlink -x" \
     --customize-hook='rm -f "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap' \
+    --customize-hook='cd "$1"/boot && kernel=$(ls vmlinuz-* | cut -d- -f2-) && chroot "$1" dracut --quiet --no-hostonly --zstd \
+        --modules "base rootfs-block kernel-modules fs-lib shutdown" --filesystems ext4 --drivers "virtio_pci virtio_blk" \
+        --kver "$kernel" /usr/lib/ttvm-host/initrd-dracut.img' \
     --customize-hook='cd "$1"/usr/lib/ttvm-host && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -o APT::Sandbox::User=root download \
         "$(APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: //p" | grep ^linux-image-)" && mv linux-image-*.deb second-kernel.deb' \
     bookworm "$work/root.tar" >"$work/log" 2>&1; then

@@ -41,6 +41,7 @@ pub const DISK: usize = 4 << 20;
 /// What all places have in common. Dropped, everything is removed.
 pub struct Lab {
     directory: PathBuf,
+    guest: PathBuf,
     next: AtomicU32,
 }
 
@@ -64,6 +65,7 @@ impl Lab {
         fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let lab = Self {
             directory,
+            guest: guest.clone(),
             next: AtomicU32::new(0),
         };
         // The directories they are in may be closed to others.
@@ -86,6 +88,17 @@ impl Lab {
             true => "as the user nobody",
             false => "as this user",
         }
+    }
+
+    /// Copies the system that guests are made from (`system` of tests/guest) to `to`.
+    #[allow(dead_code, reason = "only some make guests")]
+    pub fn copy_system(&self, to: &Path) {
+        let copied = Command::new("cp")
+            .arg("-R")
+            .arg(self.guest.join("system"))
+            .arg(to)
+            .status();
+        assert!(copied.expect("cp").success());
     }
 
     /// A new place with a disk. Its guest has no file yet.

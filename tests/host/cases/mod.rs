@@ -2,9 +2,12 @@
 //! The tests, by subject, and what several of them need.
 
 mod boot;
+mod busybox_guest;
 mod entries;
 mod guests;
 mod image;
+mod import;
+mod initrds;
 mod kills;
 mod lvm_errors;
 mod network;
@@ -21,9 +24,12 @@ use super::machine::Host;
 pub fn all() -> Vec<Case> {
     [
         boot::cases(),
+        busybox_guest::cases(),
         entries::cases(),
         guests::cases(),
         image::cases(),
+        import::cases(),
+        initrds::cases(),
         kills::cases(),
         lvm_errors::cases(),
         network::cases(),

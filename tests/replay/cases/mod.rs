@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+mod busybox;
 mod changes;
 mod debugger;
 mod elsewhere;
@@ -21,6 +22,10 @@ pub fn all() -> Vec<Case> {
     cases![
         identical::disk_clocks_and_random_numbers,
         identical::network,
+        busybox::recorded,
+        busybox::login_and_poweroff,
+        busybox::power_button,
+        busybox::no_network,
         changes::named_before_anything_runs,
         changes::stale_disk,
         changes::stale_disk_that_nobody_reads,

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm guest import`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{Error, guest_name, print_json};
+use crate::config::guest::Toolstack;
+use crate::config::host::HostConfig;
+use crate::config::places::Places;
+use crate::config::types::{GuestName, Size, Target, Volume};
+use crate::error::{Exit, chain};
+use crate::import::{Dialect, Known, Note, Plan, Request, plan};
+use crate::lvm2_cmd;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The file of xm or xl
+    file: PathBuf,
+    /// The guest's name, if not the one in the file
+    #[arg(long, value_parser = guest_name)]
+    name: Option<GuestName>,
+    /// What is to start the guest, if not the host's default
+    #[arg(long, value_enum)]
+    toolstack: Option<ToolstackArgument>,
+    /// Whose language the file is written in
+    #[arg(long, value_enum, default_value = "auto")]
+    dialect: DialectArgument,
+    /// Make the disk TARGET a fresh snapshot of the volume VG/LV before each run
+    #[arg(long = "origin", value_name = "TARGET=VG/LV", value_parser = origin)]
+    origins: Vec<(Target, Volume)>,
+    /// Print the guest's file instead of writing it
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ToolstackArgument {
+    Xl,
+    Xm,
+    Qemu,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DialectArgument {
+    Auto,
+    Xm,
+    Xl,
+}
+
+/// `xvda1=xenvg/base`.
+fn origin(text: &str) -> Result<(Target, Volume), String> {
+    let (target, volume) = text
+        .split_once('=')
+        .ok_or_else(|| "say which disk, and which volume it is made from: xvda1=xenvg/base".to_owned())?;
+    let target = target
+        .parse()
+        .map_err(|why: crate::config::types::Invalid| why.to_string())?;
+    let volume = volume
+        .parse()
+        .map_err(|why: crate::config::types::Invalid| why.to_string())?;
+    Ok((target, volume))
+}
+
+/// What was done, as JSON.
+#[derive(Serialize)]
+struct Answer<'a> {
+    guest: &'a GuestName,
+    file: &'a Path,
+    written: bool,
+    dialect: Dialect,
+    toolstack: Toolstack,
+    notes: &'a [Note],
+    missing: &'a [String],
+    text: &'a str,
+}
+
+pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit, Error> {
+    let request = Request {
+        file: &arguments.file,
+        name: arguments.name.clone(),
+        toolstack: arguments.toolstack.map(|toolstack| match toolstack {
+            ToolstackArgument::Xl => Toolstack::Xl,
+            ToolstackArgument::Xm => Toolstack::Xm,
+            ToolstackArgument::Qemu => Toolstack::Qemu,
+        }),
+        dialect: match arguments.dialect {
+            DialectArgument::Auto => None,
+            DialectArgument::Xm => Some(Dialect::Xm),
+            DialectArgument::Xl => Some(Dialect::Xl),
+        },
+        origins: &arguments.origins,
+    };
+    // LVM is the machine's, not a tree's.
+    let here = places.root() == Path::new("/");
+    let mut made = plan(places, host, &request, &|volume| here.then(|| known(volume)).flatten())?;
+    if !arguments.dry_run {
+        made = made.write(places)?;
+    }
+    print(&made, arguments)?;
+    Ok(if made.refusal().is_some() {
+        Exit::Config
+    } else {
+        Exit::Done
+    })
+}
+
+fn print(plan: &Plan, arguments: &Arguments) -> Result<(), Error> {
+    let file = arguments.file.display();
+    if arguments.json {
+        print_json(&Answer {
+            guest: &plan.name,
+            file: &plan.path,
+            written: !arguments.dry_run,
+            dialect: plan.dialect,
+            toolstack: plan.toolstack,
+            notes: &plan.notes,
+            missing: &plan.missing,
+            text: &plan.text,
+        })?;
+    } else if arguments.dry_run {
+        io::stdout().write_all(plan.text.as_bytes())?;
+    } else {
+        let (dialect, toolstack) = (plan.dialect.as_str(), plan.toolstack.as_str());
+        writeln!(
+            io::stdout(),
+            "wrote {}: guest \"{}\" of {file} ({dialect}'s language), for toolstack \"{toolstack}\"",
+            plan.path.display(),
+            plan.name
+        )?;
+    }
+    if !arguments.json && !plan.notes.is_empty() {
+        eprintln!("not carried over, or not as it stands:");
+        for note in &plan.notes {
+            eprintln!("{file}:{note}");
+        }
+    }
+    if !arguments.json && !plan.missing.is_empty() {
+        eprintln!("before the guest can be started:");
+        for what in &plan.missing {
+            eprintln!("{what}");
+        }
+    }
+    if let Some(refusal) = plan.refusal() {
+        eprintln!("as it is, the guest would not be taken:\n{}", chain(refusal));
+    }
+    Ok(())
+}
+
+/// What LVM says of a volume, if it is there and LVM can be asked. One LVM command.
+fn known(volume: &Volume) -> Option<Known> {
+    if !Path::new(&volume.device()).exists() {
+        return None;
+    }
+    let volumes = lvm2_cmd::volumes(&volume.vg).ok()?;
+    let found = volumes.into_iter().find(|found| found.name == volume.lv.as_str())?;
+    let origin = found.origin.parse().ok().map(|lv| Volume {
+        vg: volume.vg.clone(),
+        lv,
+    });
+    let thick = found.is("thicksnapshot");
+    Some(Known {
+        origin,
+        room: thick.then(|| Size::from_bytes(found.size)),
+    })
+}

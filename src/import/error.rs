@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a file could not be made a guest.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::text::Place;
+use crate::config;
+use crate::config::types::Invalid;
+use crate::error::{Classify, Exit};
+
+/// A mistake that leaves nothing of the file to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where.
+    pub place: Place,
+    /// What is wrong there.
+    pub why: String,
+}
+
+/// Why a file could not be made a guest.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file, or the guest's.
+    #[error("can not {action} {}", path.display())]
+    File {
+        /// What was to be done.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// More than anybody writes.
+    #[error("{} is larger than {} KB, and no guest's file of xm or xl: nothing was read of it", path.display(), super::LIMIT >> 10)]
+    Large {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not written in the language of xm or xl.
+    #[error("{}:{}:{}: {}; so {program} would not read this file, and nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        mistake: Mistake,
+        /// Which program would not read it.
+        program: &'static str,
+    },
+    /// The guest has no name.
+    #[error("{} names no guest: say --name NAME", path.display())]
+    Nameless {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The guest can not have that name.
+    #[error("{}:{line}: the guest can not keep its name: say --name NAME", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+        /// The line that names it.
+        line: usize,
+        /// What is wrong with it.
+        #[source]
+        source: Invalid,
+    },
+    /// `--origin` for a disk that the file does not have.
+    #[error("--origin {target}=…: {} has no disk of that name that could be carried over; there is {there}", path.display())]
+    NoSuchDisk {
+        /// The file.
+        path: PathBuf,
+        /// The disk that was named.
+        target: String,
+        /// Those that are there.
+        there: String,
+    },
+    /// The toolstack has no guests of this kind.
+    #[error("{}:{line}: toolstack \"xm\" is for paravirtual guests, which TT Xen records and replays: say --toolstack xl", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// The line that says what it is.
+        line: usize,
+    },
+    /// There is such a guest.
+    #[error("{} exists, and is not replaced: choose another name (--name NAME), or look at what it would be (--dry-run)", path.display())]
+    Exists {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The result does not go with the host's other guests, or is none.
+    #[error("the guest that {} describes can not be taken as it is; nothing was written (--dry-run prints it, for you to change)", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What the configuration says of it.
+        #[source]
+        source: config::Error,
+    },
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::File { .. } => Exit::Failed,
+            Self::Nameless { .. } | Self::Name { .. } | Self::NoSuchDisk { .. } | Self::Kind { .. } => Exit::Usage,
+            Self::Exists { .. } => Exit::Refused,
+            Self::Large { .. } | Self::Syntax { .. } | Self::Refused { .. } => Exit::Config,
+        }
+    }
+}

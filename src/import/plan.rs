@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A file of xm or xl, the guest's file that is made of it, and where that goes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use super::output::{self, Section, one_line};
+use super::translate::{Source, translate};
+use super::value::{Document, Note, Value};
+use super::{Dialect, content, guess, parse};
+use crate::config::guest::Toolstack;
+use crate::config::host::HostConfig;
+use crate::config::places::Places;
+use crate::config::types::{GuestName, Size, Target, Volume};
+use crate::config::{self, guests};
+use crate::file;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The file of xm or xl.
+    pub file: &'a Path,
+    /// The guest's name; without one, the file says it.
+    pub name: Option<GuestName>,
+    /// What is to start the guest; without it, what the host's guests have by default, and `xm` for a file of TT Xen's.
+    pub toolstack: Option<Toolstack>,
+    /// Whose language the file is written in; without it, that is found out.
+    pub dialect: Option<Dialect>,
+    /// Disks that are to be fresh snapshots of these volumes.
+    pub origins: &'a [(Target, Volume)],
+}
+
+/// What LVM knows of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The volume it is a snapshot of.
+    pub origin: Option<Volume>,
+    /// Its room for changes, if it is a thick snapshot.
+    pub room: Option<Size>,
+}
+
+/// A guest's file before it is written.
+#[derive(Debug)]
+pub struct Plan {
+    /// The guest.
+    pub name: GuestName,
+    /// Whose language the file is written in.
+    pub dialect: Dialect,
+    /// What starts the guest.
+    pub toolstack: Toolstack,
+    /// The guest's file, as messages call it.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+    /// Every line that was not carried over, or not as it stands, in the order of the file.
+    pub notes: Vec<Note>,
+    /// What is to be done before the guest can be started: files it names that are not there.
+    pub missing: Vec<String>,
+    /// Why the guest can not be taken as it is, if so.
+    refusal: Option<config::Error>,
+    source: PathBuf,
+}
+
+/// Reads the file and makes the guest's file of it. `lvm` says what is known of a volume. Nothing is changed.
+pub fn plan(
+    places: &Places,
+    host: &HostConfig,
+    request: &Request<'_>,
+    lvm: &dyn Fn(&Volume) -> Option<Known>,
+) -> Result<Plan, Error> {
+    let bytes = content(request.file)?;
+    let (dialect, document) = match request.dialect {
+        Some(dialect) => parse(&bytes, dialect)
+            .map(|document| (dialect, document))
+            .map_err(|mistake| (dialect, mistake)),
+        None => guess(&bytes).map_err(|mistake| (Dialect::Xm, mistake)),
+    }
+    .map_err(|(dialect, mistake)| Error::Syntax {
+        path: request.file.to_owned(),
+        mistake,
+        program: dialect.as_str(),
+    })?;
+    let toolstack = request.toolstack.unwrap_or_else(|| toolstack(&document, host));
+    let name = name(request, dialect, &document)?;
+    let source = Source {
+        path: request.file,
+        dialect,
+        toolstack,
+        host,
+        origins: request.origins,
+        lvm,
+    };
+    let translated = translate(document, &source)?;
+    let head = Section {
+        remarks: vec![
+            format!(
+                "Made by ttvm from {}, a file of {}. From now on this file counts; change it as you like, and then:",
+                request.file.display(),
+                dialect.as_str()
+            ),
+            format!("ttvm guest check {name}"),
+        ],
+        ..Section::default()
+    };
+    let mut sections = vec![head];
+    sections.extend(translated.sections);
+    if !translated.notes.is_empty() {
+        let lines = translated
+            .notes
+            .iter()
+            .map(|note| format!("  {}", one_line(&note.to_string())));
+        let first = format!(
+            "Lines of {} that were not carried over, or not as they stand:",
+            request.file.display()
+        );
+        sections.push(Section {
+            remarks: std::iter::once(first).chain(lines).collect(),
+            ..Section::default()
+        });
+    }
+    let text = output::render(&sections);
+    let path = guests::path(places, &name);
+    let (missing, refusal) = check(places, host, &name, &text);
+    Ok(Plan {
+        name,
+        dialect,
+        toolstack,
+        path,
+        text,
+        notes: translated.notes,
+        missing,
+        refusal,
+        source: request.file.to_owned(),
+    })
+}
+
+/// What the file is for, if nobody says.
+fn toolstack(document: &Document, host: &HostConfig) -> Toolstack {
+    let tt_xen = document.settings.iter().any(|setting| setting.key == "time_travel");
+    match host.guest.toolstack {
+        Toolstack::Xl if tt_xen => Toolstack::Xm,
+        other => other,
+    }
+}
+
+fn name(request: &Request<'_>, dialect: Dialect, document: &Document) -> Result<GuestName, Error> {
+    if let Some(name) = &request.name {
+        return Ok(name.clone());
+    }
+    let path = || request.file.to_owned();
+    let setting = document.settings.iter().find(|setting| setting.key == "name");
+    let (text, line) = match setting.map(|setting| (&setting.value, setting.line)) {
+        Some((Value::Text(text), line)) => (text.clone(), line),
+        Some((Value::Number(number), line)) => (number.to_string(), line),
+        Some(_) => return Err(Error::Nameless { path: path() }),
+        // xm takes the file's name then.
+        None => match request.file.file_stem().and_then(|stem| stem.to_str()) {
+            Some(stem) if dialect == Dialect::Xm => return stem.parse().map_err(|_| Error::Nameless { path: path() }),
+            _ => return Err(Error::Nameless { path: path() }),
+        },
+    };
+    text.parse().map_err(|source| Error::Name {
+        path: path(),
+        line,
+        source,
+    })
+}
+
+/// What our own reader says of it: files that are missing yet, and whether anything else is wrong.
+fn check(places: &Places, host: &HostConfig, name: &GuestName, text: &str) -> (Vec<String>, Option<config::Error>) {
+    let Err(all) = guests::check(places, host, name, text, true) else {
+        return (Vec::new(), None);
+    };
+    match (all, guests::check(places, host, name, text, false)) {
+        (_, Err(error)) => (Vec::new(), Some(error)),
+        (config::Error::Invalid(missing), Ok(_)) => (missing.into_iter().map(|it| it.message).collect(), None),
+        (error, Ok(_)) => (Vec::new(), Some(error)),
+    }
+}
+
+impl Plan {
+    /// Why the guest can not be taken as it is, if so.
+    pub fn refusal(&self) -> Option<&config::Error> {
+        self.refusal.as_ref()
+    }
+
+    /// Writes the guest's file. One that is there is never replaced.
+    pub fn write(self, places: &Places) -> Result<Self, Error> {
+        let path = places.real(&self.path);
+        let exists = || Error::Exists {
+            path: self.path.clone(),
+        };
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(exists());
+        }
+        if let Some(source) = self.refusal {
+            return Err(Error::Refused {
+                path: self.source,
+                source,
+            });
+        }
+        let directory = path.parent().unwrap_or(&path);
+        let written = fs::create_dir_all(directory).and_then(|()| file::create(&path, self.text.as_bytes(), 0o644));
+        match written {
+            Ok(()) => Ok(self),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
+            Err(source) => Err(Error::File {
+                action: "write",
+                path: self.path,
+                source,
+            }),
+        }
+    }
+}

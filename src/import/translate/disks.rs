@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest's disks.
+
+use super::Translator;
+use crate::config::guest::Toolstack;
+use crate::config::types::{Invalid, Size, Target, Volume};
+use crate::import::disk::{Format, Spec};
+use crate::import::error::Error;
+use crate::import::output::{Entry, Section};
+use crate::import::{Known, parse_disk};
+
+impl Translator<'_> {
+    pub(super) fn disks(&mut self) {
+        let Some((specs, line)) = self.list("disk") else {
+            return;
+        };
+        for spec in specs {
+            let section = parse_disk(&spec, self.source.dialect).and_then(|disk| self.disk(line, &disk));
+            match section {
+                Ok(section) => self.disks.push(section),
+                Err(why) => self.note(line, "disk", format!("{spec:?} is not carried over: {why}")),
+            }
+        }
+    }
+
+    /// A disk, or why there can not be one.
+    fn disk(&mut self, line: usize, disk: &Spec) -> Result<Section, String> {
+        let path = self.is_carried(disk)?;
+        let old: Target = disk.vdev.parse().map_err(|why: Invalid| why.to_string())?;
+        if old.virtio().is_some() {
+            return Err("Xen has no disk of that name".into());
+        }
+        if self.targets.iter().any(|(target, _)| *target == old) {
+            return Err("there is another disk of that name".into());
+        }
+        let target = match self.toolstack() {
+            Toolstack::Qemu => self.next_virtio()?,
+            Toolstack::Xl | Toolstack::Xm => old.clone(),
+        };
+        let name = Entry::text("target", target.as_str());
+        let name = if target == old {
+            name
+        } else {
+            name.remark(format!("was {old}"))
+        };
+        let origin = self
+            .source
+            .origins
+            .iter()
+            .find(|(wanted, _)| *wanted == old || *wanted == target);
+        let volume = path
+            .parse::<Volume>()
+            .ok()
+            .filter(|volume| path == volume.device() && volume.vg.as_str() != "mapper");
+        let known = volume.as_ref().and_then(self.source.lvm);
+        let mut section = Section {
+            title: Some("[[disk]]"),
+            ..Section::default()
+        };
+        if let Some((_, origin)) = origin {
+            section.entries.push(
+                Entry::text("origin", &origin.to_string()).remark(format!("as asked for; line {line} has {path}")),
+            );
+            section.entries.push(name);
+            section.entries.push(snapshot(origin, volume.as_ref(), known.as_ref()));
+        } else {
+            section.entries.push(Entry::text("path", &path).on_line(line));
+            if disk.writable {
+                section.entries.push(Entry::text("access", "rw"));
+            }
+            if disk.format == Format::Qcow2 {
+                section.entries.push(Entry::text("format", "qcow2"));
+            }
+            section.entries.push(name);
+        }
+        for why in self.left_over(disk, &mut section) {
+            self.note(line, "disk", format!("{old}: {why}"));
+        }
+        if let Some(volume) = &volume
+            && disk.writable
+            && origin.is_none()
+        {
+            self.propose(&mut section, line, &old, volume, known.as_ref());
+        }
+        self.targets.push((old, target));
+        Ok(section)
+    }
+
+    /// The path of a disk that can be carried over.
+    fn is_carried(&self, disk: &Spec) -> Result<String, String> {
+        let mut path = disk.target.clone().unwrap_or_default();
+        if disk.device && !path.starts_with('/') {
+            // So xend and Xen's block script find it.
+            path.insert_str(0, "/dev/");
+        }
+        let xm = self.toolstack() == Toolstack::Xm;
+        let why = match disk.format {
+            _ if disk.cdrom => "guests have disks, and no CD-ROM drives",
+            _ if disk.script.is_some() => "what it is, a script finds out",
+            _ if disk.backend.is_some() => "it comes from another domain",
+            Format::Qcow2 if xm => "TT Xen knows raw files only",
+            Format::Raw | Format::Qcow2 if !path.starts_with('/') => "it has no absolute path",
+            Format::Raw | Format::Qcow2 if path.chars().any(char::is_control) => "its path has control characters",
+            Format::Raw | Format::Qcow2 if xm && path.contains(',') => "TT Xen's xm takes no comma in a path",
+            Format::Raw | Format::Qcow2 => return Ok(path),
+            other => {
+                return Err(format!(
+                    "a disk is \"raw\" or \"qcow2\", and this one is {}",
+                    other.as_str()
+                ));
+            }
+        };
+        Err(why.to_owned())
+    }
+
+    fn next_virtio(&self) -> Result<Target, String> {
+        let letter = u8::try_from(self.targets.len()).ok().filter(|index| *index < 26);
+        let letter = letter.ok_or("an emulated machine has 26 disks at the most")?;
+        format!("vd{}", char::from(b'a' + letter))
+            .parse()
+            .map_err(|why: Invalid| why.to_string())
+    }
+
+    /// How a volume would become a fresh snapshot before each run. That is for its owner to say: what is in it now would not be
+    /// what the guest sees, and it would have to go.
+    fn propose(&mut self, section: &mut Section, line: usize, target: &Target, volume: &Volume, known: Option<&Known>) {
+        let origin = known.and_then(|known| known.origin.as_ref());
+        let shown = origin.map_or_else(|| format!("{}/…", volume.vg), ToString::to_string);
+        section.remarks.push(match origin {
+            Some(origin) => format!(
+                "{volume} is a snapshot of {origin}. The guest gets it as it is, with all that earlier runs wrote."
+            ),
+            None => format!("The guest gets {volume} as it is, with all that earlier runs wrote."),
+        });
+        section.remarks.push(format!(
+            "For a fresh snapshot before each run: remove {volume}, and put these in the place of \"path\" and \"access\"."
+        ));
+        section.entries.push(Entry::text("origin", &shown).off());
+        section.entries.push(match origin {
+            Some(origin) => snapshot(origin, Some(volume), known).off(),
+            None => Entry::raw("snapshot", format!("{{ name = \"{}\", size = \"1G\" }}", volume.lv)).off(),
+        });
+        self.note(
+            line,
+            "disk",
+            format!("{target}: {volume} is given to the guest as it is, and not made anew before each run: --origin {target}={shown} or the guest's file can say so"),
+        );
+    }
+
+    /// What is not carried over of a disk that is.
+    fn left_over(&self, disk: &Spec, section: &mut Section) -> Vec<String> {
+        let mut notes: Vec<String> = disk
+            .rest
+            .iter()
+            .map(|word| format!("{word} has no counterpart"))
+            .collect();
+        if disk.shared {
+            notes.push(
+                "w!: what others write to at the same time is not guarded, and Xen is not told to let it pass".into(),
+            );
+        }
+        match &disk.parameters {
+            Some(parameters) if self.toolstack() == Toolstack::Xm && !parameters.chars().any(char::is_control) => {
+                section.entries.push(Entry::text("xm", parameters));
+            }
+            Some(parameters) => notes.push(format!("{parameters:?} is for toolstack \"xm\"")),
+            None => {}
+        }
+        notes
+    }
+
+    pub(super) fn every_origin_was_used(&self) -> Result<(), Error> {
+        let there = || {
+            let targets: Vec<&str> = self.targets.iter().map(|(old, _)| old.as_str()).collect();
+            if targets.is_empty() {
+                "none".to_owned()
+            } else {
+                targets.join(", ")
+            }
+        };
+        let used = |target: &Target| self.targets.iter().any(|(old, new)| old == target || new == target);
+        match self.source.origins.iter().find(|(target, _)| !used(target)) {
+            None => Ok(()),
+            Some((target, _)) => Err(Error::NoSuchDisk {
+                path: self.source.path.to_owned(),
+                target: target.to_string(),
+                there: there(),
+            }),
+        }
+    }
+}
+
+/// `snapshot` of a disk: named as the volume that the file has, if that can be.
+fn snapshot(origin: &Volume, volume: Option<&Volume>, known: Option<&Known>) -> Entry {
+    let name = volume.filter(|volume| volume.vg == origin.vg && volume.lv != origin.lv);
+    let room = known.and_then(|known| known.room).unwrap_or(Size::mib(1024));
+    let name = name.map_or_else(String::new, |volume| format!("name = \"{}\", ", volume.lv));
+    Entry::raw("snapshot", format!("{{ {name}size = \"{room}\" }}")).remark("size only counts if the origin is thick")
+}

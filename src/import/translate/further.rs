@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is the toolstack's own.
+
+use super::Translator;
+use crate::config::guest::{Toolstack, XlValue};
+use crate::config::verbatim;
+use crate::import::Dialect;
+use crate::import::output::{Entry, Section};
+use crate::import::value::{Setting, Value};
+
+/// What xm makes part of the kernel's command line by itself.
+const COMMAND_LINE: [&str; 8] = [
+    "dhcp",
+    "ip",
+    "netmask",
+    "gateway",
+    "hostname",
+    "interface",
+    "nfs_server",
+    "nfs_root",
+];
+
+impl Translator<'_> {
+    /// Everything else is the toolstack's, as it stands, where that takes it.
+    pub(super) fn further(&mut self) -> Option<Section> {
+        let toolstack = self.toolstack();
+        let table = match toolstack {
+            Toolstack::Xl => Some(("[xl]", verbatim::XL)),
+            Toolstack::Xm => Some(("[xm]", verbatim::XM)),
+            Toolstack::Qemu => None,
+        };
+        let mut settings: Vec<Setting> = std::mem::take(&mut self.settings).into_values().collect();
+        settings.sort_by_key(|setting| setting.line);
+        let mut entries = Vec::new();
+        for setting in settings {
+            let Setting { key, line, used, .. } = &setting;
+            if toolstack != Toolstack::Xm && self.source.dialect == Dialect::Xm && COMMAND_LINE.contains(&key.as_str())
+            {
+                let nothing = setting.value == Value::Text("off".into()) || setting.value == Value::Text(String::new());
+                if !nothing {
+                    self.note(
+                        *line,
+                        key,
+                        "xm puts it on the kernel's command line: write it into \"cmdline\"",
+                    );
+                }
+                continue;
+            }
+            let taken = match &table {
+                Some((_, dialect)) => self
+                    .verbatim(&setting)
+                    .and_then(|value| match dialect.refuses(key, &value) {
+                        Some(why) => Err(why),
+                        None => Ok(Entry::value(key, &value).on_line(*line)),
+                    }),
+                None => Err("it is Xen's, and not for toolstack \"qemu\"".to_owned()),
+            };
+            match taken {
+                Ok(entry) => entries.push(entry),
+                // Other lines made use of it, and have its value.
+                Err(_) if *used => {}
+                Err(why) => self.note(*line, key, why),
+            }
+        }
+        let title = table.map(|(title, _)| title).filter(|_| !entries.is_empty());
+        title.map(|title| Section {
+            title: Some(title),
+            entries,
+            ..Section::default()
+        })
+    }
+
+    /// A value for xl or xm, as it stands.
+    fn verbatim(&self, setting: &Setting) -> Result<XlValue, String> {
+        let xl = self.source.dialect == Dialect::Xl;
+        let text = |value: &Value| match value {
+            Value::Text(text) if text.chars().any(char::is_control) => {
+                Err("control characters can not be carried over".to_owned())
+            }
+            Value::Text(text) => Ok(text.clone()),
+            // xl does not tell numbers from strings.
+            Value::Number(number) if xl => Ok(number.to_string()),
+            other => Err(format!(
+                "there is {} in the list, which can not be carried over",
+                other.kind()
+            )),
+        };
+        match &setting.value {
+            Value::List(items) => items.iter().map(text).collect::<Result<_, _>>().map(XlValue::List),
+            Value::Number(number) => u64::try_from(*number)
+                .map(XlValue::Number)
+                .map_err(|_| format!("{number} is negative, which can not be carried over")),
+            Value::Flag(flag) => Err(format!(
+                "xm takes no True or False, and passed it over: write {} if it is meant",
+                u8::from(*flag)
+            )),
+            value @ Value::Text(_) => text(value).map(XlValue::Text),
+            other => Err(format!("this is {}, which can not be carried over", other.kind())),
+        }
+    }
+}
