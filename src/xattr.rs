@@ -41,6 +41,16 @@ pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes an attribute away; fine if it is not there, or can not be.
+pub(crate) fn remove(from: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` ends with a NUL, and the descriptor is open.
+    let removed = unsafe { libc::fremovexattr(from.as_raw_fd(), name.as_ptr()) };
+    match Errno::result(removed) {
+        Ok(_) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Asks for the size, then for the bytes; again if they have become more in between.
 fn read(call: impl Fn(*mut u8, usize) -> libc::ssize_t) -> Result<Vec<u8>, Errno> {
     loop {

@@ -1,20 +1,376 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm initrd`: initial RAM disks.
+//! `ttvm initrd`: what is in initial RAM disks, and making them.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use serde::Serialize;
 
-use super::{Error, initrd_busybox};
+use super::clock::date_and_time;
+use super::progress::Progress;
+use super::snapshot::print_plan;
+use super::{Error, initrd_busybox, print_json, table};
 use crate::config::places::Given;
+use crate::config::types::Size;
 use crate::error::Exit;
+use crate::initrd::inspect::{Summary, inspect};
+use crate::initrd::names::escape;
+use crate::initrd::newc::Header;
+use crate::initrd::pack::{Options, Plan, pack};
+use crate::initrd::unpack::unpack;
+use crate::initrd::{self, Compression, Event, Kind, Reader, mode_text};
+
+/// What an image may hold if nobody says otherwise.
+const LIMIT: Size = Size::mib(4096);
 
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make the RAM-based guest: busybox, the drivers of a kernel, network by DHCP, a login
     Busybox(initrd_busybox::Arguments),
+    /// Show the segments of an image
+    Inspect {
+        /// The image; - is the standard input
+        image: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the files in an image
+    List {
+        /// The image; - is the standard input
+        image: PathBuf,
+        /// Show mode, links, owner, group, size and time, too
+        #[arg(short, long)]
+        long: bool,
+        /// Print names as they are, each with a NUL after it
+        #[arg(short = 'z', long, conflicts_with_all = ["long", "json"])]
+        null: bool,
+        /// Print JSON
+        #[arg(long, conflicts_with = "long")]
+        json: bool,
+    },
+    /// Unpack an image to a new directory, from which it can be packed again
+    Unpack {
+        /// The image; - is the standard input
+        image: PathBuf,
+        /// The directory, which is not there yet or is empty
+        directory: PathBuf,
+        /// What may be in the image at the most
+        #[arg(long, value_name = "SIZE", default_value_t = LIMIT)]
+        max_size: Size,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make an image of a directory: the one it was unpacked from, with what was changed, or one of all that is in it
+    Pack {
+        /// The directory
+        directory: PathBuf,
+        /// The image
+        image: PathBuf,
+        /// Compress so, if the directory was not unpacked from an image: none, gzip, bzip2, lzma, xz, lzo, lz4, zstd (the
+        /// usual one)
+        #[arg(long)]
+        compression: Option<Compression>,
+        /// Compress so much; more takes longer
+        #[arg(long)]
+        level: Option<i32>,
+        /// Replace an image that is there
+        #[arg(long)]
+        force: bool,
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, Error> {
     match command {
         Command::Busybox(arguments) => initrd_busybox::run(given, arguments),
+        Command::Inspect { image, json } => show(image, *json),
+        Command::List { image, json: true, .. } => list_json(image),
+        Command::List { image, long, null, .. } => list(image, *long, *null),
+        Command::Unpack {
+            image,
+            directory,
+            max_size,
+            dry_run: true,
+        } => plan_unpack(image, directory, *max_size),
+        Command::Unpack {
+            image,
+            directory,
+            max_size,
+            ..
+        } => take_apart(image, directory, *max_size),
+        Command::Pack {
+            directory,
+            image,
+            compression,
+            level,
+            force,
+            dry_run,
+        } => {
+            let options = Options {
+                compression: *compression,
+                level: *level,
+                epoch: epoch()?,
+                force: *force,
+            };
+            match dry_run {
+                true => plan_pack(directory, image, &options),
+                false => put_together(directory, image, &options),
+            }
+        }
     }
+}
+
+/// Whoever only looks can go on as long as there is something.
+fn open(image: &Path) -> Result<Reader, initrd::Error> {
+    Ok(Reader::open(image, Size::from_bytes(u64::MAX))?.0)
+}
+
+fn show(image: &Path, json: bool) -> Result<Exit, Error> {
+    let mut summaries = Vec::new();
+    let result = inspect(&mut open(image)?, &mut summaries);
+    // What comes before something that is wrong is worth knowing.
+    if json {
+        if result.is_ok() {
+            print_json(&summaries)?;
+        }
+    } else if !summaries.is_empty() {
+        let head = [
+            "SEGMENT",
+            "OFFSET",
+            "SIZE",
+            "COMPRESSION",
+            "UNPACKED",
+            "FILES",
+            "CONTENT",
+        ];
+        table::print(&head, &summaries.iter().map(row).collect::<Vec<_>>())?;
+    }
+    result?;
+    Ok(Exit::Done)
+}
+
+fn row(summary: &Summary) -> Vec<String> {
+    let content: Vec<&str> = summary.content.iter().map(String::as_str).collect();
+    let content = match content.is_empty() {
+        true => "-".to_owned(),
+        false => content.join(", "),
+    };
+    vec![
+        summary.segment.to_string(),
+        summary.offset.to_string(),
+        summary.size.to_string(),
+        summary.compression.to_string(),
+        summary.unpacked.to_string(),
+        summary.entries.to_string(),
+        content,
+    ]
+}
+
+/// A file as JSON.
+#[derive(Serialize)]
+struct Row {
+    segment: usize,
+    name: String,
+    kind: char,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    links: u32,
+    size: u32,
+    mtime: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<(u32, u32)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+/// Where a symbolic link leads.
+fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd::Error> {
+    if Kind::of(header) != Ok(Kind::Link) {
+        return Ok(None);
+    }
+    let mut target = Vec::new();
+    while let Some(piece) = reader.data()? {
+        target.extend_from_slice(piece);
+    }
+    Ok(Some(escape(&target)))
+}
+
+fn list_json(image: &Path) -> Result<Exit, Error> {
+    let mut reader = open(image)?;
+    let (mut rows, mut segment) = (Vec::new(), 0);
+    while let Some(event) = reader.event()? {
+        match event {
+            Event::Segment(it) => segment = it.number,
+            Event::Entry(header) => {
+                let kind = Kind::of_mode(header.mode);
+                rows.push(Row {
+                    segment,
+                    name: escape(&header.name),
+                    kind: kind.map_or('?', Kind::letter),
+                    mode: format!("{:04o}", header.mode & 0o7777),
+                    uid: header.uid,
+                    gid: header.gid,
+                    links: header.nlink,
+                    size: header.size,
+                    mtime: header.mtime,
+                    device: kind.is_some_and(Kind::is_device).then_some(header.rdev),
+                    target: target(&header, &mut reader)?,
+                });
+            }
+            _ => {}
+        }
+    }
+    print_json(&rows)?;
+    Ok(Exit::Done)
+}
+
+fn list(image: &Path, long: bool, null: bool) -> Result<Exit, Error> {
+    let mut reader = open(image)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut walk = || -> Result<(), Error> {
+        while let Some(event) = reader.event()? {
+            let Event::Entry(header) = event else { continue };
+            if null {
+                out.write_all(&header.name)?;
+                out.write_all(&[0])?;
+            } else if long {
+                writeln!(out, "{}", line(&header, &mut reader)?)?;
+            } else {
+                writeln!(out, "{}", escape(&header.name))?;
+            }
+        }
+        Ok(())
+    };
+    let walked = walk();
+    out.flush()?;
+    walked?;
+    Ok(Exit::Done)
+}
+
+/// As `ls -l` has it, with numbers for owner and group: their names are not this host's.
+fn line(header: &Header, reader: &mut Reader) -> Result<String, initrd::Error> {
+    let size = match Kind::of_mode(header.mode).is_some_and(Kind::is_device) {
+        true => format!("{}, {}", header.rdev.0, header.rdev.1),
+        false => header.size.to_string(),
+    };
+    let target = target(header, reader)?;
+    let target = target.map(|target| format!(" -> {target}")).unwrap_or_default();
+    Ok(format!(
+        "{} {:>3} {:>5} {:>5} {:>9} {} {}{target}",
+        mode_text(header.mode),
+        header.nlink,
+        header.uid,
+        header.gid,
+        size,
+        date_and_time(u64::from(header.mtime)),
+        escape(&header.name),
+    ))
+}
+
+fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
+    initrd::unpack::check(directory)?;
+    let mut summaries = Vec::new();
+    inspect(&mut Reader::open(image, limit)?.0, &mut summaries)?;
+    let line = |summary: &Summary| {
+        let entries = entries(summary.entries);
+        format!(
+            "unpack segment {} ({}): {entries}",
+            summary.segment, summary.compression
+        )
+    };
+    let mut plan: Vec<String> = summaries.iter().map(line).collect();
+    plan.push(format!("put that in {}", directory.display()));
+    print_plan(&plan)?;
+    Ok(Exit::Done)
+}
+
+fn entries(count: u64) -> String {
+    let what = if count == 1 { "entry" } else { "entries" };
+    format!("{count} {what}")
+}
+
+fn segments(count: usize) -> String {
+    let what = if count == 1 { "segment" } else { "segments" };
+    format!("{count} {what}")
+}
+
+fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
+    let mut progress = Progress::of(format!("unpacking {}", image.display()));
+    let done = unpack(image, directory, limit, &mut |done, total| progress.update(done, total))?;
+    drop(progress);
+    let directory = directory.display();
+    writeln!(
+        io::stdout(),
+        "{} unpacked to {directory}: {}, {}",
+        image.display(),
+        segments(done.segments),
+        entries(done.entries)
+    )?;
+    if done.in_list {
+        writeln!(
+            io::stdout(),
+            "owners and devices are in {directory}/{} only, from where `ttvm initrd pack` takes them",
+            initrd::manifest::NAME
+        )?;
+    }
+    Ok(Exit::Done)
+}
+
+fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, Error> {
+    initrd::pack::check(image, options)?;
+    let outline = Plan::of(directory, options)?.outline();
+    let mut plan = Vec::new();
+    for (at, segment) in outline.iter().enumerate() {
+        let level = segment
+            .level
+            .map(|level| format!(" at level {level}"))
+            .unwrap_or_default();
+        let entries = entries(segment.entries as u64);
+        plan.push(format!(
+            "pack segment {} ({}{level}): {entries}",
+            at + 1,
+            segment.compression
+        ));
+    }
+    plan.push(format!("put that in {}", image.display()));
+    print_plan(&plan)?;
+    Ok(Exit::Done)
+}
+
+fn put_together(directory: &Path, image: &Path, options: &Options) -> Result<Exit, Error> {
+    let mut progress = Progress::of(format!("packing {}", directory.display()));
+    let packed = pack(directory, image, options, &mut |done, total| {
+        progress.update(done, total)
+    })?;
+    drop(progress);
+    writeln!(
+        io::stdout(),
+        "{} packed to {}: {}, {} bytes",
+        directory.display(),
+        image.display(),
+        segments(packed.segments),
+        packed.size
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The time that nothing is to be later than, for who makes the same image twice
+/// (<https://reproducible-builds.org/specs/source-date-epoch/>).
+fn epoch() -> Result<Option<u32>, Error> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let wrong = || {
+        Error::Usage(format!(
+            "SOURCE_DATE_EPOCH is {text:?}, which is no number of seconds since 1970"
+        ))
+    };
+    seconds.ok_or_else(wrong).map(Some)
 }

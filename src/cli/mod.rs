@@ -34,8 +34,8 @@ use crate::image::digest::Digest;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, import as importing, recording, run,
-    snapshot as store, xenstore,
+    boot as entries, config, dm, guest as guests, image as images, import as importing, initrd as initrds, recording,
+    run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -77,7 +77,7 @@ enum Command {
     /// Seal what guests' disks are made from, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
-    /// Make initial RAM disks
+    /// Make initial RAM disks, look into them, take them apart, put them together
     #[command(subcommand)]
     Initrd(initrd::Command),
     /// Look at the boot entries, try one, choose what is booted
@@ -109,6 +109,8 @@ enum Error {
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     Image(#[from] images::Error),
+    #[error(transparent)]
+    Initrd(#[from] initrds::Error),
     #[error(transparent)]
     Busybox(#[from] ramdisk::Error),
     #[error("{}", differs(.0))]
@@ -153,6 +155,7 @@ impl Classify for Error {
             Self::Import(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Initrd(error) => error.exit(),
             Self::Busybox(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),

@@ -1,6 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Initial RAM disks: what is in them, and making them.
+//!
+//! An image is a sequence of segments, bare archives and compressed ones in any order, with zeros between them. [`Reader`] goes
+//! through it as Linux does; [`inspect`], [`unpack`] and [`pack`] are what is done with it.
 
+mod archive;
 pub mod busybox;
+mod compression;
+mod decode;
+mod draft;
+mod encode;
+mod error;
+mod input;
+pub mod inspect;
+mod kind;
+mod lz4_legacy;
+mod lzop;
+mod maker;
+pub mod manifest;
 pub mod modules;
+pub mod names;
 pub mod newc;
+mod output;
+pub mod pack;
+mod plan;
+mod reader;
+mod tree;
+pub mod unpack;
+
+pub use compression::Compression;
+pub use error::{Error, Place};
+pub use kind::{Kind, mode_text};
+pub use reader::{Event, Reader, Segment};

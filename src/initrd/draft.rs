@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A directory in the making: it has another name until it is whole, and what a program that was killed has left of one goes
+//! away with the next.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::unistd::{getegid, geteuid};
+
+use super::error::Error;
+use super::manifest::{self, Line};
+use crate::xattr;
+
+/// What comes between the name to be and the number of the process.
+const MARK: &str = ".unpacking-";
+/// What the first line of a list is shorter than.
+const LINE_LIMIT: u64 = 200;
+
+/// The directory; it goes away unless it is kept.
+#[derive(Debug)]
+pub(super) struct Draft {
+    to: PathBuf,
+    path: PathBuf,
+    /// Locked as long as this lives.
+    root: File,
+    /// The mode it will have.
+    mode: u32,
+    kept: bool,
+}
+
+impl Draft {
+    /// A directory that is to be `to`, where nothing is yet, or an empty directory, whose mode it gets.
+    pub fn new(to: &Path, umask: u32) -> Result<Self, Error> {
+        let wanted = "a name that a new directory can have";
+        let name = to.file_name().ok_or_else(|| Error::NotA {
+            path: to.to_owned(),
+            wanted,
+        })?;
+        let mode = check(to)?;
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(MARK);
+        sweep(parent(to), &prefix)?;
+        prefix.push(std::process::id().to_string());
+        let path = to.with_file_name(prefix);
+        let failed = |error: io::Error| Error::io("make", &path)(error);
+        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        match prepare(&path) {
+            Ok(root) => Ok(Self {
+                to: to.to_owned(),
+                path,
+                root,
+                mode: mode.unwrap_or(0o700 | 0o777 & !umask),
+                kept: false,
+            }),
+            Err(error) => {
+                drop(fs::remove_dir(&path));
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Where it is now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Gives it its name.
+    pub fn keep(mut self) -> Result<(), Error> {
+        let failed = |error: io::Error| match error.raw_os_error() {
+            Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR) => Error::NotEmpty(self.to.clone()),
+            _ => Error::io("make", &self.to)(error),
+        };
+        let mode = Permissions::from_mode(self.mode);
+        self.root.set_permissions(mode).map_err(failed)?;
+        // A directory takes the place of an empty one, and of nothing else.
+        fs::rename(&self.path, &self.to).map_err(failed)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!("{} is left: {error}", self.path.display());
+        }
+    }
+}
+
+/// Makes sure that there is nothing at `to`, or an empty directory, whose mode is returned.
+pub(super) fn check(to: &Path) -> Result<Option<u32>, Error> {
+    match fs::symlink_metadata(to) {
+        Ok(data) if data.is_dir() && is_empty(to)? => Ok(Some(data.mode() & 0o7777)),
+        Ok(_) => Err(Error::NotEmpty(to.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("look at", to)(error)),
+    }
+}
+
+fn prepare(path: &Path) -> io::Result<File> {
+    let root = open(path)?;
+    root.try_lock()?;
+    // Nobody else, no other group, and no list of others: files in it would get them.
+    fchown(&root, Some(geteuid().as_raw()), Some(getegid().as_raw()))?;
+    root.set_permissions(Permissions::from_mode(0o700))?;
+    xattr::remove(&root, c"system.posix_acl_default")?;
+    Ok(root)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn is_empty(path: &Path) -> Result<bool, Error> {
+    let mut entries = fs::read_dir(path).map_err(Error::io("read", path))?;
+    Ok(entries.next().is_none())
+}
+
+/// Removes what programs that were killed have left of the same directory.
+fn sweep(parent: &Path, prefix: &std::ffi::OsStr) -> Result<(), Error> {
+    let entries = fs::read_dir(parent).map_err(Error::io("read", parent))?;
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", parent))?;
+        let name = entry.file_name();
+        let Some(process) = name.as_bytes().strip_prefix(prefix.as_bytes()) else {
+            continue;
+        };
+        if process.iter().all(u8::is_ascii_digit) && is_left(&entry.path()) {
+            fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory is what a program that is not there any more has left: ours, not locked, and it begins as ours do.
+fn is_left(path: &Path) -> bool {
+    let Ok(root) = open(path) else { return false };
+    let is_ours = root.metadata().is_ok_and(|data| data.uid() == geteuid().as_raw());
+    if !is_ours || root.try_lock().is_err() {
+        return false;
+    }
+    if is_empty(path).unwrap_or(false) {
+        return true;
+    }
+    let list = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path.join(manifest::NAME));
+    let Ok(list) = list else { return false };
+    let mut line = String::new();
+    let mut list = BufReader::new(io::Read::take(list, LINE_LIMIT));
+    // Killed before there was a line.
+    let alone = fs::read_dir(path).is_ok_and(|entries| entries.count() == 1);
+    let length = list.read_line(&mut line).unwrap_or(0);
+    length == 0 && alone || matches!(serde_json::from_str(&line), Ok(Line::Initrd { .. }))
+}

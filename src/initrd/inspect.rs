@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an image is made of, without unpacking it.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::compression::Compression;
+use super::error::Error;
+use super::names::escape;
+use super::reader::{Event, Reader};
+
+/// A segment of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Counted from 1.
+    pub segment: usize,
+    /// Where in the image it begins.
+    pub offset: u64,
+    /// Bytes of the image.
+    pub size: u64,
+    /// What it is compressed with.
+    pub compression: Compression,
+    /// Bytes of what it holds.
+    pub unpacked: u64,
+    /// Archives in it.
+    pub archives: usize,
+    /// Entries of those.
+    pub entries: u64,
+    /// Zeros that follow it.
+    pub padding: u64,
+    /// What it is for, as far as that can be told.
+    pub content: BTreeSet<String>,
+}
+
+/// Adds what there is in the image to `summaries`: also what comes before something that is wrong.
+///
+/// # Errors
+///
+/// What is wrong with the image, and where.
+pub fn inspect(reader: &mut Reader, summaries: &mut Vec<Summary>) -> Result<(), Error> {
+    while let Some(event) = reader.event()? {
+        if let Event::Segment(segment) = &event {
+            summaries.push(Summary {
+                segment: segment.number,
+                offset: segment.offset,
+                size: 0,
+                compression: segment.compression,
+                unpacked: 0,
+                archives: 0,
+                entries: 0,
+                padding: 0,
+                content: BTreeSet::new(),
+            });
+        }
+        let Some(last) = summaries.last_mut() else { continue };
+        match event {
+            Event::Segment(_) | Event::ArchiveEnd { .. } => {}
+            Event::Archive => last.archives += 1,
+            Event::Entry(header) => {
+                last.entries += 1;
+                last.content.extend(content(&header.name));
+            }
+            Event::SegmentEnd {
+                size,
+                unpacked,
+                padding,
+            } => (last.size, last.unpacked, last.padding) = (size, unpacked, padding),
+        }
+    }
+    Ok(())
+}
+
+/// What a file of that name tells of what the archive is for.
+fn content(name: &[u8]) -> Option<String> {
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    if let Some(vendor) = name.strip_prefix(b"kernel/x86/microcode/") {
+        return Some(match vendor {
+            b"AuthenticAMD.bin" => "microcode of AMD".to_owned(),
+            b"GenuineIntel.bin" => "microcode of Intel".to_owned(),
+            _ => "microcode".to_owned(),
+        });
+    }
+    if name.starts_with(b"kernel/firmware/acpi/") {
+        return Some("ACPI tables".to_owned());
+    }
+    let modules = name.strip_prefix(b"usr/").unwrap_or(name).strip_prefix(b"lib/modules/");
+    if let Some(version) = modules.filter(|version| !version.is_empty()) {
+        let version = version.split(|byte| *byte == b'/').next()?;
+        return Some(format!("modules of {}", escape(version)));
+    }
+    let what = match name {
+        b"init" => "init",
+        b"conf/initramfs.conf" => "initramfs-tools",
+        b"usr/lib/dracut" | b"lib/dracut" => "dracut",
+        b"etc/initrd-release" => "systemd",
+        _ => return None,
+    };
+    Some(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_tell() {
+        let told = |name: &str| content(name.as_bytes()).unwrap_or_default();
+        assert_eq!(told("kernel/x86/microcode/GenuineIntel.bin"), "microcode of Intel");
+        assert_eq!(told("./kernel/x86/microcode/AuthenticAMD.bin"), "microcode of AMD");
+        assert_eq!(told("usr/lib/modules/6.1.0-9-amd64/kernel"), "modules of 6.1.0-9-amd64");
+        assert_eq!(told("init"), "init");
+        assert_eq!(told("usr/bin/init"), "");
+    }
+}

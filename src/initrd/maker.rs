@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making the files of an archive, part by part of each name and never through a symbolic link. A name that is there already
+//! is treated as Linux does: the later one wins.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::libc;
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+
+use super::archive::{Archive, Directory, joined};
+use super::error::Error;
+use super::kind::Kind;
+use super::manifest::{Owners, permissions};
+use super::names::{escape, parts};
+use super::newc::Header;
+use super::reader::Reader;
+use crate::signals;
+
+/// Makes files.
+pub(super) struct Maker<'a> {
+    /// The directory, as it will be called.
+    pub to: &'a Path,
+    pub owners: Owners,
+    /// The owner that new files have by themselves.
+    pub us: (Uid, Gid),
+    /// The permissions that new files do not get.
+    pub umask: u32,
+}
+
+impl Maker<'_> {
+    /// Makes a file. Returns whether it stands for a device.
+    pub fn make(&self, archive: &mut Archive, header: &Header, reader: &mut Reader) -> Result<bool, Error> {
+        let kind = Kind::of(header).map_err(|why| reader.wrong(why))?;
+        let way = parts(&header.name).map_err(|why| reader.wrong(why))?;
+        let path = self.to.join(&archive.name).join(escape(&header.name));
+        let Some((name, parents)) = way.split_last() else {
+            return match kind {
+                Kind::Directory => {
+                    archive.directory(&[], Some(header.clone()));
+                    Ok(false)
+                }
+                _ => Err(reader.wrong("the archive's own directory is something else")),
+            };
+        };
+        self.enter(archive, parents, reader, &path)?;
+        match kind {
+            Kind::Directory => {
+                let made = mkdirat(archive.tree.last(), *name, Mode::S_IRWXU);
+                if made == Err(Errno::EEXIST) && !archive.has_directory(&way) {
+                    archive.remove(&way, name).map_err(Error::io("replace", &path))?;
+                    mkdirat(archive.tree.last(), *name, Mode::S_IRWXU).map_err(Error::io("make", &path))?;
+                } else if made != Err(Errno::EEXIST) {
+                    made.map_err(Error::io("make", &path))?;
+                }
+                archive.directory(&way, Some(header.clone()));
+                Ok(false)
+            }
+            Kind::Link => self.link(archive, &way, header, reader, &path).map(|()| false),
+            Kind::File => {
+                let linked = self.hard_link(archive, &way, header, reader, &path)?;
+                self.file(archive, &way, header, linked, reader, &path).map(|()| false)
+            }
+            Kind::Node(node) => {
+                let linked = self.hard_link(archive, &way, header, reader, &path)?;
+                self.node(archive, &way, header, node, linked, &path)
+            }
+        }
+    }
+
+    /// Goes to the directory that `parents` lead to, and makes what is missing on the way.
+    fn enter(&self, archive: &mut Archive, parents: &[&[u8]], reader: &Reader, path: &Path) -> Result<(), Error> {
+        loop {
+            let Err(blocked) = archive.tree.directory(parents).map(drop) else {
+                return Ok(());
+            };
+            match blocked.error {
+                Errno::ENOENT => {
+                    let part = parents[blocked.depth];
+                    mkdirat(archive.tree.last(), part, Mode::S_IRWXU).map_err(Error::io("make", path))?;
+                    archive.directory(&parents[..=blocked.depth], None);
+                }
+                Errno::ELOOP | Errno::ENOTDIR => {
+                    let way = escape(&joined(&parents[..=blocked.depth]));
+                    return Err(reader.wrong(format!(
+                        "its way leads through \"{way}\", which is no directory: nothing is followed out of the archive"
+                    )));
+                }
+                error => return Err(Error::io("enter the directory of", path)(error)),
+            }
+        }
+    }
+
+    /// Makes another name of a file that is there, if `header` says so.
+    fn hard_link(
+        &self,
+        archive: &mut Archive,
+        way: &[&[u8]],
+        header: &Header,
+        reader: &Reader,
+        path: &Path,
+    ) -> Result<bool, Error> {
+        if header.nlink < 2 {
+            return Ok(false);
+        }
+        let identity = (header.ino, header.dev, header.mode & libc::S_IFMT);
+        let Some(first) = archive.linked.get(&identity).cloned() else {
+            archive.linked.insert(identity, joined(way));
+            return Ok(false);
+        };
+        let Some((name, parents)) = way.split_last() else {
+            return Ok(false);
+        };
+        if first == joined(way) {
+            return Ok(false);
+        }
+        let failed = |error: Errno| Error::io("link", path)(error);
+        archive.remove(way, name).map_err(failed)?;
+        let first_way: Vec<&[u8]> = first.split(|byte| *byte == b'/').collect();
+        let Some((first_name, first_parents)) = first_way.split_last() else {
+            return Ok(false);
+        };
+        let there = archive
+            .tree
+            .last()
+            .try_clone_to_owned()
+            .map_err(Error::io("link", path))?;
+        let first_parent = archive.tree.directory(first_parents);
+        let first_parent = first_parent.map_err(|blocked| failed(blocked.error))?;
+        // Something else may have that name meanwhile: a device, to which nothing must be written.
+        let kind =
+            fstatat(first_parent, *first_name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|data| data.st_mode & libc::S_IFMT);
+        let is_placeholder = kind == Ok(libc::S_IFREG) && Kind::of_mode(header.mode).is_some_and(Kind::is_device);
+        if kind != Ok(header.mode & libc::S_IFMT) && !is_placeholder {
+            let first = escape(&first);
+            return Err(reader.wrong(format!(
+                "it is a hard link of \"{first}\", which is something else by now"
+            )));
+        }
+        linkat(first_parent, *first_name, &there, *name, AtFlags::empty()).map_err(failed)?;
+        archive
+            .tree
+            .directory(parents)
+            .map_err(|blocked| failed(blocked.error))?;
+        Ok(true)
+    }
+
+    fn file(
+        &self,
+        archive: &mut Archive,
+        way: &[&[u8]],
+        header: &Header,
+        linked: bool,
+        reader: &mut Reader,
+        path: &Path,
+    ) -> Result<(), Error> {
+        let Some(name) = way.last() else { return Ok(()) };
+        let failed = |error: Errno| Error::io("write", path)(error);
+        let mode = permissions(header.mode, self.owners);
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let create = || {
+            let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+            openat(
+                archive.tree.last(),
+                *name,
+                flags,
+                Mode::from_bits_truncate(mode & 0o777),
+            )
+        };
+        let (file, is_new) = match linked {
+            false => match create() {
+                Err(Errno::EEXIST) => (self.again(archive, way, flags, header).map_err(failed)?, false),
+                file => (file.map_err(failed)?, true),
+            },
+            true => (self.reopen(archive, name, flags).map_err(failed)?, false),
+        };
+        let mut file = File::from(file);
+        // A hard link without data has that of the others.
+        if !is_new && (header.size > 0 || !linked) {
+            file.set_len(0).map_err(Error::io("write", path))?;
+        }
+        while let Some(piece) = reader.data()? {
+            file.write_all(piece).map_err(Error::io("write", path))?;
+            if signals::waiting() {
+                return Err(Error::Interrupted);
+            }
+        }
+        self.own(file.as_fd(), header, path)?;
+        let given = mode & 0o777 & !self.umask;
+        if !is_new || mode != given {
+            fchmod(&file, Mode::from_bits_truncate(mode)).map_err(failed)?;
+        }
+        let time = time(header);
+        futimens(&file, &time, &time).map_err(failed)
+    }
+
+    /// Opens a file that is there, whatever its mode.
+    fn reopen(&self, archive: &Archive, name: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+        let parent = archive.tree.last();
+        match openat(parent, name, flags, Mode::empty()) {
+            Err(Errno::EACCES) => {
+                fchmodat(
+                    parent,
+                    name,
+                    Mode::S_IRUSR | Mode::S_IWUSR,
+                    FchmodatFlags::FollowSymlink,
+                )?;
+                openat(parent, name, flags, Mode::empty())
+            }
+            file => file,
+        }
+    }
+
+    /// A file that has been there before: Linux writes to it, and makes it anew if it was something else.
+    fn again(&self, archive: &mut Archive, way: &[&[u8]], flags: OFlag, header: &Header) -> Result<OwnedFd, Errno> {
+        let name = way.last().copied().unwrap_or_default();
+        let there = fstatat(archive.tree.last(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if there.st_mode & libc::S_IFMT == libc::S_IFREG {
+            return self.reopen(archive, name, flags);
+        }
+        archive.remove(way, name)?;
+        let mode = Mode::from_bits_truncate(permissions(header.mode, self.owners) & 0o777);
+        openat(archive.tree.last(), name, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode)
+    }
+
+    fn link(
+        &self,
+        archive: &mut Archive,
+        way: &[&[u8]],
+        header: &Header,
+        reader: &mut Reader,
+        path: &Path,
+    ) -> Result<(), Error> {
+        let Some(name) = way.last() else { return Ok(()) };
+        let failed = |error: Errno| Error::io("make", path)(error);
+        let mut target = Vec::new();
+        while let Some(piece) = reader.data()? {
+            target.extend_from_slice(piece);
+        }
+        if target.contains(&0) {
+            return Err(reader.wrong("it is a symbolic link with a NUL in it"));
+        }
+        let made = symlinkat(&target[..], archive.tree.last(), *name);
+        if made == Err(Errno::EEXIST) {
+            archive.remove(way, name).map_err(Error::io("replace", path))?;
+            symlinkat(&target[..], archive.tree.last(), *name).map_err(failed)?;
+        } else {
+            made.map_err(failed)?;
+        }
+        let parent = archive.tree.last();
+        if let Some((uid, gid)) = self.owner(header) {
+            fchownat(parent, *name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+        }
+        let time = time(header);
+        utimensat(parent, *name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)
+    }
+
+    /// Returns whether it stands for a device.
+    fn node(
+        &self,
+        archive: &mut Archive,
+        way: &[&[u8]],
+        header: &Header,
+        node: SFlag,
+        linked: bool,
+        path: &Path,
+    ) -> Result<bool, Error> {
+        let Some(name) = way.last() else { return Ok(false) };
+        let failed = |error: Errno| Error::io("make", path)(error);
+        if !linked {
+            archive.remove(way, name).map_err(Error::io("replace", path))?;
+        }
+        let parent = archive.tree.last();
+        let device = makedev(u64::from(header.rdev.0), u64::from(header.rdev.1));
+        let mut placeholder = false;
+        let made = match linked {
+            true => Ok(()),
+            false => mknodat(parent, *name, node, Mode::S_IRUSR | Mode::S_IWUSR, device),
+        };
+        match made {
+            // Also root may not, in a container.
+            Err(Errno::EPERM) if Kind::Node(node).is_device() => {
+                mknodat(parent, *name, SFlag::S_IFREG, Mode::S_IRUSR, 0).map_err(failed)?;
+                placeholder = true;
+            }
+            made => made.map_err(failed)?,
+        }
+        if linked {
+            let there = fstatat(parent, *name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+            placeholder = there.st_mode & libc::S_IFMT == libc::S_IFREG;
+        }
+        if let Some((uid, gid)) = self.owner(header) {
+            fchownat(parent, *name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+        }
+        // It was made here and is no link, so nothing is followed.
+        let mode = Mode::from_bits_truncate(permissions(header.mode, self.owners));
+        fchmodat(parent, *name, mode, FchmodatFlags::FollowSymlink).map_err(failed)?;
+        let time = time(header);
+        utimensat(parent, *name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)?;
+        Ok(placeholder)
+    }
+
+    /// The owner that a file must be given, if it does not have it already.
+    fn owner(&self, header: &Header) -> Option<(Uid, Gid)> {
+        let owner = (Uid::from_raw(header.uid), Gid::from_raw(header.gid));
+        (self.owners == Owners::Files && owner != self.us).then_some(owner)
+    }
+
+    fn own(&self, file: BorrowedFd<'_>, header: &Header, path: &Path) -> Result<(), Error> {
+        match self.owner(header) {
+            Some((uid, gid)) => fchown(file, Some(uid), Some(gid)).map_err(Error::io("give its owner to", path)),
+            None => Ok(()),
+        }
+    }
+
+    /// The archive has ended: its directories get their owners, modes and times, and are returned.
+    pub fn finish(&self, archive: &mut Archive) -> Result<Vec<Directory>, Error> {
+        let directories: Vec<Directory> = archive.directories.drain(..).flatten().collect();
+        let base = self.to.join(&archive.name);
+        for directory in directories.iter().rev() {
+            let path = base.join(escape(&directory.path));
+            let way: Vec<&[u8]> = directory
+                .path
+                .split(|byte| *byte == b'/')
+                .filter(|part| !part.is_empty())
+                .collect();
+            let opened = archive.tree.directory(&way);
+            let opened = opened.map_err(|blocked| Error::io("enter", &path)(blocked.error))?;
+            let implied = Header {
+                mode: libc::S_IFDIR | 0o755,
+                uid: self.us.0.as_raw(),
+                gid: self.us.1.as_raw(),
+                ..Header::default()
+            };
+            let header = directory.header.as_ref().unwrap_or(&implied);
+            self.own(opened, header, &path)?;
+            let mode = Mode::from_bits_truncate(permissions(header.mode, self.owners));
+            fchmod(opened, mode).map_err(Error::io("set the mode of", &path))?;
+            let time = time(header);
+            futimens(opened, &time, &time).map_err(Error::io("set the time of", &path))?;
+        }
+        Ok(directories)
+    }
+}
+
+fn time(header: &Header) -> TimeSpec {
+    TimeSpec::new(i64::from(header.mtime), 0)
+}

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The list beside the unpacked files: what the image was made of, in its order, and what a file system may not hold. One
+//! line of JSON for each segment, archive and entry, so that it can be searched, compared and, where it must be, edited.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use serde::{Deserialize, Serialize};
+
+use super::compression::Compression;
+use super::error::Error;
+use super::names;
+use super::newc::Header;
+
+/// What the list is called.
+pub const NAME: &str = "ttvm-initrd.jsonl";
+/// The first version; another one would be another format.
+const VERSION: u32 = 1;
+
+/// Who knows the owners of files, and what their device numbers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owners {
+    /// The file system: root has unpacked them.
+    Files,
+    /// The list: nobody but root can give files away.
+    List,
+}
+
+/// Zeros that follow something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Padding {
+    /// Up to a multiple of so many bytes.
+    Align(u64),
+    /// So many.
+    Bytes(u64),
+}
+
+impl Padding {
+    /// What `count` zeros that begin at `at` are there for, besides the `needed` ones. Whether there are none or up to three more
+    /// is all the same.
+    pub fn of(at: u64, count: u64, needed: u64) -> Self {
+        let aligns = |align: &u64| at.next_multiple_of(*align) - at == count;
+        match [4096, 512].into_iter().find(aligns) {
+            Some(align) if count > 3 + needed => Self::Align(align),
+            _ if count < 4 + needed => Self::Align(4),
+            _ => Self::Bytes(count),
+        }
+    }
+
+    /// How many zeros there are to be from `at` on.
+    pub fn count(self, at: u64) -> u64 {
+        match self {
+            Self::Align(align) => at.next_multiple_of(align) - at,
+            Self::Bytes(count) => count,
+        }
+    }
+
+    /// Whether it can be used.
+    fn is_sound(self) -> bool {
+        match self {
+            Self::Align(align) => align.is_power_of_two() && align <= 1 << 20,
+            Self::Bytes(count) => count <= 1 << 30,
+        }
+    }
+}
+
+/// A line of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Line {
+    /// The first one.
+    #[serde(rename = "ttvm-initrd")]
+    Initrd { version: u32, owners: Owners },
+    /// A segment begins.
+    Segment {
+        compression: Compression,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        level: Option<i32>,
+    },
+    /// An archive begins; its files are in that directory.
+    Archive { directory: String },
+    /// A file of it.
+    Entry(Entry),
+    /// A directory that the archive does not have, only something in it.
+    Implied { name: String },
+    /// The archive ends.
+    ArchiveEnd {
+        padding: Padding,
+        /// Its numbers are written as cpio itself does.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        uppercase: bool,
+    },
+    /// The segment ends.
+    SegmentEnd { padding: Padding },
+}
+
+/// A file as the image has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// [`names::escape`]d.
+    pub name: String,
+    pub ino: u32,
+    /// Octal.
+    #[serde(with = "octal")]
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    pub mtime: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dev: (u32, u32),
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rdev: (u32, u32),
+    /// It has the data of its hard links.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data: bool,
+    /// Its header has a sum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sum: bool,
+    /// An empty file stands for the device.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub placeholder: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &(u32, u32)) -> bool {
+    *number == (0, 0)
+}
+
+mod octal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub fn serialize<S: Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{mode:o}"))
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<u32, D::Error> {
+        let text = <std::borrow::Cow<'a, str>>::deserialize(deserializer)?;
+        u32::from_str_radix(&text, 8).map_err(|_| D::Error::custom(format!("{text:?} is no octal number")))
+    }
+}
+
+impl Entry {
+    /// What the list has of `header`.
+    pub fn of(header: &Header) -> Self {
+        Self {
+            name: names::escape(&header.name),
+            ino: header.ino,
+            mode: header.mode,
+            uid: header.uid,
+            gid: header.gid,
+            nlink: header.nlink,
+            mtime: header.mtime,
+            dev: header.dev,
+            rdev: header.rdev,
+            data: header.nlink > 1 && header.size > 0,
+            sum: header.sum.is_some(),
+            placeholder: false,
+        }
+    }
+}
+
+/// The permissions that a file gets: whoever is not root could not read, or fill, all files of all modes.
+pub(super) fn permissions(mode: u32, owners: Owners) -> u32 {
+    let needed = match (owners, mode & libc::S_IFMT) {
+        (Owners::Files, _) => 0,
+        (Owners::List, libc::S_IFDIR) => 0o700,
+        (Owners::List, _) => 0o400,
+    };
+    mode & 0o7777 | needed
+}
+
+/// Writes the list.
+pub(super) struct Writer<W: Write> {
+    out: W,
+}
+
+impl<W: Write> Writer<W> {
+    pub fn new(out: W, owners: Owners) -> io::Result<Self> {
+        let mut writer = Self { out };
+        let version = VERSION;
+        writer.line(&Line::Initrd { version, owners })?;
+        // By that the directory is known as ours, whatever happens.
+        writer.out.flush()?;
+        Ok(writer)
+    }
+
+    pub fn line(&mut self, line: &Line) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
+        self.out.write_all(b"\n")
+    }
+
+    pub fn finish(mut self) -> io::Result<W> {
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// The list as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Who knows the owners.
+    pub owners: Owners,
+    /// The segments, in their order.
+    pub segments: Vec<Segment>,
+}
+
+/// A segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// What it is compressed with.
+    pub compression: Compression,
+    /// The level, if it is known.
+    pub level: Option<i32>,
+    /// Its archives, in their order.
+    pub archives: Vec<Archive>,
+    /// What follows it in the image.
+    pub padding: Padding,
+}
+
+/// An archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// Where its files are.
+    pub directory: String,
+    /// Its entries in their order, with the names as bytes.
+    pub entries: Vec<(Vec<u8>, Entry)>,
+    /// Directories that are there only because of what is in them.
+    pub implied: Vec<Vec<u8>>,
+    /// What follows it in its segment.
+    pub padding: Padding,
+    /// Its numbers are written with capitals.
+    pub uppercase: bool,
+}
+
+impl Manifest {
+    /// Reads the list in `directory`; `None` if there is none.
+    pub fn read(directory: &Path) -> Result<Option<Self>, Error> {
+        let path = directory.join(NAME);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(Error::io("open", &path))?,
+        };
+        Parser::new(path).parse(&mut BufReader::new(file)).map(Some)
+    }
+}
+
+struct Parser {
+    path: PathBuf,
+    line: usize,
+    owners: Option<Owners>,
+    segments: Vec<Segment>,
+    segment: Option<Segment>,
+    archive: Option<Archive>,
+}
+
+impl Parser {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            line: 0,
+            owners: None,
+            segments: Vec::new(),
+            segment: None,
+            archive: None,
+        }
+    }
+
+    fn wrong(&self, why: impl Into<String>) -> Error {
+        Error::Manifest {
+            path: self.path.clone(),
+            line: self.line,
+            why: why.into(),
+        }
+    }
+
+    fn parse(mut self, from: &mut dyn BufRead) -> Result<Manifest, Error> {
+        let mut text = String::new();
+        loop {
+            text.clear();
+            self.line += 1;
+            let length = from.read_line(&mut text).map_err(Error::io("read", &self.path))?;
+            if length == 0 {
+                break;
+            }
+            if text.trim().is_empty() {
+                continue;
+            }
+            let line = serde_json::from_str(&text).map_err(|error| self.wrong(error.to_string()))?;
+            self.take(line).map_err(|why| self.wrong(why))?;
+        }
+        if self.segment.is_some() || self.archive.is_some() {
+            return Err(self.wrong("it ends in the middle of a segment"));
+        }
+        match self.owners {
+            Some(owners) => Ok(Manifest {
+                owners,
+                segments: self.segments,
+            }),
+            None => Err(self.wrong("it is empty")),
+        }
+    }
+
+    fn take(&mut self, line: Line) -> Result<(), &'static str> {
+        match (line, self.owners, &mut self.segment, &mut self.archive) {
+            (
+                Line::Initrd {
+                    version: VERSION,
+                    owners,
+                },
+                None,
+                ..,
+            ) => self.owners = Some(owners),
+            (Line::Initrd { .. }, None, ..) => return Err("it was written by another version of ttvm"),
+            (_, None, ..) => return Err("it does not begin as a list of ttvm"),
+            (Line::Segment { compression, level }, _, None, None) => {
+                let sound = |level: &i32| compression.levels().is_some_and(|levels| levels.contains(level));
+                if level.is_some_and(|level| !sound(&level)) {
+                    return Err("that compression has no such level");
+                }
+                self.segment = Some(Segment {
+                    compression,
+                    level,
+                    archives: Vec::new(),
+                    padding: Padding::Align(4),
+                });
+            }
+            (Line::Archive { directory }, _, Some(segment), None) => {
+                let known = self.segments.iter().chain(std::iter::once(&*segment));
+                let mut archives = known.flat_map(|segment| &segment.archives);
+                let is_name = !directory.is_empty() && !directory.contains(['/', '\0']) && !directory.starts_with('.');
+                if !is_name || directory == NAME || archives.any(|archive| archive.directory == directory) {
+                    return Err("that is not the name of a directory for this archive alone");
+                }
+                if segment.compression == Compression::None && !segment.archives.is_empty() {
+                    return Err("what is not compressed is one archive");
+                }
+                self.archive = Some(Archive {
+                    directory,
+                    entries: Vec::new(),
+                    implied: Vec::new(),
+                    padding: Padding::Align(4),
+                    uppercase: false,
+                });
+            }
+            (Line::Entry(entry), _, _, Some(archive)) => {
+                let name = names::unescape(&entry.name).ok_or("that name is not written as it has to be")?;
+                names::parts(&name)?;
+                archive.entries.push((name, entry));
+            }
+            (Line::Implied { name }, _, _, Some(archive)) => {
+                let name = names::unescape(&name).ok_or("that name is not written as it has to be")?;
+                names::parts(&name)?;
+                archive.implied.push(name);
+            }
+            (Line::ArchiveEnd { padding, uppercase }, _, Some(segment), archive) if padding.is_sound() => {
+                let mut archive = archive.take().ok_or("there is no archive that could end here")?;
+                (archive.padding, archive.uppercase) = (padding, uppercase);
+                segment.archives.push(archive);
+            }
+            (Line::SegmentEnd { padding }, _, segment, None) if padding.is_sound() => {
+                let mut segment = segment.take().ok_or("there is no segment that could end here")?;
+                segment.padding = padding;
+                self.segments.push(segment);
+            }
+            _ => return Err("that can not be here"),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, String> {
+        let parsed = Parser::new("list".into()).parse(&mut text.as_bytes());
+        parsed.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn zeros_are_there_for_something() {
+        assert_eq!(Padding::of(500, 12, 0), Padding::Align(512));
+        assert_eq!(Padding::of(4090, 6, 0), Padding::Align(4096));
+        assert_eq!(Padding::of(514, 2, 0), Padding::Align(4));
+        assert_eq!(Padding::of(516, 0, 0), Padding::Align(4));
+        assert_eq!(Padding::of(517, 0, 0), Padding::Align(4));
+        assert_eq!(Padding::of(517, 7, 4), Padding::Align(4));
+        assert_eq!(Padding::of(4096, 4096, 0), Padding::Bytes(4096));
+        for (at, count) in [(510, 2), (7, 1000), (0, 0), (1, 511)] {
+            assert_eq!(Padding::of(at, count, 0).count(at), count);
+        }
+    }
+
+    #[test]
+    fn what_is_no_list() {
+        let head = "{\"ttvm-initrd\":{\"version\":1,\"owners\":\"files\"}}\n";
+        let segment = "{\"segment\":{\"compression\":\"zstd\"}}\n";
+        let archive = |name: &str| format!("{{\"archive\":{{\"directory\":\"{name}\"}}}}\n");
+        let end = "{\"archive-end\":{\"padding\":{\"align\":4}}}\n{\"segment-end\":{\"padding\":{\"bytes\":0}}}\n";
+        let whole = format!("{head}{segment}{}{end}", archive("1"));
+        assert_eq!(parse(&whole).unwrap().segments.len(), 1);
+        for (text, why) in [
+            (String::new(), "it is empty"),
+            (segment.to_owned(), "does not begin"),
+            (head.replace(":1", ":2"), "another version"),
+            (format!("{head}{segment}"), "in the middle"),
+            (format!("{head}{}", archive("1")), "can not be here"),
+            (
+                format!("{head}{segment}{}", archive("../1")),
+                "not the name of a directory",
+            ),
+            (
+                format!("{head}{segment}{}", archive("..")),
+                "not the name of a directory",
+            ),
+            (
+                format!("{whole}{segment}{}", archive("1")),
+                "not the name of a directory",
+            ),
+            (whole.replace("\"align\":4", "\"align\":3"), "can not be here"),
+            (whole.replace("zstd", "zip"), "unknown variant"),
+        ] {
+            let answer = parse(&text).unwrap_err();
+            assert!(answer.contains(why), "{text}: {answer}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Names of files: as text, and as a way from a directory.
+
+use std::fmt::Write;
+
+/// Directories within each other; Linux would take more, nobody makes them.
+const DEPTH: usize = 128;
+/// What a file system takes for one name.
+const COMPONENT: usize = 255;
+
+/// `name` as text without anything that a terminal or a line would not bear: what is no UTF-8 and what is not printed is
+/// written `\xNN`, a backslash `\\`.
+pub fn escape(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                c if is_plain(c) => text.push(c),
+                c => bytes(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        bytes(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// Not a control character, nor one of those that change the order of what is around them.
+fn is_plain(c: char) -> bool {
+    let changes_order =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !changes_order
+}
+
+fn bytes(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        // A String takes all.
+        let _ = write!(text, "\\x{byte:02x}");
+    }
+}
+
+/// What [`escape`] has made of a name, back.
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut name = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'\\' {
+            name.push(*byte);
+            continue;
+        }
+        let (kind, after) = rest.split_first()?;
+        rest = after;
+        name.push(match kind {
+            b'\\' => b'\\',
+            b'n' => b'\n',
+            b't' => b'\t',
+            b'x' => {
+                let (digits, after) = rest.split_at_checked(2)?;
+                rest = after;
+                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            _ => return None,
+        });
+    }
+    Some(name)
+}
+
+/// The parts of the name of a file in an archive; none for the archive's own directory.
+///
+/// # Errors
+///
+/// Why it is no name of something within it.
+pub(super) fn parts(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
+    if name.is_empty() {
+        return Err("it has no name");
+    }
+    if name.starts_with(b"/") {
+        return Err("its name begins with /, which leads out of the directory");
+    }
+    let parts: Vec<&[u8]> = name
+        .split(|byte| *byte == b'/')
+        .filter(|part| !matches!(*part, b"" | b"."))
+        .collect();
+    if parts.contains(&&b".."[..]) {
+        return Err("its name has .. in it, which leads out of the directory");
+    }
+    if parts.len() > DEPTH {
+        return Err("it is more than 128 directories deep");
+    }
+    match parts.iter().any(|part| part.len() > COMPONENT) {
+        true => Err("a part of its name has more than 255 bytes"),
+        false => Ok(parts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_and_back() {
+        for (name, text) in [
+            (&b"usr/bin/x y"[..], "usr/bin/x y"),
+            ("größe".as_bytes(), "größe"),
+            (b"a\nb\t\\", "a\\nb\\t\\\\"),
+            (b"\x1b[2J\xff", "\\x1b[2J\\xff"),
+            ("\u{202e}gpj".as_bytes(), "\\xe2\\x80\\xaegpj"),
+            ("\u{9b}1m".as_bytes(), "\\xc2\\x9b1m"),
+        ] {
+            assert_eq!(escape(name), text);
+            assert_eq!(unescape(text).as_deref(), Some(name));
+        }
+        for wrong in ["\\", "\\y", "\\x1", "\\xzz", "\\xé"] {
+            assert_eq!(unescape(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_that_lead_out() {
+        assert_eq!(parts(b"./usr//bin/"), Ok(vec![&b"usr"[..], b"bin"]));
+        assert_eq!(parts(b"."), Ok(vec![]));
+        for wrong in [
+            &b""[..],
+            b"/etc",
+            b"..",
+            b"a/../b",
+            b"a/..",
+            &[b'a'; 256],
+            &b"a/".repeat(129),
+        ] {
+            assert!(parts(wrong).is_err(), "{}", escape(wrong));
+        }
+    }
+}

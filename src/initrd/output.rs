@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An image in the making: a file that has another name until it is whole.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::libc;
+use nix::unistd::geteuid;
+
+use super::error::Error;
+
+/// What comes between the name to be and the number of the process.
+const MARK: &str = ".packing-";
+/// What is written at once.
+const BUFFER: usize = 1 << 18;
+/// How much waits in memory before the disk begins to write: who waits for all of it in the end waits less.
+const AHEAD: u64 = 4 << 20;
+
+/// The image; it goes away unless it is kept.
+#[derive(Debug)]
+pub(super) struct Draft {
+    to: PathBuf,
+    path: PathBuf,
+    replace: bool,
+    kept: bool,
+}
+
+/// What writes to it, and counts.
+#[derive(Debug)]
+pub(super) struct Output {
+    file: File,
+    buffer: Vec<u8>,
+    /// Bytes that were written, with those in the buffer.
+    pub written: u64,
+    begun: u64,
+}
+
+/// A directory that a path is in.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+impl Draft {
+    /// A file that is to be `to`, in place of what is there if that is to be replaced.
+    pub fn new(to: &Path, replace: bool) -> Result<(Self, Output), Error> {
+        let to = match fs::symlink_metadata(to) {
+            Ok(_) if !replace => return Err(Error::Exists(to.to_owned())),
+            // What the link leads to is the image.
+            Ok(data) if data.is_symlink() => fs::canonicalize(to).map_err(Error::io("find", to))?,
+            Ok(data) if !data.is_file() => {
+                let wanted = "a file that an image could replace";
+                return Err(Error::NotA {
+                    path: to.to_owned(),
+                    wanted,
+                });
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("look at", to)(error)),
+            _ => to.to_owned(),
+        };
+        let name = to.file_name().ok_or_else(|| Error::NotA {
+            path: to.clone(),
+            wanted: "a name that a file can have",
+        })?;
+        let mut prefix = OsString::from(".");
+        prefix.push(name);
+        prefix.push(MARK);
+        sweep(parent(&to), &prefix)?;
+        prefix.push(std::process::id().to_string());
+        let path = to.with_file_name(prefix);
+        let failed = |error: io::Error| Error::io("make", &path)(error);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(failed)?;
+        let draft = Self {
+            to,
+            path: path.clone(),
+            replace,
+            kept: false,
+        };
+        file.try_lock().map_err(|error| failed(error.into()))?;
+        if let Ok(old) = fs::metadata(&draft.to) {
+            // Whoever may read the old one may read the new one.
+            file.set_permissions(old.permissions()).map_err(failed)?;
+            if (old.uid(), old.gid()) != file.metadata().map(|new| (new.uid(), new.gid())).map_err(failed)? {
+                fchown(&file, Some(old.uid()), Some(old.gid())).map_err(failed)?;
+            }
+        }
+        let output = Output {
+            file,
+            buffer: Vec::with_capacity(BUFFER),
+            written: 0,
+            begun: 0,
+        };
+        Ok((draft, output))
+    }
+
+    /// Gives it its name once it is on the disk.
+    pub fn keep(mut self, mut output: Output) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::io("write", &self.to)(error);
+        output.write_out().map_err(failed)?;
+        output.file.sync_all().map_err(failed)?;
+        match self.replace {
+            true => fs::rename(&self.path, &self.to).map_err(failed)?,
+            false => match renameat2(AT_FDCWD, &self.path, AT_FDCWD, &self.to, RenameFlags::RENAME_NOREPLACE) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Err(Error::Exists(self.to.clone())),
+                // Not all file systems know that.
+                Err(Errno::EINVAL | Errno::ENOSYS) if !self.to.exists() => {
+                    fs::rename(&self.path, &self.to).map_err(failed)?;
+                }
+                Err(error) => return Err(failed(error.into())),
+            },
+        }
+        self.kept = true;
+        let parent = parent(&self.to);
+        File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
+    }
+
+    /// Where it will be.
+    pub fn to(&self) -> &Path {
+        &self.to
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("{} is left: {error}", self.path.display());
+        }
+    }
+}
+
+impl Output {
+    fn write_out(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        if self.written - self.begun >= AHEAD {
+            // SAFETY: it takes an open descriptor and numbers. It only begins what sync_all waits for, so it may fail.
+            unsafe {
+                let begin = self.begun as i64;
+                let count = (self.written - self.begun) as i64;
+                libc::sync_file_range(self.file.as_raw_fd(), begin, count, libc::SYNC_FILE_RANGE_WRITE);
+            }
+            self.begun = self.written;
+        }
+        Ok(())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len().min(BUFFER - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..length]);
+        self.written += length as u64;
+        if self.buffer.len() == BUFFER {
+            self.write_out()?;
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Removes what programs that were killed have left of the same image: files of ours that nobody has locked.
+fn sweep(parent: &Path, prefix: &OsString) -> Result<(), Error> {
+    for entry in fs::read_dir(parent).map_err(Error::io("read", parent))? {
+        let entry = entry.map_err(Error::io("read", parent))?;
+        let name = entry.file_name();
+        let Some(process) = name.as_bytes().strip_prefix(prefix.as_bytes()) else {
+            continue;
+        };
+        if process.is_empty() || !process.iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(entry.path()) else {
+            continue;
+        };
+        let is_ours = file
+            .metadata()
+            .is_ok_and(|data| data.is_file() && data.uid() == geteuid().as_raw());
+        if is_ours && file.try_lock().is_ok() {
+            fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an archive is made of: the files that are there now, in the order and with the numbers of the list they came from.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::{AtFlags, readlinkat};
+use nix::libc;
+use nix::sys::stat::{FileStat, fstat, fstatat, major, minor};
+
+use super::error::Error;
+use super::kind::Kind;
+use super::manifest::{Archive, Entry, Owners, permissions};
+use super::names::{escape, parts};
+use super::newc::Header;
+use super::tree::Tree;
+
+/// What a symbolic link can say.
+const TARGET_LIMIT: u64 = 4095;
+
+/// A file to be written.
+#[derive(Debug)]
+pub(super) struct Item {
+    /// As the archive will have it.
+    pub header: Header,
+    /// Its place in the directory.
+    pub path: Vec<u8>,
+    /// Where its data is.
+    pub data: Data,
+}
+
+/// Where data is.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// There is none.
+    None,
+    /// It is this.
+    Here(Vec<u8>),
+    /// In the file, which was this one (device, number) when it was looked at.
+    File(u64, u64),
+}
+
+/// A file that is there.
+struct Found {
+    path: Vec<u8>,
+    stat: FileStat,
+    target: Vec<u8>,
+}
+
+impl Found {
+    fn identity(&self) -> (u64, u64) {
+        (self.stat.st_dev, self.stat.st_ino)
+    }
+
+    fn is_directory(&self) -> bool {
+        self.stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+/// The items of the archive whose files are in `directory`. Times are not later than `epoch`.
+pub(super) fn plan(
+    directory: &Path,
+    archive: &Archive,
+    owners: Owners,
+    epoch: Option<u32>,
+) -> Result<Vec<Item>, Error> {
+    let found = scan(directory)?;
+    Planner::new(&found, archive, owners, epoch).items(directory)
+}
+
+/// All files below `directory`, each directory before what is in it, in the order of their names.
+fn scan(directory: &Path) -> Result<Vec<Found>, Error> {
+    let mut tree = Tree::open(directory).map_err(Error::io("open", directory))?;
+    let stat = fstat(tree.last()).map_err(Error::io("look at", directory))?;
+    let mut found = vec![Found {
+        path: Vec::new(),
+        stat,
+        target: Vec::new(),
+    }];
+    // Directories whose content is still to be read, the next one last.
+    let mut ahead: Vec<Found> = Vec::new();
+    read(&mut tree, directory, b"", &mut ahead)?;
+    while let Some(next) = ahead.pop() {
+        if next.is_directory() {
+            read(&mut tree, directory, &next.path, &mut ahead)?;
+        }
+        found.push(next);
+    }
+    Ok(found)
+}
+
+/// Adds what is in a directory to `ahead`, the first name last.
+fn read(tree: &mut Tree, base: &Path, path: &[u8], ahead: &mut Vec<Found>) -> Result<(), Error> {
+    let shown = || base.join(escape(path));
+    let way = match path {
+        b"" => Vec::new(),
+        path => parts(path).map_err(|why| Error::Unfit { path: shown(), why })?,
+    };
+    let opened = tree.directory(&way);
+    let opened = opened.map_err(|blocked| Error::io("read", shown())(blocked.error))?;
+    let again: OwnedFd = opened.try_clone_to_owned().map_err(Error::io("read", shown()))?;
+    let mut entries = Dir::from_fd(again).map_err(Error::io("read", shown()))?;
+    let before = ahead.len();
+    for entry in entries.iter() {
+        let entry = entry.map_err(Error::io("read", shown()))?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let path = match path {
+            b"" => name.to_vec(),
+            path => [path, name].join(&b'/'),
+        };
+        let failed = |error| Error::io("look at", base.join(escape(&path)))(error);
+        let stat = fstatat(opened, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+        let target = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFLNK => {
+                let target = readlinkat(opened, name).map_err(failed)?;
+                std::os::unix::ffi::OsStringExt::into_vec(target)
+            }
+            _ => Vec::new(),
+        };
+        ahead.push(Found { path, stat, target });
+    }
+    ahead[before..].sort_unstable_by(|one, other| other.path.cmp(&one.path));
+    Ok(())
+}
+
+/// A name's number and device in an archive, with the type: what hard links have in common.
+type Identity = (u32, (u32, u32), u32);
+
+struct Planner<'a> {
+    found: &'a [Found],
+    owners: Owners,
+    epoch: Option<u32>,
+    /// The files in their order: the name, what is there, what the list says.
+    order: Vec<(Vec<u8>, &'a Found, Option<&'a Entry>)>,
+    /// Names of hard links, as the list has them.
+    listed: HashMap<Identity, HashSet<&'a [u8]>>,
+    /// The same as they are there.
+    linked: HashMap<(u64, u64), Vec<usize>>,
+    /// A number that no file has.
+    fresh: u32,
+}
+
+fn identity(entry: &Entry) -> Option<Identity> {
+    let is_directory = entry.mode & libc::S_IFMT == libc::S_IFDIR;
+    (entry.nlink > 1 && !is_directory).then_some((entry.ino, entry.dev, entry.mode & libc::S_IFMT))
+}
+
+impl<'a> Planner<'a> {
+    fn new(found: &'a [Found], archive: &'a Archive, owners: Owners, epoch: Option<u32>) -> Self {
+        let there: HashMap<&[u8], &Found> = found.iter().map(|found| (found.path.as_slice(), found)).collect();
+        let mut order: Vec<(Vec<u8>, &Found, Option<&Entry>)> = Vec::with_capacity(found.len());
+        let mut placed: HashMap<&[u8], usize> = HashMap::new();
+        let mut listed: HashMap<Identity, HashSet<&[u8]>> = HashMap::new();
+        for (name, entry) in &archive.entries {
+            let way = parts(name).map(|parts| parts.join(&b'/')).unwrap_or_default();
+            let Some(found) = there.get(way.as_slice()).copied() else {
+                // Its links are not what they were.
+                if let Some(identity) = identity(entry) {
+                    listed.entry(identity).or_default().insert(name);
+                }
+                continue;
+            };
+            if let Some(identity) = identity(entry) {
+                listed.entry(identity).or_default().insert(&found.path);
+            }
+            match placed.get(found.path.as_slice()) {
+                // The later one is what was unpacked.
+                Some(at) => order[*at].2 = Some(entry),
+                None => {
+                    placed.insert(&found.path, order.len());
+                    order.push((name.clone(), found, Some(entry)));
+                }
+            }
+        }
+        let implied: HashSet<&[u8]> = archive.implied.iter().map(Vec::as_slice).collect();
+        for found in found {
+            let is_implied = found.is_directory() && implied.contains(found.path.as_slice());
+            if !found.path.is_empty() && !is_implied && !placed.contains_key(found.path.as_slice()) {
+                order.push((found.path.clone(), found, None));
+            }
+        }
+        let mut linked: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+        for (at, (_, found, _)) in order.iter().enumerate() {
+            if !found.is_directory() && found.stat.st_nlink > 1 {
+                linked.entry(found.identity()).or_default().push(at);
+            }
+        }
+        let most = archive.entries.iter().map(|(_, entry)| entry.ino).max();
+        Self {
+            found,
+            owners,
+            epoch,
+            order,
+            listed,
+            linked,
+            fresh: most.map_or(1, |most| most.wrapping_add(1)),
+        }
+    }
+
+    fn items(mut self, directory: &Path) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::with_capacity(self.order.len());
+        // Numbers of files with several names, and who has them.
+        let mut numbers: HashMap<(u64, u64), (u32, (u32, u32))> = HashMap::new();
+        let mut taken: HashSet<Identity> = HashSet::new();
+        debug_assert!(self.order.len() <= self.found.len());
+        for at in 0..self.order.len() {
+            let (name, found, entry) = &self.order[at];
+            let (name, found, entry) = (name.clone(), *found, *entry);
+            let path = || directory.join(escape(&found.path));
+            let stat = &found.stat;
+            let real = Kind::of_mode(stat.st_mode);
+            let kind = real.ok_or_else(|| Error::Unfit {
+                path: path(),
+                why: "it is of a kind that an archive can not have",
+            })?;
+            let stands_for_device = kind == Kind::File && stat.st_size == 0;
+            let device = entry.filter(|entry| entry.placeholder && stands_for_device);
+            let same = entry.filter(|entry| (entry.mode ^ stat.st_mode) & libc::S_IFMT == 0 || device.is_some());
+            let names = self.linked.get(&found.identity()).map_or(&[][..], Vec::as_slice);
+            let unchanged = self.is_unchanged(same, found, names);
+            let kind_bits = device.map_or(stat.st_mode, |entry| entry.mode) & libc::S_IFMT;
+            let nlink = match (same, kind) {
+                (Some(entry), Kind::Directory) => entry.nlink,
+                (None, Kind::Directory) => 2,
+                (Some(entry), _) if unchanged => entry.nlink,
+                _ => u32::try_from(names.len()).unwrap_or(u32::MAX).max(1),
+            };
+            let (ino, dev) = match numbers.get(&found.identity()) {
+                Some(number) if names.len() > 1 => *number,
+                _ => {
+                    let number = entry.map(|entry| (entry.ino, entry.dev));
+                    let is_shared = nlink > 1 && kind != Kind::Directory;
+                    let free = |(ino, dev): &(u32, (u32, u32))| !is_shared || !taken.contains(&(*ino, *dev, kind_bits));
+                    let (ino, dev) = number.filter(free).unwrap_or_else(|| {
+                        let fresh = self.fresh;
+                        self.fresh = fresh.wrapping_add(1);
+                        (fresh, (0, 0))
+                    });
+                    if is_shared {
+                        taken.insert((ino, dev, kind_bits));
+                        numbers.insert(found.identity(), (ino, dev));
+                    }
+                    (ino, dev)
+                }
+            };
+            let (size, data) = match kind {
+                Kind::Link => {
+                    if stat.st_size as u64 > TARGET_LIMIT || found.target.is_empty() {
+                        return Err(Error::Unfit {
+                            path: path(),
+                            why: "it is a symbolic link that an archive can not have",
+                        });
+                    }
+                    (found.target.len() as u64, Data::Here(found.target.clone()))
+                }
+                Kind::File if device.is_none() && stat.st_size > 0 && self.has_data(at, names, unchanged) => {
+                    (stat.st_size as u64, Data::File(stat.st_dev, stat.st_ino))
+                }
+                _ => (0, Data::None),
+            };
+            let size = u32::try_from(size).map_err(|_| Error::Unfit {
+                path: path(),
+                why: "it has 4 GiB or more, which an archive can not have",
+            })?;
+            let rdev = match (device, kind) {
+                (Some(entry), _) => entry.rdev,
+                (None, Kind::Node(_)) => (major(stat.st_rdev) as u32, minor(stat.st_rdev) as u32),
+                _ => same.map_or((0, 0), |entry| entry.rdev),
+            };
+            let (uid, gid) = match (self.owners, entry) {
+                (Owners::Files, _) => (stat.st_uid, stat.st_gid),
+                (Owners::List, Some(entry)) => (entry.uid, entry.gid),
+                (Owners::List, None) => (0, 0),
+            };
+            let mtime = u32::try_from(stat.st_mtime.max(0)).unwrap_or(u32::MAX);
+            let header = Header {
+                name,
+                ino,
+                mode: self.mode(same, stat, kind, kind_bits),
+                uid,
+                gid,
+                nlink,
+                mtime: self.epoch.map_or(mtime, |epoch| mtime.min(epoch)),
+                size,
+                dev,
+                rdev,
+                // Whoever writes it reckons it.
+                sum: entry.filter(|entry| entry.sum).map(|_| 0),
+            };
+            items.push(Item {
+                header,
+                path: found.path.clone(),
+                data,
+            });
+        }
+        Ok(items)
+    }
+
+    /// Whether a file has the names that the list says, and no others.
+    fn is_unchanged(&self, entry: Option<&Entry>, found: &Found, names: &[usize]) -> bool {
+        let Some(listed) = entry.and_then(identity).and_then(|identity| self.listed.get(&identity)) else {
+            return names.len() < 2;
+        };
+        match names {
+            [] => listed.len() == 1 && listed.contains(found.path.as_slice()),
+            names => {
+                let listed_too = |at: &usize| listed.contains(self.order[*at].1.path.as_slice());
+                names.len() == listed.len() && names.iter().all(listed_too)
+            }
+        }
+    }
+
+    /// Whether the data of a file is to be with this name: where it was, else with the last.
+    fn has_data(&self, at: usize, names: &[usize], unchanged: bool) -> bool {
+        if names.len() < 2 {
+            return true;
+        }
+        let had = |at: &usize| unchanged && self.order[*at].2.is_some_and(|entry| entry.data);
+        match names.iter().any(had) {
+            true => had(&at),
+            false => names.last() == Some(&at),
+        }
+    }
+
+    /// The mode of a file: what is there, unless that is what the one in the list becomes there.
+    fn mode(&self, entry: Option<&Entry>, stat: &FileStat, kind: Kind, kind_bits: u32) -> u32 {
+        let there = stat.st_mode & 0o7777;
+        match entry {
+            // A file system has no modes of links.
+            Some(entry) if kind == Kind::Link => entry.mode,
+            Some(entry) => {
+                let wanted = permissions(entry.mode, self.owners);
+                // Only members of a group can make files that run as that group.
+                let without_group = self.owners == Owners::List && there == wanted & !libc::S_ISGID;
+                match there == wanted || without_group {
+                    true => entry.mode,
+                    false => kind_bits | there,
+                }
+            }
+            None => kind_bits | there,
+        }
+    }
+}
+
+/// What is in `directory` that belongs to none of `known`.
+pub(super) fn stray(directory: &Path, known: &dyn Fn(&[u8]) -> bool) -> Result<Option<PathBuf>, Error> {
+    let mut entries = std::fs::read_dir(directory).map_err(Error::io("read", directory))?;
+    let stray = entries.find_map(|entry| match entry {
+        Ok(entry) if known(entry.file_name().as_encoded_bytes()) => None,
+        Ok(entry) => Some(Ok(entry.path())),
+        Err(error) => Some(Err(error)),
+    });
+    stray.transpose().map_err(Error::io("read", directory))
+}

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An image from front to back: its segments, their archives, and the files in those.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::compression::Compression;
+use super::decode::{Piece, Pieces};
+use super::error::{Error, Place};
+use super::names::escape;
+use super::newc::{self, HEADER_SIZE, Header, TRAILER};
+use crate::config::types::Size;
+
+/// Entries that an image may have.
+const ENTRIES: u64 = 1_000_000;
+
+/// What comes next in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A segment begins.
+    Segment(Segment),
+    /// An archive begins in it.
+    Archive,
+    /// A file in that; its content is what [`Reader::data`] gives.
+    Entry(Header),
+    /// The archive has ended.
+    ArchiveEnd {
+        /// Where in the content of the segment.
+        at: u64,
+        /// Zeros that follow it there.
+        padding: u64,
+        /// Numbers were written as cpio itself does.
+        uppercase: bool,
+    },
+    /// The segment has ended.
+    SegmentEnd {
+        /// Bytes of the image.
+        size: u64,
+        /// Bytes of what it holds.
+        unpacked: u64,
+        /// Zeros that follow it.
+        padding: u64,
+    },
+}
+
+/// A run of an image that is compressed as one, or a bare archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Counted from 1.
+    pub number: usize,
+    /// Where it begins.
+    pub offset: u64,
+    /// What it is compressed with.
+    pub compression: Compression,
+    /// What its header says of the level.
+    pub level: Option<i32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// In no segment.
+    Outside,
+    /// In a segment without an archive so far: it may be but zeros.
+    Begun,
+    /// An archive is to be announced.
+    Found,
+    /// In a segment, after an archive.
+    After,
+    /// At the end of a segment.
+    Ended,
+    /// In an archive, before a header.
+    Header,
+    /// In an archive, in the data of an entry.
+    Data,
+}
+
+/// Reads an image.
+pub struct Reader {
+    pieces: Pieces,
+    image: String,
+    ahead: Option<Piece>,
+    state: State,
+    segment: Segment,
+    /// Where in the image the segment has ended, if it has.
+    end: Option<u64>,
+    chunk: Vec<u8>,
+    at: usize,
+    /// Bytes of this segment's content that came by.
+    unpacked: u64,
+    /// Bytes of the entry's data that are still to come.
+    left: u64,
+    padding: u64,
+    entry: Option<Vec<u8>>,
+    uppercase: bool,
+    sum: u32,
+    expected: Option<u32>,
+    limit: Size,
+    total: u64,
+    entries: u64,
+}
+
+impl Reader {
+    /// Reads the image at `path`, or of the standard input if that is `-`; what is in it may not have more than `limit` bytes.
+    /// Returns the size of the image, too, if it is known.
+    ///
+    /// # Errors
+    ///
+    /// If it can not be opened.
+    pub fn open(path: &Path, limit: Size) -> Result<(Self, u64), Error> {
+        if path == Path::new("-") {
+            let reader = Self::new(Box::new(io::stdin()), "the standard input", limit);
+            return reader.map(|reader| (reader, 0)).map_err(Error::io("read", path));
+        }
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let data = file.metadata().map_err(Error::io("look at", path))?;
+        if data.is_dir() {
+            let path = path.to_owned();
+            return Err(Error::NotA {
+                path,
+                wanted: "an image: it is a directory",
+            });
+        }
+        let reader = Self::new(Box::new(file), &path.display().to_string(), limit).map_err(Error::io("read", path))?;
+        Ok((reader, data.len()))
+    }
+
+    /// Reads what `source` gives, which is called `image` in messages.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for that.
+    pub fn new(source: Box<dyn Read + Send>, image: &str, limit: Size) -> io::Result<Self> {
+        Ok(Self {
+            pieces: Pieces::of(source)?,
+            image: image.to_owned(),
+            ahead: None,
+            state: State::Outside,
+            segment: Segment {
+                number: 0,
+                offset: 0,
+                compression: Compression::None,
+                level: None,
+            },
+            end: None,
+            chunk: Vec::new(),
+            at: 0,
+            unpacked: 0,
+            left: 0,
+            padding: 0,
+            entry: None,
+            uppercase: false,
+            sum: 0,
+            expected: None,
+            limit,
+            total: 0,
+            entries: 0,
+        })
+    }
+
+    /// Bytes of the image that were read.
+    pub fn position(&self) -> u64 {
+        self.pieces.position()
+    }
+
+    /// What comes next; `None` at the end of the image.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the image, and where.
+    pub fn event(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            match self.state {
+                State::Outside => {
+                    if !self.begin()? {
+                        return Ok(None);
+                    }
+                }
+                State::Begun => {
+                    if self.skip_zeros()? {
+                        self.segment.number += 1;
+                        self.state = State::Found;
+                        return Ok(Some(Event::Segment(self.segment.clone())));
+                    }
+                    // It holds nothing, and counts as none.
+                    self.state = State::Outside;
+                }
+                State::Found => {
+                    self.state = State::Header;
+                    self.uppercase = false;
+                    return Ok(Some(Event::Archive));
+                }
+                State::After => {
+                    let at = self.consumed();
+                    self.state = match self.skip_zeros()? {
+                        true => State::Found,
+                        false => State::Ended,
+                    };
+                    let padding = self.consumed() - at;
+                    let uppercase = self.uppercase;
+                    return Ok(Some(Event::ArchiveEnd { at, padding, uppercase }));
+                }
+                State::Ended => {
+                    self.state = State::Outside;
+                    return self.ended().map(Some);
+                }
+                State::Header => {
+                    self.state = match self.header()? {
+                        Some(header) => {
+                            self.state = State::Data;
+                            return Ok(Some(Event::Entry(header)));
+                        }
+                        None => State::After,
+                    }
+                }
+                State::Data => while self.data()?.is_some() {},
+            }
+        }
+    }
+
+    /// The next piece of the data of the entry that [`event`](Self::event) gave last; `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// As [`event`](Self::event).
+    pub fn data(&mut self) -> Result<Option<&[u8]>, Error> {
+        if self.state != State::Data {
+            return Ok(None);
+        }
+        if self.left == 0 {
+            if self.expected.is_some_and(|expected| expected != self.sum) {
+                return Err(self.wrong("its data has another sum than its header says: it is damaged"));
+            }
+            self.skip(self.padding)?;
+            self.state = State::Header;
+            return Ok(None);
+        }
+        self.need()?;
+        let length = (self.chunk.len() - self.at).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let piece = self.at..self.at + length;
+        self.at += length;
+        self.left -= length as u64;
+        let piece = &self.chunk[piece];
+        if self.expected.is_some() {
+            self.sum = newc::sum(self.sum, piece);
+        }
+        Ok(Some(piece))
+    }
+
+    /// That something is wrong with the entry, or the segment, of which [`event`](Self::event) told last.
+    pub fn wrong(&self, why: impl Into<String>) -> Error {
+        Error::Wrong {
+            image: self.image.clone(),
+            place: self.place(),
+            why: why.into(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            segment: self.segment.number + usize::from(self.state == State::Begun),
+            compression: self.segment.compression,
+            offset: self.segment.offset,
+            entry: self.entry.as_deref().map(escape),
+        }
+    }
+
+    fn receive(&mut self) -> Piece {
+        self.ahead.take().unwrap_or_else(|| self.pieces.next())
+    }
+
+    /// Why the decoder stopped at `offset`.
+    fn failed(&self, offset: u64, error: &io::Error) -> Error {
+        let why = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other
+                if self.state == State::Outside =>
+            {
+                error.to_string()
+            }
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+                format!("it is damaged near byte {offset}: {error}")
+            }
+            _ => format!("it can not be read: {error}"),
+        };
+        match self.state {
+            State::Outside => Error::Wrong {
+                image: self.image.clone(),
+                place: Place {
+                    segment: 0,
+                    compression: Compression::None,
+                    offset,
+                    entry: None,
+                },
+                why,
+            },
+            _ => self.wrong(why),
+        }
+    }
+
+    /// A segment begins. `false` at the end of the image.
+    fn begin(&mut self) -> Result<bool, Error> {
+        match self.receive() {
+            Piece::Begin {
+                offset,
+                compression,
+                level,
+            } => {
+                self.segment = Segment {
+                    number: self.segment.number,
+                    offset,
+                    compression,
+                    level,
+                };
+                (self.end, self.unpacked) = (None, 0);
+                self.state = State::Begun;
+                Ok(true)
+            }
+            Piece::Failed { offset, error } => Err(self.failed(offset, &error)),
+            Piece::Finished { .. } if self.segment.number == 0 => Err(Error::Nothing(self.image.clone())),
+            finished => {
+                // Whoever asks again gets the same answer.
+                self.ahead = Some(finished);
+                Ok(false)
+            }
+        }
+    }
+
+    /// What there is to say of a segment that has ended.
+    fn ended(&mut self) -> Result<Event, Error> {
+        let end = self.end.unwrap_or(self.segment.offset);
+        let next = self.receive();
+        let padding = match &next {
+            Piece::Begin { offset, .. } | Piece::Failed { offset, .. } | Piece::Finished { offset } => offset - end,
+            _ => 0,
+        };
+        self.ahead = Some(next);
+        Ok(Event::SegmentEnd {
+            size: end - self.segment.offset,
+            unpacked: self.unpacked,
+            padding,
+        })
+    }
+
+    /// Bytes of the segment's content that were used.
+    fn consumed(&self) -> u64 {
+        self.unpacked - (self.chunk.len() - self.at) as u64
+    }
+
+    /// Makes sure that there is something in `chunk`. `false` at the end of the segment.
+    fn more(&mut self) -> Result<bool, Error> {
+        while self.at == self.chunk.len() {
+            if self.end.is_some() {
+                return Ok(false);
+            }
+            match self.receive() {
+                Piece::Data(data) => {
+                    self.pieces.recycle(std::mem::replace(&mut self.chunk, data));
+                    self.at = 0;
+                    self.unpacked += self.chunk.len() as u64;
+                    self.total += self.chunk.len() as u64;
+                    if self.total > self.limit.bytes() {
+                        return Err(Error::TooLarge {
+                            image: self.image.clone(),
+                            place: self.place(),
+                            limit: self.limit,
+                        });
+                    }
+                }
+                Piece::End { offset } => {
+                    let next = self.receive();
+                    // Compressed by several threads, or after a frame that holds nothing: it goes on.
+                    let goes_on = matches!(self.state, State::Begun | State::Header | State::Data)
+                        && matches!(next, Piece::Begin { offset: begin, compression, .. }
+                            if begin == offset && compression == self.segment.compression && compression != Compression::None);
+                    if !goes_on {
+                        self.ahead = Some(next);
+                        self.end = Some(offset);
+                    }
+                }
+                Piece::Failed { offset, error } => return Err(self.failed(offset, &error)),
+                Piece::Begin { .. } | Piece::Finished { .. } => return Err(self.wrong("it is cut off")),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same where the segment can not end.
+    fn need(&mut self) -> Result<(), Error> {
+        match self.more()? {
+            true => Ok(()),
+            false => Err(self.wrong("it is cut off")),
+        }
+    }
+
+    /// Goes past zeros between archives. `false` at the end of the segment.
+    fn skip_zeros(&mut self) -> Result<bool, Error> {
+        while self.more()? {
+            let rest = &self.chunk[self.at..];
+            match rest.iter().position(|byte| *byte != 0) {
+                None => self.at = self.chunk.len(),
+                Some(zeros) => {
+                    self.at += zeros;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn skip(&mut self, count: u64) -> Result<(), Error> {
+        let mut left = count;
+        while left > 0 {
+            self.need()?;
+            let length = left.min((self.chunk.len() - self.at) as u64);
+            self.at += length as usize;
+            left -= length;
+        }
+        Ok(())
+    }
+
+    /// The next `count` bytes.
+    fn take(&mut self, count: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::with_capacity(count);
+        while bytes.len() < count {
+            self.need()?;
+            let length = (count - bytes.len()).min(self.chunk.len() - self.at);
+            bytes.extend_from_slice(&self.chunk[self.at..self.at + length]);
+            self.at += length;
+        }
+        Ok(bytes)
+    }
+
+    /// The next header of an archive; `None` if it is the trailer.
+    fn header(&mut self) -> Result<Option<Header>, Error> {
+        self.entry = None;
+        let at = self.consumed();
+        let wrong = |reader: &Self, why: &str| reader.wrong(format!("{why} (byte {at} of its content)"));
+        let bytes = self.take(HEADER_SIZE)?;
+        let bytes: &[u8; HEADER_SIZE] = bytes.first_chunk().ok_or_else(|| wrong(self, "it is cut off"))?;
+        let (mut header, name_size) = Header::parse(bytes).map_err(|why| wrong(self, why))?;
+        self.uppercase |= newc::is_uppercase(bytes);
+        let mut name = self.take(name_size as usize)?;
+        let end = name.iter().position(|byte| *byte == 0);
+        let end = end.ok_or_else(|| wrong(self, "the name of an entry does not end with a NUL"))?;
+        // Zeros may align what follows.
+        if name[end..].iter().any(|byte| *byte != 0) {
+            return Err(wrong(self, "the name of an entry has a NUL in it"));
+        }
+        name.truncate(end);
+        self.skip(newc::padding(HEADER_SIZE as u64 + u64::from(name_size)))?;
+        let (size, is_trailer) = (u64::from(header.size), name == TRAILER);
+        header.name.clone_from(&name);
+        self.entry = (!is_trailer).then_some(name);
+        self.left = size;
+        self.padding = newc::padding(size);
+        (self.sum, self.expected) = (0, header.sum.filter(|_| !is_trailer));
+        if is_trailer {
+            self.skip(size + newc::padding(size))?;
+            self.left = 0;
+            return Ok(None);
+        }
+        self.entries += 1;
+        if self.entries > ENTRIES {
+            return Err(Error::TooMany {
+                image: self.image.clone(),
+                place: self.place(),
+                limit: ENTRIES,
+            });
+        }
+        Ok(Some(header))
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An image as files: a directory for each archive of each segment, and the list that says how to make the image of them again.
+//!
+//! The image may have been made by anybody. All is done in a directory that nobody else can enter, part by part of each name
+//! and never through a symbolic link; it gets its name when all of it is there.
+
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use nix::unistd::{getegid, geteuid};
+
+use super::archive::Archive;
+use super::draft::{self, Draft};
+use super::error::Error;
+use super::maker::Maker;
+use super::manifest::{self, Entry, Line, Owners, Padding};
+use super::names::escape;
+use super::newc::Header;
+use super::reader::{Event, Reader};
+use crate::config::types::Size;
+use crate::image::digest::Progress;
+use crate::{fail_point, signals};
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Segments.
+    pub segments: usize,
+    /// Entries of all archives.
+    pub entries: u64,
+    /// Devices and owners are only in the list.
+    pub in_list: bool,
+}
+
+/// Whether an image can be unpacked to `to`.
+///
+/// # Errors
+///
+/// If there is something.
+pub fn check(to: &Path) -> Result<(), Error> {
+    draft::check(to).map(drop)
+}
+
+/// Unpacks the image at `image` to the new directory `to`; what is in it may not have more than `limit` bytes.
+///
+/// # Errors
+///
+/// What is wrong with the image, and where; what can not be written. There is nothing at `to` then.
+pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>) -> Result<Unpacked, Error> {
+    // Before there are other threads: a signal would end the process in one of them.
+    let _deferred = signals::defer();
+    let umask = current_umask();
+    let draft = Draft::new(to, umask)?;
+    let (mut reader, total) = Reader::open(image, limit)?;
+    let owners = match geteuid().is_root() {
+        true => Owners::Files,
+        false => Owners::List,
+    };
+    let list = File::create_new(draft.path().join(manifest::NAME)).map_err(Error::io("write", to))?;
+    let mut unpacking = Unpacking {
+        maker: Maker {
+            to,
+            owners,
+            us: (geteuid(), getegid()),
+            umask,
+        },
+        list: manifest::Writer::new(BufWriter::with_capacity(1 << 16, list), owners).map_err(Error::io("write", to))?,
+        archive: None,
+        done: Unpacked::default(),
+    };
+    let (mut offset, mut end_mark) = (0, 0);
+    let mut segment = 0;
+    let mut archives = 0;
+    loop {
+        let position = reader.position();
+        if let ControlFlow::Break(()) = progress(position, total.max(position)) {
+            return Err(Error::Interrupted);
+        }
+        if signals::waiting() {
+            return Err(Error::Interrupted);
+        }
+        let Some(event) = reader.event()? else { break };
+        match event {
+            Event::Segment(it) => {
+                (segment, archives, offset) = (it.number, 0, it.offset);
+                end_mark = it.compression.end_mark();
+                unpacking.done.segments += 1;
+                let (compression, level) = (it.compression, it.level);
+                unpacking.line(&Line::Segment { compression, level })?;
+            }
+            Event::Archive => {
+                archives += 1;
+                let directory = match archives {
+                    1 => segment.to_string(),
+                    archive => format!("{segment}.{archive}"),
+                };
+                unpacking.begin(draft.root(), directory)?;
+            }
+            Event::Entry(header) => {
+                unpacking.done.entries += 1;
+                unpacking.entry(&header, &mut reader)?;
+                fail_point::reach("initrd.entry");
+            }
+            Event::ArchiveEnd { at, padding, uppercase } => {
+                unpacking.end()?;
+                let padding = Padding::of(at, padding, 0);
+                unpacking.line(&Line::ArchiveEnd { padding, uppercase })?;
+            }
+            Event::SegmentEnd { size, padding, .. } => {
+                let padding = Padding::of(offset + size, padding, end_mark);
+                unpacking.line(&Line::SegmentEnd { padding })?;
+            }
+        }
+    }
+    let mut done = unpacking.done;
+    done.in_list |= owners == Owners::List;
+    unpacking.list.finish().map_err(Error::io("write", to))?;
+    fail_point::reach("initrd.unpacked");
+    draft.keep()?;
+    Ok(done)
+}
+
+/// The permissions that new files do not get; all if nobody says, and then each file gets its own.
+fn current_umask() -> u32 {
+    // umask(2) can only tell it by changing it, for all threads.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
+    umask.unwrap_or(0o777)
+}
+
+struct Unpacking<'a> {
+    maker: Maker<'a>,
+    list: manifest::Writer<BufWriter<File>>,
+    archive: Option<Archive>,
+    done: Unpacked,
+}
+
+impl Unpacking<'_> {
+    fn line(&mut self, line: &Line) -> Result<(), Error> {
+        self.list
+            .line(line)
+            .map_err(Error::io("write", self.maker.to.join(manifest::NAME)))
+    }
+
+    /// An archive begins: its directory is made.
+    fn begin(&mut self, root: BorrowedFd<'_>, directory: String) -> Result<(), Error> {
+        let archive = Archive::new(root, &directory);
+        self.archive = Some(archive.map_err(Error::io("make", self.maker.to.join(&directory)))?);
+        self.line(&Line::Archive { directory })
+    }
+
+    fn entry(&mut self, header: &Header, reader: &mut Reader) -> Result<(), Error> {
+        let Some(archive) = &mut self.archive else {
+            return Ok(());
+        };
+        let mut entry = Entry::of(header);
+        entry.placeholder = self.maker.make(archive, header, reader)?;
+        self.done.in_list |= entry.placeholder;
+        self.line(&Line::Entry(entry))
+    }
+
+    /// The archive has ended.
+    fn end(&mut self) -> Result<(), Error> {
+        let Some(mut archive) = self.archive.take() else {
+            return Ok(());
+        };
+        for directory in self.maker.finish(&mut archive)? {
+            if directory.header.is_none() && !directory.path.is_empty() {
+                let name = escape(&directory.path);
+                self.line(&Line::Implied { name })?;
+            }
+        }
+        Ok(())
+    }
+}

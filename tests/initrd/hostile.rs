@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Images that somebody has made to do harm, and damaged ones: a clear answer, and nothing is left.
+
+use std::fs;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ttvm::config::types::Size;
+use ttvm::initrd::{Error, unpack::unpack};
+
+use super::Place;
+use super::archive::{Archive, Entry};
+
+fn one(entry: &Entry<'_>) -> Vec<u8> {
+    Archive::new().entry(entry).end(4)
+}
+
+#[test]
+fn nothing_gets_out() {
+    let place = Place::new("hostile");
+    let victim = place.put("victim", b"untouched");
+    let victim_name = victim.to_str().expect("a path");
+    let file = |name: &'static str| Entry {
+        name: name.as_bytes(),
+        data: b"evil",
+        ..Entry::default()
+    };
+    let long = [b'n'; 256];
+    let deep = b"d/".repeat(129);
+    let bare = "segment 1 (not compressed, at byte 0)";
+    let outside = "which leads out of the directory";
+    let no_name_end = {
+        let mut image = one(&file("abc"));
+        image[113] = b'x';
+        image
+    };
+    let nul = {
+        let mut image = one(&file("abcdefg"));
+        image[113] = 0;
+        image
+    };
+    let wrong_number = {
+        let mut image = one(&file("a"));
+        image[14] = b'-';
+        image
+    };
+    let cases: Vec<(Vec<u8>, String)> = vec![
+        (
+            one(&file("/etc/x")),
+            format!("{bare}, entry \"/etc/x\": its name begins with /, {outside}"),
+        ),
+        (
+            one(&file("../x")),
+            format!("{bare}, entry \"../x\": its name has .. in it, {outside}"),
+        ),
+        (
+            one(&file("a/../../x")),
+            format!("{bare}, entry \"a/../../x\": its name has .. in it, {outside}"),
+        ),
+        (
+            Archive::new().link("l", "..").file("l/x", 0o644, b"evil").end(4),
+            format!(
+                "{bare}, entry \"l/x\": its way leads through \"l\", which is no directory: nothing is followed out of the archive"
+            ),
+        ),
+        (
+            Archive::new().link("l", "l").file("l/x", 0o644, b"evil").end(4),
+            format!(
+                "{bare}, entry \"l/x\": its way leads through \"l\", which is no directory: nothing is followed out of the archive"
+            ),
+        ),
+        (
+            Archive::new()
+                .directory("d", 0o755)
+                .link("d/l", "/")
+                .directory("d/l/etc", 0o755)
+                .end(4),
+            format!(
+                "{bare}, entry \"d/l/etc\": its way leads through \"d/l\", which is no directory: nothing is followed out of the archive"
+            ),
+        ),
+        (
+            Archive::new()
+                .hard_link("a", 7, 2, b"")
+                .link("a", victim_name)
+                .hard_link("b", 7, 2, b"evil")
+                .end(4),
+            format!("{bare}, entry \"b\": it is a hard link of \"a\", which is something else by now"),
+        ),
+        (
+            Archive::new()
+                .hard_link("a", 7, 2, b"")
+                .node("a", 0o010_600, (0, 0))
+                .hard_link("b", 7, 2, b"evil")
+                .end(4),
+            format!("{bare}, entry \"b\": it is a hard link of \"a\", which is something else by now"),
+        ),
+        (
+            one(&Entry {
+                size: Some(u32::MAX),
+                ..file("big")
+            }),
+            format!("{bare}, entry \"big\": it is cut off"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o170_000,
+                ..file("odd")
+            }),
+            format!("{bare}, entry \"odd\": it is of a kind that there is not"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o040_755,
+                ..file("d")
+            }),
+            format!("{bare}, entry \"d\": it has data, but is no file"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o120_777,
+                data: b"",
+                ..file("l")
+            }),
+            format!("{bare}, entry \"l\": it is a symbolic link that leads nowhere"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o120_777,
+                data: b"a\0b",
+                ..file("l")
+            }),
+            format!("{bare}, entry \"l\": it is a symbolic link with a NUL in it"),
+        ),
+        (
+            one(&Entry {
+                mode: 0o120_777,
+                size: Some(4096),
+                ..file("l")
+            }),
+            format!("{bare}, entry \"l\": it is a symbolic link with more than 4095 bytes"),
+        ),
+        (
+            one(&file(".")),
+            format!("{bare}, entry \".\": the archive's own directory is something else"),
+        ),
+        (
+            one(&Entry { name: b"", ..file("") }),
+            format!("{bare}, entry \"\": it has no name"),
+        ),
+        (
+            one(&Entry {
+                name: &long,
+                ..file("")
+            }),
+            format!(
+                "{bare}, entry \"{}\": a part of its name has more than 255 bytes",
+                "n".repeat(256)
+            ),
+        ),
+        (
+            one(&Entry {
+                name: &deep,
+                ..file("")
+            }),
+            format!(
+                "{bare}, entry \"{}\": it is more than 128 directories deep",
+                "d/".repeat(129)
+            ),
+        ),
+        (
+            one(&Entry {
+                magic: b"070702",
+                sum: 5,
+                ..file("sum")
+            }),
+            format!("{bare}, entry \"sum\": its data has another sum than its header says: it is damaged"),
+        ),
+        (
+            one(&Entry {
+                magic: b"070707",
+                ..file("a")
+            }),
+            format!(
+                "{bare}: it is in the old portable format of cpio (odc), which Linux does not read (byte 0 of its content)"
+            ),
+        ),
+        (
+            no_name_end,
+            format!("{bare}: the name of an entry does not end with a NUL (byte 0 of its content)"),
+        ),
+        (
+            nul,
+            format!("{bare}: the name of an entry has a NUL in it (byte 0 of its content)"),
+        ),
+        (
+            wrong_number,
+            format!("{bare}: a number in its header is none (byte 0 of its content)"),
+        ),
+        (Archive::new().file("a", 0o644, b"").0, format!("{bare}: it is cut off")),
+        (
+            [one(&file("a")), b"junk".to_vec()].concat(),
+            "byte 240: what is there is no archive, and not compressed in a way that Linux knows".to_owned(),
+        ),
+        (
+            vec![],
+            "there is no archive in it, so it is no initial RAM disk".to_owned(),
+        ),
+        (
+            vec![0; 5000],
+            "there is no archive in it, so it is no initial RAM disk".to_owned(),
+        ),
+        (
+            zstd::encode_all(&b"no archive at all, but long enough for a header"[..].repeat(9)[..], 3).expect("zstd"),
+            "segment 1 (zstd, at byte 0): there is no header of cpio's newc format (byte 0 of its content)".to_owned(),
+        ),
+    ];
+    for (image, why) in cases {
+        place.put("i", &image);
+        place.says("unpack i u", &format!("ttvm: i: {why}\n[1]"));
+        assert_eq!(place.names(), ["i", "victim"], "{why}");
+        assert_eq!(fs::read(&victim).expect("the victim"), b"untouched");
+    }
+}
+
+#[test]
+fn a_link_is_replaced_and_not_followed() {
+    let place = Place::new("replaced");
+    let victim = place.put("victim", b"untouched");
+    let target = victim.to_str().expect("a path");
+    place.put("i", &Archive::new().link("l", target).file("l", 0o666, b"evil").end(4));
+    assert!(place.session("unpack i u").ends_with("[0]"));
+    assert_eq!(fs::read(&victim).expect("the victim"), b"untouched");
+    assert!(!place.path("u/1/l").is_symlink());
+}
+
+/// What is written to is what was linked, never a device that took its name.
+#[test]
+fn nothing_is_written_to_a_device() {
+    let place = Place::new("device");
+    let image = Archive::new()
+        .hard_link("a", 7, 2, b"")
+        .node("a", 0o060_600, (7, 250))
+        .hard_link("b", 7, 2, b"evil")
+        .end(4);
+    place.put("i", &image);
+    let said = place.session("unpack i u");
+    assert!(
+        said.ends_with("which is something else by now\n[1]") || said.ends_with("[0]"),
+        "{said}"
+    );
+    let left = !nix::unistd::geteuid().is_root() || !place.path("u").exists();
+    assert!(left, "{:?}", place.names());
+}
+
+#[test]
+fn bombs() {
+    let place = Place::new("bombs");
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).expect("zstd");
+    let head = Archive::new()
+        .entry(&Entry {
+            size: Some(100 << 20),
+            ..Entry::default()
+        })
+        .0;
+    encoder.write_all(&head).expect("zstd");
+    for _ in 0..100 {
+        encoder.write_all(&vec![0; 1 << 20]).expect("zstd");
+    }
+    encoder.write_all(&Archive::new().end(4)).expect("zstd");
+    place.put("i", &encoder.finish().expect("zstd"));
+    place.says(
+        "unpack --max-size 64M i u",
+        "ttvm: i: segment 1 (zstd, at byte 0), entry \"a\": there is more than 64M in it; if that is right, say how much it may be: `--max-size`\n[1]",
+    );
+    assert_eq!(place.names(), ["i"]);
+    assert!(place.session("unpack --max-size 128M i u").ends_with("[0]"));
+    assert_eq!(fs::metadata(place.path("u/1/a")).expect("the file").len(), 100 << 20);
+}
+
+fn try_to_unpack(place: &Place, image: &[u8]) -> Result<(), Error> {
+    let image = place.put("i", image);
+    let to = place.path("u");
+    let result = unpack(&image, &to, Size::mib(64), &mut |_, _| ControlFlow::Continue(()));
+    match result {
+        Ok(_) => fs::remove_dir_all(&to).expect("it goes"),
+        Err(_) => assert_eq!(place.names(), ["i"], "nothing is left"),
+    }
+    result.map(drop)
+}
+
+/// A small image in each compression, packed by ourselves.
+fn small_images(place: &Place) -> Vec<(&'static str, Vec<u8>)> {
+    let directory = place.path("d");
+    fs::create_dir_all(directory.join("sub")).expect("a directory");
+    fs::write(directory.join("sub/file"), "some content\n".repeat(9)).expect("a file");
+    let pack = |name: &'static str| {
+        let said = place.session(&format!("pack --force --compression {name} d p"));
+        assert!(said.ends_with("[0]"), "{said}");
+        (name, fs::read(place.path("p")).expect("the image"))
+    };
+    let images = ["none", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"]
+        .map(pack)
+        .to_vec();
+    fs::remove_dir_all(directory).expect("it goes");
+    fs::remove_file(place.path("p")).expect("it goes");
+    images
+}
+
+#[test]
+fn cut_off_anywhere() {
+    let place = Place::new("cut");
+    for (name, image) in small_images(&place) {
+        let whole = match name {
+            // All but the zeros after its trailer.
+            "none" => image
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .expect("a byte")
+                .next_multiple_of(4),
+            _ => image.len(),
+        };
+        for length in 0..image.len() {
+            match try_to_unpack(&place, &image[..length]) {
+                // lzma and lz4 do not say where they end, lzma even not that it has not.
+                Ok(()) => assert!(
+                    length >= whole || matches!(name, "lzma" | "lz4") && length + 12 > whole,
+                    "{name} {length}"
+                ),
+                Err(error) => {
+                    let text = error.to_string();
+                    let known = ["cut off", "damaged", "no archive", "can be no size", "NUL"];
+                    assert!(
+                        known.iter().any(|known| text.contains(known)),
+                        "{name} {length}: {text}"
+                    );
+                }
+            }
+        }
+        assert!(try_to_unpack(&place, &image).is_ok(), "{name}");
+    }
+}
+
+/// Whatever a byte becomes, there is an answer, and nothing is left of what is wrong.
+#[test]
+fn any_byte_wrong() {
+    let place = Place::new("byte");
+    for (name, image) in small_images(&place) {
+        for at in 0..image.len() {
+            let with = [0x01, 0x80, 0xff][at % 3];
+            let mut image = image.clone();
+            image[at] ^= with;
+            let result = try_to_unpack(&place, &image);
+            // Its sums see everything.
+            let is_seen = name == "xz" && at > 12;
+            assert!(!(is_seen && result.is_ok()), "{name} {at} {with}");
+        }
+    }
+    assert!(Path::new("/etc/passwd").exists());
+}
