@@ -155,7 +155,8 @@ fn print(plan: &Plan, arguments: &Arguments) -> Result<(), Error> {
 
 /// What LVM says of a volume, if it is there and LVM can be asked. One LVM command.
 fn known(volume: &Volume) -> Option<Known> {
-    if !Path::new(&volume.device()).exists() {
+    // Not the volume itself: a thin snapshot is not active by default. A group has its directory while any volume of it is.
+    if !Path::new("/dev").join(volume.vg.as_str()).exists() {
         return None;
     }
     let volumes = lvm2_cmd::volumes(&volume.vg).ok()?;
