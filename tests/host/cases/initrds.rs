@@ -31,7 +31,7 @@ fn through_our_hands(host: &mut Host, image: &str) {
     assert!(names > 100, "{output}");
     // The same segments: all but sizes and offsets.
     let same = r#"python3 -c 'import json
-def kinds(name): return [segment["compression"] for segment in json.load(open(name))["segments"]]
+def kinds(name): return [segment["compression"] for segment in json.load(open(name))]
 before, after = kinds("/root/before"), kinds("/root/after")
 assert before == after, (before, after)
 print(*after)'"#;
