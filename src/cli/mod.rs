@@ -69,7 +69,7 @@ enum Command {
     Record(record::Arguments),
     /// Replay a recorded run, and see whether it is the same
     Replay(replay::Arguments),
-    /// Seal what guests' disks are made from, and see that it still is the same
+    /// Make what guests' disks are made from, seal it, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
     /// Look at the boot entries, try one, choose what is booted
@@ -99,6 +99,8 @@ enum Error {
     Snapshot(#[from] store::Error),
     #[error(transparent)]
     Image(#[from] images::Error),
+    #[error(transparent)]
+    Create(#[from] images::create::Error),
     #[error("{}", differs(.0))]
     Differs(Vec<(Origin, Digest, Digest)>),
     #[error(transparent)]
@@ -140,6 +142,7 @@ impl Classify for Error {
             Self::Guest(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Create(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Running(_) => Exit::Refused,

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The half of a copy that reads: a thread of its own goes ahead, opens files and reads the small ones, so that the disk is
+//! asked for the next file while the last one is laid down.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::sync::mpsc::SyncSender;
+
+use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::libc;
+use nix::sys::stat::{FileStat, fstat};
+
+use super::exclude::{Exclusions, Reason, is_swap};
+use super::item::{Content, Item, Key, has_holes, meta};
+use super::tree::{At, Problem, Tree, Visitor};
+use crate::ext4::{Attribute, FileType};
+use crate::xattr;
+
+/// A file up to this size is read as a whole.
+const SMALL: u64 = 64 << 10;
+/// How many files it is ahead, at the most.
+pub(super) const AHEAD: usize = 128;
+/// Of a larger file, the disk is asked for this much before it is its turn.
+const BEGINNING: i64 = 1 << 20;
+
+/// What the reader has come to.
+#[derive(Debug)]
+pub(super) enum Event {
+    Enter(Item),
+    Leave(Vec<u8>),
+    File(Item),
+    /// Another name of a file that was there before.
+    Again(Vec<u8>, Key),
+    LeftOut(Vec<u8>, Reason),
+    Problem(Vec<u8>, Problem),
+}
+
+/// Reads all of `tree`; ends early if nobody listens any more.
+pub(super) fn read(tree: &Tree, exclusions: &Exclusions, events: SyncSender<Event>) {
+    let mut reader = Reader {
+        events,
+        exclusions,
+        names: HashMap::new(),
+    };
+    // Nobody listens any more.
+    drop(tree.walk(exclusions, &mut reader));
+}
+
+struct Reader<'a> {
+    events: SyncSender<Event>,
+    exclusions: &'a Exclusions,
+    /// Files with further names to come, and how many.
+    names: HashMap<Key, u64>,
+}
+
+/// Nobody listens.
+struct Unheard;
+
+impl Reader<'_> {
+    fn send(&self, event: Event) -> Result<(), Unheard> {
+        self.events.send(event).map_err(|_| Unheard)
+    }
+
+    fn attributes(&self, path: &[u8], read: std::io::Result<Vec<(Vec<u8>, Vec<u8>)>>) -> Result<Vec<Attribute>, Unheard> {
+        match read {
+            Ok(found) => Ok(found.into_iter().map(|(name, value)| Attribute { name, value }).collect()),
+            Err(_) => {
+                self.send(Event::Problem(path.to_vec(), Problem::Attributes))?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn regular(&mut self, at: &At<'_>) -> Result<Option<Item>, Unheard> {
+        let opened = at.read().and_then(|file| Ok((fstat(&file)?, file)));
+        let (stat, file) = match opened {
+            Ok(opened) => opened,
+            Err(errno) => {
+                self.send(Event::Problem(at.path.to_vec(), Problem::of(errno)))?;
+                return Ok(None);
+            }
+        };
+        let Some(meta) = meta(&stat).filter(|meta| meta.kind == FileType::Regular) else {
+            // Something else has taken its place since.
+            self.send(Event::Problem(at.path.to_vec(), Problem::Vanished))?;
+            return Ok(None);
+        };
+        let size = stat.st_size as u64;
+        if self.exclusions.may_be_swap(size) && is_swap(&file) {
+            self.send(Event::LeftOut(at.path.to_vec(), Reason::Swap))?;
+            return Ok(None);
+        }
+        let attributes = self.attributes(at.path, xattr::of_file(&file))?;
+        let content = match size <= SMALL && !has_holes(&stat) {
+            true => match whole(&file, &stat) {
+                Ok((bytes, is_same)) => {
+                    if !is_same {
+                        self.send(Event::Problem(at.path.to_vec(), Problem::Changed))?;
+                    }
+                    Content::Bytes(bytes)
+                }
+                Err(errno) => {
+                    self.send(Event::Problem(at.path.to_vec(), Problem::of(errno)))?;
+                    return Ok(None);
+                }
+            },
+            false => {
+                // Of use but not needed.
+                let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
+                let _ = posix_fadvise(&file, 0, BEGINNING, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+                Content::File(file, Box::new(stat))
+            }
+        };
+        Ok(Some(Item {
+            path: at.path.to_vec(),
+            meta,
+            attributes,
+            names: names(&stat),
+            content,
+        }))
+    }
+
+    fn other(&mut self, at: &At<'_>) -> Result<Option<Item>, Unheard> {
+        let Some(meta) = meta(at.stat) else { return Ok(None) };
+        let content = match meta.kind {
+            FileType::Symlink => match at.target() {
+                Ok(target) => Content::Target(target),
+                Err(errno) => {
+                    self.send(Event::Problem(at.path.to_vec(), Problem::of(errno)))?;
+                    return Ok(None);
+                }
+            },
+            _ => Content::Nothing,
+        };
+        let attributes = self.attributes(at.path, xattr::of_name(&at.proc_path()))?;
+        Ok(Some(Item {
+            path: at.path.to_vec(),
+            meta,
+            attributes,
+            names: names(at.stat),
+            content,
+        }))
+    }
+}
+
+fn names(stat: &FileStat) -> Option<(Key, u64)> {
+    (stat.st_nlink > 1).then(|| ((stat.st_dev, stat.st_ino), stat.st_nlink as u64))
+}
+
+impl Visitor for Reader<'_> {
+    type Stop = Unheard;
+
+    fn enter(&mut self, at: &At<'_>) -> Result<(), Unheard> {
+        let Some(meta) = meta(at.stat) else { return Ok(()) };
+        let attributes = match at.open {
+            Some(open) => xattr::of_file(&open),
+            None => xattr::of_name(&at.proc_path()),
+        };
+        let attributes = self.attributes(at.path, attributes)?;
+        self.send(Event::Enter(Item {
+            path: at.path.to_vec(),
+            meta,
+            attributes,
+            names: None,
+            content: Content::Nothing,
+        }))
+    }
+
+    fn leave(&mut self, path: &[u8]) -> Result<(), Unheard> {
+        self.send(Event::Leave(path.to_vec()))
+    }
+
+    fn file(&mut self, at: &At<'_>) -> Result<(), Unheard> {
+        let key = (at.stat.st_dev, at.stat.st_ino);
+        if let Some(left) = self.names.get_mut(&key) {
+            *left -= 1;
+            if *left == 0 {
+                self.names.remove(&key);
+            }
+            return self.send(Event::Again(at.path.to_vec(), key));
+        }
+        let item = match at.stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG => self.regular(at)?,
+            _ => self.other(at)?,
+        };
+        let Some(item) = item else { return Ok(()) };
+        if let Some((key, names)) = item.names {
+            self.names.insert(key, names - 1);
+        }
+        self.send(Event::File(item))
+    }
+
+    fn left_out(&mut self, path: &[u8], reason: Reason) -> Result<(), Unheard> {
+        self.send(Event::LeftOut(path.to_vec(), reason))
+    }
+
+    fn problem(&mut self, path: &[u8], problem: Problem) -> Result<(), Unheard> {
+        self.send(Event::Problem(path.to_vec(), problem))
+    }
+}
+
+/// All that is in a small file, and whether it was the same all the time.
+fn whole(mut file: &File, stat: &FileStat) -> Result<(Vec<u8>, bool), Errno> {
+    let size = stat.st_size as usize;
+    let mut bytes = vec![0; size];
+    let mut done = 0;
+    while done < size {
+        match file.read(&mut bytes[done..]) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+        }
+    }
+    bytes.truncate(done);
+    Ok((bytes, is_same(file, stat)))
+}
+
+/// Whether a file still is what it was.
+pub(super) fn is_same(file: &File, before: &FileStat) -> bool {
+    let key = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    fstat(file).is_ok_and(|now| key(&now) == key(before))
+}
