@@ -15,11 +15,13 @@ use super::error::Error;
 use super::exclude::{Exclusions, Reason};
 use super::filler::{Filler, Stop};
 use super::item::{Content, Item, Key};
+use super::member::{Member, member, parents};
+use super::pax::Listener;
 use super::report::shown;
 use super::survey::{Found, LARGEST, Survey};
 use super::tree::Problem;
 use crate::child::{Child, Streams};
-use crate::ext4::{Attribute, FileType, Meta, Time};
+use crate::ext4::{BLOCK, FileType, Meta, Time};
 use crate::image::digest::Progress;
 use crate::run::Program;
 
@@ -55,17 +57,6 @@ struct Seen {
     links: HashMap<Vec<u8>, u64>,
     /// The first name, by the others.
     first: HashMap<Vec<u8>, Vec<u8>>,
-}
-
-/// One of an archive's members.
-struct Member {
-    path: Vec<u8>,
-    kind: EntryType,
-    meta: Meta,
-    attributes: Vec<Attribute>,
-    /// Of a link.
-    target: Vec<u8>,
-    size: u64,
 }
 
 impl Archive {
@@ -166,6 +157,10 @@ impl Archive {
             match member.kind {
                 EntryType::Directory if is_new => survey.directory(),
                 EntryType::Directory | EntryType::Link => {}
+                EntryType::GNUSparse => {
+                    let data = without_holes(content).map_err(|error| self.cut(&error))?;
+                    survey.content(data, data);
+                }
                 EntryType::Symlink => survey.content(0, if member.target.len() < 60 { 0 } else { 4096 }),
                 _ => survey.content(member.size, member.size),
             }
@@ -251,11 +246,17 @@ impl Archive {
 
     /// Hands each member to `take`.
     fn members(&self, take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
-        let mut archive = tar::Archive::new(self.reader()?);
-        for entry in archive.entries().map_err(|error| self.cut(&error))? {
+        let listener = Listener::default();
+        let mut archive = tar::Archive::new(listener.hear(self.reader()?));
+        let mut entries = archive.entries().map_err(|error| self.cut(&error))?;
+        listener.begin();
+        while let Some(entry) = entries.next() {
             let mut entry = entry.map_err(|error| self.cut(&error))?;
-            let member = member(&mut entry).map_err(|why| self.wrong(why))?;
+            let extended = listener.end().map_err(|why| self.wrong(why))?;
+            let member = member(&entry, extended).map_err(|why| self.wrong(why))?;
             take(member, &mut entry)?;
+            io::copy(&mut entry, &mut io::sink()).map_err(|error| self.cut(&error))?;
+            listener.begin();
         }
         Ok(())
     }
@@ -298,118 +299,17 @@ fn excluded(exclusions: &Exclusions, member: &Member) -> Option<Reason> {
     above.or_else(|| exclusions.judge(&member.path, member.kind == EntryType::Directory, nobody))
 }
 
-/// The directories that a path goes through, from the root on, without that.
-fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-    ends.map(|(at, _)| &path[..at])
-}
-
-/// A path without `./` and `/` at its end; `Err` if it leads out.
-fn below(path: &[u8]) -> Result<Vec<u8>, String> {
-    let wrong = |why| Err(format!("{} {why}: such archives are not unpacked", shown_raw(path)));
-    if path.starts_with(b"/") {
-        return wrong("begins at the root of the host");
-    }
-    if path.contains(&0) {
-        return wrong("has a zero in it");
-    }
-    let mut parts = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return wrong("leads upwards"),
-            part if part.len() > 255 => return wrong("is longer than a name can be"),
-            part => parts.push(part),
+/// How much of a sparse file is not holes, read to its end.
+fn without_holes(content: &mut dyn Read) -> io::Result<u64> {
+    let (mut data, mut block) = (0, Vec::with_capacity(BLOCK));
+    loop {
+        block.clear();
+        match content.take(BLOCK as u64).read_to_end(&mut block)? {
+            0 => return Ok(data),
+            length if block.iter().any(|byte| *byte != 0) => data += length as u64,
+            _ => {}
         }
     }
-    Ok(parts.join(&b'/'))
-}
-
-fn shown_raw(path: &[u8]) -> String {
-    format!("{:?}", String::from_utf8_lossy(path))
-}
-
-fn member<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Member, String> {
-    let path = below(&entry.path_bytes())?;
-    let named = |what: &str| format!("{}: {what}", shown(&path));
-    let number = |number: io::Result<u64>| number.map_err(|error| format!("{}: {error}", shown(&path)));
-    let header = entry.header();
-    let kind = header.entry_type();
-    let mut size = entry.size();
-    let mut target = entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
-    let file_type = match kind {
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Link => FileType::Regular,
-        EntryType::Directory => FileType::Directory,
-        EntryType::Symlink => FileType::Symlink,
-        EntryType::Char => FileType::Character,
-        EntryType::Block => FileType::Block,
-        EntryType::Fifo => FileType::Fifo,
-        other => return Err(named(&format!("it is of an unknown kind ({:?})", other.as_byte() as char))),
-    };
-    match kind {
-        EntryType::Link => target = below(&target)?,
-        EntryType::Symlink if target.is_empty() || target.len() > 4095 => return Err(named("it leads nowhere")),
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
-        _ => size = 0,
-    }
-    let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-    let seconds = header.mtime().map_err(|error| named(&error.to_string()))? as i64;
-    let time = Time {
-        seconds,
-        nanoseconds: 0,
-    };
-    let mut meta = Meta {
-        kind: file_type,
-        permissions: header.mode().map_err(|error| named(&error.to_string()))? & 0o7777,
-        uid: number(header.uid())? as u32,
-        gid: number(header.gid())? as u32,
-        accessed: time,
-        modified: time,
-        device: (device(header.device_major()), device(header.device_minor())),
-    };
-    let mut attributes = Vec::new();
-    if let Some(extensions) = entry.pax_extensions().map_err(|error| named(&error.to_string()))? {
-        for extension in extensions {
-            let extension = extension.map_err(|error| named(&error.to_string()))?;
-            let (key, value) = (extension.key_bytes(), extension.value_bytes());
-            let text = String::from_utf8_lossy(value);
-            match key {
-                b"mtime" => meta.modified = pax_time(&text).unwrap_or(meta.modified),
-                b"atime" => meta.accessed = pax_time(&text).unwrap_or(meta.accessed),
-                b"uid" => meta.uid = text.parse().unwrap_or(meta.uid),
-                b"gid" => meta.gid = text.parse().unwrap_or(meta.gid),
-                key if key.starts_with(b"GNU.sparse.") => {
-                    return Err(named("it has holes as only GNU tar knows them: pack it anew with `tar --format=gnu`"));
-                }
-                key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        let (name, value) = (name.to_vec(), value.to_vec());
-                        attributes.push(Attribute { name, value });
-                    }
-                }
-            }
-        }
-    }
-    Ok(Member {
-        path,
-        kind,
-        meta,
-        attributes,
-        target,
-        size,
-    })
-}
-
-/// Seconds, with a fraction.
-fn pax_time(text: &str) -> Option<Time> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let mut seconds: i64 = whole.parse().ok()?;
-    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    let mut nanoseconds: u32 = digits.parse().ok()?;
-    if whole.starts_with('-') && nanoseconds > 0 {
-        (seconds, nanoseconds) = (seconds - 1, 1_000_000_000 - nanoseconds);
-    }
-    Some(Time { seconds, nanoseconds })
 }
 
 fn read_full(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
@@ -437,28 +337,5 @@ impl Read for Unpacker {
             }
             length => Ok(length),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stay_below() {
-        assert_eq!(below(b"./a//b/"), Ok(b"a/b".to_vec()));
-        assert_eq!(below(b"./"), Ok(Vec::new()));
-        for bad in [&b"/a"[..], b"a/../b", b"..", b"a\0b"] {
-            assert!(below(bad).is_err());
-        }
-    }
-
-    #[test]
-    fn times_of_pax() {
-        let time = |text| pax_time(text).map(|time| (time.seconds, time.nanoseconds));
-        assert_eq!(time("12.000000034"), Some((12, 34)));
-        assert_eq!(time("12"), Some((12, 0)));
-        assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
-        assert_eq!(time("x"), None);
     }
 }

@@ -147,7 +147,8 @@ impl<'a> Filler<'a> {
                 }
             }
             at += want as u64;
-            self.count(want as u64)?;
+            // Holes are not counted, since they were not before.
+            self.count(if sparse { 0 } else { want as u64 })?;
         }
         let made = self.fs.file(&item.meta, size, &mapping, &item.attributes).map_err(failed(&item.path))?;
         self.made(&item, made)
