@@ -56,7 +56,12 @@ fn main() {
     let speed = format!("{:.0} MB/s", bytes as f64 / 1e6 / median(&ours));
     table.value("what that copies", format!("{:.0} MB", bytes as f64 / 1e6), speed, "");
     let peak = memory.iter().copied().fold(0.0, f64::max);
-    table.value("its memory, at the most", String::new(), format!("{peak:.1} MB"), "64 MB");
+    table.value(
+        "its memory, at the most",
+        String::new(),
+        format!("{peak:.1} MB"),
+        "64 MB",
+    );
     table.print();
     drop(fs::remove_dir_all(&place));
 }
@@ -74,7 +79,10 @@ fn fill(root: &Path) -> u64 {
             let size = size(&entry);
             if bytes + size <= ROOT {
                 bytes += size;
-                run("cp", [OsStr::new("-ax"), entry.as_os_str(), root.join(part).as_os_str()]);
+                run(
+                    "cp",
+                    [OsStr::new("-ax"), entry.as_os_str(), root.join(part).as_os_str()],
+                );
             }
         }
     }

@@ -174,7 +174,10 @@ mod tests {
         assert!(block.is_none() && inode[..4] == MAGIC.to_le_bytes() && inode.ends_with(b"value\0\0\0"));
         let (inode, block) = write(&[attribute("user.a", &[7; 100])]).expect("attributes");
         assert!(block.is_some() && inode == [0; SIZE - ATTRIBUTES]);
-        assert!(matches!(write(&[attribute("user.a", &[7; 4096])]), Err(Error::Attributes)));
+        assert!(matches!(
+            write(&[attribute("user.a", &[7; 4096])]),
+            Err(Error::Attributes)
+        ));
     }
 
     #[test]

@@ -19,7 +19,11 @@ pub(super) struct Blocks {
 
 /// The places in a descriptor of a group, low and high half.
 fn place(descriptor: &[u8], low: usize, high: usize) -> u64 {
-    let above = if descriptor.len() >= 64 { get32(descriptor, high) } else { 0 };
+    let above = if descriptor.len() >= 64 {
+        get32(descriptor, high)
+    } else {
+        0
+    };
     u64::from(get32(descriptor, low)) | u64::from(above) << 32
 }
 
@@ -63,7 +67,10 @@ impl Blocks {
             blocks.take(inode_table(descriptor), inode_blocks);
         }
         // There is nothing behind the end.
-        blocks.take(geometry.blocks, geometry.groups * geometry.blocks_per_group - geometry.blocks);
+        blocks.take(
+            geometry.blocks,
+            geometry.groups * geometry.blocks_per_group - geometry.blocks,
+        );
         blocks.free = blocks.taken.iter().map(|byte| u64::from(byte.count_zeros())).sum();
         Ok(blocks)
     }

@@ -162,7 +162,12 @@ impl Filesystem {
     }
 
     /// Writes a directory that has all its names.
-    pub fn finish_directory(&mut self, directory: &Directory, meta: &Meta, attributes: &[Attribute]) -> Result<(), Error> {
+    pub fn finish_directory(
+        &mut self,
+        directory: &Directory,
+        meta: &Meta,
+        attributes: &[Attribute],
+    ) -> Result<(), Error> {
         let blocks = directory.blocks(self.checksum());
         let mut mapping = Mapping::default();
         let mut rest = blocks.as_slice();
@@ -199,7 +204,13 @@ impl Filesystem {
     }
 
     /// A file whose content has been [appended](Self::append), or a device, a pipe or a socket, with one name.
-    pub fn file(&mut self, meta: &Meta, size: u64, mapping: &Mapping, attributes: &[Attribute]) -> Result<Unlinked, Error> {
+    pub fn file(
+        &mut self,
+        meta: &Meta,
+        size: u64,
+        mapping: &Mapping,
+        attributes: &[Attribute],
+    ) -> Result<Unlinked, Error> {
         let number = self.new_inode()?;
         let mut inode = self.inode(number, meta, size, mapping, attributes)?;
         if matches!(meta.kind, FileType::Character | FileType::Block) {
@@ -313,7 +324,9 @@ impl Filesystem {
     fn finish_group(&mut self, group: u64) -> Result<(), Error> {
         let index = group as usize;
         let per_group = self.geometry.inodes_per_group;
-        let used = (self.next_inode - 1).saturating_sub(group as u32 * per_group).min(per_group);
+        let used = (self.next_inode - 1)
+            .saturating_sub(group as u32 * per_group)
+            .min(per_group);
         let mut descriptor = self.descriptor(index).to_vec();
         let mut flags = get16(&descriptor, 0x12);
         let wide = descriptor.len() >= 64;

@@ -79,7 +79,8 @@ pub fn room(kind: Kind, size: u64, inodes: u64) -> Room {
     let table = (groups * descriptor).div_ceil(BLOCK as u64);
     let backups = (0..groups).filter(|group| has_superblock(*group)).count() as u64;
     // Room for the table to grow to a thousand times, one block of pointers at the most.
-    let grown = (blocks.saturating_mul(1024).min(u64::from(u32::MAX)).div_ceil(GROUP) * descriptor).div_ceil(BLOCK as u64);
+    let grown =
+        (blocks.saturating_mul(1024).min(u64::from(u32::MAX)).div_ceil(GROUP) * descriptor).div_ceil(BLOCK as u64);
     let reserved = grown.saturating_sub(table).min(BLOCK as u64 / 4);
     let journal = if kind == Kind::Ext2 { 0 } else { journal(blocks) };
     let metadata = groups * (2 + per_group * INODE_SIZE / BLOCK as u64)
@@ -151,9 +152,15 @@ impl Geometry {
         let need = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(Error::Unfit(what)) };
         need(get16(sb, 0x38) == 0xEF53, "it has no superblock")?;
         let (compat, incompat, ro_compat) = (get32(sb, 0x5C), get32(sb, 0x60), get32(sb, 0x64));
-        need(get32(sb, 0x18) == 2 && get32(sb, 0x14) == 0, "its blocks are not of 4096 bytes")?;
+        need(
+            get32(sb, 0x18) == 2 && get32(sb, 0x14) == 0,
+            "its blocks are not of 4096 bytes",
+        )?;
         let known = compat & !COMPAT == 0 && incompat & !INCOMPAT == 0 && ro_compat & !RO_COMPAT == 0;
-        need(known && incompat & FILETYPE != 0, "it has other features than those it was to be made with")?;
+        need(
+            known && incompat & FILETYPE != 0,
+            "it has other features than those it was to be made with",
+        )?;
         need(get16(sb, 0x58) == 256, "its inodes are not of 256 bytes")?;
         need(get32(sb, 0x54) == super::LOST_AND_FOUND, "its first inode is another")?;
         let wide = incompat & BIT64 != 0;
@@ -187,11 +194,64 @@ impl Geometry {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
+    use crate::ext4::{Filesystem, Time};
+    use crate::run::{Command, Program};
 
     #[test]
     fn groups_with_a_superblock() {
         let with: Vec<u64> = (0..130).filter(|group| has_superblock(*group)).collect();
         assert_eq!(with, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+    }
+
+    /// What mke2fs leaves free in a file of this size.
+    fn left(kind: Kind, size: u64, files: u64) -> Option<(u64, u64)> {
+        static MKE2FS: Program = Program::new(&["mke2fs"]);
+        MKE2FS.path().ok()?;
+        let path = std::env::temp_dir().join(format!("ttvm-room-{}-{}-{size}", std::process::id(), kind.as_str()));
+        let file = File::create_new(&path).expect("a file");
+        file.set_len(size).expect("its size");
+        let inodes = room(kind, size, files).inodes;
+        let made = Command::new(&MKE2FS)
+            .args(mke2fs_arguments(kind, inodes, true))
+            .arg(path.display().to_string())
+            .run();
+        let file = File::options().read(true).write(true).open(&path);
+        std::fs::remove_file(&path).expect("the file goes");
+        made.expect("mke2fs runs");
+        let fs = Filesystem::open(file.expect("the file"), true, Time::default()).expect("a fresh file system");
+        Some((fs.free_blocks(), fs.free_inodes()))
+    }
+
+    #[test]
+    fn there_is_as_much_room_as_was_said() {
+        for kind in [Kind::Ext4, Kind::Ext3, Kind::Ext2] {
+            for (mib, files) in [
+                (8, 10),
+                (64, 100_000),
+                (300, 0),
+                (1100, 0),
+                (3072, 1_000_000),
+                (20_000, 0),
+                (150_000, 0),
+            ] {
+                let size = mib << 20;
+                let said = room(kind, size, files);
+                let Some((blocks, inodes)) = left(kind, size, files) else {
+                    return eprintln!("skipped: there is no mke2fs");
+                };
+                assert!(
+                    inodes >= files && inodes <= said.inodes + said.inodes / 10 + 1000,
+                    "{kind:?} {mib}M: {inodes} {said:?}"
+                );
+                assert!(blocks >= said.blocks, "{kind:?} {mib}M: {blocks} {said:?}");
+                assert!(
+                    blocks - said.blocks <= blocks / 50 + 64,
+                    "{kind:?} {mib}M: {blocks} {said:?}"
+                );
+            }
+        }
     }
 }

@@ -141,7 +141,11 @@ impl Inode {
         put(&mut raw, 0x1A, (self.links as u16).to_le_bytes());
         let sectors = self.blocks * 8;
         put(&mut raw, 0x1C, (sectors as u32).to_le_bytes());
-        put(&mut raw, 0x20, (if self.extents { EXTENTS_FLAG } else { 0 }).to_le_bytes());
+        put(
+            &mut raw,
+            0x20,
+            (if self.extents { EXTENTS_FLAG } else { 0 }).to_le_bytes(),
+        );
         raw[0x28..0x28 + 60].copy_from_slice(&self.map);
         put(&mut raw, 0x68, (self.attribute_block as u32).to_le_bytes());
         put(&mut raw, 0x6C, ((self.size >> 32) as u32).to_le_bytes());
@@ -173,7 +177,11 @@ impl Inode {
 fn seal(raw: &mut [u8; SIZE], number: u32, checksum: Option<Checksum>) {
     let Some(checksum) = checksum else { return };
     let sum = checksum.of_inode(number).and(raw).value();
-    debug_assert_eq!((get16(raw, 0x7C), get16(raw, 0x82)), (0, 0), "it is taken without itself");
+    debug_assert_eq!(
+        (get16(raw, 0x7C), get16(raw, 0x82)),
+        (0, 0),
+        "it is taken without itself"
+    );
     put(raw, 0x7C, (sum as u16).to_le_bytes());
     put(raw, 0x82, ((sum >> 16) as u16).to_le_bytes());
 }

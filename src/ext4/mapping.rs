@@ -129,7 +129,11 @@ fn pointers(fs: &mut Filesystem, mapping: &Mapping) -> Result<([u8; 60], u64), E
     let mut root = [0; 60];
     let mut used = 0;
     for at in 0..DIRECT.min(mapping.end()) {
-        put(&mut root, at as usize * 4, (mapping.find(at).unwrap_or(0) as u32).to_le_bytes());
+        put(
+            &mut root,
+            at as usize * 4,
+            (mapping.find(at).unwrap_or(0) as u32).to_le_bytes(),
+        );
     }
     let mut from = DIRECT;
     for (place, depth) in [(12, 1), (13, 2), (14, 3)] {
@@ -149,8 +153,14 @@ fn pointers(fs: &mut Filesystem, mapping: &Mapping) -> Result<([u8; 60], u64), E
 /// A block of pointers to what begins at `from` of the file; 0 if there is nothing but a hole.
 fn indirect(fs: &mut Filesystem, mapping: &Mapping, from: u64, depth: u32, used: &mut u64) -> Result<u64, Error> {
     let span = POINTERS.pow(depth - 1);
-    let next = mapping.extents.partition_point(|extent| extent.at + extent.length <= from);
-    if mapping.extents.get(next).is_none_or(|extent| extent.at >= from + span * POINTERS) {
+    let next = mapping
+        .extents
+        .partition_point(|extent| extent.at + extent.length <= from);
+    if mapping
+        .extents
+        .get(next)
+        .is_none_or(|extent| extent.at >= from + span * POINTERS)
+    {
         return Ok(0);
     }
     let mut node = vec![0; BLOCK];

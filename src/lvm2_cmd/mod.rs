@@ -66,7 +66,9 @@ impl Selection {
     /// … that has its own room in a thin pool: no snapshot, no origin.
     #[must_use]
     pub fn thin(self) -> Self {
-        self.and("origin=\"\"".into()).and("segtype=\"thin\"".into()).no_origin()
+        self.and("origin=\"\"".into())
+            .and("segtype=\"thin\"".into())
+            .no_origin()
     }
 
     fn no_origin(self) -> Self {

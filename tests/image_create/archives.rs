@@ -22,15 +22,24 @@ fn whatever_tar_makes() {
     place.file("new\nline", "x");
     place.file("large", vec![7; 3_000_000]);
     symlink("t".repeat(300), place.path("src/link")).expect("a link");
-    sh("mkfifo fifo; truncate -s 200M sparse; printf x | dd of=sparse bs=1 seek=1000000 conv=notrunc 2>/dev/null", &place.path("src"));
+    sh(
+        "mkfifo fifo; truncate -s 200M sparse; printf x | dd of=sparse bs=1 seek=1000000 conv=notrunc 2>/dev/null",
+        &place.path("src"),
+    );
     if is_root() {
         let script = "mknod null c 1 3; chown 1000:3000000 large; cp large capable; setcap cap_net_raw+ep capable; setfacl -m u:10:rwx third";
         sh(script, &place.path("src"));
     }
     for (name, command) in [
         ("gnu.tar", "tar -C src -Scf gnu.tar ."),
-        ("pax.tar.gz", "tar -C src --format=pax --xattrs --xattrs-include='*' --acls --exclude=./sparse -czf pax.tar.gz ."),
-        ("gnu.tar.zst", "tar -C src -Sc proc sys dev run tmp mnt a d* large fifo link new* sparse third | zstd -q >gnu.tar.zst"),
+        (
+            "pax.tar.gz",
+            "tar -C src --format=pax --xattrs --xattrs-include='*' --acls --exclude=./sparse -czf pax.tar.gz .",
+        ),
+        (
+            "gnu.tar.zst",
+            "cd src && tar -Sc proc sys run tmp mnt a d* large fifo link new* sparse third | zstd -q >../gnu.tar.zst",
+        ),
         ("gnu.tar.xz", "tar -C src -Sc . | xz -0 >gnu.tar.xz"),
     ] {
         if name.ends_with("zst") && !std::path::Path::new("/usr/bin/zstd").exists() {
@@ -45,10 +54,23 @@ fn whatever_tar_makes() {
         } else if is_root() {
             // Without attributes and parts of seconds, it has no more differences than tar's own work.
             let differences = place.differences();
-            let content = differences.lines().filter(|line| !line.starts_with(".") && !line.starts_with("*"));
-            let content: Vec<&str> = content.filter(|line| line.contains("+") || line.contains("c")).collect();
-            let expected: &[&str] = if name == "gnu.tar.zst" { &["cD+++++++++ null", ">f+++++++++ capable"] } else { &[] };
-            assert!(content.iter().all(|line| expected.contains(line) || line.contains("f..")), "{name}: {differences}");
+            let content = differences
+                .lines()
+                .filter(|line| !line.starts_with(".") && !line.starts_with("*"));
+            let content: Vec<&str> = content
+                .filter(|line| line.contains("+") || line.contains("c"))
+                .collect();
+            let expected: &[&str] = if name == "gnu.tar.zst" {
+                &["cD+++++++++ null", ">f+++++++++ capable"]
+            } else {
+                &[]
+            };
+            assert!(
+                content
+                    .iter()
+                    .all(|line| expected.contains(line) || line.contains("f..")),
+                "{name}: {differences}"
+            );
         }
         fs::remove_file(place.path("image")).expect("the image goes");
     }
@@ -73,7 +95,10 @@ fn archive(place: &Place, members: &[(&str, EntryType, &str)]) {
         header.set_cksum();
         builder.append(&header, std::io::empty()).expect("a member");
     }
-    builder.into_inner().and_then(|mut file| file.flush()).expect("an archive");
+    builder
+        .into_inner()
+        .and_then(|mut file| file.flush())
+        .expect("an archive");
 }
 
 #[test]
@@ -85,15 +110,27 @@ fn made_to_do_harm() {
             &[("/etc/passwd", file, "")][..],
             "\"/etc/passwd\" begins at the root of the host: such archives are not unpacked",
         ),
-        (&[("a/../../b", file, "")], "\"a/../../b\" leads upwards: such archives are not unpacked"),
+        (
+            &[("a/../../b", file, "")],
+            "\"a/../../b\" leads upwards: such archives are not unpacked",
+        ),
         (
             &[("a", link, "/etc"), ("a/b", file, "")],
             "/a/b goes through /a, which is no directory",
         ),
-        (&[("a", file, ""), ("a/b", file, "")], "/a/b goes through /a, which is no directory"),
-        (&[("a", hard, "/etc/shadow")], "\"/etc/shadow\" begins at the root of the host: such archives are not unpacked"),
+        (
+            &[("a", file, ""), ("a/b", file, "")],
+            "/a/b goes through /a, which is no directory",
+        ),
+        (
+            &[("a", hard, "/etc/shadow")],
+            "\"/etc/shadow\" begins at the root of the host: such archives are not unpacked",
+        ),
         (&[("a", hard, "b")], "/a is a link to /b, which is no file before it"),
-        (&[("a", file, ""), ("./a", file, "")], "it has /a twice: unpack it and pack it anew"),
+        (
+            &[("a", file, ""), ("./a", file, "")],
+            "it has /a twice: unpack it and pack it anew",
+        ),
         (&[("a", link, "")], "/a: it leads nowhere"),
     ] {
         archive(&place, members);
@@ -112,9 +149,15 @@ fn made_to_do_harm() {
     head[124..136].copy_from_slice(b"77777777777\0");
     fs::write(place.path("bad.tar"), &head).expect("an archive");
     let said = place.session("--size 64M --from DIR/bad.tar --file DIR/image");
-    assert!(said.starts_with("ttvm: DIR/bad.tar can not be used: it is damaged, cut off, or no tar archive ("), "{said}");
+    assert!(
+        said.starts_with("ttvm: DIR/bad.tar can not be used: it is damaged, cut off, or no tar archive ("),
+        "{said}"
+    );
     sh("tar -c . | gzip | head -c 100 >cut.tar.gz", &place.path("src"));
     let said = place.session("--size 64M --from DIR/src/cut.tar.gz --file DIR/image");
-    assert!(said.starts_with("ttvm: DIR/src/cut.tar.gz can not be used: it is damaged, cut off"), "{said}");
+    assert!(
+        said.starts_with("ttvm: DIR/src/cut.tar.gz can not be used: it is damaged, cut off"),
+        "{said}"
+    );
     assert_eq!(place.rest(), ["bad.tar"]);
 }

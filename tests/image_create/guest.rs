@@ -12,15 +12,24 @@ fn host(place: &Place) {
         ("usr/lib/systemd/systemd", ""),
         ("usr/bin/ssh-keygen", ""),
         ("usr/sbin/sshd", ""),
-        ("etc/fstab", "UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n/dev/vg/srv /srv xfs defaults 0 2\n"),
+        (
+            "etc/fstab",
+            "UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n/dev/vg/srv /srv xfs defaults 0 2\n",
+        ),
         ("etc/hostname", "host7\n"),
-        ("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 host7.example.org host7\n10.0.0.2 host70\n"),
+        (
+            "etc/hosts",
+            "127.0.0.1 localhost\n127.0.1.1 host7.example.org host7\n10.0.0.2 host70\n",
+        ),
         ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
         ("etc/ssh/ssh_host_ed25519_key", "secret"),
         ("etc/ssh/sshd_config", "config"),
         ("etc/crypttab", "x /dev/y\n"),
         ("etc/initramfs-tools/conf.d/resume", "RESUME=UUID=2\n"),
-        ("etc/network/interfaces", "auto eth0\niface eth0 inet static\n  address 10.0.0.1/24\n"),
+        (
+            "etc/network/interfaces",
+            "auto eth0\niface eth0 inet static\n  address 10.0.0.1/24\n",
+        ),
         ("etc/network/interfaces.d/vlan", "x"),
         ("etc/udev/rules.d/70-persistent-net.rules", "x"),
         ("var/lib/systemd/random-seed", "seed"),
@@ -32,10 +41,19 @@ fn host(place: &Place) {
     }
     let wants = place.path("src/etc/systemd/system/multi-user.target.wants");
     fs::create_dir_all(&wants).expect("a directory");
-    for unit in ["ttvm-network.service", "ttvm@other.service", "xenconsoled.service", "ssh.service"] {
+    for unit in [
+        "ttvm-network.service",
+        "ttvm@other.service",
+        "xenconsoled.service",
+        "ssh.service",
+    ] {
         symlink(format!("/lib/systemd/system/{unit}"), wants.join(unit)).expect("a link");
     }
-    symlink("/dev/null", place.path("src/etc/systemd/system/serial-getty@hvc0.service")).expect("a link");
+    symlink(
+        "/dev/null",
+        place.path("src/etc/systemd/system/serial-getty@hvc0.service"),
+    )
+    .expect("a link");
 }
 
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
@@ -47,7 +65,11 @@ fn a_guest_of_its_own() {
     set_mode(&place.path("src/etc/hosts"), 0o640);
     let said = place.made("--size 64M --from DIR/src");
     let line = place.content("/etc/fstab");
-    let uuid = line.lines().nth(1).and_then(|line| line.strip_prefix("UUID=")).expect(&line);
+    let uuid = line
+        .lines()
+        .nth(1)
+        .and_then(|line| line.strip_prefix("UUID="))
+        .expect(&line);
     let (uuid, rest) = uuid.split_once(' ').expect("a line");
     assert_eq!(rest, "/ ext4 errors=remount-ro 0 1");
     let superblock = debugfs(&place.path("image"), "show_super_stats -h");
@@ -62,7 +84,10 @@ fn a_guest_of_its_own() {
     assert_eq!(place.content("/etc/crypttab"), "# Emptied by `ttvm image create`.\n");
     assert_eq!(place.content("/etc/initramfs-tools/conf.d/resume"), "RESUME=none\n");
     let network = place.content("/etc/network/interfaces");
-    assert!(network.contains("iface eth0 inet dhcp\n") && !network.contains("10.0.0.1"), "{network}");
+    assert!(
+        network.contains("iface eth0 inet dhcp\n") && !network.contains("10.0.0.1"),
+        "{network}"
+    );
     for gone in [
         "/etc/ssh/ssh_host_ed25519_key",
         "/etc/network/interfaces.d/vlan",
@@ -89,8 +114,11 @@ fn a_guest_of_its_own() {
         assert!(place.has(there), "{there}: {said}");
     }
     assert!(debugfs(&place.path("image"), "stat /tmp").contains("Mode:  01777"));
-    assert!(said.contains("its network: ifupdown, with DHCP on the first network card\n"), "{said}");
-    assert!(said.contains("origin = \"DIR/image\"\ntarget = \"xvda1\""), "{said}");
+    assert!(
+        said.contains("its network: ifupdown, with DHCP on the first network card\n"),
+        "{said}"
+    );
+    assert!(said.contains("In /etc/ttvm/guests/clientA.toml:\n\ntoolstack = \"qemu\"\n\n[[disk]]\norigin = \"DIR/image\"\ntarget = \"vda\""), "{said}");
 }
 
 #[test]
@@ -123,13 +151,19 @@ fn each_part_can_be_kept() {
 #[test]
 fn without_systemd() {
     let place = Place::new("sysv");
-    place.file("etc/inittab", "id:2:initdefault:\n1:2345:respawn:/sbin/getty 38400 tty1\n");
+    place.file(
+        "etc/inittab",
+        "id:2:initdefault:\n1:2345:respawn:/sbin/getty 38400 tty1\n",
+    );
     place.file("etc/securetty", "tty1\nttyS0\n");
     place.file("etc/rc2.d/S20xendomains", "x");
     place.file("etc/rc2.d/S20ssh", "x");
     place.made("--size 64M --from DIR/src --fs ext3");
     let table = place.content("/etc/inittab");
-    assert!(table.contains("\nh0:2345:respawn:/bin/sh -c '[ -c /dev/hvc0 ]"), "{table}");
+    assert!(
+        table.contains("\nh0:2345:respawn:/bin/sh -c '[ -c /dev/hvc0 ]"),
+        "{table}"
+    );
     assert_eq!(place.content("/etc/securetty"), "tty1\nttyS0\nhvc0\n");
     assert!(place.content("/etc/fstab").contains(" / ext3 "));
     assert!(!place.has("/etc/rc2.d/S20xendomains") && place.has("/etc/rc2.d/S20ssh"));

@@ -104,19 +104,28 @@ fn without_root() {
         std::os::unix::fs::chown(place.path("own"), Some(65534), Some(65534)).expect("an owner");
         let ttvm = place.path("ttvm");
         fs::copy(env!("CARGO_BIN_EXE_ttvm"), &ttvm).expect("a program");
-        if !Command::new("setpriv").args(["--reuid", "65534", "--clear-groups", "test", "-r"]).arg(&ttvm).status().is_ok_and(|status| status.success()) {
+        if !Command::new("setpriv")
+            .args(["--reuid", "65534", "--clear-groups", "test", "-r"])
+            .arg(&ttvm)
+            .status()
+            .is_ok_and(|status| status.success())
+        {
             return eprintln!("skipped: an ordinary user can not come here");
         }
         let directory = place.0.to_str().expect("a path");
         let line = line.replace("DIR", directory);
         command = Command::new("setpriv");
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        command.arg(ttvm).args(["--root", directory, "image", "create", "clientA"]).args(line.split_whitespace());
+        command
+            .arg(ttvm)
+            .args(["--root", directory, "image", "create", "clientA"])
+            .args(line.split_whitespace());
     }
     set_mode(&place.path("src/dir"), 0);
     let said = place.said(&command.output().expect("ttvm runs"));
     set_mode(&place.path("src/dir"), 0o755);
-    assert!(said.contains("could not be read (permission denied): 2 (/dir, /etc/secret)\n"), "{said}");
+    assert!(said.contains("could not be read (permission denied): 2 (/"), "{said}");
+    assert!(said.contains("/etc/secret") && said.contains("/dir"), "{said}");
     let image = place.path("own/image");
     sound(&image);
     let owner = format!("User: {:>5}", geteuid().as_raw());

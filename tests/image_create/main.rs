@@ -138,7 +138,10 @@ fn sound(image: &Path) {
 }
 
 fn debugfs(image: &Path, request: &str) -> String {
-    let output = Command::new("/usr/sbin/debugfs").args(["-R", request]).arg(image).output();
+    let output = Command::new("/usr/sbin/debugfs")
+        .args(["-R", request])
+        .arg(image)
+        .output();
     String::from_utf8_lossy(&output.expect("debugfs runs").stdout).into_owned()
 }
 

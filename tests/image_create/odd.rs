@@ -61,7 +61,10 @@ fn odd(place: &Place) {
     fs::hard_link(src.join("link-60"), src.join("link-60-again")).expect("a link to a link");
     symlink("/nowhere", src.join("dangling")).expect("a link");
     UnixListener::bind(src.join("socket")).expect("a socket");
-    sh("mkfifo fifo; mkdir -p a/b/c/d/e/f; setfattr -n user.x -v y a 2>/dev/null || :", &src);
+    sh(
+        "mkfifo fifo; mkdir -p a/b/c/d/e/f; setfattr -n user.x -v y a 2>/dev/null || :",
+        &src,
+    );
     // Before 1970, after 2038, and to the nanosecond.
     let epoch = SystemTime::UNIX_EPOCH;
     for (name, time) in [
@@ -113,6 +116,8 @@ fn every_odd_thing() {
         let said = place.made(&format!("--size 1G --from DIR/src --keep all --fs {kind}"));
         assert!(!said.contains("could not") && !said.contains("lost"), "{said}");
         assert_eq!(place.differences(), "", "{kind}");
+        // Zeros by the gigabyte are read once.
+        let _ = fs::remove_file(place.path("src/sparse"));
         // The holes are none of the image's data.
         let used = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(place.path("image")).expect("the image"));
         assert!(used * 512 < 700 << 20, "{kind}: {used}");
@@ -141,7 +146,7 @@ fn mounts_in_mounts() {
         test \"$before\" = \"$(cat /proc/self/mountinfo)\"";
     let output = place.privately(script);
     let said = place.said(&output);
-    assert!(said.contains("DIR/image is made: 64M, ext4, with 12 files"), "{said}");
+    assert!(said.contains("DIR/image is made: 64M, ext4, with 11 files"), "{said}");
     super::sound(&place.path("image"));
     assert_eq!(place.differences(), "");
 }

@@ -67,8 +67,14 @@ fn sealed_in_its_usual_place() {
     let place = Place::new("seal");
     place.file("etc/hostname", "host");
     let said = place.session("--size 64M --from DIR/src --seal");
-    assert!(said.contains("DIR/var/lib/ttvm/images/clientA.img is made: 64M, ext4, with "), "{said}");
-    assert!(said.contains("DIR/var/lib/ttvm/images/clientA.img is sealed: blake3:"), "{said}");
+    assert!(
+        said.contains("DIR/var/lib/ttvm/images/clientA.img is made: 64M, ext4, with "),
+        "{said}"
+    );
+    assert!(
+        said.contains("DIR/var/lib/ttvm/images/clientA.img is sealed: blake3:"),
+        "{said}"
+    );
     sound(&place.path("var/lib/ttvm/images/clientA.img"));
     assert!(place.path("var/lib/ttvm/images/clientA.img.ttvm-seal").exists());
 }
@@ -78,7 +84,9 @@ fn as_json() {
     let place = Place::new("json");
     place.file("etc/hostname", "host");
     place.file("tmp/x", "x");
-    let output = place.command("--size 64M --from DIR/src --file DIR/image --json").output();
+    let output = place
+        .command("--size 64M --from DIR/src --file DIR/image --json")
+        .output();
     let output = output.expect("ttvm runs").stdout;
     let row: serde_json::Value = serde_json::from_slice(&output).expect("JSON");
     assert_eq!(row["size"], 64 << 20);

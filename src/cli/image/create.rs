@@ -102,7 +102,10 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     let seconds = started.elapsed().as_secs_f64();
     match arguments.json {
         true => print_json(&Row::new(&creation, &report, seconds))?,
-        false => print(&creation, &report, seconds, arguments.verbose)?,
+        false => {
+            let guest_file = guests::path(places, &arguments.guest);
+            print(&creation, &report, seconds, arguments.verbose, &guest_file)?;
+        }
     }
     if arguments.seal {
         sealed(&place, host)?;
@@ -197,7 +200,7 @@ impl<'a> Row<'a> {
     }
 }
 
-fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool) -> io::Result<()> {
+fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, guest_file: &Path) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let request = creation.request();
     let (size, kind) = (request.size, request.kind.as_str());
@@ -226,10 +229,16 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool) -> i
     if let Some(network) = creation.network() {
         writeln!(out, "its network: {network}")?;
     }
-    let key = "origin";
+    // Xen gets its guests' disks from volumes; an emulated machine from files, too.
+    let (before, after) = match (&request.place, &request.pool) {
+        (Origin::File(_), _) => ("toolstack = \"qemu\"\n\n", "target = \"vda\""),
+        (Origin::Volume(_), Some(_)) => ("", "target = \"xvda1\""),
+        (Origin::Volume(_), None) => ("", "target = \"xvda1\"\nsnapshot = { size = \"1G\" }"),
+    };
     writeln!(
         out,
-        "\nIn the guest's file (toolstack qemu: target = \"vda\"):\n\n[[disk]]\n{key} = \"{}\"\ntarget = \"xvda1\"",
+        "\nIn {}:\n\n{before}[[disk]]\norigin = \"{}\"\n{after}",
+        guest_file.display(),
         request.place
     )
 }

@@ -80,7 +80,12 @@ impl Archive {
             _ => return Err(Error::NoSource(path.to_owned())),
         };
         let path = path.to_owned();
-        Ok(Self { path, file, packed, size })
+        Ok(Self {
+            path,
+            file,
+            packed,
+            size,
+        })
     }
 
     fn wrong(&self, why: impl Into<String>) -> Error {
@@ -126,7 +131,8 @@ impl Archive {
             stderr: null.into(),
         };
         let child = Child::spawn(program, &["-dc".to_owned()], streams, &[]);
-        let child = child.map_err(|error| self.wrong(format!("it is packed with {name}, which can not be run: {error}")))?;
+        let child =
+            child.map_err(|error| self.wrong(format!("it is packed with {name}, which can not be run: {error}")))?;
         Ok(Unpacker { child, output })
     }
 
@@ -151,7 +157,10 @@ impl Archive {
             survey.name(&member.path);
             if let Some(path) = looked_at.iter().find(|path| path.as_bytes() == member.path) {
                 let mut text = Vec::new();
-                content.take(LARGEST).read_to_end(&mut text).map_err(|error| self.cut(&error))?;
+                content
+                    .take(LARGEST)
+                    .read_to_end(&mut text)
+                    .map_err(|error| self.cut(&error))?;
                 found.add(path, (member.meta.kind == FileType::Regular).then_some(text));
             }
             match member.kind {
@@ -197,7 +206,9 @@ impl Archive {
                 source,
             },
         };
-        filler.enter(directory(b"", fresh(0o755), Vec::new())).map_err(stopped)?;
+        filler
+            .enter(directory(b"", fresh(0o755), Vec::new()))
+            .map_err(stopped)?;
         self.members(&mut |member, content| {
             if let Some(reason) = excluded(exclusions, &member) {
                 filler.report.left_out(&member.path, reason);
@@ -205,10 +216,14 @@ impl Archive {
             }
             for parent in parents(&member.path) {
                 if !filler.has_directory(parent) {
-                    filler.enter(directory(parent, fresh(0o755), Vec::new())).map_err(stopped)?;
+                    filler
+                        .enter(directory(parent, fresh(0o755), Vec::new()))
+                        .map_err(stopped)?;
                 }
             }
-            let Member { path, meta, attributes, .. } = member;
+            let Member {
+                path, meta, attributes, ..
+            } = member;
             let mut item = directory(&path, meta, attributes);
             match member.kind {
                 EntryType::Directory => filler.enter(item),
@@ -279,7 +294,10 @@ impl Seen {
         }
         if member.kind == EntryType::Link {
             if self.paths.get(&member.target) != Some(&false) {
-                return Err(format!("{path} is a link to {}, which is no file before it", shown(&member.target)));
+                return Err(format!(
+                    "{path} is a link to {}, which is no file before it",
+                    shown(&member.target)
+                ));
             }
             let first = self.first.get(&member.target).unwrap_or(&member.target).clone();
             *self.links.entry(first.clone()).or_default() += 1;

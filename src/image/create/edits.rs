@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Edit {
     /// A regular file with this content, with owner and permissions of the one there was, else with these.
-    File {
-        content: Vec<u8>,
-        permissions: u32,
-    },
+    File { content: Vec<u8>, permissions: u32 },
     /// A symbolic link.
     Symlink(&'static str),
     /// A directory, if there is none.
@@ -51,10 +48,16 @@ impl Edits {
         if !path.is_empty() {
             start.push(b'/');
         }
-        let below = self.0.range(start.clone()..).take_while(|(path, _)| path.starts_with(&start));
+        let below = self
+            .0
+            .range(start.clone()..)
+            .take_while(|(path, _)| path.starts_with(&start));
         let own = below.filter(|(path, _)| !path.is_empty() && !path[start.len()..].contains(&b'/'));
         let paths: Vec<Vec<u8>> = own.map(|(path, _)| path.clone()).collect();
-        paths.into_iter().filter_map(|path| self.0.remove_entry(&path)).collect()
+        paths
+            .into_iter()
+            .filter_map(|path| self.0.remove_entry(&path))
+            .collect()
     }
 
     /// How many inodes they may need.
@@ -74,7 +77,9 @@ mod tests {
         edits.file("etc.conf", "2");
         edits.add("etc/z", Edit::Nothing);
         let names = |found: Vec<(Vec<u8>, Edit)>| {
-            let names = found.into_iter().map(|(path, _)| String::from_utf8(path).expect("a name"));
+            let names = found
+                .into_iter()
+                .map(|(path, _)| String::from_utf8(path).expect("a name"));
             names.collect::<Vec<_>>()
         };
         assert_eq!(names(edits.take_in(b"")), ["etc", "etc.conf"]);

@@ -74,8 +74,11 @@ impl Exclusions {
 
     /// A pattern that is known to be one.
     pub(super) fn fixed(&mut self, patterns: &[&str], reason: Reason) {
-        self.patterns
-            .extend(patterns.iter().filter_map(|pattern| Some((pattern.parse().ok()?, reason))));
+        self.patterns.extend(
+            patterns
+                .iter()
+                .filter_map(|pattern| Some((pattern.parse().ok()?, reason))),
+        );
     }
 
     /// One file, whatever its name, if it is there.
@@ -112,7 +115,10 @@ impl Exclusions {
         if let Some(reason) = self.files.get(&key) {
             return Some(*reason);
         }
-        let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(path, is_directory));
+        let found = self
+            .patterns
+            .iter()
+            .find(|(pattern, _)| pattern.matches(path, is_directory));
         found.map(|(_, reason)| *reason)
     }
 

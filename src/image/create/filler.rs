@@ -108,7 +108,9 @@ impl<'a> Filler<'a> {
         for (path, edit) in self.edits.take_in(path) {
             self.edited(path, edit, None)?;
         }
-        let Some(open) = self.open.remove(path) else { return Ok(()) };
+        let Some(open) = self.open.remove(path) else {
+            return Ok(());
+        };
         let finished = self.fs.finish_directory(&open.directory, &open.meta, &open.attributes);
         finished.map_err(failed(path))
     }
@@ -126,7 +128,13 @@ impl<'a> Filler<'a> {
     }
 
     /// A regular file whose content comes from `reader`; of a sparse one, blocks of zeros are holes.
-    pub(super) fn stream(&mut self, mut item: Item, size: u64, sparse: bool, reader: &mut dyn Read) -> Result<(), Stop> {
+    pub(super) fn stream(
+        &mut self,
+        mut item: Item,
+        size: u64,
+        sparse: bool,
+        reader: &mut dyn Read,
+    ) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
         match self.edits.take(&item.path) {
             None | Some(Edit::Directory { .. }) => {}
@@ -138,7 +146,10 @@ impl<'a> Filler<'a> {
         while at < size {
             let want = (size - at).min(PIECE as u64) as usize;
             let read = reader.read_exact(&mut buffer[..want]);
-            let unread = |source| ext4::Error::Io { action: "read what goes into", source };
+            let unread = |source| ext4::Error::Io {
+                action: "read what goes into",
+                source,
+            };
             read.map_err(unread).map_err(failed(&item.path))?;
             for (index, block) in buffer[..want].chunks(if sparse { BLOCK } else { PIECE }).enumerate() {
                 if !sparse || block.iter().any(|byte| *byte != 0) {
@@ -150,7 +161,10 @@ impl<'a> Filler<'a> {
             // Holes are not counted, since they were not before.
             self.count(if sparse { 0 } else { want as u64 })?;
         }
-        let made = self.fs.file(&item.meta, size, &mapping, &item.attributes).map_err(failed(&item.path))?;
+        let made = self
+            .fs
+            .file(&item.meta, size, &mapping, &item.attributes)
+            .map_err(failed(&item.path))?;
         self.made(&item, made)
     }
 
@@ -246,7 +260,13 @@ impl<'a> Filler<'a> {
         let (meta, attributes) = match before {
             Some(before) => {
                 let modified = self.now;
-                (Meta { modified, ..before.meta }, before.attributes)
+                (
+                    Meta {
+                        modified,
+                        ..before.meta
+                    },
+                    before.attributes,
+                )
             }
             None => (meta, Vec::new()),
         };
@@ -284,9 +304,10 @@ impl<'a> Filler<'a> {
     fn copy(&mut self, path: &[u8], file: &File, stat: &FileStat, mapping: &mut Mapping) -> Result<u64, Stop> {
         let size = stat.st_size as u64;
         self.buffer.resize(PIECE, 0);
+        let sparse = has_holes(stat);
         let (mut at, mut problem) = (0, None);
         while at < size && problem.is_none() {
-            let (start, end) = match has_holes(stat) {
+            let (start, end) = match sparse {
                 true => match piece(file, at, size) {
                     Ok(Some(piece)) => piece,
                     Ok(None) => break,
@@ -300,8 +321,11 @@ impl<'a> Filler<'a> {
             at = start;
             while at < end {
                 let want = (end - at).min(PIECE as u64) as usize;
-                // Of use but not needed.
-                let _ = posix_fadvise(file, at as i64 + PIECE as i64, AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+                if end - at > PIECE as u64 {
+                    // Of use but not needed.
+                    let next = (at as i64).saturating_add(PIECE as i64);
+                    let _ = posix_fadvise(file, next, AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+                }
                 let length = match read_at(file, &mut self.buffer[..want], at) {
                     Ok(length) => length,
                     Err(error) => {

@@ -65,7 +65,9 @@ impl FromStr for Keep {
     type Err = NothingToKeep;
     fn from_str(text: &str) -> Result<Self, NothingToKeep> {
         let found = Self::NAMES.iter().find(|(name, _)| *name == text);
-        found.map(|(_, keep)| *keep).ok_or_else(|| NothingToKeep(text.to_owned()))
+        found
+            .map(|(_, keep)| *keep)
+            .ok_or_else(|| NothingToKeep(text.to_owned()))
     }
 }
 
@@ -149,7 +151,11 @@ impl Identity<'_> {
             edits.add(path, Edit::Directory { permissions });
         }
         if self.changes(Keep::Fstab) {
-            let options = if self.kind == Kind::Ext2 { "defaults" } else { "errors=remount-ro" };
+            let options = if self.kind == Kind::Ext2 {
+                "defaults"
+            } else {
+                "errors=remount-ro"
+            };
             let line = format!("{} / {} {options} 0 1", self.root, self.kind.as_str());
             edits.file("etc/fstab", format!("# Written by `ttvm image create`.\n{line}\n"));
         }
@@ -220,7 +226,9 @@ impl Identity<'_> {
             edits.file("etc/inittab", with_gettys(&table));
         }
         if let Some(terminals) = self.found.text("etc/securetty") {
-            let missing = ["hvc0", "ttyS0"].into_iter().filter(|name| !terminals.lines().any(|line| line == *name));
+            let missing = ["hvc0", "ttyS0"]
+                .into_iter()
+                .filter(|name| !terminals.lines().any(|line| line == *name));
             let missing: String = missing.map(|name| format!("{name}\n")).collect();
             edits.file("etc/securetty", format!("{}\n{missing}", terminals.trim_end()));
         }
@@ -270,7 +278,11 @@ pub(super) fn exclude(keep: &[Keep], exclusions: &mut Exclusions) {
         (
             Keep::Id,
             Reason::Identity,
-            &["/etc/iscsi/initiatorname.iscsi", "/etc/nvme/host*", "/var/lib/systemd/credential.secret"],
+            &[
+                "/etc/iscsi/initiatorname.iscsi",
+                "/etc/nvme/host*",
+                "/var/lib/systemd/credential.secret",
+            ],
         ),
         (Keep::SshKeys, Reason::Identity, &["/etc/ssh/ssh_host_*"]),
         (
@@ -329,12 +341,18 @@ fn renamed(hosts: &str, old: &str, new: &str) -> String {
         _ => word.to_owned(),
     };
     let line = |line: &str| {
-        let is_own = line.split_whitespace().skip(1).any(|name| name == old || name.starts_with(&format!("{old}.")));
+        let is_own = line
+            .split_whitespace()
+            .skip(1)
+            .any(|name| name == old || name.starts_with(&format!("{old}.")));
         match is_own && !line.starts_with('#') {
-            true => line.split_inclusive(char::is_whitespace).map(|part| {
-                let name = part.trim_end();
-                word(name) + &part[name.len()..]
-            }).collect(),
+            true => line
+                .split_inclusive(char::is_whitespace)
+                .map(|part| {
+                    let name = part.trim_end();
+                    word(name) + &part[name.len()..]
+                })
+                .collect(),
             false => line.to_owned(),
         }
     };

@@ -46,14 +46,25 @@ fn shown_raw(path: &[u8]) -> String {
 
 /// What the heads of a member say, with those of its extended one.
 pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Member, String> {
-    let other = |key: &[u8]| extended.iter().rev().find(|(found, _)| found == key).map(|(_, value)| value.clone());
+    let other = |key: &[u8]| {
+        extended
+            .iter()
+            .rev()
+            .find(|(found, _)| found == key)
+            .map(|(_, value)| value.clone())
+    };
     let path = below(&other(b"path").unwrap_or_else(|| entry.path_bytes().into_owned()))?;
     let named = |what: &str| format!("{}: {what}", shown(&path));
     let number = |number: io::Result<u64>| number.map_err(|error| format!("{}: {error}", shown(&path)));
     let header = entry.header();
     let kind = header.entry_type();
     let mut size = entry.size();
-    let target = || entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default();
+    let target = || {
+        entry
+            .link_name_bytes()
+            .map(|target| target.into_owned())
+            .unwrap_or_default()
+    };
     let mut target = other(b"linkpath").unwrap_or_else(target);
     let file_type = match kind {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Link => FileType::Regular,
@@ -62,7 +73,12 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Vec<(Vec<u8>,
         EntryType::Char => FileType::Character,
         EntryType::Block => FileType::Block,
         EntryType::Fifo => FileType::Fifo,
-        other => return Err(named(&format!("it is of an unknown kind ({:?})", other.as_byte() as char))),
+        other => {
+            return Err(named(&format!(
+                "it is of an unknown kind ({:?})",
+                other.as_byte() as char
+            )));
+        }
     };
     match kind {
         EntryType::Link => target = below(&target)?,
@@ -94,7 +110,9 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Vec<(Vec<u8>,
             b"uid" => meta.uid = text.parse().unwrap_or(meta.uid),
             b"gid" => meta.gid = text.parse().unwrap_or(meta.gid),
             key if key.starts_with(b"GNU.sparse.") => {
-                return Err(named("it has holes as only GNU tar knows them: pack it anew with `tar --format=gnu`"));
+                return Err(named(
+                    "it has holes as only GNU tar knows them: pack it anew with `tar --format=gnu`",
+                ));
             }
             key => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {

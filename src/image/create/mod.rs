@@ -165,7 +165,10 @@ impl Creation {
         }
         let identity = self.identity(String::from("UUID"));
         if identity.edits().len() > 6 {
-            plan.push(format!("make it the guest {}, by its own name, root and ids", request.name));
+            plan.push(format!(
+                "make it the guest {}, by its own name, root and ids",
+                request.name
+            ));
         }
         if let Some(network) = identity.network_in_words() {
             plan.push(format!("configure the network: {network}"));
@@ -337,8 +340,10 @@ impl Creation {
         let step = 64 << 20;
         let smallest = self.survey.blocks() * BLOCK as u64;
         let first = smallest.max(self.request.size.bytes()).next_multiple_of(step);
-        let sizes = (0..).map(|steps| first + steps * step + first / 20);
-        let fits = sizes.map(|size| size.next_multiple_of(step)).find(|size| self.fits_into(*size));
+        // With some room for the guest.
+        let fits = (0..)
+            .map(|steps| first + steps * step)
+            .find(|size| self.fits_into(size - size / 20));
         Error::TooSmall {
             size: self.request.size,
             need: Size::from_bytes(self.survey.bytes).to_string(),
@@ -384,7 +389,9 @@ impl Request {
 }
 
 fn now() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Time {
         seconds: since.as_secs() as i64,
         nanoseconds: since.subsec_nanos(),

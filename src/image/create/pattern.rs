@@ -40,7 +40,10 @@ impl FromStr for Pattern {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (start, end) = (if self.anchored { "/" } else { "" }, if self.directories_only { "/" } else { "" });
+        let (start, end) = (
+            if self.anchored { "/" } else { "" },
+            if self.directories_only { "/" } else { "" },
+        );
         write!(f, "{start}{}{end}", self.text)
     }
 }
@@ -121,7 +124,11 @@ mod tests {
             ("/srv", &["srv"], &["a/srv", "srv/a"]),
             ("/srv/*", &["srv/a", "srv/.b"], &["srv", "srv/a/b"]),
             ("/srv/**/x", &["srv/a/x", "srv/a/b/x"], &["srv/x/y", "srv/x"]),
-            ("cache/tmp?", &["cache/tmp1", "a/b/cache/tmpx"], &["cache/tmp", "acache/tmp1"]),
+            (
+                "cache/tmp?",
+                &["cache/tmp1", "a/b/cache/tmpx"],
+                &["cache/tmp", "acache/tmp1"],
+            ),
             ("[a-c]x", &["ax", "d/cx"], &["dx", "x"]),
             ("[!a-c]x", &["dx"], &["ax"]),
             ("[]x]y", &["]y", "xy"], &["y"]),

@@ -75,7 +75,9 @@ impl<R: Read> Read for Heard<R> {
 
 fn number(octal: &[u8]) -> usize {
     let digits = octal.iter().filter(|byte| (b'0'..=b'7').contains(byte));
-    digits.fold(0usize, |number, digit| number.saturating_mul(8).saturating_add(usize::from(digit - b'0')))
+    digits.fold(0usize, |number, digit| {
+        number.saturating_mul(8).saturating_add(usize::from(digit - b'0'))
+    })
 }
 
 /// Each is "LENGTH KEY=VALUE" and a line end, all of which are counted (pax(1)).
@@ -84,9 +86,14 @@ fn records(mut data: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, &'static str> {
     let mut records = Vec::new();
     while !data.is_empty() {
         let space = data.iter().position(|byte| *byte == b' ').ok_or(WRONG)?;
-        let length = std::str::from_utf8(&data[..space]).ok().and_then(|text| text.parse::<usize>().ok());
+        let length = std::str::from_utf8(&data[..space])
+            .ok()
+            .and_then(|text| text.parse::<usize>().ok());
         let (record, rest) = length.and_then(|length| data.split_at_checked(length)).ok_or(WRONG)?;
-        let record = record.get(space + 1..).and_then(|record| record.strip_suffix(b"\n")).ok_or(WRONG)?;
+        let record = record
+            .get(space + 1..)
+            .and_then(|record| record.strip_suffix(b"\n"))
+            .ok_or(WRONG)?;
         let equals = record.iter().position(|byte| *byte == b'=').ok_or(WRONG)?;
         records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
         data = rest;
@@ -101,8 +108,17 @@ mod tests {
     #[test]
     fn values_may_have_line_ends() {
         let read = records(b"13 path=a\nb=\n10 uid=17\n").expect("records");
-        assert_eq!(read, [(b"path".to_vec(), b"a\nb=".to_vec()), (b"uid".to_vec(), b"17".to_vec())]);
-        for bad in [&b"9 path=a\n"[..], b"x path=a\n", b"10 pathab\n", b"99 a=b\n", b"0 a=b\n"] {
+        assert_eq!(
+            read,
+            [(b"path".to_vec(), b"a\nb=".to_vec()), (b"uid".to_vec(), b"17".to_vec())]
+        );
+        for bad in [
+            &b"9 path=a\n"[..],
+            b"x path=a\n",
+            b"10 pathab\n",
+            b"99 a=b\n",
+            b"0 a=b\n",
+        ] {
             assert!(records(bad).is_err());
         }
     }

@@ -1,28 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The half of a copy that reads: a thread of its own goes ahead, opens files and reads the small ones, so that the disk is
-//! asked for the next file while the last one is laid down.
+//! The half of a copy that goes ahead: a thread of its own opens files and asks the disk for them, so that many are on their
+//! way while one is laid down.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
 use std::sync::mpsc::SyncSender;
 
-use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::stat::{FileStat, fstat};
 
 use super::exclude::{Exclusions, Reason, is_swap};
-use super::item::{Content, Item, Key, has_holes, meta};
+use super::item::{Content, Item, Key, meta};
 use super::tree::{At, Problem, Tree, Visitor};
 use crate::ext4::{Attribute, FileType};
 use crate::xattr;
 
-/// A file up to this size is read as a whole.
-const SMALL: u64 = 64 << 10;
 /// How many files it is ahead, at the most.
 pub(super) const AHEAD: usize = 128;
-/// Of a larger file, the disk is asked for this much before it is its turn.
+/// The disk is asked for this much of a file before it is its turn.
 const BEGINNING: i64 = 1 << 20;
 
 /// What the reader has come to.
@@ -63,9 +59,16 @@ impl Reader<'_> {
         self.events.send(event).map_err(|_| Unheard)
     }
 
-    fn attributes(&self, path: &[u8], read: std::io::Result<Vec<(Vec<u8>, Vec<u8>)>>) -> Result<Vec<Attribute>, Unheard> {
+    fn attributes(
+        &self,
+        path: &[u8],
+        read: std::io::Result<Vec<(Vec<u8>, Vec<u8>)>>,
+    ) -> Result<Vec<Attribute>, Unheard> {
         match read {
-            Ok(found) => Ok(found.into_iter().map(|(name, value)| Attribute { name, value }).collect()),
+            Ok(found) => Ok(found
+                .into_iter()
+                .map(|(name, value)| Attribute { name, value })
+                .collect()),
             Err(_) => {
                 self.send(Event::Problem(path.to_vec(), Problem::Attributes))?;
                 Ok(Vec::new())
@@ -93,26 +96,12 @@ impl Reader<'_> {
             return Ok(None);
         }
         let attributes = self.attributes(at.path, xattr::of_file(&file))?;
-        let content = match size <= SMALL && !has_holes(&stat) {
-            true => match whole(&file, &stat) {
-                Ok((bytes, is_same)) => {
-                    if !is_same {
-                        self.send(Event::Problem(at.path.to_vec(), Problem::Changed))?;
-                    }
-                    Content::Bytes(bytes)
-                }
-                Err(errno) => {
-                    self.send(Event::Problem(at.path.to_vec(), Problem::of(errno)))?;
-                    return Ok(None);
-                }
-            },
-            false => {
-                // Of use but not needed.
-                let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);
-                let _ = posix_fadvise(&file, 0, BEGINNING, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
-                Content::File(file, Box::new(stat))
-            }
-        };
+        if size > 0 {
+            // The disk begins, and nobody waits for it. Of use but not needed.
+            let beginning = stat.st_size.min(BEGINNING);
+            let _ = posix_fadvise(&file, 0, beginning, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
+        let content = Content::File(file, Box::new(stat));
         Ok(Some(Item {
             path: at.path.to_vec(),
             meta,
@@ -199,23 +188,6 @@ impl Visitor for Reader<'_> {
     fn problem(&mut self, path: &[u8], problem: Problem) -> Result<(), Unheard> {
         self.send(Event::Problem(path.to_vec(), problem))
     }
-}
-
-/// All that is in a small file, and whether it was the same all the time.
-fn whole(mut file: &File, stat: &FileStat) -> Result<(Vec<u8>, bool), Errno> {
-    let size = stat.st_size as usize;
-    let mut bytes = vec![0; size];
-    let mut done = 0;
-    while done < size {
-        match file.read(&mut bytes[done..]) {
-            Ok(0) => break,
-            Ok(length) => done += length,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
-        }
-    }
-    bytes.truncate(done);
-    Ok((bytes, is_same(file, stat)))
 }
 
 /// Whether a file still is what it was.

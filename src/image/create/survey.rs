@@ -157,7 +157,11 @@ impl Visitor for Surveyor<'_> {
         let size = stat.st_size as u64;
         let swap = self.exclusions.may_be_swap(size) && at.read().is_ok_and(|file| is_swap(&file));
         if !swap {
-            let data = if has_holes(stat) { stat.st_blocks as u64 * 512 } else { size };
+            let data = if has_holes(stat) {
+                stat.st_blocks as u64 * 512
+            } else {
+                size
+            };
             self.survey.content(data, data);
         }
         Ok(())

@@ -228,7 +228,9 @@ impl<V: Visitor> Walk<'_, V> {
             Err(errno) => return self.visitor.problem(&self.path, Problem::of(errno)),
         };
         let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        let reason = self.exclusions.judge(&self.path, is_directory, (stat.st_dev, stat.st_ino));
+        let reason = self
+            .exclusions
+            .judge(&self.path, is_directory, (stat.st_dev, stat.st_ino));
         if let Some(reason) = reason {
             return self.visitor.left_out(&self.path, reason);
         }

@@ -77,7 +77,11 @@ impl Wanted<'_> {
         let group = group.ok_or_else(|| Error::NoGroup(vg.clone()))?;
         if !group.lock_type.is_empty() && group.lock_type != "none" {
             let lock_type = group.lock_type;
-            return Err(snapshot::Error::Shared { vg: vg.clone(), lock_type }.into());
+            return Err(snapshot::Error::Shared {
+                vg: vg.clone(),
+                lock_type,
+            }
+            .into());
         }
         let named = |name: &str| group.volumes.iter().find(|volume| volume.name == name);
         if named(self.volume.lv.as_str()).is_some() {
@@ -160,7 +164,9 @@ impl Wanted<'_> {
         let dm = DeviceMapper::open().map_err(|error| Error::Lock(error.into()))?;
         let until = Instant::now() + SETTLE;
         let is_open = || -> Result<bool, Error> {
-            let device = dm.find(By::Name(&volume.dm_name())).map_err(|error| Error::Lock(error.into()))?;
+            let device = dm
+                .find(By::Name(&volume.dm_name()))
+                .map_err(|error| Error::Lock(error.into()))?;
             Ok(device.is_some_and(|device| device.open_count > 0))
         };
         // The kernel has no event for a block device being closed.
@@ -193,7 +199,9 @@ impl Unfinished<'_> {
             .open(&path)
             .map_err(failed)?;
         let dm = DeviceMapper::open().map_err(|error| Error::Lock(error.into()))?;
-        let device = dm.find(By::Name(&self.volume.dm_name())).map_err(|error| Error::Lock(error.into()))?;
+        let device = dm
+            .find(By::Name(&self.volume.dm_name()))
+            .map_err(|error| Error::Lock(error.into()))?;
         let number = file.metadata().map_err(failed)?.rdev();
         if device.is_none_or(|device| device.number != number) {
             return Err(Error::InTheWay(self.volume.clone()));
@@ -219,10 +227,12 @@ impl Drop for Unfinished<'_> {
         if self.finished {
             return;
         }
-        let removed = lock(&self.volume.vg, self.wanted.limit).map_err(Error::from).and_then(|_lock| {
-            self.wanted.settle(&self.volume)?;
-            self.wanted.remove(&self.volume, &self.uuid, self.wanted.pool.is_some())
-        });
+        let removed = lock(&self.volume.vg, self.wanted.limit)
+            .map_err(Error::from)
+            .and_then(|_lock| {
+                self.wanted.settle(&self.volume)?;
+                self.wanted.remove(&self.volume, &self.uuid, self.wanted.pool.is_some())
+            });
         if let Err(error) = removed {
             let why = crate::error::one_line(&error);
             tracing::warn!(ttvm_lv = %self.volume, "{} is left, and the next `ttvm image create` removes it: {why}", self.volume);

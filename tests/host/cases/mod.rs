@@ -5,6 +5,7 @@ mod boot;
 mod entries;
 mod guests;
 mod image;
+mod image_create;
 mod kills;
 mod lvm_errors;
 mod network;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
         entries::cases(),
         guests::cases(),
         image::cases(),
+        image_create::cases(),
         kills::cases(),
         lvm_errors::cases(),
         network::cases(),
