@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use super::attributes::{self, Attribute};
-use super::blocks::{Blocks, block_bitmap, inode_bitmap, inode_table};
+use super::blocks::{Blocks, inode_table};
 use super::checksum::Checksum;
 use super::directory::Directory;
 use super::error::Error;
@@ -13,12 +13,9 @@ use super::geometry::Geometry;
 use super::inode::{self, FileType, Inode, Meta, Time};
 use super::mapping::{self, Mapping};
 use super::output::Output;
-use super::{BLOCK, FIRST_FREE, LOST_AND_FOUND, ROOT, get16, put};
+use super::{BLOCK, FIRST_FREE, LOST_AND_FOUND, ROOT, put};
 
 const SUPERBLOCK: usize = 1024;
-const INODE_UNINIT: u16 = 0x1;
-const BLOCK_UNINIT: u16 = 0x2;
-const TABLE_ZEROED: u16 = 0x4;
 /// Inodes in a block.
 const IN_BLOCK: u32 = (BLOCK / inode::SIZE) as u32;
 /// The target of a shorter link is in the inode.
@@ -30,18 +27,18 @@ const LINKS_EXT3: u32 = 32_000;
 /// A file system that is being filled. It is whole only after [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Filesystem {
-    geometry: Geometry,
+    pub(super) geometry: Geometry,
     superblock: Vec<u8>,
-    table: Vec<u8>,
-    blocks: Blocks,
-    next_inode: u32,
+    pub(super) table: Vec<u8>,
+    pub(super) blocks: Blocks,
+    pub(super) next_inode: u32,
     /// Directories in each group.
-    directories: Vec<u32>,
+    pub(super) directories: Vec<u32>,
     /// Blocks of inodes of which not all are known.
     inodes: BTreeMap<u64, (Vec<u8>, u32)>,
-    output: Output,
+    pub(super) output: Output,
     now: Time,
-    zeroed: bool,
+    pub(super) zeroed: bool,
     root_block: u64,
 }
 
@@ -130,7 +127,7 @@ impl Filesystem {
         (first + u64::from(index / IN_BLOCK), at)
     }
 
-    fn descriptor(&self, group: usize) -> &[u8] {
+    pub(super) fn descriptor(&self, group: usize) -> &[u8] {
         let size = self.geometry.descriptor;
         &self.table[group * size..(group + 1) * size]
     }
@@ -318,65 +315,6 @@ impl Filesystem {
         first[SUPERBLOCK..2 * SUPERBLOCK].copy_from_slice(&self.superblock);
         self.output.write_now(0, &first)?;
         self.output.sync()
-    }
-
-    /// Writes the bitmaps of a group that has changed, and what its descriptor says.
-    fn finish_group(&mut self, group: u64) -> Result<(), Error> {
-        let index = group as usize;
-        let per_group = self.geometry.inodes_per_group;
-        let used = (self.next_inode - 1)
-            .saturating_sub(group as u32 * per_group)
-            .min(per_group);
-        let mut descriptor = self.descriptor(index).to_vec();
-        let mut flags = get16(&descriptor, 0x12);
-        let wide = descriptor.len() >= 64;
-        let number = |descriptor: &mut [u8], low: usize, high: usize, value: u32| {
-            put(descriptor, low, (value as u16).to_le_bytes());
-            if wide {
-                put(descriptor, high, ((value >> 16) as u16).to_le_bytes());
-            }
-        };
-        if let Some(bitmap) = self.blocks.changed(group) {
-            let bitmap = bitmap.to_vec();
-            let free = bitmap.iter().map(|byte| byte.count_zeros()).sum();
-            number(&mut descriptor, 0x0C, 0x2C, free);
-            if let Some(checksum) = self.geometry.checksum {
-                number(&mut descriptor, 0x18, 0x38, checksum.and(&bitmap).value());
-            }
-            flags &= !BLOCK_UNINIT;
-            self.output.write_now(block_bitmap(&descriptor), &bitmap)?;
-        }
-        if used > 0 {
-            let mut bitmap = vec![0; BLOCK];
-            // Those in use, and those there are not.
-            for bit in (0..used).chain(per_group..8 * BLOCK as u32) {
-                bitmap[bit as usize / 8] |= 1 << (bit % 8);
-            }
-            number(&mut descriptor, 0x0E, 0x2E, per_group - used);
-            number(&mut descriptor, 0x10, 0x30, self.directories[index]);
-            if let Some(checksum) = self.geometry.checksum {
-                number(&mut descriptor, 0x1C, 0x32, per_group - used);
-                let sum = checksum.and(&bitmap[..per_group as usize / 8]).value();
-                number(&mut descriptor, 0x1A, 0x3A, sum);
-            }
-            flags &= !INODE_UNINIT;
-            self.output.write_now(inode_bitmap(&descriptor), &bitmap)?;
-        }
-        if self.geometry.checksum.is_some() {
-            if self.zeroed {
-                // Else a kernel would write its zeros once more.
-                flags |= TABLE_ZEROED;
-            }
-            put(&mut descriptor, 0x12, flags.to_le_bytes());
-        }
-        if let Some(checksum) = self.geometry.checksum {
-            put(&mut descriptor, 0x1E, [0; 2]);
-            let sum = checksum.and(&(group as u32).to_le_bytes()).and(&descriptor).value();
-            put(&mut descriptor, 0x1E, (sum as u16).to_le_bytes());
-        }
-        let size = self.geometry.descriptor;
-        self.table[index * size..(index + 1) * size].copy_from_slice(&descriptor);
-        Ok(())
     }
 }
 

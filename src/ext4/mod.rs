@@ -14,6 +14,7 @@ mod directory;
 mod error;
 mod fill;
 mod geometry;
+mod groups;
 mod inode;
 mod mapping;
 mod output;

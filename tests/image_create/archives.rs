@@ -153,7 +153,11 @@ fn made_to_do_harm() {
         said.starts_with("ttvm: DIR/bad.tar can not be used: it is damaged, cut off, or no tar archive ("),
         "{said}"
     );
-    sh("tar -c . | gzip | head -c 100 >cut.tar.gz", &place.path("src"));
+    let noise: Vec<u8> = (0..20_000_u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    place.file("noise", noise);
+    sh("tar -c noise | gzip | head -c 900 >cut.tar.gz", &place.path("src"));
     let said = place.session("--size 64M --from DIR/src/cut.tar.gz --file DIR/image");
     assert!(
         said.starts_with("ttvm: DIR/src/cut.tar.gz can not be used: it is damaged, cut off"),

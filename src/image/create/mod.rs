@@ -6,6 +6,7 @@
 //! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
 
 mod archive;
+mod content;
 mod edits;
 mod error;
 mod exclude;
@@ -17,6 +18,7 @@ mod pattern;
 mod pax;
 mod reader;
 mod report;
+mod request;
 mod survey;
 mod tree;
 mod unnamed;
@@ -36,11 +38,10 @@ use self::reader::Event;
 use self::survey::{Found, Survey};
 use self::tree::Tree;
 use self::unnamed::Unnamed;
-use self::volume::Wanted;
 use super::Origin;
 use super::digest::Progress;
-use crate::config::types::{GuestName, LvmName, Size, Volume};
-use crate::ext4::{self, BLOCK, Filesystem, Kind, Time};
+use crate::config::types::{GuestName, Size};
+use crate::ext4::{self, BLOCK, Filesystem, Time};
 use crate::run::{Command, Program};
 use crate::{fail_point, signals};
 
@@ -49,40 +50,12 @@ pub use exclude::Reason;
 pub use identity::Keep;
 pub use pattern::Pattern;
 pub use report::Report;
+pub use request::Request;
 pub use tree::Problem;
 
 static MKE2FS: Program = Program::new(&["mke2fs"]);
 /// It writes the tables of a large volume.
 const MKE2FS_LIMIT: Duration = Duration::from_secs(30 * 60);
-
-/// What is to be made, and from what.
-#[derive(Debug)]
-pub struct Request {
-    /// The guest.
-    pub name: GuestName,
-    /// The size of the disk.
-    pub size: Size,
-    /// Where it goes.
-    pub place: Origin,
-    /// The thin pool that a volume is to be in.
-    pub pool: Option<LvmName>,
-    /// `/`, a directory, or a tar archive.
-    pub source: PathBuf,
-    /// What is left out besides what always is.
-    pub exclude: Vec<Pattern>,
-    /// What is not made otherwise than it is in the source.
-    pub keep: Vec<Keep>,
-    /// The kind of file system.
-    pub kind: Kind,
-    /// What the guest calls its root; else it is found by its UUID.
-    pub root: Option<String>,
-    /// Where ttvm keeps recordings and images.
-    pub state: PathBuf,
-    /// Images of other guests.
-    pub guests: Vec<PathBuf>,
-    /// How long to wait for another ttvm that works on the volume group.
-    pub lock_timeout: Duration,
-}
 
 #[derive(Debug)]
 enum Source {
@@ -350,41 +323,6 @@ impl Creation {
             files: self.survey.files,
             fits: Size::from_bytes(fits.unwrap_or(first)),
         }
-    }
-}
-
-impl Request {
-    fn wanted<'a>(&'a self, volume: &'a Volume) -> Wanted<'a> {
-        Wanted {
-            volume,
-            pool: self.pool.as_ref(),
-            size: self.size,
-            limit: self.lock_timeout,
-        }
-    }
-
-    fn exclusions(&self) -> Exclusions {
-        let mut exclusions = Exclusions::default();
-        for pattern in &self.exclude {
-            exclusions.pattern(pattern.clone(), Reason::Asked);
-        }
-        // mke2fs has made one.
-        exclusions.fixed(&["/lost+found"], Reason::Cache);
-        if !self.keep.contains(&Keep::All) {
-            exclusions.file(&self.state, Reason::Ttvm);
-            exclusions.fixed(&["/var/lib/ttvm"], Reason::Ttvm);
-            for image in &self.guests {
-                exclusions.file(image, Reason::Guests);
-            }
-        }
-        if !identity::keeps(&self.keep, Keep::Caches) {
-            exclusions.caches();
-        }
-        if !identity::keeps(&self.keep, Keep::Swap) {
-            exclusions.swap();
-        }
-        identity::exclude(&self.keep, &mut exclusions);
-        exclusions
     }
 }
 
