@@ -263,9 +263,9 @@ impl Archive {
     fn members(&self, take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
         let listener = Listener::default();
         let mut archive = tar::Archive::new(listener.hear(self.reader()?));
-        let mut entries = archive.entries().map_err(|error| self.cut(&error))?;
+        let entries = archive.entries().map_err(|error| self.cut(&error))?;
         listener.begin();
-        while let Some(entry) = entries.next() {
+        for entry in entries {
             let mut entry = entry.map_err(|error| self.cut(&error))?;
             let extended = listener.end().map_err(|why| self.wrong(why))?;
             let member = member(&entry, extended).map_err(|why| self.wrong(why))?;

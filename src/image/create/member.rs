@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use tar::EntryType;
 
+use super::pax::Records;
 use super::report::shown;
 use crate::ext4::{Attribute, FileType, Meta, Time};
 
@@ -45,7 +46,7 @@ fn shown_raw(path: &[u8]) -> String {
 }
 
 /// What the heads of a member say, with those of its extended one.
-pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Member, String> {
+pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> Result<Member, String> {
     let other = |key: &[u8]| {
         extended
             .iter()

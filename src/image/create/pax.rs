@@ -8,6 +8,9 @@ use std::rc::Rc;
 
 const BLOCK: usize = 512;
 
+/// Keys and values.
+pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What was read of an archive since the last member's content.
 #[derive(Debug, Default)]
 struct Heads {
@@ -43,7 +46,7 @@ impl Listener {
     }
 
     /// No more; returns the keys and values of the extended header there was.
-    pub(super) fn end(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, &'static str> {
+    pub(super) fn end(&self) -> Result<Records, &'static str> {
         let mut heads = self.0.borrow_mut();
         heads.listening = false;
         let before = heads.start.next_multiple_of(BLOCK as u64) - heads.start;
@@ -81,7 +84,7 @@ fn number(octal: &[u8]) -> usize {
 }
 
 /// Each is "LENGTH KEY=VALUE" and a line end, all of which are counted (pax(1)).
-fn records(mut data: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, &'static str> {
+fn records(mut data: &[u8]) -> Result<Records, &'static str> {
     const WRONG: &str = "its extended header is damaged";
     let mut records = Vec::new();
     while !data.is_empty() {

@@ -59,11 +59,7 @@ impl Reader<'_> {
         self.events.send(event).map_err(|_| Unheard)
     }
 
-    fn attributes(
-        &self,
-        path: &[u8],
-        read: std::io::Result<Vec<(Vec<u8>, Vec<u8>)>>,
-    ) -> Result<Vec<Attribute>, Unheard> {
+    fn attributes(&self, path: &[u8], read: std::io::Result<xattr::All>) -> Result<Vec<Attribute>, Unheard> {
         match read {
             Ok(found) => Ok(found
                 .into_iter()
@@ -135,7 +131,7 @@ impl Reader<'_> {
 }
 
 fn names(stat: &FileStat) -> Option<(Key, u64)> {
-    (stat.st_nlink > 1).then(|| ((stat.st_dev, stat.st_ino), stat.st_nlink as u64))
+    (stat.st_nlink > 1).then_some(((stat.st_dev, stat.st_ino), stat.st_nlink))
 }
 
 impl Visitor for Reader<'_> {

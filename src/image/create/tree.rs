@@ -98,7 +98,7 @@ impl Tree {
     /// How many files its file system has.
     pub(super) fn files(&self) -> u64 {
         let disk = nix::sys::statvfs::fstatvfs(&self.root);
-        disk.map_or(0, |disk| disk.files() as u64 - disk.files_free() as u64)
+        disk.map_or(0, |disk| disk.files().saturating_sub(disk.files_free()))
     }
 
     /// At how many places something is mounted in it.

@@ -68,7 +68,7 @@ impl Unnamed {
     /// Refuses if the disk has no room for so many bytes.
     pub(super) fn has_room(&self, bytes: u64) -> Result<(), Error> {
         let Ok(disk) = fstatvfs(&self.file) else { return Ok(()) };
-        let free = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+        let free = disk.blocks_available() * disk.fragment_size();
         match bytes.checked_sub(free) {
             None | Some(0) => Ok(()),
             Some(missing) => Err(Error::NoSpace {
