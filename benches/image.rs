@@ -105,7 +105,10 @@ fn cold() {
 }
 
 /// Seconds, and MB of memory.
-#[expect(clippy::zombie_processes, reason = "it is waited for by wait4, which says what it has used")]
+#[expect(
+    clippy::zombie_processes,
+    reason = "it is waited for by wait4, which says what it has used"
+)]
 fn created(place: &Path, root: &Path) -> (f64, f64) {
     let image = place.join("ours.img");
     cold();

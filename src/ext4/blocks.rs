@@ -15,6 +15,7 @@ pub(super) struct Blocks {
     next: u64,
     end: u64,
     free: u64,
+    per_group: u64,
 }
 
 /// The places in a descriptor of a group, low and high half.
@@ -43,20 +44,21 @@ impl Blocks {
     pub(super) fn read(geometry: &Geometry, table: &[u8], output: &Output) -> Result<Self, Error> {
         let groups = usize::try_from(geometry.groups).map_err(|_| Error::Unfit("it is too large"))?;
         let mut blocks = Self {
-            taken: vec![0; groups * BLOCK],
+            taken: vec![0; groups * (geometry.blocks_per_group / 8) as usize],
             next: 0,
             end: geometry.blocks,
             free: 0,
+            per_group: geometry.blocks_per_group,
         };
         let inode_blocks = u64::from(geometry.inodes_per_group) * 256 / BLOCK as u64;
         for (group, descriptor) in table.chunks_exact(geometry.descriptor).take(groups).enumerate() {
             let first = group as u64 * geometry.blocks_per_group;
             if get16(descriptor, 0x12) & BLOCK_UNINIT == 0 {
-                let at = group * BLOCK;
                 let mut bitmap = [0; BLOCK];
                 output.read(block_bitmap(descriptor), &mut bitmap)?;
+                let (at, bytes) = ((first / 8) as usize, (blocks.per_group / 8) as usize);
                 // Others may have taken some of it already.
-                for (own, read) in blocks.taken[at..at + BLOCK].iter_mut().zip(bitmap) {
+                for (own, read) in blocks.taken[at..at + bytes].iter_mut().zip(bitmap) {
                     *own |= read;
                 }
             } else if has_superblock(group as u64) {
@@ -107,9 +109,10 @@ impl Blocks {
         }
     }
 
-    /// The bitmap of a group, if blocks of it were given out.
+    /// The bitmap of a group, without what fills its block up, if blocks of the group were given out.
     pub(super) fn changed(&self, group: u64) -> Option<&[u8]> {
-        let at = group as usize * BLOCK;
-        (group * 8 * BLOCK as u64 <= self.next).then(|| &self.taken[at..at + BLOCK])
+        let (first, bytes) = (group * self.per_group, (self.per_group / 8) as usize);
+        let at = (first / 8) as usize;
+        (first <= self.next).then(|| &self.taken[at..at + bytes])
     }
 }

@@ -71,24 +71,29 @@ pub struct Room {
 /// than there will be.
 pub fn room(kind: Kind, size: u64, inodes: u64) -> Room {
     let blocks = size / BLOCK as u64;
-    let groups = blocks.div_ceil(GROUP).max(1);
     // What is asked for, and some for the guest.
     let inodes = (size / INODE_RATIO).max(inodes + inodes / 4 + 1024);
+    // A group has no more inodes than bits in a block: of very many files, the groups become smaller.
+    let mut group = GROUP;
+    while inodes.div_ceil(blocks.div_ceil(group).max(1)) > GROUP && group >= 256 {
+        group -= 8;
+    }
+    let groups = blocks.div_ceil(group).max(1);
     let per_group = inodes.div_ceil(groups).next_multiple_of(16);
     let descriptor = if kind == Kind::Ext4 { 64 } else { 32 };
     let table = (groups * descriptor).div_ceil(BLOCK as u64);
     let backups = (0..groups).filter(|group| has_superblock(*group)).count() as u64;
     // Room for the table to grow to a thousand times, one block of pointers at the most.
     let grown =
-        (blocks.saturating_mul(1024).min(u64::from(u32::MAX)).div_ceil(GROUP) * descriptor).div_ceil(BLOCK as u64);
+        (blocks.saturating_mul(1024).min(u64::from(u32::MAX)).div_ceil(group) * descriptor).div_ceil(BLOCK as u64);
     let reserved = grown.saturating_sub(table).min(BLOCK as u64 / 4);
     let journal = if kind == Kind::Ext2 { 0 } else { journal(blocks) };
     let metadata = groups * (2 + per_group * INODE_SIZE / BLOCK as u64)
         + backups * (1 + table + reserved)
         + journal
         + journal / 1024
-        // The root, lost+found, the inode of the reserved blocks.
-        + 16;
+        // The root, lost+found, the inode of the reserved blocks; and the rest of the last group, if it is too small.
+        + 80;
     Room {
         blocks: blocks.saturating_sub(metadata),
         inodes: per_group * groups,
@@ -167,7 +172,8 @@ impl Geometry {
         let high = if wide { u64::from(get32(sb, 0x150)) << 32 } else { 0 };
         let blocks = u64::from(get32(sb, 0x04)) | high;
         let (per_group, inodes) = (u64::from(get32(sb, 0x20)), get32(sb, 0));
-        need(per_group == GROUP && blocks > 0, "its groups are not of the usual size")?;
+        let is_usual = per_group.is_multiple_of(8) && (1..=GROUP).contains(&per_group);
+        need(is_usual && blocks > 0, "its groups are not of a usual size")?;
         need(get32(sb, 0x10) == inodes - (FIRST_FREE - 1), "there are files in it")?;
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&sb[0x68..0x78]);
@@ -248,7 +254,7 @@ mod tests {
                 );
                 assert!(blocks >= said.blocks, "{kind:?} {mib}M: {blocks} {said:?}");
                 assert!(
-                    blocks - said.blocks <= blocks / 50 + 64,
+                    blocks - said.blocks <= blocks / 50 + 128,
                     "{kind:?} {mib}M: {blocks} {said:?}"
                 );
             }

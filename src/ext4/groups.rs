@@ -35,6 +35,8 @@ impl Filesystem {
                 number(&mut descriptor, 0x18, 0x38, checksum.and(&bitmap).value());
             }
             flags &= !BLOCK_UNINIT;
+            let mut bitmap = bitmap;
+            bitmap.resize(BLOCK, 0xff);
             self.output.write_now(block_bitmap(&descriptor), &bitmap)?;
         }
         if used > 0 {

@@ -143,6 +143,31 @@ fn made_to_do_harm() {
     archive(&place, &[("a", link, "../../../etc/passwd")]);
     place.made("--size 64M --from DIR/bad.tar");
     fs::remove_file(place.path("image")).expect("the image goes");
+    // Heads and paths without end.
+    for (record, why) in [
+        ("a/".repeat(4 << 20), "the heads of a file in it have no end"),
+        ("a/".repeat(4000), "it has a path that is longer than one can be"),
+    ] {
+        archive(&place, &[("a", EntryType::XHeader, ""), ("b", file, "")]);
+        let mut bytes = fs::read(place.path("bad.tar")).expect("the archive");
+        let length = record.len() + 8;
+        let digits = (length + 7).to_string().len();
+        let text = format!("{} path={record}\n", record.len() + 7 + digits);
+        bytes[124..136].copy_from_slice(format!("{:011o}\0", text.len()).as_bytes());
+        bytes[148..156].copy_from_slice(b"        ");
+        let sum: u32 = bytes[..512].iter().map(|byte| u32::from(*byte)).sum();
+        bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let mut padded = text.into_bytes();
+        padded.resize(padded.len().next_multiple_of(512), 0);
+        bytes.splice(512..512, padded);
+        fs::write(place.path("bad.tar"), bytes).expect("an archive");
+        let said = place.session("--size 64M --from DIR/bad.tar --file DIR/image");
+        assert!(
+            said.starts_with("ttvm: DIR/bad.tar can not be used: ") && said.contains(why),
+            "{said}"
+        );
+    }
+    archive(&place, &[("a", link, "../../../etc/passwd")]);
     // Cut off.
     let mut head = fs::read(place.path("bad.tar")).expect("the archive");
     head.truncate(700);

@@ -124,6 +124,24 @@ fn every_odd_thing() {
     }
 }
 
+/// More files than a usual group of blocks has inodes for; and more in one directory than one block of names holds.
+#[test]
+fn very_many_in_little_room() {
+    let place = Place::new("small");
+    for number in 0..40_000 {
+        place.file(
+            &format!("{}/{number}", if number < 5000 { "large" } else { "other" }),
+            "",
+        );
+    }
+    for kind in ["ext4", "ext2"] {
+        let said = place.made(&format!("--size 48M --from DIR/src --fs {kind}"));
+        assert!(said.contains("with 40"), "{said}");
+        assert!(place.has("/large/4999") && place.has("/other/39999"), "{said}");
+        fs::remove_file(place.path("image")).expect("the image goes");
+    }
+}
+
 /// The directories under mounts come with their own modes, not with those of what is mounted on them, and without that.
 #[test]
 fn mounts_in_mounts() {

@@ -20,11 +20,17 @@ pub(super) struct Member {
     pub(super) size: u64,
 }
 
+/// `PATH_MAX` (path_resolution(7)).
+const LONGEST: usize = 4096;
+
 /// A path without `./` and `/` at its end; `Err` if it leads out.
 fn below(path: &[u8]) -> Result<Vec<u8>, String> {
     let wrong = |why| Err(format!("{} {why}: such archives are not unpacked", shown_raw(path)));
     if path.starts_with(b"/") {
         return wrong("begins at the root of the host");
+    }
+    if path.len() > LONGEST {
+        return Err("it has a path that is longer than one can be".to_owned());
     }
     if path.contains(&0) {
         return wrong("has a zero in it");
