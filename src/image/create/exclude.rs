@@ -91,7 +91,7 @@ impl Exclusions {
     /// What can be had again, and what is of this moment.
     pub(super) fn caches(&mut self) {
         self.caches = true;
-        self.fixed(&["/tmp/*", "/var/tmp/*"], Reason::Temporary);
+        self.fixed(&["/tmp/*", "/var/tmp/*", "/run/*"], Reason::Temporary);
         self.fixed(&["/var/log/journal/*"], Reason::Journal);
     }
 
