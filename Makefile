@@ -89,7 +89,7 @@ shell:
 
 bench:
 	@$(MAKE) -s --no-print-directory -j2 image deb
-	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench initrd --bench host -- $(PART)
+	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench image --bench initrd --bench host -- $(PART)
 
 lint:
 	$(CARGO) fmt --check

@@ -27,6 +27,7 @@ pub mod cli;
 pub mod config;
 pub mod dm;
 pub mod error;
+pub mod ext4;
 pub mod fail_point;
 pub mod file;
 pub mod guest;

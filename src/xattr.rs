@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -49,6 +49,59 @@ pub(crate) fn remove(from: &File, name: &CStr) -> io::Result<()> {
         Ok(_) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Names and values.
+pub(crate) type All = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// All attributes of an open file that may be read.
+pub(crate) fn of_file(file: &impl AsFd) -> io::Result<All> {
+    let fd = file.as_fd().as_raw_fd();
+    all(
+        // SAFETY: `buffer` is null or has as many bytes as are said, and the descriptor is open.
+        |buffer, size| unsafe { libc::flistxattr(fd, buffer.cast(), size) },
+        // SAFETY: as above; `name` ends with a NUL.
+        |name, buffer, size| unsafe { libc::fgetxattr(fd, name.as_ptr(), buffer.cast(), size) },
+    )
+}
+
+/// The same of the file at `path`; if it is a symbolic link, of that.
+pub(crate) fn of_name(path: &CStr) -> io::Result<All> {
+    all(
+        // SAFETY: `buffer` is null or has as many bytes as are said; `path` ends with a NUL.
+        |buffer, size| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) },
+        // SAFETY: as above, and so does `name`.
+        |name, buffer, size| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.cast(), size) },
+    )
+}
+
+/// Binds a file to its number and its file system: a copy would not fit.
+const OF_INODE: &CStr = c"security.evm";
+
+fn all(
+    list: impl Fn(*mut u8, usize) -> libc::ssize_t,
+    get: impl Fn(&CStr, *mut u8, usize) -> libc::ssize_t,
+) -> io::Result<All> {
+    // Most files have none: one call says so.
+    let mut buffer = [0; 256];
+    let names = match Errno::result(list(buffer.as_mut_ptr(), buffer.len())) {
+        Ok(0) | Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        Ok(length) => buffer[..length as usize].to_vec(),
+        Err(Errno::ERANGE) => read(&list)?,
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut all = Vec::new();
+    for name in names.split_inclusive(|byte| *byte == 0) {
+        let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
+        match read(|buffer, size| get(name, buffer, size)) {
+            // Gone since.
+            Err(Errno::ENODATA) => {}
+            Ok(value) if name != OF_INODE => all.push((name.to_bytes().to_vec(), value)),
+            Ok(_) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(all)
 }
 
 /// Asks for the size, then for the bytes; again if they have become more in between.

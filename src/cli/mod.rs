@@ -74,7 +74,7 @@ enum Command {
     Record(record::Arguments),
     /// Replay a recorded run, and see whether it is the same
     Replay(replay::Arguments),
-    /// Seal what guests' disks are made from, and see that it still is the same
+    /// Make what guests' disks are made from, seal it, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
     /// Make initial RAM disks, look into them, take them apart, put them together
@@ -113,6 +113,8 @@ enum Error {
     Initrd(#[from] initrds::Error),
     #[error(transparent)]
     Busybox(#[from] ramdisk::Error),
+    #[error(transparent)]
+    Create(#[from] images::create::Error),
     #[error("{}", differs(.0))]
     Differs(Vec<(Origin, Digest, Digest)>),
     #[error(transparent)]
@@ -157,6 +159,7 @@ impl Classify for Error {
             Self::Image(error) => error.exit(),
             Self::Initrd(error) => error.exit(),
             Self::Busybox(error) => error.exit(),
+            Self::Create(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Running(_) => Exit::Refused,

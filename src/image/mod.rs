@@ -5,6 +5,7 @@
 //! [`seal`] makes an origin read-only and keeps its digest with it, so that "the same disk as recorded" is one look at
 //! what LVM or the file system knows.
 
+pub mod create;
 pub mod digest;
 mod error;
 mod file;

@@ -63,6 +63,14 @@ impl Selection {
             .no_origin()
     }
 
+    /// … that has its own room in a thin pool: no snapshot, no origin.
+    #[must_use]
+    pub fn thin(self) -> Self {
+        self.and("origin=\"\"".into())
+            .and("segtype=\"thin\"".into())
+            .no_origin()
+    }
+
     fn no_origin(self) -> Self {
         self.and("lv_role!={\"origin\"}".into())
     }
@@ -104,6 +112,32 @@ pub fn create_snapshot(volume: &Volume, origin: &LvmName, kind: Kind, tags: &[St
     command
         .args(["--name", volume.lv.as_str(), "--"])
         .arg(format!("{}/{origin}", volume.vg))
+        .run()?;
+    Ok(())
+}
+
+/// Makes `volume`, of `size` bytes rounded up to what the group gives, active and writable, with `tags`; in a thin pool of the
+/// same group if one is named. What was there before does not show. One LVM command.
+pub fn create_volume(volume: &Volume, size: Size, pool: Option<&LvmName>, tags: &[String]) -> Result<(), Error> {
+    let bytes = format!("{}b", size.bytes());
+    let mut command = lvm("lvcreate").args(["--yes", "--wipesignatures", "y", "--zero", "y", "--activate", "y"]);
+    command = match pool {
+        Some(pool) => command.args(["--virtualsize", &bytes, "--thinpool", pool.as_str()]),
+        None => command.args(["--type", "linear", "--size", &bytes]),
+    };
+    for tag in tags {
+        command = command.args(["--addtag", tag]);
+    }
+    command
+        .args(["--name", volume.lv.as_str(), "--", volume.vg.as_str()])
+        .run()?;
+    Ok(())
+}
+
+/// Gives `volume` another name in its group; it fails if there is one of that name. One LVM command.
+pub fn rename(volume: &Volume, name: &LvmName) -> Result<(), Error> {
+    lvm("lvrename")
+        .args(["--yes", "--", volume.vg.as_str(), volume.lv.as_str(), name.as_str()])
         .run()?;
     Ok(())
 }

@@ -23,7 +23,7 @@ fn through_our_hands(host: &mut Host, image: &str) {
          ttvm initrd pack twice again2
          cmp again again2
          ttvm initrd list again | cmp - names
-         all() {{ (cd $1; find . -printf '%p %M %U %G %T@ %l %s\\n' | sort; find . -type f -exec sha256sum {{}} + | sort); }}
+         all() {{ (cd $1; find . -mindepth 2 -printf '%p %M %U %G %T@ %l %s\\n' | sort; find . -type f -exec sha256sum {{}} + | sort); }}
          all once > a; all twice > b; cmp a b; wc -l < names"
     );
     let output = host.run(&script).unwrap();

@@ -6,6 +6,7 @@ mod busybox_guest;
 mod entries;
 mod guests;
 mod image;
+mod image_create;
 mod import;
 mod initrds;
 mod kills;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         entries::cases(),
         guests::cases(),
         image::cases(),
+        image_create::cases(),
         import::cases(),
         initrds::cases(),
         kills::cases(),

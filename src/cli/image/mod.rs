@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm image`: what guests' disks are made from.
 
+mod create;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
@@ -21,6 +23,8 @@ use crate::image::{self, Origin};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
+    /// Make a guest's disk from the host's own files, a directory or a tar archive
+    Create(create::Arguments),
     /// Make an origin read-only and keep a digest of its content with it
     Seal {
         /// The origin: VG/LV, or the whole path of a file
@@ -57,6 +61,7 @@ pub(super) enum Command {
 pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     let host = host::load(places)?;
     match command {
+        Command::Create(arguments) => create::run(places, &host, arguments)?,
         Command::Seal { origin, deep, dry_run } => {
             let seal = Seal::open(origin, &host.snapshot)?;
             match dry_run {

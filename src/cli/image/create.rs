@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm image create`: a guest's disk from the host's own files.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+
+use super::super::progress::Progress;
+use super::super::snapshot::print_plan;
+use super::super::{Error, guest_name, print_json};
+use super::make as seal;
+use crate::config::guest::DiskSource;
+use crate::config::guests;
+use crate::config::host::HostConfig;
+use crate::config::places::Places;
+use crate::config::types::{GuestName, LvmName, Size, Volume};
+use crate::ext4::Kind;
+use crate::image::Origin;
+use crate::image::create::{Creation, Keep, Pattern, Report, Request, usual_place};
+use crate::image::seal::Seal;
+
+#[derive(clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// The guest: its host name, and the name of its image
+    #[arg(value_parser = guest_name)]
+    guest: GuestName,
+    /// The size of the disk, such as 3G
+    #[arg(long)]
+    size: Size,
+    /// Make a logical volume, VG/LV
+    #[arg(long, value_name = "VG/LV", conflicts_with = "file")]
+    lv: Option<Volume>,
+    /// In this thin pool of the volume group
+    #[arg(long, value_name = "LV", requires = "lv")]
+    thin_pool: Option<LvmName>,
+    /// Make an image file [default: images/GUEST.img where recordings are]
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// What is copied: a directory, or a tar archive
+    #[arg(long, default_value = "/", value_name = "PATH")]
+    from: PathBuf,
+    /// Leave out files that this is the pattern of: *.iso, /srv, /srv/*
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<Pattern>,
+    /// Leave this as it is in the source
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = keep())]
+    keep: Vec<Keep>,
+    /// The kind of file system
+    #[arg(long, default_value = "ext4", value_parser = kind())]
+    fs: Kind,
+    /// What the guest's fstab calls its root, such as /dev/xvda1 [default: the UUID of the file system]
+    #[arg(long, value_name = "DEVICE")]
+    fstab_root: Option<String>,
+    /// Seal it when it is made
+    #[arg(long)]
+    seal: bool,
+    /// Name every file that was left out or had a problem
+    #[arg(long, short)]
+    verbose: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn keep() -> impl TypedValueParser<Value = Keep> {
+    PossibleValuesParser::new(Keep::NAMES.map(|(name, _)| name)).try_map(|name| name.parse::<Keep>())
+}
+
+const KINDS: [Kind; 3] = [Kind::Ext4, Kind::Ext3, Kind::Ext2];
+
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(KINDS.map(Kind::as_str)).map(|name| {
+        let found = KINDS.into_iter().find(|kind| kind.as_str() == name);
+        found.unwrap_or(Kind::Ext4)
+    })
+}
+
+pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<(), Error> {
+    let request = request(places, host, arguments)?;
+    let started = Instant::now();
+    let mut looking = Progress::of(format!("looking through {}", request.source.display()));
+    let creation = Creation::prepare(request, &mut |done, total| looking.update(done, total))?;
+    drop(looking);
+    let place = creation.request().place.clone();
+    if arguments.dry_run {
+        let mut plan = creation.plan();
+        if arguments.seal {
+            plan.push(format!("seal {place}"));
+        }
+        return print_plan(&plan);
+    }
+    let mut copying = Progress::of(format!("copying to {place}"));
+    let report = creation.make(&mut |done, total| copying.update(done, total))?;
+    drop(copying);
+    let seconds = started.elapsed().as_secs_f64();
+    match arguments.json {
+        true => print_json(&Row::new(&creation, &report, seconds))?,
+        false => {
+            let guest_file = guests::path(places, &arguments.guest);
+            print(&creation, &report, seconds, arguments.verbose, &guest_file)?;
+        }
+    }
+    if arguments.seal {
+        sealed(&place, host)?;
+    }
+    Ok(())
+}
+
+fn sealed(place: &Origin, host: &HostConfig) -> Result<(), Error> {
+    let sealing = Seal::open(place, &host.snapshot)?;
+    seal(&sealing, false)
+}
+
+fn request(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Request, Error> {
+    let name = arguments.guest.clone();
+    let absolute = |path: &Path| std::path::absolute(path).map_err(Error::Output);
+    let place = match (&arguments.lv, &arguments.file) {
+        (Some(volume), _) => Origin::Volume(volume.clone()),
+        (None, Some(path)) => Origin::File(absolute(path)?),
+        (None, None) => Origin::File(usual_place(places.state_dir(), &name)),
+    };
+    // Also those that a guest gets as they are.
+    let mut images = BTreeSet::new();
+    for guest in guests::all(places, host)? {
+        images.extend(guest.origins().map(|origin| origin.path()));
+        images.extend(guest.disks.iter().filter_map(|disk| match &disk.source {
+            DiskSource::Path { path, .. } => Some(path.clone()),
+            _ => None,
+        }));
+    }
+    Ok(Request {
+        name,
+        size: arguments.size,
+        place,
+        pool: arguments.thin_pool.clone(),
+        source: absolute(&arguments.from)?,
+        exclude: arguments.exclude.clone(),
+        keep: arguments.keep.clone(),
+        kind: arguments.fs,
+        root: arguments.fstab_root.clone(),
+        state: places.state_dir().to_owned(),
+        guests: images.into_iter().collect(),
+        lock_timeout: host.snapshot.lock_timeout,
+    })
+}
+
+/// What was made, as JSON.
+#[derive(Serialize)]
+struct Row<'a> {
+    image: &'a Origin,
+    guest: &'a GuestName,
+    size: u64,
+    file_system: &'static str,
+    files: u64,
+    bytes: u64,
+    seconds: f64,
+    left_out: Vec<Count>,
+    problems: Vec<Count>,
+}
+
+#[derive(Serialize)]
+struct Count {
+    what: String,
+    count: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<String>,
+}
+
+impl<'a> Row<'a> {
+    fn new(creation: &'a Creation, report: &Report, seconds: f64) -> Self {
+        let request = creation.request();
+        let left_out = report.left_out.iter().map(|(reason, (count, files))| Count {
+            what: reason.to_string(),
+            count: *count,
+            files: files.clone(),
+        });
+        let problems = report.problems.iter().map(|(problem, (count, files))| Count {
+            what: problem.to_string(),
+            count: *count,
+            files: files.clone(),
+        });
+        Self {
+            image: &request.place,
+            guest: &request.name,
+            size: request.size.bytes(),
+            file_system: request.kind.as_str(),
+            files: report.files,
+            bytes: report.bytes,
+            seconds: (seconds * 1000.0).round() / 1000.0,
+            left_out: left_out.collect(),
+            problems: problems.collect(),
+        }
+    }
+}
+
+fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, guest_file: &Path) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let request = creation.request();
+    let (size, kind) = (request.size, request.kind.as_str());
+    let megabytes = report.bytes as f64 / 1e6;
+    writeln!(
+        out,
+        "{} is made: {size}, {kind}, with {} files ({megabytes:.1} MB) in {seconds:.1} s",
+        request.place, report.files
+    )?;
+    for (reason, (count, files)) in &report.left_out {
+        writeln!(out, "left out: {reason} ({count})")?;
+        if verbose {
+            for file in files {
+                writeln!(out, "    {file}")?;
+            }
+        }
+    }
+    for (problem, (count, files)) in &report.problems {
+        let named = files.iter().take(if verbose { files.len() } else { NAMED });
+        let mut named: Vec<&str> = named.map(String::as_str).collect();
+        if (named.len() as u64) < *count {
+            named.push("…");
+        }
+        writeln!(out, "{problem}: {count} ({})", named.join(", "))?;
+    }
+    if let Some(network) = creation.network() {
+        writeln!(out, "its network: {network}")?;
+    }
+    // Xen gets its guests' disks from volumes; an emulated machine from files, too.
+    let (before, after) = match (&request.place, &request.pool) {
+        (Origin::File(_), _) => ("toolstack = \"qemu\"\n\n", "target = \"vda\""),
+        (Origin::Volume(_), Some(_)) => ("", "target = \"xvda1\""),
+        (Origin::Volume(_), None) => ("", "target = \"xvda1\"\nsnapshot = { size = \"1G\" }"),
+    };
+    writeln!(
+        out,
+        "\nIn {}:\n\n{before}[[disk]]\norigin = \"{}\"\n{after}",
+        guest_file.display(),
+        request.place
+    )
+}
+
+/// How many files with a problem are named.
+const NAMED: usize = 3;

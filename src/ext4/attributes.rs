@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Extended attributes: in the inode as long as there is room, else all in a block of their own.
+
+use super::checksum::Checksum;
+use super::error::Error;
+use super::inode::{ATTRIBUTES, SIZE};
+use super::{BLOCK, put};
+
+const MAGIC: u32 = 0xEA02_0000;
+/// The head of a block of attributes.
+const HEAD: usize = 32;
+/// An entry without its name.
+const ENTRY: usize = 16;
+/// What a name begins with, and the number that stands for it. The access lists have no other name.
+const PREFIXES: [(&[u8], u8); 6] = [
+    (b"user.", 1),
+    (b"system.posix_acl_access", 2),
+    (b"system.posix_acl_default", 3),
+    (b"trusted.", 4),
+    (b"security.", 6),
+    (b"system.", 7),
+];
+const ACCESS_LISTS: [u8; 2] = [2, 3];
+
+/// An extended attribute, as `getxattr(2)` gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its whole name, such as `user.comment`.
+    pub name: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// One as it is on the disk.
+struct Stored<'a> {
+    index: u8,
+    name: &'a [u8],
+    value: Vec<u8>,
+}
+
+/// What an inode has of its attributes, and the block of them if they need one; that still lacks its checksum.
+pub(super) type Written = ([u8; SIZE - ATTRIBUTES], Option<Vec<u8>>);
+
+pub(super) fn write(attributes: &[Attribute]) -> Result<Written, Error> {
+    let mut in_inode = [0; SIZE - ATTRIBUTES];
+    if attributes.is_empty() {
+        return Ok((in_inode, None));
+    }
+    let mut stored: Vec<Stored<'_>> = attributes.iter().filter_map(stored).collect();
+    stored.sort_by_key(|one| (one.index, one.name.len(), one.name));
+    let size: usize = stored.iter().map(Stored::size).sum();
+    // The head, and four zeros at the end of the list.
+    if 4 + size + 4 <= in_inode.len() {
+        put(&mut in_inode, 0, MAGIC.to_le_bytes());
+        lay(&mut in_inode[4..], 0, &stored, false);
+        return Ok((in_inode, None));
+    }
+    if HEAD + size + 4 > BLOCK {
+        return Err(Error::Attributes);
+    }
+    let mut block = vec![0; BLOCK];
+    put(&mut block, 0, MAGIC.to_le_bytes());
+    // One file uses it, and it is one block.
+    put(&mut block, 4, 1_u32.to_le_bytes());
+    put(&mut block, 8, 1_u32.to_le_bytes());
+    let hash = lay(&mut block, HEAD, &stored, true);
+    put(&mut block, 12, hash.to_le_bytes());
+    Ok((in_inode, Some(block)))
+}
+
+/// Drops what can not be stored: attributes of other kinds, and all if they are too much. `true` if nothing was dropped.
+pub fn keep_storable(attributes: &mut Vec<Attribute>) -> bool {
+    let before = attributes.len();
+    attributes.retain(|attribute| stored(attribute).is_some());
+    if write(attributes).is_err() {
+        attributes.clear();
+    }
+    attributes.len() == before
+}
+
+/// Puts the checksum into a block of attributes that goes to `at`.
+pub(super) fn seal(block: &mut [u8], at: u64, checksum: Option<Checksum>) {
+    if let Some(checksum) = checksum {
+        let sum = checksum.and(&at.to_le_bytes()).and(block).value();
+        put(block, 16, sum.to_le_bytes());
+    }
+}
+
+fn stored(attribute: &Attribute) -> Option<Stored<'_>> {
+    let prefix = PREFIXES.iter().find(|(prefix, _)| attribute.name.starts_with(prefix));
+    let (prefix, index) = prefix?;
+    let value = match ACCESS_LISTS.contains(index) {
+        true => access_list(&attribute.value)?,
+        false => attribute.value.clone(),
+    };
+    Some(Stored {
+        index: *index,
+        name: &attribute.name[prefix.len()..],
+        value,
+    })
+}
+
+/// An access list as it is stored: only named users and groups have a number
+/// (<https://docs.kernel.org/filesystems/ext4/attributes.html>).
+fn access_list(list: &[u8]) -> Option<Vec<u8>> {
+    let entries = list.strip_prefix(&2_u32.to_le_bytes())?;
+    let mut stored = 1_u32.to_le_bytes().to_vec();
+    for entry in entries.chunks_exact(8) {
+        let named = [0x02, 0x08].contains(&entry[0]);
+        stored.extend_from_slice(&entry[..if named { 8 } else { 4 }]);
+    }
+    Some(stored)
+}
+
+impl Stored<'_> {
+    fn entry(&self) -> usize {
+        (ENTRY + self.name.len()).next_multiple_of(4)
+    }
+
+    fn size(&self) -> usize {
+        self.entry() + self.value.len().next_multiple_of(4)
+    }
+
+    fn hash(&self) -> u32 {
+        let mut hash = 0u32;
+        for byte in self.name {
+            hash = hash.rotate_left(5) ^ u32::from(*byte);
+        }
+        for word in self.value.chunks(4) {
+            let mut bytes = [0; 4];
+            bytes[..word.len()].copy_from_slice(word);
+            hash = hash.rotate_left(16) ^ u32::from_le_bytes(bytes);
+        }
+        hash
+    }
+}
+
+/// Lays entries down from `first` on, and values from the end towards them. Returns the hash of all.
+fn lay(room: &mut [u8], first: usize, stored: &[Stored<'_>], hashed: bool) -> u32 {
+    let (mut entry, mut value, mut all) = (first, room.len(), 0u32);
+    for one in stored {
+        value -= one.value.len().next_multiple_of(4);
+        room[value..value + one.value.len()].copy_from_slice(&one.value);
+        room[entry] = one.name.len() as u8;
+        room[entry + 1] = one.index;
+        let offset = if one.value.is_empty() { 0 } else { value };
+        put(room, entry + 2, (offset as u16).to_le_bytes());
+        put(room, entry + 8, (one.value.len() as u32).to_le_bytes());
+        if hashed {
+            let hash = one.hash();
+            put(room, entry + 12, hash.to_le_bytes());
+            all = all.rotate_left(16) ^ hash;
+        }
+        room[entry + ENTRY..entry + ENTRY + one.name.len()].copy_from_slice(one.name);
+        entry += one.entry();
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(name: &str, value: &[u8]) -> Attribute {
+        Attribute {
+            name: name.into(),
+            value: value.into(),
+        }
+    }
+
+    #[test]
+    fn in_the_inode_or_in_a_block() {
+        let (inode, block) = write(&[attribute("user.a", b"value")]).expect("attributes");
+        assert!(block.is_none() && inode[..4] == MAGIC.to_le_bytes() && inode.ends_with(b"value\0\0\0"));
+        let (inode, block) = write(&[attribute("user.a", &[7; 100])]).expect("attributes");
+        assert!(block.is_some() && inode == [0; SIZE - ATTRIBUTES]);
+        assert!(matches!(
+            write(&[attribute("user.a", &[7; 4096])]),
+            Err(Error::Attributes)
+        ));
+    }
+
+    #[test]
+    fn an_access_list_is_stored_short() {
+        // user::rw-, user:1000:r--, mask::r--
+        let list = [
+            2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 232, 3, 0, 0, 16, 0, 4, 0, 255, 255, 255, 255,
+        ];
+        let stored = access_list(&list).expect("a list");
+        assert_eq!(stored, [1, 0, 0, 0, 1, 0, 6, 0, 2, 0, 4, 0, 232, 3, 0, 0, 16, 0, 4, 0]);
+        assert_eq!(access_list(&[1, 0, 0, 0]), None);
+    }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why an image was not made, each with what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::types::{LvmName, Size, Volume};
+use crate::error::{Classify, Exit};
+use crate::{ext4, image, lvm2_cmd, run, snapshot};
+
+/// Why an image was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is something of that name.
+    #[error("{0} is there already: nothing was done; remove it, or choose another name")]
+    Exists(String),
+    /// The source can not be used.
+    #[error("can not read the source {}", path.display())]
+    Source {
+        /// The source.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The source is neither a directory nor an archive.
+    #[error("{} is neither a directory nor a tar archive: --from takes /, a directory, or a file made by tar", .0.display())]
+    NoSource(PathBuf),
+    /// An archive that is not to be trusted, or can not be.
+    #[error("{} can not be used: {why}", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It does not fit.
+    #[error("{size} is too small for {need} in {files} files: --size {fits} would do")]
+    TooSmall {
+        /// What was asked for.
+        size: Size,
+        /// Bytes there are, for people.
+        need: String,
+        /// Files there are.
+        files: u64,
+        /// What would do.
+        fits: Size,
+    },
+    /// It did not fit after all.
+    #[error("{path} does not fit into {size}: there is more than when it was looked through; give it more with --size")]
+    Full {
+        /// The file that did not.
+        path: String,
+        /// The image's size.
+        size: Size,
+        /// What was used up.
+        #[source]
+        source: ext4::Error,
+    },
+    /// A file can not be laid down.
+    #[error("can not put {path} into the image")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: ext4::Error,
+    },
+    /// mke2fs failed.
+    #[error("can not make the file system: is e2fsprogs installed?")]
+    MakeFilesystem(#[source] run::Error),
+    /// The file system is not what it was to be.
+    #[error("can not fill the file system that mke2fs has made")]
+    Filesystem(#[source] ext4::Error),
+    /// The image's file can not be made.
+    #[error("can not {action} {}", path.display())]
+    Image {
+        /// What was to be done.
+        action: &'static str,
+        /// The image.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The file system can not hold files without names.
+    #[error(
+        "the file system of {} has no files without names (O_TMPFILE), of which nothing is left when they are not completed: put the image on a local disk",
+        .0.display()
+    )]
+    NoTemporary(PathBuf),
+    /// The disk is full.
+    #[error("{} is full: the image needs {} more there than it has", path.display(), Size::from_bytes(*missing))]
+    NoSpace {
+        /// The directory of the image.
+        path: PathBuf,
+        /// Bytes.
+        missing: u64,
+    },
+    /// No such group.
+    #[error("there is no volume group {0}: see `vgs`, and that its disks are there")]
+    NoGroup(LvmName),
+    /// The group is full.
+    #[error("volume group {vg} has {free} free, and the image needs {need}: make room (`lvs {vg}`)")]
+    GroupFull {
+        /// The group.
+        vg: LvmName,
+        /// What it has.
+        free: Size,
+        /// What it needs.
+        need: Size,
+    },
+    /// No such pool.
+    #[error("there is no thin pool {0}: see `lvs`")]
+    NoPool(Volume),
+    /// Another ttvm is at it.
+    #[error("{0} is being made by another ttvm at this moment: nothing was done")]
+    Busy(Volume),
+    /// Under the temporary name there is something foreign.
+    #[error("{0} is in the way, and nothing says that ttvm made it: see what it is, and rename or remove it")]
+    InTheWay(Volume),
+    /// There is no room for more in its name.
+    #[error("the name {0} is too long to be made under another one meanwhile: choose a shorter one")]
+    LongName(Volume),
+    /// LVM itself failed.
+    #[error("LVM could not {action} {volume}")]
+    Lvm {
+        /// What was to be done.
+        action: &'static str,
+        /// The volume.
+        volume: Volume,
+        /// What it said.
+        #[source]
+        source: Box<lvm2_cmd::Error>,
+    },
+    /// The lock of a volume group.
+    #[error(transparent)]
+    Lock(#[from] snapshot::Error),
+    /// It was made, but not sealed.
+    #[error("{origin} is made, but not sealed: `ttvm image seal {origin}`")]
+    Unsealed {
+        /// The image.
+        origin: image::Origin,
+        /// Why.
+        #[source]
+        source: Box<image::Error>,
+    },
+    /// A signal.
+    #[error("it was interrupted: nothing is left of it")]
+    Interrupted,
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Exists(_)
+            | Self::TooSmall { .. }
+            | Self::GroupFull { .. }
+            | Self::NoSpace { .. }
+            | Self::Busy(_)
+            | Self::InTheWay(_)
+            | Self::Archive { .. }
+            | Self::NoTemporary(_) => Exit::Refused,
+            Self::NoSource(_) | Self::LongName(_) => Exit::Usage,
+            Self::Lock(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}

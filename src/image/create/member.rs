@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One member of a tar archive: what its heads say, checked.
+
+use std::io::{self, Read};
+
+use tar::EntryType;
+
+use super::pax::Records;
+use super::report::shown;
+use crate::ext4::{Attribute, FileType, Meta, Time};
+
+/// One of an archive's members.
+pub(super) struct Member {
+    pub(super) path: Vec<u8>,
+    pub(super) kind: EntryType,
+    pub(super) meta: Meta,
+    pub(super) attributes: Vec<Attribute>,
+    /// Of a link.
+    pub(super) target: Vec<u8>,
+    pub(super) size: u64,
+}
+
+/// `PATH_MAX` (path_resolution(7)).
+const LONGEST: usize = 4096;
+
+/// A path without `./` and `/` at its end; `Err` if it leads out.
+fn below(path: &[u8]) -> Result<Vec<u8>, String> {
+    let wrong = |why| Err(format!("{} {why}: such archives are not unpacked", shown_raw(path)));
+    if path.starts_with(b"/") {
+        return wrong("begins at the root of the host");
+    }
+    if path.len() > LONGEST {
+        return Err("it has a path that is longer than one can be".to_owned());
+    }
+    if path.contains(&0) {
+        return wrong("has a zero in it");
+    }
+    let mut parts = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return wrong("leads upwards"),
+            part if part.len() > 255 => return wrong("is longer than a name can be"),
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join(&b'/'))
+}
+
+fn shown_raw(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(path))
+}
+
+/// What the heads of a member say, with those of its extended one.
+pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> Result<Member, String> {
+    let other = |key: &[u8]| {
+        extended
+            .iter()
+            .rev()
+            .find(|(found, _)| found == key)
+            .map(|(_, value)| value.clone())
+    };
+    let path = below(&other(b"path").unwrap_or_else(|| entry.path_bytes().into_owned()))?;
+    let named = |what: &str| format!("{}: {what}", shown(&path));
+    let number = |number: io::Result<u64>| number.map_err(|error| format!("{}: {error}", shown(&path)));
+    let header = entry.header();
+    let kind = header.entry_type();
+    let mut size = entry.size();
+    let target = || {
+        entry
+            .link_name_bytes()
+            .map(|target| target.into_owned())
+            .unwrap_or_default()
+    };
+    let mut target = other(b"linkpath").unwrap_or_else(target);
+    let file_type = match kind {
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Link => FileType::Regular,
+        EntryType::Directory => FileType::Directory,
+        EntryType::Symlink => FileType::Symlink,
+        EntryType::Char => FileType::Character,
+        EntryType::Block => FileType::Block,
+        EntryType::Fifo => FileType::Fifo,
+        other => {
+            return Err(named(&format!(
+                "it is of an unknown kind ({:?})",
+                other.as_byte() as char
+            )));
+        }
+    };
+    match kind {
+        EntryType::Link => target = below(&target)?,
+        EntryType::Symlink if target.is_empty() || target.len() > 4095 => return Err(named("it leads nowhere")),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
+        _ => size = 0,
+    }
+    let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
+    let seconds = header.mtime().map_err(|error| named(&error.to_string()))? as i64;
+    let time = Time {
+        seconds,
+        nanoseconds: 0,
+    };
+    let mut meta = Meta {
+        kind: file_type,
+        permissions: header.mode().map_err(|error| named(&error.to_string()))? & 0o7777,
+        uid: number(header.uid())? as u32,
+        gid: number(header.gid())? as u32,
+        accessed: time,
+        modified: time,
+        device: (device(header.device_major()), device(header.device_minor())),
+    };
+    let mut attributes = Vec::new();
+    for (key, value) in extended {
+        let text = String::from_utf8_lossy(&value);
+        match key.as_slice() {
+            b"mtime" => meta.modified = pax_time(&text).unwrap_or(meta.modified),
+            b"atime" => meta.accessed = pax_time(&text).unwrap_or(meta.accessed),
+            b"uid" => meta.uid = text.parse().unwrap_or(meta.uid),
+            b"gid" => meta.gid = text.parse().unwrap_or(meta.gid),
+            key if key.starts_with(b"GNU.sparse.") => {
+                return Err(named(
+                    "it has holes as only GNU tar knows them: pack it anew with `tar --format=gnu`",
+                ));
+            }
+            key => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    let name = name.to_vec();
+                    attributes.push(Attribute { name, value });
+                }
+            }
+        }
+    }
+    Ok(Member {
+        path,
+        kind,
+        meta,
+        attributes,
+        target,
+        size,
+    })
+}
+
+/// Seconds, with a fraction.
+fn pax_time(text: &str) -> Option<Time> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let mut nanoseconds: u32 = digits.parse().ok()?;
+    if whole.starts_with('-') && nanoseconds > 0 {
+        (seconds, nanoseconds) = (seconds - 1, 1_000_000_000 - nanoseconds);
+    }
+    Some(Time { seconds, nanoseconds })
+}
+
+/// The directories that a path goes through, from the root on, without that.
+pub(super) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    ends.map(|(at, _)| &path[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_below() {
+        assert_eq!(below(b"./a//b/"), Ok(b"a/b".to_vec()));
+        assert_eq!(below(b"./"), Ok(Vec::new()));
+        for bad in [&b"/a"[..], b"a/../b", b"..", b"a\0b"] {
+            assert!(below(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn times_of_pax() {
+        let time = |text| pax_time(text).map(|time| (time.seconds, time.nanoseconds));
+        assert_eq!(time("12.000000034"), Some((12, 34)));
+        assert_eq!(time("12"), Some((12, 0)));
+        assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(time("x"), None);
+    }
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Making a guest's disk from the host's own files, from a directory or from an archive.
+//!
+//! mke2fs makes the file system, on a file without a name or on a volume with another one; it is filled without being mounted
+//! ([`crate::ext4`]); and only when all of it is on the disk, it gets its name. Whatever ends this program before, there is
+//! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
+
+mod archive;
+mod content;
+mod edits;
+mod error;
+mod exclude;
+mod filler;
+mod identity;
+mod item;
+mod member;
+mod pattern;
+mod pax;
+mod reader;
+mod report;
+mod request;
+mod survey;
+mod tree;
+mod unnamed;
+mod volume;
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, SystemTime};
+
+use self::archive::Archive;
+use self::exclude::Exclusions;
+use self::filler::{Filler, Stop};
+use self::identity::Identity;
+use self::reader::Event;
+use self::survey::{Found, Survey};
+use self::tree::Tree;
+use self::unnamed::Unnamed;
+use super::Origin;
+use super::digest::Progress;
+use crate::config::types::{GuestName, Size};
+use crate::ext4::{self, BLOCK, Filesystem, Time};
+use crate::run::{Command, Program};
+use crate::{fail_point, signals};
+
+pub use error::Error;
+pub use exclude::Reason;
+pub use identity::Keep;
+pub use pattern::Pattern;
+pub use report::Report;
+pub use request::Request;
+pub use tree::Problem;
+
+static MKE2FS: Program = Program::new(&["mke2fs"]);
+/// It writes the tables of a large volume.
+const MKE2FS_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+#[derive(Debug)]
+enum Source {
+    Tree(Tree),
+    Archive(Archive),
+}
+
+/// An image that can be made, as far as can be said before.
+#[derive(Debug)]
+pub struct Creation {
+    request: Request,
+    source: Source,
+    exclusions: Exclusions,
+    found: Found,
+    survey: Survey,
+}
+
+impl Creation {
+    /// Looks through the source and at the place; makes nothing. `progress` hears how many files were seen, and of about how
+    /// many.
+    pub fn prepare(request: Request, progress: &mut Progress<'_>) -> Result<Self, Error> {
+        match &request.place {
+            Origin::File(path) => unnamed::is_free(path)?,
+            Origin::Volume(volume) => drop(request.wanted(volume).examine()?),
+        }
+        let exclusions = request.exclusions();
+        let unreadable = |source| Error::Source {
+            path: request.source.clone(),
+            source,
+        };
+        let data = fs::metadata(&request.source).map_err(unreadable)?;
+        let (source, found, survey) = if data.is_dir() {
+            let tree = Tree::open(&request.source).map_err(unreadable)?;
+            let found = Found::in_tree(&tree, &identity::LOOKED_AT);
+            let (mut seen, total) = (0, tree.files());
+            let mut go_on = || {
+                seen += 1;
+                progress(seen, total.max(seen + 1))
+            };
+            let survey = survey::of_tree(&tree, &exclusions, &mut go_on).ok_or(Error::Interrupted)?;
+            (Source::Tree(tree), found, survey)
+        } else if data.is_file() {
+            let archive = Archive::open(&request.source)?;
+            let (found, survey) = archive.survey(&exclusions, &identity::LOOKED_AT, progress)?;
+            (Source::Archive(archive), found, survey)
+        } else {
+            return Err(Error::NoSource(request.source));
+        };
+        let creation = Self {
+            request,
+            source,
+            exclusions,
+            found,
+            survey,
+        };
+        creation.fits()?;
+        Ok(creation)
+    }
+
+    /// What [`make`](Self::make) will do, in words.
+    pub fn plan(&self) -> Vec<String> {
+        let request = &self.request;
+        let Request { size, place, kind, .. } = request;
+        let (files, bytes) = (self.survey.files, Size::from_bytes(self.survey.bytes));
+        let what = match (place, &request.pool) {
+            (Origin::File(_), _) => "a sparse file".to_owned(),
+            (Origin::Volume(_), None) => "a volume".to_owned(),
+            (Origin::Volume(_), Some(pool)) => format!("a thin volume in {pool}"),
+        };
+        let mut plan = vec![
+            format!("make {place}, {what} of {size}, with the file system {}", kind.as_str()),
+            format!("copy {files} files ({bytes}) from {}", request.source.display()),
+        ];
+        let mounts = match &self.source {
+            Source::Tree(tree) => tree.mounts(),
+            Source::Archive(_) => 0,
+        };
+        if mounts > 0 {
+            plan.push(format!("leave out what is mounted there at {mounts} places"));
+        }
+        let identity = self.identity(String::from("UUID"));
+        if identity.edits().len() > 6 {
+            plan.push(format!(
+                "make it the guest {}, by its own name, root and ids",
+                request.name
+            ));
+        }
+        if let Some(network) = identity.network_in_words() {
+            plan.push(format!("configure the network: {network}"));
+        }
+        plan
+    }
+
+    /// What was done about the guest's network, in a few words.
+    pub fn network(&self) -> Option<&'static str> {
+        self.identity(String::new()).network_in_words()
+    }
+
+    /// What is to be made.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Makes it. What fails, or is called off by `progress` or a signal, leaves nothing.
+    pub fn make(&self, progress: &mut Progress<'_>) -> Result<Report, Error> {
+        let _deferred = signals::defer();
+        let size = self.request.size;
+        match &self.request.place {
+            Origin::File(path) => {
+                if *path == usual_place(&self.request.state, &self.request.name) {
+                    unnamed::make_directory(path)?;
+                }
+                let image = Unnamed::new(path, size.bytes())?;
+                image.has_room(self.survey.blocks() * BLOCK as u64)?;
+                self.make_filesystem(&image.device(), size.bytes(), true)?;
+                let file = image.file().try_clone().map_err(|source| Error::Image {
+                    action: "open",
+                    path: path.clone(),
+                    source,
+                })?;
+                let report = self.fill(file, true, progress)?;
+                fail_point::reach("create.filled");
+                image.name()?;
+                fail_point::reach("create.named");
+                Ok(report)
+            }
+            Origin::Volume(volume) => {
+                let wanted = self.request.wanted(volume);
+                let unfinished = wanted.make()?;
+                self.make_filesystem(&unfinished.device(), size.bytes(), false)?;
+                let report = self.fill(unfinished.open()?, false, progress)?;
+                fail_point::reach("create.filled");
+                unfinished.finish()?;
+                Ok(report)
+            }
+        }
+    }
+
+    fn make_filesystem(&self, device: &str, size: u64, zeroed: bool) -> Result<(), Error> {
+        let Request { kind, .. } = self.request;
+        let inodes = ext4::room(kind, size, self.files()).inodes;
+        let made = Command::new(&MKE2FS)
+            .args(ext4::mke2fs_arguments(kind, inodes, zeroed))
+            .arg(device)
+            .deadline(MKE2FS_LIMIT)
+            .run();
+        fail_point::reach("create.file-system");
+        match made {
+            Ok(_) => Ok(()),
+            // Ctrl-C is for the whole group of processes.
+            Err(_) if signals::waiting() => Err(Error::Interrupted),
+            Err(error) => Err(Error::MakeFilesystem(error)),
+        }
+    }
+
+    fn fill(&self, file: File, zeroed: bool, progress: &mut Progress<'_>) -> Result<Report, Error> {
+        let now = now();
+        let fs = Filesystem::open(file, zeroed, now).map_err(Error::Filesystem)?;
+        if fs.free_blocks() < self.survey.blocks() || fs.free_inodes() < self.files() {
+            return Err(self.too_small());
+        }
+        let root = self.request.root.clone();
+        let identity = self.identity(root.unwrap_or_else(|| identity::by_uuid(fs.uuid())));
+        let total = self.survey.bytes;
+        let mut go_on = |done: u64| {
+            let verdict = progress(done.min(total), total);
+            verdict == ControlFlow::Continue(()) && !signals::waiting()
+        };
+        let mut filler = Filler::new(fs, identity.edits(), now, &mut go_on);
+        let filled = match &self.source {
+            Source::Tree(tree) => self.copy(tree, &mut filler),
+            Source::Archive(archive) => archive.copy(&self.exclusions, &mut filler),
+        };
+        filled?;
+        fail_point::reach("create.copied");
+        filler.finish().map_err(|stop| self.stopped(stop))
+    }
+
+    fn copy(&self, tree: &Tree, filler: &mut Filler<'_>) -> Result<(), Error> {
+        let (sender, events) = sync_channel(reader::AHEAD);
+        let copied = std::thread::scope(|scope| {
+            scope.spawn(move || reader::read(tree, &self.exclusions, sender));
+            let mut is_first = true;
+            // Taken along, so that the other half hears of an early end.
+            for event in events {
+                match event {
+                    Event::Enter(item) => filler.enter(item),
+                    Event::Leave(path) => filler.leave(&path),
+                    Event::File(item) => {
+                        if std::mem::take(&mut is_first) {
+                            fail_point::reach("create.copying");
+                        }
+                        filler.file(item)
+                    }
+                    Event::Again(path, key) => filler.again(&path, key),
+                    Event::LeftOut(path, reason) => {
+                        filler.report.left_out(&path, reason);
+                        Ok(())
+                    }
+                    Event::Problem(path, problem) => {
+                        filler.report.problem(&path, problem);
+                        Ok(())
+                    }
+                }?;
+            }
+            Ok(())
+        });
+        copied.map_err(|stop| self.stopped(stop))
+    }
+
+    fn stopped(&self, stop: Stop) -> Error {
+        match stop {
+            Stop::CalledOff => Error::Interrupted,
+            Stop::Failed(path, source) => {
+                let path = report::shown(&path);
+                match source {
+                    ext4::Error::Full(_) => Error::Full {
+                        path,
+                        size: self.request.size,
+                        source,
+                    },
+                    source => Error::File { path, source },
+                }
+            }
+        }
+    }
+
+    fn identity(&self, root: String) -> Identity<'_> {
+        Identity {
+            name: &self.request.name,
+            keep: &self.request.keep,
+            kind: self.request.kind,
+            root,
+            found: &self.found,
+        }
+    }
+
+    /// Files there will be.
+    fn files(&self) -> u64 {
+        self.survey.files + self.identity(String::new()).edits().len()
+    }
+
+    fn fits(&self) -> Result<(), Error> {
+        match self.fits_into(self.request.size.bytes()) {
+            true => Ok(()),
+            false => Err(self.too_small()),
+        }
+    }
+
+    fn fits_into(&self, size: u64) -> bool {
+        ext4::room(self.request.kind, size, self.files()).blocks >= self.survey.blocks()
+    }
+
+    fn too_small(&self) -> Error {
+        let step = 64 << 20;
+        let smallest = self.survey.blocks() * BLOCK as u64;
+        let first = smallest.max(self.request.size.bytes()).next_multiple_of(step);
+        // With some room for the guest.
+        let fits = (0..)
+            .map(|steps| first + steps * step)
+            .find(|size| self.fits_into(size - size / 20));
+        Error::TooSmall {
+            size: self.request.size,
+            need: Size::from_bytes(self.survey.bytes).to_string(),
+            files: self.survey.files,
+            fits: Size::from_bytes(fits.unwrap_or(first)),
+        }
+    }
+}
+
+fn now() -> Time {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Time {
+        seconds: since.as_secs() as i64,
+        nanoseconds: since.subsec_nanos(),
+    }
+}
+
+/// Where the image of a guest goes if nobody says.
+pub fn usual_place(state: &Path, guest: &GuestName) -> PathBuf {
+    state.join("images").join(format!("{guest}.img"))
+}

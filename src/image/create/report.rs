@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What came of a copy.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::exclude::Reason;
+use super::tree::Problem;
+
+/// How many files are remembered of a kind. The journal has all.
+const NAMED: usize = 10_000;
+
+/// How many files, and which; of very many, the first ones.
+pub type Files = (u64, Vec<String>);
+
+/// What came of a copy.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Files of all kinds in the image, each counted once.
+    pub files: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// What was left out on purpose.
+    pub left_out: BTreeMap<Reason, Files>,
+    /// What is not as it is in the source: how many, and the first ones.
+    pub problems: BTreeMap<Problem, Files>,
+}
+
+impl Report {
+    pub(super) fn problem(&mut self, path: &[u8], problem: Problem) {
+        let path = shown(path);
+        tracing::debug!(ttvm_path = %path, "{path}: {problem}");
+        remember(self.problems.entry(problem).or_default(), path);
+    }
+
+    pub(super) fn left_out(&mut self, path: &[u8], reason: Reason) {
+        let path = shown(path);
+        tracing::debug!(ttvm_path = %path, "{path}: left out ({reason})");
+        remember(self.left_out.entry(reason).or_default(), path);
+    }
+}
+
+fn remember((count, named): &mut Files, path: String) {
+    *count += 1;
+    if named.len() < NAMED {
+        named.push(path);
+    }
+}
+
+/// A path as messages have it: in quotes if it is not plain.
+pub(super) fn shown(path: &[u8]) -> String {
+    let path = Path::new("/").join(OsStr::from_bytes(path));
+    match path.to_str() {
+        Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => format!("{path:?}"),
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vanished => f.write_str("vanished while it was copied"),
+            Self::Changed => f.write_str("changed while it was copied"),
+            Self::Unreadable(errno) => {
+                let error = std::io::Error::from_raw_os_error(*errno);
+                write!(f, "could not be read ({})", crate::error::reason(&error))
+            }
+            Self::Attributes => f.write_str("lost extended attributes"),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is asked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::exclude::{Exclusions, Reason};
+use super::identity::{self, Keep};
+use super::pattern::Pattern;
+use super::volume::Wanted;
+use crate::config::types::{GuestName, LvmName, Size, Volume};
+use crate::ext4::Kind;
+use crate::image::Origin;
+
+/// What is to be made, and from what.
+#[derive(Debug)]
+pub struct Request {
+    /// The guest.
+    pub name: GuestName,
+    /// The size of the disk.
+    pub size: Size,
+    /// Where it goes.
+    pub place: Origin,
+    /// The thin pool that a volume is to be in.
+    pub pool: Option<LvmName>,
+    /// `/`, a directory, or a tar archive.
+    pub source: PathBuf,
+    /// What is left out besides what always is.
+    pub exclude: Vec<Pattern>,
+    /// What is not made otherwise than it is in the source.
+    pub keep: Vec<Keep>,
+    /// The kind of file system.
+    pub kind: Kind,
+    /// What the guest calls its root; else it is found by its UUID.
+    pub root: Option<String>,
+    /// Where ttvm keeps recordings and images.
+    pub state: PathBuf,
+    /// Images of other guests.
+    pub guests: Vec<PathBuf>,
+    /// How long to wait for another ttvm that works on the volume group.
+    pub lock_timeout: Duration,
+}
+
+impl Request {
+    pub(super) fn wanted<'a>(&'a self, volume: &'a Volume) -> Wanted<'a> {
+        Wanted {
+            volume,
+            pool: self.pool.as_ref(),
+            size: self.size,
+            limit: self.lock_timeout,
+        }
+    }
+
+    pub(super) fn exclusions(&self) -> Exclusions {
+        let mut exclusions = Exclusions::default();
+        for pattern in &self.exclude {
+            exclusions.pattern(pattern.clone(), Reason::Asked);
+        }
+        // mke2fs has made one.
+        exclusions.fixed(&["/lost+found"], Reason::Cache);
+        if !self.keep.contains(&Keep::All) {
+            exclusions.file(&self.state, Reason::Ttvm);
+            exclusions.fixed(&["/var/lib/ttvm"], Reason::Ttvm);
+            for image in &self.guests {
+                exclusions.file(image, Reason::Guests);
+            }
+        }
+        if !identity::keeps(&self.keep, Keep::Caches) {
+            exclusions.caches();
+        }
+        if !identity::keeps(&self.keep, Keep::Swap) {
+            exclusions.swap();
+        }
+        identity::exclude(&self.keep, &mut exclusions);
+        exclusions
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A look at a source before anything is made: how much there is, and what matters for the guest.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::libc;
+use nix::sys::stat::{Mode, fstatat};
+
+use super::exclude::{Exclusions, Reason, is_swap};
+use super::item::{Key, has_holes};
+use super::tree::{At, Problem, Tree, Visitor};
+use crate::ext4::BLOCK;
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    /// Files of all kinds, each counted once.
+    pub(super) files: u64,
+    /// Bytes of content.
+    pub(super) bytes: u64,
+    blocks: u64,
+    directories: u64,
+    names: u64,
+}
+
+impl Survey {
+    /// A directory.
+    pub(super) fn directory(&mut self) {
+        self.files += 1;
+        self.directories += 1;
+    }
+
+    /// A name of anything.
+    pub(super) fn name(&mut self, path: &[u8]) {
+        let length = path.iter().rev().take_while(|byte| **byte != b'/').count();
+        // With its head, rounded up.
+        self.names += length as u64 + 11;
+    }
+
+    /// A file that has so many bytes, which take so many.
+    pub(super) fn content(&mut self, bytes: u64, taken: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+        self.blocks += taken.div_ceil(BLOCK as u64);
+    }
+
+    /// The blocks that are needed, with some for lists of blocks and for attributes.
+    pub(super) fn blocks(&self) -> u64 {
+        let block = BLOCK as u64;
+        self.blocks + self.directories + self.names / (block * 3 / 4) + self.blocks / 500 + self.files / 100 + 64
+    }
+}
+
+/// Files of a source that say what kind of system it is.
+#[derive(Debug, Default)]
+pub(super) struct Found(BTreeMap<&'static str, Option<Vec<u8>>>);
+
+/// None of them is larger.
+pub(super) const LARGEST: u64 = 64 << 10;
+
+impl Found {
+    /// Whether it is there, whatever it is.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
+    /// What is in it, if it is a regular file.
+    pub(super) fn text(&self, path: &str) -> Option<String> {
+        let content = self.0.get(path)?.as_ref()?;
+        Some(String::from_utf8_lossy(content).into_owned())
+    }
+
+    pub(super) fn add(&mut self, path: &'static str, content: Option<Vec<u8>>) {
+        self.0.insert(path, content);
+    }
+
+    /// Those of `paths` that are in `tree`.
+    pub(super) fn in_tree(tree: &Tree, paths: &[&'static str]) -> Self {
+        let mut found = Self::default();
+        for path in paths {
+            let Ok(stat) = fstatat(tree.root(), *path, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let regular = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+            let content = regular.then(|| {
+                let file = File::from(openat(tree.root(), *path, flags, Mode::empty()).ok()?);
+                let mut content = Vec::new();
+                file.take(LARGEST).read_to_end(&mut content).ok()?;
+                Some(content)
+            });
+            found.add(path, content.flatten());
+        }
+        found
+    }
+}
+
+/// Surveys `tree`; `None` if `go_on` says so.
+pub(super) fn of_tree(
+    tree: &Tree,
+    exclusions: &Exclusions,
+    go_on: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Option<Survey> {
+    let mut surveyor = Surveyor {
+        survey: Survey::default(),
+        exclusions,
+        seen: HashSet::new(),
+        go_on,
+    };
+    tree.walk(exclusions, &mut surveyor).ok()?;
+    Some(surveyor.survey)
+}
+
+struct Surveyor<'a> {
+    survey: Survey,
+    exclusions: &'a Exclusions,
+    /// Files with several names.
+    seen: HashSet<Key>,
+    go_on: &'a mut dyn FnMut() -> ControlFlow<()>,
+}
+
+/// It was called off.
+struct CalledOff;
+
+impl Visitor for Surveyor<'_> {
+    type Stop = CalledOff;
+
+    fn enter(&mut self, at: &At<'_>) -> Result<(), CalledOff> {
+        self.survey.directory();
+        self.survey.name(at.path);
+        match (self.go_on)() {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(CalledOff),
+        }
+    }
+
+    fn leave(&mut self, _: &[u8]) -> Result<(), CalledOff> {
+        Ok(())
+    }
+
+    fn file(&mut self, at: &At<'_>) -> Result<(), CalledOff> {
+        let stat = at.stat;
+        self.survey.name(at.path);
+        if stat.st_nlink > 1 && !self.seen.insert((stat.st_dev, stat.st_ino)) {
+            return Ok(());
+        }
+        if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            // A long link takes a block.
+            let taken = if stat.st_size >= 60 { stat.st_size } else { 0 };
+            self.survey.content(0, taken as u64);
+            return Ok(());
+        }
+        let size = stat.st_size as u64;
+        let swap = self.exclusions.may_be_swap(size) && at.read().is_ok_and(|file| is_swap(&file));
+        if !swap {
+            let data = if has_holes(stat) {
+                stat.st_blocks as u64 * 512
+            } else {
+                size
+            };
+            self.survey.content(data, data);
+        }
+        Ok(())
+    }
+
+    fn left_out(&mut self, _: &[u8], _: Reason) -> Result<(), CalledOff> {
+        Ok(())
+    }
+
+    fn problem(&mut self, _: &[u8], _: Problem) -> Result<(), CalledOff> {
+        // The copy will come to it, too.
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A directory as a source: one file system, walked by descriptors, so that nobody can lead us elsewhere meanwhile.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+
+use super::exclude::{Exclusions, Reason};
+
+/// A directory as a source.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// What is mounted in it, relative to it.
+    mounts: HashSet<Vec<u8>>,
+}
+
+/// A file that is come to.
+pub(super) struct At<'a> {
+    /// Its directory.
+    pub(super) parent: BorrowedFd<'a>,
+    /// Its name in that.
+    pub(super) name: &'a CStr,
+    /// From the root, without `/` at the beginning.
+    pub(super) path: &'a [u8],
+    pub(super) stat: &'a FileStat,
+    /// The directory itself, if it is one that can be read.
+    pub(super) open: Option<BorrowedFd<'a>>,
+}
+
+/// Why something of the source is not in the image as it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// It was gone.
+    Vanished,
+    /// It was written while it was read.
+    Changed,
+    /// It could not be read.
+    Unreadable(i32),
+    /// Its attributes could not be read, or are of a kind that can not be kept.
+    Attributes,
+}
+
+/// Whoever is led through a tree. An error ends the walk.
+pub(super) trait Visitor {
+    type Stop;
+    /// A directory, before what is in it.
+    fn enter(&mut self, at: &At<'_>) -> Result<(), Self::Stop>;
+    /// The same, after that.
+    fn leave(&mut self, path: &[u8]) -> Result<(), Self::Stop>;
+    /// Anything else.
+    fn file(&mut self, at: &At<'_>) -> Result<(), Self::Stop>;
+    /// What is left out.
+    fn left_out(&mut self, path: &[u8], reason: Reason) -> Result<(), Self::Stop>;
+    /// What is not as it should be.
+    fn problem(&mut self, path: &[u8], problem: Problem) -> Result<(), Self::Stop>;
+}
+
+impl Problem {
+    pub(super) fn of(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOENT | Errno::ESTALE => Self::Vanished,
+            errno => Self::Unreadable(errno as i32),
+        }
+    }
+}
+
+impl Tree {
+    /// The directory at `path`.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // Where it may be had: without what is mounted in it, so that the directories under that are seen.
+        let root = match bare(&path) {
+            Ok(bare) => nix::fcntl::openat(&bare, ".", flags, Mode::empty())?,
+            Err(_) => open(&path, flags, Mode::empty())?,
+        };
+        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mounts(&table, &path);
+        Ok(Self { root, mounts })
+    }
+
+    /// The descriptor of the root.
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// How many files its file system has.
+    pub(super) fn files(&self) -> u64 {
+        let disk = nix::sys::statvfs::fstatvfs(&self.root);
+        disk.map_or(0, |disk| disk.files().saturating_sub(disk.files_free()))
+    }
+
+    /// At how many places something is mounted in it.
+    pub(super) fn mounts(&self) -> usize {
+        self.mounts.len()
+    }
+
+    /// Leads `visitor` through all of it.
+    pub(super) fn walk<V: Visitor>(&self, exclusions: &Exclusions, visitor: &mut V) -> Result<(), V::Stop> {
+        let stat = match fstat(&self.root) {
+            Ok(stat) => stat,
+            Err(errno) => return visitor.problem(b"", Problem::of(errno)),
+        };
+        let mut walk = Walk {
+            tree: self,
+            exclusions,
+            visitor,
+            device: stat.st_dev,
+            path: Vec::new(),
+        };
+        let root = Dir::openat(&self.root, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        walk.directory(self.root(), c".", root, &stat)
+    }
+}
+
+/// The file system at `path` without what is mounted in it, at no place: it is gone with its descriptor (open_tree(2)).
+fn bare(path: &Path) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: the path ends with a NUL; the other arguments are integers.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// What the table of mounts (proc_pid_mountinfo(5)) has below `root`, relative to it.
+fn mounts(table: &[u8], root: &Path) -> HashSet<Vec<u8>> {
+    let places = table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let place = line.split(|byte| *byte == b' ').nth(4)?;
+        let place = PathBuf::from(std::ffi::OsString::from_vec(unescape(place)));
+        let below = place.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
+        (!below.is_empty()).then_some(below)
+    });
+    places.collect()
+}
+
+/// Takes back `\040` and the like.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut rest = text;
+    while let [first, more @ ..] = rest {
+        rest = more;
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', more @ ..]) = (first, more) {
+            plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = more;
+        } else {
+            plain.push(*first);
+        }
+    }
+    plain
+}
+
+struct Walk<'a, V> {
+    tree: &'a Tree,
+    exclusions: &'a Exclusions,
+    visitor: &'a mut V,
+    device: u64,
+    path: Vec<u8>,
+}
+
+impl<V: Visitor> Walk<'_, V> {
+    /// A directory and what is in it; one that can not be read is empty.
+    fn directory(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        opened: nix::Result<Dir>,
+        stat: &FileStat,
+    ) -> Result<(), V::Stop> {
+        let mut at = At {
+            parent,
+            name,
+            path: &self.path,
+            stat,
+            open: None,
+        };
+        let mut directory = match opened {
+            Ok(directory) => directory,
+            Err(errno) => {
+                self.visitor.enter(&at)?;
+                self.visitor.problem(&self.path, Problem::of(errno))?;
+                return self.visitor.leave(&self.path);
+            }
+        };
+        at.open = Some(directory.as_fd());
+        self.visitor.enter(&at)?;
+        // As the disk has them: by their numbers.
+        let mut names = Vec::new();
+        for entry in directory.iter() {
+            match entry {
+                Ok(entry) if [c".", c".."].contains(&entry.file_name()) => {}
+                Ok(entry) => names.push((entry.ino(), entry.file_name().to_owned())),
+                Err(errno) => {
+                    self.visitor.problem(&self.path, Problem::of(errno))?;
+                    break;
+                }
+            }
+        }
+        names.sort_unstable();
+        let length = self.path.len();
+        for (_, name) in names {
+            if length > 0 {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.to_bytes());
+            self.entry(directory.as_fd(), &name)?;
+            self.path.truncate(length);
+        }
+        self.visitor.leave(&self.path)
+    }
+
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), V::Stop> {
+        let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(errno) => return self.visitor.problem(&self.path, Problem::of(errno)),
+        };
+        let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let reason = self
+            .exclusions
+            .judge(&self.path, is_directory, (stat.st_dev, stat.st_ino));
+        if let Some(reason) = reason {
+            return self.visitor.left_out(&self.path, reason);
+        }
+        let at = At {
+            parent,
+            name,
+            path: &self.path,
+            stat: &stat,
+            open: None,
+        };
+        if !is_directory {
+            return self.visitor.file(&at);
+        }
+        if stat.st_dev != self.device || self.tree.mounts.contains(&self.path) {
+            // A directory to mount on.
+            self.visitor.enter(&at)?;
+            return self.visitor.leave(&self.path);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = Dir::openat(parent, name, flags, Mode::empty());
+        self.directory(parent, name, opened, &stat)
+    }
+}
+
+impl At<'_> {
+    /// Opens the file to read it; its time of reading stays, where that is allowed.
+    pub(super) fn read(&self) -> nix::Result<File> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let open = |flags| nix::fcntl::openat(self.parent, self.name, flags, Mode::empty());
+        match open(flags | OFlag::O_NOATIME) {
+            Err(Errno::EPERM) => open(flags),
+            file => file,
+        }
+        .map(File::from)
+    }
+
+    /// A path to it for calls that take no descriptor.
+    pub(super) fn proc_path(&self) -> CString {
+        let mut path = format!("/proc/self/fd/{}/", self.parent.as_raw_fd()).into_bytes();
+        path.extend_from_slice(self.name.to_bytes());
+        CString::new(path).unwrap_or_default()
+    }
+
+    /// What a symbolic link leads to.
+    pub(super) fn target(&self) -> nix::Result<Vec<u8>> {
+        let target = nix::fcntl::readlinkat(self.parent, OsStr::from_bytes(self.name.to_bytes()))?;
+        Ok(target.into_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_directory() {
+        let table = b"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:2 / /srv rw - x x rw\n3 2 0:5 /a /srv/a\\040b/c rw - x x rw\n4 1 0:6 / /srvx rw - x x rw\n";
+        let found = mounts(table, Path::new("/srv"));
+        assert_eq!(found, HashSet::from([b"a b/c".to_vec()]));
+        assert_eq!(mounts(table, Path::new("/")).len(), 3);
+    }
+}

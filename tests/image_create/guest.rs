@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What makes a guest of a copy of a host.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::{Place, debugfs, set_mode};
+
+/// A host as Debian makes it, as far as it matters.
+fn host(place: &Place) {
+    for (name, content) in [
+        ("usr/lib/systemd/systemd", ""),
+        ("usr/bin/ssh-keygen", ""),
+        ("usr/sbin/sshd", ""),
+        (
+            "etc/fstab",
+            "UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n/dev/vg/srv /srv xfs defaults 0 2\n",
+        ),
+        ("etc/hostname", "host7\n"),
+        (
+            "etc/hosts",
+            "127.0.0.1 localhost\n127.0.1.1 host7.example.org host7\n10.0.0.2 host70\n",
+        ),
+        ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
+        ("etc/ssh/ssh_host_ed25519_key", "secret"),
+        ("etc/ssh/sshd_config", "config"),
+        ("etc/crypttab", "x /dev/y\n"),
+        ("etc/initramfs-tools/conf.d/resume", "RESUME=UUID=2\n"),
+        (
+            "etc/network/interfaces",
+            "auto eth0\niface eth0 inet static\n  address 10.0.0.1/24\n",
+        ),
+        ("etc/network/interfaces.d/vlan", "x"),
+        ("etc/udev/rules.d/70-persistent-net.rules", "x"),
+        ("var/lib/systemd/random-seed", "seed"),
+        ("var/lib/dhcp/dhclient.eth0.leases", "x"),
+        ("etc/ttvm/guests/other.toml", "x"),
+        ("etc/ttvm/ttvm.toml", "x"),
+    ] {
+        place.file(name, content);
+    }
+    let wants = place.path("src/etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants).expect("a directory");
+    for unit in [
+        "ttvm-network.service",
+        "ttvm@other.service",
+        "xenconsoled.service",
+        "ssh.service",
+    ] {
+        symlink(format!("/lib/systemd/system/{unit}"), wants.join(unit)).expect("a link");
+    }
+    symlink(
+        "/dev/null",
+        place.path("src/etc/systemd/system/serial-getty@hvc0.service"),
+    )
+    .expect("a link");
+}
+
+const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+
+#[test]
+fn a_guest_of_its_own() {
+    let place = Place::new("identity");
+    host(&place);
+    set_mode(&place.path("src/etc/hosts"), 0o640);
+    let said = place.made("--size 64M --from DIR/src");
+    let line = place.content("/etc/fstab");
+    let uuid = line
+        .lines()
+        .nth(1)
+        .and_then(|line| line.strip_prefix("UUID="))
+        .expect(&line);
+    let (uuid, rest) = uuid.split_once(' ').expect("a line");
+    assert_eq!(rest, "/ ext4 errors=remount-ro 0 1");
+    let superblock = debugfs(&place.path("image"), "show_super_stats -h");
+    assert!(superblock.contains(uuid), "{superblock}");
+    assert_eq!(place.content("/etc/hostname"), "clientA\n");
+    assert_eq!(
+        place.content("/etc/hosts"),
+        "127.0.0.1 localhost\n127.0.1.1 clientA.example.org clientA\n10.0.0.2 host70\n"
+    );
+    assert!(debugfs(&place.path("image"), "stat /etc/hosts").contains("Mode:  0640"));
+    assert!(place.has("/etc/machine-id") && place.content("/etc/machine-id").is_empty());
+    assert_eq!(place.content("/etc/crypttab"), "# Emptied by `ttvm image create`.\n");
+    assert_eq!(place.content("/etc/initramfs-tools/conf.d/resume"), "RESUME=none\n");
+    let network = place.content("/etc/network/interfaces");
+    assert!(
+        network.contains("iface eth0 inet dhcp\n") && !network.contains("10.0.0.1"),
+        "{network}"
+    );
+    for gone in [
+        "/etc/ssh/ssh_host_ed25519_key",
+        "/etc/network/interfaces.d/vlan",
+        "/etc/udev/rules.d/70-persistent-net.rules",
+        "/var/lib/systemd/random-seed",
+        "/var/lib/dhcp/dhclient.eth0.leases",
+        "/etc/ttvm/guests/other.toml",
+        "/etc/systemd/system/serial-getty@hvc0.service",
+        &format!("{WANTS}/ttvm-network.service"),
+        &format!("{WANTS}/ttvm@other.service"),
+        &format!("{WANTS}/xenconsoled.service"),
+    ] {
+        assert!(!place.has(gone), "{gone}: {said}");
+    }
+    for there in [
+        "/etc/ssh/sshd_config",
+        "/etc/ttvm/ttvm.toml",
+        &format!("{WANTS}/ssh.service"),
+        &format!("{WANTS}/ttvm-ssh-keys.service"),
+        "/etc/systemd/system/ttvm-ssh-keys.service",
+        "/proc",
+        "/run",
+    ] {
+        assert!(place.has(there), "{there}: {said}");
+    }
+    assert!(debugfs(&place.path("image"), "stat /tmp").contains("Mode:  01777"));
+    assert!(
+        said.contains("its network: ifupdown, with DHCP on the first network card\n"),
+        "{said}"
+    );
+    assert!(said.contains("In /etc/ttvm/guests/clientA.toml:\n\ntoolstack = \"qemu\"\n\n[[disk]]\norigin = \"DIR/image\"\ntarget = \"vda\""), "{said}");
+}
+
+#[test]
+fn each_part_can_be_kept() {
+    let place = Place::new("kept");
+    host(&place);
+    let parts = [
+        ("fstab", "/etc/fstab", "/dev/vg/srv"),
+        ("hostname", "/etc/hostname", "host7"),
+        ("id", "/etc/machine-id", "0123456789abcdef"),
+        ("ssh-keys", "/etc/ssh/ssh_host_ed25519_key", "secret"),
+        ("swap", "/etc/crypttab", "/dev/y"),
+        ("network", "/etc/network/interfaces", "10.0.0.1/24"),
+        ("state", "/var/lib/systemd/random-seed", "seed"),
+        ("services", "/etc/ttvm/guests/other.toml", "x"),
+    ];
+    place.made("--size 64M --from DIR/src --fstab-root /dev/xvda1");
+    assert!(place.content("/etc/fstab").contains("\n/dev/xvda1 / ext4 "));
+    for (_, path, content) in parts {
+        assert!(!place.content(path).contains(content), "{path}");
+    }
+    for (keep, path, content) in parts {
+        fs::remove_file(place.path("image")).expect("the image goes");
+        place.made(&format!("--size 64M --from DIR/src --keep {keep}"));
+        assert!(place.content(path).contains(content), "{keep}");
+    }
+}
+
+/// A System V init has a table of terminals, and no service for the rest.
+#[test]
+fn without_systemd() {
+    let place = Place::new("sysv");
+    place.file(
+        "etc/inittab",
+        "id:2:initdefault:\n1:2345:respawn:/sbin/getty 38400 tty1\n",
+    );
+    place.file("etc/securetty", "tty1\nttyS0\n");
+    place.file("etc/rc2.d/S20xendomains", "x");
+    place.file("etc/rc2.d/S20ssh", "x");
+    place.made("--size 64M --from DIR/src --fs ext3");
+    let table = place.content("/etc/inittab");
+    assert!(
+        table.contains("\nh0:2345:respawn:/bin/sh -c '[ -c /dev/hvc0 ]"),
+        "{table}"
+    );
+    assert_eq!(place.content("/etc/securetty"), "tty1\nttyS0\nhvc0\n");
+    assert!(place.content("/etc/fstab").contains(" / ext3 "));
+    assert!(!place.has("/etc/rc2.d/S20xendomains") && place.has("/etc/rc2.d/S20ssh"));
+    assert!(!place.has("/etc/machine-id"));
+}
