@@ -12,8 +12,22 @@ use nix::unistd::geteuid;
 
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
-pub struct Lock {
-    _file: File,
+pub struct Lock(File);
+
+impl Lock {
+    /// The lock of `file`, which has been taken, alone or shared.
+    pub fn taken(file: File) -> Self {
+        Self(file)
+    }
+}
+
+/// Not by closing the file alone: a child that another thread is just making has it open, too, until it executes its program
+/// (flock(2): the lock belongs to the open file description).
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It can not fail, and closing follows.
+        drop(self.0.unlock());
+    }
 }
 
 /// What came of asking for a lock.
@@ -47,7 +61,7 @@ pub fn take(path: &Path) -> io::Result<Attempt> {
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Attempt::Taken(Lock { _file: file })),
+        Ok(()) => Ok(Attempt::Taken(Lock(file))),
         Err(TryLockError::WouldBlock) => Waiting::new(file).map(Attempt::Busy),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -66,7 +80,7 @@ impl Waiting {
         let (closed, open) = io::pipe()?;
         let (sender, result) = mpsc::channel();
         std::thread::Builder::new().spawn(move || {
-            let lock = file.lock().map(|()| Lock { _file: file });
+            let lock = file.lock().map(|()| Lock(file));
             // Nobody may be waiting any more: then the lock is dropped with the message.
             drop(sender.send(lock));
             drop(open);

@@ -15,6 +15,7 @@ use crate::config::types::GuestName;
 use crate::fail_point;
 use crate::file;
 use crate::image::digest::{self, Progress};
+use crate::lock::Lock;
 
 /// The toolstack's log.
 pub const LOG: &str = "replay.log";
@@ -35,7 +36,7 @@ pub struct Draft {
     directory: PathBuf,
     guest: GuestName,
     id: Id,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Makes a directory for root, or this user, alone.
@@ -91,7 +92,7 @@ impl Draft {
         let (id, directory) = Self::claim(recordings, manifest.run.started)?;
         let path = directory.join(stored::LOCK);
         // Whoever looks whether it is held lets it go at once.
-        let lock = new_file(&path).and_then(|file| file.lock().map(|()| file));
+        let lock = new_file(&path).and_then(|file| file.lock().map(|()| Lock::taken(file)));
         let draft = Self {
             state: state.to_owned(),
             _lock: lock.map_err(Error::file("lock", &path))?,

@@ -13,6 +13,7 @@ use crate::config::guest::Toolstack;
 use crate::config::types::GuestName;
 use crate::guest::record::now;
 use crate::image::digest::Digest;
+use crate::lock::Lock;
 
 /// Held exclusively by whoever makes or removes a recording, shared by whoever uses it.
 pub(super) const LOCK: &str = "lock";
@@ -35,7 +36,7 @@ pub struct Recording {
 #[derive(Debug)]
 #[must_use]
 pub struct InUse {
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Recording {
@@ -132,7 +133,9 @@ impl Recording {
         }
         // It may have been removed before the lock was ours.
         match path.exists() {
-            true => Ok(InUse { _lock: lock }),
+            true => Ok(InUse {
+                _lock: Lock::taken(lock),
+            }),
             false => Err(Error::NoSuch {
                 guest: self.guest.clone(),
                 wanted: self.id.to_string(),
