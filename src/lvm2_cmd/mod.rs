@@ -117,13 +117,23 @@ pub fn create_snapshot(volume: &Volume, origin: &LvmName, kind: Kind, tags: &[St
 }
 
 /// Makes `volume`, of `size` bytes rounded up to what the group gives, active and writable, with `tags`; in a thin pool of the
-/// same group if one is named. What was there before does not show. One LVM command.
+/// same group if one is named. What was there before does not show, of a thin volume as far as its pool sees to that
+/// (`lvcreate --zero` when the pool was made). One LVM command.
 pub fn create_volume(volume: &Volume, size: Size, pool: Option<&LvmName>, tags: &[String]) -> Result<(), Error> {
     let bytes = format!("{}b", size.bytes());
-    let mut command = lvm("lvcreate").args(["--yes", "--wipesignatures", "y", "--zero", "y", "--activate", "y"]);
+    let mut command = lvm("lvcreate").args(["--yes", "--activate", "y"]);
     command = match pool {
         Some(pool) => command.args(["--virtualsize", &bytes, "--thinpool", pool.as_str()]),
-        None => command.args(["--type", "linear", "--size", &bytes]),
+        None => command.args([
+            "--type",
+            "linear",
+            "--size",
+            &bytes,
+            "--wipesignatures",
+            "y",
+            "--zero",
+            "y",
+        ]),
     };
     for tag in tags {
         command = command.args(["--addtag", tag]);

@@ -101,6 +101,12 @@ impl Lab {
         assert!(copied.expect("cp").success());
     }
 
+    /// The disk of the emulated host, with a Debian.
+    #[allow(dead_code, reason = "only some make guests")]
+    pub fn host_disk(&self) -> PathBuf {
+        self.guest.parent().expect("it is within").join("root.raw")
+    }
+
     /// A new place with a disk. Its guest has no file yet.
     pub fn place(&self) -> Place {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,7 @@ mod debugger;
 mod elsewhere;
 mod ends;
 mod identical;
+mod image;
 mod refusals;
 mod space;
 
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Case> {
     cases![
         identical::disk_clocks_and_random_numbers,
         identical::network,
+        image::boots_to_a_login,
         busybox::recorded,
         busybox::login_and_poweroff,
         busybox::power_button,
