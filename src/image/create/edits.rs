@@ -12,6 +12,8 @@ pub(super) enum Edit {
     Symlink(&'static str),
     /// A directory, if there is none.
     Directory { permissions: u32 },
+    /// A character device of this major and minor number, if there is none.
+    Device { device: (u32, u32), permissions: u32 },
     /// None, whatever there was.
     Nothing,
 }

@@ -117,8 +117,8 @@ impl<'a> Filler<'a> {
     pub(super) fn file(&mut self, mut item: Item) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
         match self.edits.take(&item.path) {
-            // Something is there, if not the directory that was to be.
-            None | Some(Edit::Directory { .. }) => {}
+            // Something is there, if not what was to be.
+            None | Some(Edit::Directory { .. } | Edit::Device { .. }) => {}
             Some(edit) => return self.edited(item.path.clone(), edit, Some(item)),
         }
         let made = self.make(&item)?;
@@ -135,7 +135,7 @@ impl<'a> Filler<'a> {
     ) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
         match self.edits.take(&item.path) {
-            None | Some(Edit::Directory { .. }) => {}
+            None | Some(Edit::Directory { .. } | Edit::Device { .. }) => {}
             Some(edit) => return self.edited(item.path.clone(), edit, Some(item)),
         }
         let mut mapping = Mapping::default();
@@ -253,6 +253,10 @@ impl<'a> Filler<'a> {
             }
             Edit::Symlink(target) => (fresh(FileType::Symlink, 0o777), Content::Target(target.into())),
             Edit::File { content, permissions } => (fresh(FileType::Regular, permissions), Content::Bytes(content)),
+            Edit::Device { device, permissions } => {
+                let meta = fresh(FileType::Character, permissions);
+                (Meta { device, ..meta }, Content::Nothing)
+            }
         };
         let before = before.filter(|before| before.meta.kind == meta.kind);
         let (meta, attributes) = match before {

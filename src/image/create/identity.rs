@@ -211,6 +211,11 @@ impl Identity<'_> {
     /// systemd offers a login on the kernel's console by itself, Xen's (hvc0) and an emulated machine's (ttyS0), unless
     /// somebody forbade it. A service for a terminal that is not there would be waited for at each boot.
     fn console(&self, edits: &mut Edits) {
+        // The kernel opens the console for the first process. Where nothing has mounted devtmpfs by then (Debian's kernel does not
+        // by itself, and an initial RAM disk without udev neither), it is this one; in a host that runs, it is out of sight.
+        for (path, device, permissions) in [("dev/console", (5, 1), 0o600), ("dev/null", (1, 3), 0o666)] {
+            edits.add(path, Edit::Device { device, permissions });
+        }
         for unit in [
             "etc/systemd/system/serial-getty@.service",
             "etc/systemd/system/serial-getty@hvc0.service",
