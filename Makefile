@@ -15,7 +15,7 @@ COMPLETIONS = target/completions/ttvm.bash target/completions/_ttvm target/compl
 
 # The time in the package is that of the last change to what is in it: the emulated host with it installed is made anew
 # (two minutes) only for another package.
-PACKAGED = src units hooks grub.d etc man packaging README.md Cargo.toml Cargo.lock
+PACKAGED = src build.rs units hooks grub.d etc man packaging README.md Cargo.toml Cargo.lock
 
 # cargo-deb leaves packages of other versions where they are.
 DEB = $$(ls -t target/debian/ttvm_*.deb | head -n1)

@@ -7,6 +7,7 @@
 mod cases;
 mod machine;
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,16 +41,22 @@ fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut cases: Vec<Case> = cases::all();
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
-    // Taken from the end: those that start from Xen first, so that a worker changes machines rarely.
+    // Taken from both ends, so that a worker changes machines rarely, one makes the machine with Xen while the other has work
+    // already, and the last ones, in the middle, are short.
     cases.sort_by_key(|case| case.from);
     let total = cases.len();
     println!("running {total} tests on the emulated host");
     let deb = package();
-    let queue = Mutex::new(cases);
+    let queue = Mutex::new(VecDeque::from(cases));
     let failed: Mutex<Vec<&str>> = Mutex::default();
     std::thread::scope(|scope| {
-        for _ in 0..WORKERS.min(total) {
-            scope.spawn(|| work(&deb, &queue, &failed));
+        for worker in 0..WORKERS.min(total) {
+            let take = match worker % 2 {
+                0 => VecDeque::pop_back,
+                _ => VecDeque::pop_front,
+            };
+            let (deb, queue, failed) = (&deb, &queue, &failed);
+            scope.spawn(move || work(deb, queue, take, failed));
         }
     });
     let failed = failed.into_inner().unwrap_or_default();
@@ -78,10 +85,12 @@ fn package() -> PathBuf {
         .unwrap_or_else(|| panic!("no package in {}: run `make deb` first", debian.display()))
 }
 
-fn work(deb: &Path, queue: &Mutex<Vec<Case>>, failed: &Mutex<Vec<&'static str>>) {
+type Queue = VecDeque<Case>;
+
+fn work(deb: &Path, queue: &Mutex<Queue>, take: fn(&mut Queue) -> Option<Case>, failed: &Mutex<Vec<&'static str>>) {
     let mut machine: Option<(From, Host)> = None;
     loop {
-        let Some(case) = queue.lock().expect("the queue").pop() else {
+        let Some(case) = take(&mut queue.lock().expect("the queue")) else {
             return;
         };
         let started = Instant::now();

@@ -49,11 +49,11 @@ fn sound(host: &mut Host, volume: &str) {
 fn made(host: &mut Host, options: &str, segtype: &str) {
     let others = other_volumes(host);
     source(host);
-    let line = format!("clientA --size 512M --lv xenvg/golden {options} --from /srv/src");
+    let line = format!("clientA --size 160M --lv xenvg/golden {options} --from /srv/src");
     says(host, &format!("{line} --dry-run"), 0, "would make xenvg/golden, a ");
     assert_eq!(volumes(host), "");
     let before = host.run("cat /proc/self/mountinfo; losetup -a").unwrap();
-    says(host, &line, 0, "xenvg/golden is made: 512M, ext4, with ");
+    says(host, &line, 0, "xenvg/golden is made: 160M, ext4, with ");
     assert_eq!(volumes(host), "golden");
     assert_eq!(host.run("cat /proc/self/mountinfo; losetup -a").unwrap(), before);
     assert_eq!(
@@ -80,7 +80,7 @@ fn made(host: &mut Host, options: &str, segtype: &str) {
 
 fn on_a_thick_volume(host: &mut Host) {
     // Blocks that are not zeros.
-    host.run("lvcreate -q -y -L 600M -n junk xenvg && yes junk | dd of=/dev/xenvg/junk bs=1M iflag=fullblock oflag=direct 2>/dev/null; lvremove -q -y xenvg/junk")
+    host.run("lvcreate -q -y -L 200M -n junk xenvg && yes junk | dd of=/dev/xenvg/junk bs=1M iflag=fullblock oflag=direct 2>/dev/null; lvremove -q -y xenvg/junk")
         .unwrap();
     made(host, "", "linear");
 }
@@ -99,14 +99,14 @@ fn name_is_taken(host: &mut Host) {
     source(host);
     let others = other_volumes(host);
     for line in ["", "--dry-run"] {
-        let line = format!("clientA --size 512M --lv xenvg/base --from /srv/src {line}");
+        let line = format!("clientA --size 160M --lv xenvg/base --from /srv/src {line}");
         says(host, &line, 4, "xenvg/base is there already: nothing was done");
     }
     guest(host, "clientA", THICK, "", "");
     host.run("ttvm snapshot reset clientA 2>/dev/null").unwrap();
     says(
         host,
-        "clientA --size 512M --lv xenvg/snap1 --from /srv/src",
+        "clientA --size 160M --lv xenvg/snap1 --from /srv/src",
         4,
         "xenvg/snap1 is there already",
     );
@@ -153,7 +153,7 @@ fn killed_at_each_step(host: &mut Host) {
     // In turns thick and thin: the steps are the same, and each takes a while with this processor.
     let kinds = ["", "--thin-pool pool"].into_iter().cycle();
     for (point, options) in STEPS.into_iter().zip(kinds) {
-        let line = format!("clientA --size 512M --lv xenvg/golden {options} --from /srv/src");
+        let line = format!("clientA --size 160M --lv xenvg/golden {options} --from /srv/src");
         let before = host.run("cat /proc/self/mountinfo; losetup -a").unwrap();
         let killed = host
             .sh(&format!("TTVM_FAIL_POINT={point} ttvm image create {line}"))
@@ -177,8 +177,8 @@ fn killed_at_each_step(host: &mut Host) {
 /// LVM goes on when ttvm is gone; the next run waits for it.
 fn killed_while_lvm_works(host: &mut Host) {
     source(host);
-    let line = "clientA --size 512M --lv xenvg/golden --from /srv/src";
-    for delay in ["0.05", "0.2", "0.4", "0.8", "1.6"] {
+    let line = "clientA --size 160M --lv xenvg/golden --from /srv/src";
+    for delay in ["0.1", "0.4", "1.2"] {
         host.run(&format!(
             "ttvm image create {line} >/dev/null 2>&1 & pid=$!; sleep {delay}; kill -9 $pid; wait $pid; true"
         ))
@@ -195,7 +195,7 @@ fn what_is_not_ours_stays(host: &mut Host) {
         .unwrap();
     says(
         host,
-        "clientA --size 512M --lv xenvg/golden --from /srv/src",
+        "clientA --size 160M --lv xenvg/golden --from /srv/src",
         4,
         "xenvg/golden.ttvm-new is in the way, and nothing says that ttvm made it",
     );
@@ -205,7 +205,7 @@ fn what_is_not_ours_stays(host: &mut Host) {
 /// The one that is at work is left alone.
 fn two_at_once(host: &mut Host) {
     source(host);
-    let line = "clientA --size 512M --lv xenvg/golden --from /srv/src";
+    let line = "clientA --size 160M --lv xenvg/golden --from /srv/src";
     host.run(&format!(
         "TTVM_FAIL_POINT=create.copying:stop ttvm image create {line} >/root/first 2>&1 & echo $! >/root/pid; \
          timeout 60 sh -c 'until grep -q \"^State:.T\" /proc/$(cat /root/pid)/status; do sleep 0.2; done'"
@@ -226,7 +226,7 @@ fn two_at_once(host: &mut Host) {
 
 fn told_to_end(host: &mut Host) {
     source(host);
-    let script = "TTVM_FAIL_POINT=create.copying:stop ttvm image create clientA --size 512M --lv xenvg/golden --from /srv/src >/dev/null 2>&1 & pid=$!
+    let script = "TTVM_FAIL_POINT=create.copying:stop ttvm image create clientA --size 160M --lv xenvg/golden --from /srv/src >/dev/null 2>&1 & pid=$!
         timeout 60 sh -c \"until grep -q '^State:.T' /proc/$pid/status; do sleep 0.2; done\"
         kill -TERM $pid; kill -CONT $pid; wait $pid; echo ended: $?";
     assert!(host.run(script).unwrap().contains("ended: 143"));

@@ -53,7 +53,6 @@ fn debian_with_microcode(host: &mut Host) {
          lsinitramfs {OWN} | sort > /root/theirs; ttvm initrd list {OWN} | sort | diff - /root/theirs"
     );
     host.run(&early).unwrap();
-    through_our_hands(host, OWN);
     through_our_hands(host, "/root/with-microcode");
     boots(host);
 }
