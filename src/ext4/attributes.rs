@@ -93,9 +93,12 @@ fn stored(attribute: &Attribute) -> Option<Stored<'_>> {
         true => access_list(&attribute.value)?,
         false => attribute.value.clone(),
     };
-    Some(Stored {
+    let name = &attribute.name[prefix.len()..];
+    // An access list has no other name, everything else has one; its length is a byte, and the kernel takes no NUL in it.
+    let is_sound = name.is_empty() == ACCESS_LISTS.contains(index) && name.len() <= 255 && !name.contains(&0);
+    is_sound.then_some(Stored {
         index: *index,
-        name: &attribute.name[prefix.len()..],
+        name,
         value,
     })
 }

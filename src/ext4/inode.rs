@@ -161,9 +161,11 @@ impl Inode {
             (meta.modified, 0x10, 0x88),
             (self.changed, 0x90, 0x94),
         ] {
-            let low = time.seconds as i32;
+            // From 1901 to 2446.
+            let seconds = time.seconds.clamp(i64::from(i32::MIN), 0x3_7FFF_FFFF);
+            let low = seconds as i32;
             // Two more bits of the seconds.
-            let epoch = ((time.seconds - i64::from(low)) >> 32) as u32 & 3;
+            let epoch = ((seconds - i64::from(low)) >> 32) as u32 & 3;
             put(&mut raw, at, low.to_le_bytes());
             put(&mut raw, more, (epoch | time.nanoseconds << 2).to_le_bytes());
         }

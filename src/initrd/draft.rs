@@ -55,7 +55,12 @@ impl Draft {
                 to: to.to_owned(),
                 path,
                 root,
-                mode: mode.unwrap_or(0o700 | 0o777 & !umask),
+                // Root's has real devices and programs with other rights in it, from whoever made the image: for root alone.
+                mode: mode.unwrap_or(if geteuid().is_root() {
+                    0o700
+                } else {
+                    0o700 | 0o777 & !umask
+                }),
                 kept: false,
             }),
             Err(error) => {

@@ -194,3 +194,19 @@ fn mounts_in_mounts() {
     super::sound(&place.path("image"));
     assert_eq!(place.differences(), "");
 }
+
+/// Where the source's blocks are smaller than ours, data begins in the middle of one.
+#[test]
+fn small_blocks() {
+    let place = Place::new("small-blocks");
+    if !is_root() {
+        return;
+    }
+    let script =
+        "set -e; truncate -s 8M disk; /usr/sbin/mke2fs -q -b 1024 disk; mkdir small mnt; mount -o loop disk small
+        dd if=/dev/urandom of=small/x bs=1k seek=5 count=1 2>/dev/null; truncate -s 1M small/x
+        timeout -k 1 60 $TTVM image create clientA --size 64M --file image --from small --keep all
+        mount -o loop,ro image mnt; cmp small/x mnt/x";
+    let output = place.privately(script);
+    assert!(output.status.success(), "{}", place.said(&output));
+}

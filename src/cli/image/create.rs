@@ -20,7 +20,7 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
 use crate::ext4::Kind;
 use crate::image::Origin;
-use crate::image::create::{Creation, Keep, Pattern, Report, Request, usual_place};
+use crate::image::create::{self, Creation, Keep, Pattern, Report, Request, usual_place};
 use crate::image::seal::Seal;
 
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, short)]
     verbose: bool,
     /// Print JSON
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long, conflicts_with_all = ["dry_run", "seal"])]
     json: bool,
     /// Only say what would be done
     #[arg(long)]
@@ -114,8 +114,17 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
 }
 
 fn sealed(place: &Origin, host: &HostConfig) -> Result<(), Error> {
-    let sealing = Seal::open(place, &host.snapshot)?;
-    seal(&sealing, false)
+    let sealing = Seal::open(place, &host.snapshot).map_err(Error::from);
+    sealing
+        .and_then(|sealing| seal(&sealing, false))
+        .map_err(|error| match error {
+            Error::Image(source) => create::Error::Unsealed {
+                origin: place.clone(),
+                source: Box::new(source),
+            }
+            .into(),
+            other => other,
+        })
 }
 
 fn request(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Request, Error> {

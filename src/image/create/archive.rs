@@ -158,7 +158,7 @@ impl Archive {
             if let Some(path) = looked_at.iter().find(|path| path.as_bytes() == member.path) {
                 let mut text = Vec::new();
                 content
-                    .take(LARGEST)
+                    .take(LARGEST + 1)
                     .read_to_end(&mut text)
                     .map_err(|error| self.cut(&error))?;
                 found.add(path, (member.meta.kind == FileType::Regular).then_some(text));

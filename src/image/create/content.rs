@@ -12,16 +12,18 @@ use crate::ext4::BLOCK;
 /// The next data of a file with holes: from where to where; whole blocks, since only whole ones can be holes.
 pub(super) fn piece(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
     let block = BLOCK as u64;
-    let start = match lseek(file, at as i64, Whence::SeekData) {
-        Ok(start) => start as u64 / block * block,
+    let data = match lseek(file, at as i64, Whence::SeekData) {
+        Ok(data) => data,
         Err(Errno::ENXIO) => return Ok(None),
         // A file system that knows of no holes.
         Err(Errno::EINVAL | Errno::EOPNOTSUPP) => return Ok(Some((at, size))),
         Err(errno) => return Err(errno),
     };
-    let end = lseek(file, start.max(at) as i64, Whence::SeekHole)? as u64;
+    // Asked from where the data is, not from where our block begins: the source's blocks may be smaller, and that a hole.
+    let end = lseek(file, data, Whence::SeekHole)? as u64;
     let end = end.next_multiple_of(block).min(size);
-    Ok((start < size).then_some((start.max(at), end)))
+    let start = (data as u64 / block * block).max(at);
+    Ok((start < size).then_some((start, end)))
 }
 
 /// Fills `buffer`, unless the file ends before.

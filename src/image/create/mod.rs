@@ -185,7 +185,7 @@ impl Creation {
             Origin::Volume(volume) => {
                 let wanted = self.request.wanted(volume);
                 let unfinished = wanted.make()?;
-                self.make_filesystem(&unfinished.device(), size.bytes(), false)?;
+                self.make_filesystem(&unfinished.device()?, size.bytes(), false)?;
                 let report = self.fill(unfinished.open()?, false, progress)?;
                 fail_point::reach("create.filled");
                 unfinished.finish()?;

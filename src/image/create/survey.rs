@@ -59,8 +59,8 @@ impl Survey {
 #[derive(Debug, Default)]
 pub(super) struct Found(BTreeMap<&'static str, Option<Vec<u8>>>);
 
-/// None of them is larger.
-pub(super) const LARGEST: u64 = 64 << 10;
+/// One that is larger, or no text, is left as it is.
+pub(super) const LARGEST: u64 = 4 << 20;
 
 impl Found {
     /// Whether it is there, whatever it is.
@@ -71,10 +71,11 @@ impl Found {
     /// What is in it, if it is a regular file.
     pub(super) fn text(&self, path: &str) -> Option<String> {
         let content = self.0.get(path)?.as_ref()?;
-        Some(String::from_utf8_lossy(content).into_owned())
+        String::from_utf8(content.clone()).ok()
     }
 
     pub(super) fn add(&mut self, path: &'static str, content: Option<Vec<u8>>) {
+        let content = content.filter(|content| content.len() as u64 <= LARGEST);
         self.0.insert(path, content);
     }
 
@@ -90,7 +91,7 @@ impl Found {
             let content = regular.then(|| {
                 let file = File::from(openat(tree.root(), *path, flags, Mode::empty()).ok()?);
                 let mut content = Vec::new();
-                file.take(LARGEST).read_to_end(&mut content).ok()?;
+                file.take(LARGEST + 1).read_to_end(&mut content).ok()?;
                 Some(content)
             });
             found.add(path, content.flatten());

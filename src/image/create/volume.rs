@@ -2,7 +2,7 @@
 //! A logical volume in the making. It has another name until it is whole, and a tag that says what it was going to be; so the
 //! next run knows what one that was killed has left, and a lock says that it is none that runs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -178,14 +178,33 @@ impl Wanted<'_> {
 }
 
 impl Unfinished<'_> {
-    /// `/dev/VG/LV`.
-    pub(super) fn device(&self) -> String {
-        self.volume.device()
+    /// `/dev/VG/LV`, which leads to this volume and no other.
+    pub(super) fn device(&self) -> Result<String, Error> {
+        let path = self.volume.device();
+        let data = fs::metadata(&path).map_err(|source| Error::Image {
+            action: "look at",
+            path: path.clone().into(),
+            source,
+        })?;
+        self.check(data.rdev())?;
+        Ok(path)
+    }
+
+    /// A name in /dev can be out of date.
+    fn check(&self, number: u64) -> Result<(), Error> {
+        let dm = DeviceMapper::open().map_err(|error| Error::Lock(error.into()))?;
+        let device = dm
+            .find(By::Name(&self.volume.dm_name()))
+            .map_err(|error| Error::Lock(error.into()))?;
+        match device.is_some_and(|device| device.number == number) {
+            true => Ok(()),
+            false => Err(Error::InTheWay(self.volume.clone())),
+        }
     }
 
     /// Opens the device, so that nobody mounts it meanwhile.
     pub(super) fn open(&self) -> Result<File, Error> {
-        let path = self.device();
+        let path = self.volume.device();
         let failed = |source| Error::Image {
             action: "open",
             path: path.clone().into(),
@@ -198,14 +217,7 @@ impl Unfinished<'_> {
             .custom_flags(libc::O_EXCL)
             .open(&path)
             .map_err(failed)?;
-        let dm = DeviceMapper::open().map_err(|error| Error::Lock(error.into()))?;
-        let device = dm
-            .find(By::Name(&self.volume.dm_name()))
-            .map_err(|error| Error::Lock(error.into()))?;
-        let number = file.metadata().map_err(failed)?.rdev();
-        if device.is_none_or(|device| device.number != number) {
-            return Err(Error::InTheWay(self.volume.clone()));
-        }
+        self.check(file.metadata().map_err(failed)?.rdev())?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         Ok(file)
     }
