@@ -455,11 +455,7 @@ impl Reader {
         self.left = size;
         self.padding = newc::padding(size);
         (self.sum, self.expected) = (0, header.sum.filter(|_| !is_trailer));
-        if is_trailer {
-            self.skip(size + newc::padding(size))?;
-            self.left = 0;
-            return Ok(None);
-        }
+        // The end of an archive counts as well: each archive gets a directory.
         self.entries += 1;
         if self.entries > ENTRIES {
             return Err(Error::TooMany {
@@ -467,6 +463,11 @@ impl Reader {
                 place: self.place(),
                 limit: ENTRIES,
             });
+        }
+        if is_trailer {
+            self.skip(size + newc::padding(size))?;
+            self.left = 0;
+            return Ok(None);
         }
         Ok(Some(header))
     }
