@@ -109,7 +109,7 @@ fn nat_bridge_nat(host: &mut Host) {
     );
 
     // Back, live again; what nobody confirms is undone.
-    host.run("ttvm network set nat --confirm-within 10s").unwrap();
+    host.run("ttvm network set nat --confirm-within 20s").unwrap();
     console(host, "clientA", nat, 2);
     until(host, "! ip link show ttbr0 2>/dev/null");
     connected(host);

@@ -26,6 +26,8 @@ use super::{Context, Error, Output, Result, layers, quoted};
 const QEMU: &str = "qemu-system-x86_64";
 /// For one command of the monitor; saving and loading a machine are among them.
 const MONITOR: Duration = Duration::from_secs(120);
+/// From the end of the agent's connection to that of the monitor's, when an emulator ends.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 /// A piece of a file on its way in.
 const PIECE: usize = 1 << 20;
 
@@ -43,20 +45,32 @@ pub enum From {
     Uefi,
 }
 
+/// A machine. Each of its boots has an emulator of its own: where one has run code already, it looks at every write into
+/// that memory, and Xen takes half a minute instead of three seconds to put dom0 there.
 pub struct Machine {
-    process: Process,
-    monitor: Lines,
-    agent: Agent,
+    parts: Parts,
+    firmware: From,
+    emulator: Emulator,
+}
+
+/// What outlives an emulator.
+struct Parts {
+    base: PathBuf,
+    disks: [PathBuf; 2],
     console: File,
     stderr: File,
 }
 
-impl Machine {
-    /// Starts the emulator on `disks` (root and data overlays over the raw ones in `base`).
-    pub fn start(base: &Path, disks: &[PathBuf; 2], from: From) -> Result<Self> {
+struct Emulator {
+    process: Process,
+    monitor: Lines,
+    agent: Agent,
+}
+
+impl Parts {
+    fn start(&self, from: From) -> Result<Emulator> {
         let (monitor, monitor_end) = UnixStream::pair().context("socket")?;
         let (agent, agent_end) = UnixStream::pair().context("socket")?;
-        let (console, stderr) = (layers::unnamed_file(base)?, layers::unnamed_file(base)?);
 
         let mut command = Command::new(QEMU);
         command.args([
@@ -79,18 +93,20 @@ impl Machine {
             "2",
             "-m",
             "3072",
+            "-action",
+            "reboot=shutdown",
         ]);
-        for (name, disk) in ["root", "data"].iter().zip(disks) {
+        for (name, disk) in ["root", "data"].iter().zip(&self.disks) {
             // cache=unsafe saves the host's fsync only: what the guest has flushed survives the death of the emulator.
             command.arg("-drive").arg(format!(
                 "if=virtio,id={name},format=qcow2,cache=unsafe,file={},backing.driver=raw,backing.file.filename={}",
                 commas(disk),
-                commas(&base.join(name).with_extension("raw")),
+                commas(&self.base.join(name).with_extension("raw")),
             ));
         }
         command.arg("-chardev").arg(format!(
             "file,id=console,append=on,path={}",
-            layers::path_of(&console).display()
+            layers::path_of(&self.console).display()
         ));
         command.args(["-serial", "chardev:console"]);
         command
@@ -112,38 +128,51 @@ impl Machine {
             From::Uefi => {
                 command.args(["-bios", OVMF, "-drive"]).arg(format!(
                     "if=virtio,format=raw,readonly=on,file={}",
-                    commas(&base.join("esp.raw"))
+                    commas(&self.base.join("esp.raw"))
                 ));
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(stderr.try_clone().context("emulator's log")?);
+        command.stderr(self.stderr.try_clone().context("emulator's log")?);
         let process = Process::start(command, [monitor_end.as_raw_fd(), agent_end.as_raw_fd()])?;
 
-        let mut machine = Self {
+        let mut emulator = Emulator {
             process,
             monitor: Lines::new(monitor),
             agent: Agent::new(agent),
-            console,
-            stderr,
         };
         // Ours must be the only open ends, else their closing is not seen.
         drop((monitor_end, agent_end));
-        machine
+        emulator
             .monitor
             .next(Instant::now() + MONITOR)
-            .map_err(|e| machine.explain(e))?;
-        machine.execute("qmp_capabilities", &json!({}))?;
-        Ok(machine)
+            .map_err(|e| self.explain(e))?;
+        emulator
+            .execute("qmp_capabilities", &json!({}))
+            .map_err(|e| self.explain(e))?;
+        Ok(emulator)
     }
 
+    /// An error of the connection is best explained by what the emulator and the machine said last.
+    fn explain(&self, error: Error) -> Error {
+        let console = contents(&self.console);
+        let from = console.char_indices().rev().nth(1500).map_or(0, |(at, _)| at);
+        Error::new(format!(
+            "{error}\n--- emulator\n{}--- end of the console\n{}",
+            contents(&self.stderr),
+            &console[from..]
+        ))
+    }
+}
+
+impl Emulator {
     /// One QMP command.
     fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let deadline = Instant::now() + MONITOR;
         let request = json!({ "execute": command, "arguments": arguments });
-        self.monitor.send(&request, deadline).map_err(|e| self.explain(e))?;
+        self.monitor.send(&request, deadline)?;
         loop {
-            let mut reply = self.monitor.next(deadline).map_err(|e| self.explain(e))?;
+            let mut reply = self.monitor.next(deadline)?;
             if reply.get("event").is_some() {
                 continue;
             } else if let Some(error) = reply.get("error") {
@@ -153,11 +182,35 @@ impl Machine {
             }
         }
     }
+}
+
+impl Machine {
+    /// Starts the emulator on `disks` (root and data overlays over the raw ones in `base`).
+    pub fn start(base: &Path, disks: &[PathBuf; 2], from: From) -> Result<Self> {
+        let parts = Parts {
+            base: base.to_owned(),
+            disks: disks.clone(),
+            console: layers::unnamed_file(base)?,
+            stderr: layers::unnamed_file(base)?,
+        };
+        let emulator = parts.start(from)?;
+        let firmware = match from {
+            From::Uefi => From::Uefi,
+            From::Bios | From::Snapshot(_) => From::Bios,
+        };
+        Ok(Self {
+            parts,
+            firmware,
+            emulator,
+        })
+    }
 
     /// One command of the human monitor; these know about snapshots of the whole machine.
     pub fn monitor(&mut self, line: &str) -> Result<()> {
         match self
-            .execute("human-monitor-command", &json!({ "command-line": line }))?
+            .emulator
+            .execute("human-monitor-command", &json!({ "command-line": line }))
+            .map_err(|e| self.parts.explain(e))?
             .as_str()
         {
             None | Some("") => Ok(()),
@@ -166,7 +219,10 @@ impl Machine {
     }
 
     pub fn sh(&mut self, script: &str, input: &[u8], deadline: Duration) -> Result<Output> {
-        self.agent.sh(script, input, deadline).map_err(|e| self.explain(e))
+        self.emulator
+            .agent
+            .sh(script, input, deadline)
+            .map_err(|e| self.parts.explain(e))
     }
 
     pub fn write(&mut self, guest: &str, data: &[u8], mode: u32) -> Result<()> {
@@ -187,9 +243,12 @@ impl Machine {
     /// Waits for the agent of another boot than `before`, of a kernel that was told `wanted`, then for systemd to have
     /// started everything.
     pub fn wait_booted(&mut self, before: &str, wanted: &str, deadline: Instant) -> Result<()> {
-        self.agent
-            .wait_boot(before, wanted, deadline)
-            .map_err(|e| self.explain(e))?;
+        while let Err(error) = self.emulator.agent.wait_boot(before, wanted, deadline) {
+            if !self.emulator.was_reset() {
+                return Err(self.parts.explain(error));
+            }
+            self.emulator = self.parts.start(self.firmware)?;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let state = self.sh(
             "systemctl is-system-running --wait; systemctl --failed --no-legend --plain",
@@ -209,9 +268,10 @@ impl Machine {
     /// Reboots, and waits for a kernel that is told `wanted`, however many boots that takes.
     pub fn reboot(&mut self, wanted: &str, deadline: Instant) -> Result<()> {
         let before = self
-            // Not at once: the agent would be stopped before it has answered.
+            // Not at once: the agent would be stopped before it has answered. A timer's own accuracy is a minute.
             .sh(
-                "cat /proc/sys/kernel/random/boot_id && systemd-run -q --on-active=1s systemctl reboot",
+                "cat /proc/sys/kernel/random/boot_id && \
+                 systemd-run -q --on-active=200ms --timer-property=AccuracySec=1ms systemctl reboot",
                 b"",
                 MONITOR,
             )?
@@ -221,31 +281,23 @@ impl Machine {
 
     /// Ends the emulator in an orderly way: its files are complete afterwards. The guest notices nothing.
     pub fn quit(mut self) -> Result<()> {
-        self.execute("quit", &json!({}))?;
+        let emulator = &mut self.emulator;
+        emulator
+            .execute("quit", &json!({}))
+            .map_err(|e| self.parts.explain(e))?;
         let deadline = Instant::now() + MONITOR;
         // Its end of the socket closes when it is gone.
-        while self.monitor.next(deadline).is_ok() {}
-        self.process.wait()
+        while emulator.monitor.next(deadline).is_ok() {}
+        emulator.process.wait()
     }
 
     /// Ends it like a power failure.
     pub fn kill(&mut self) {
-        self.process.kill();
+        self.emulator.process.kill();
     }
 
     pub fn console(&self) -> String {
-        contents(&self.console)
-    }
-
-    /// An error of the connection is best explained by what the emulator and the machine said last.
-    fn explain(&self, error: Error) -> Error {
-        let console = self.console();
-        let from = console.char_indices().rev().nth(1500).map_or(0, |(at, _)| at);
-        Error::new(format!(
-            "{error}\n--- emulator\n{}--- end of the console\n{}",
-            contents(&self.stderr),
-            &console[from..]
-        ))
+        contents(&self.parts.console)
     }
 }
 
