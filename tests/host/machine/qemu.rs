@@ -182,6 +182,16 @@ impl Emulator {
             }
         }
     }
+
+    /// Whether it has ended because the machine asked for a reset, which is the last that it says.
+    fn was_reset(&mut self) -> bool {
+        let deadline = Instant::now() + LAST_WORDS;
+        let mut reset = false;
+        while let Ok(message) = self.monitor.next(deadline) {
+            reset = message["event"] == "SHUTDOWN" && message["data"]["reason"] == "guest-reset";
+        }
+        reset && self.process.wait().is_ok()
+    }
 }
 
 impl Machine {
