@@ -336,6 +336,11 @@ impl Unlinked {
         self.inode.meta.kind
     }
 
+    /// What is known of it.
+    pub fn meta(&self) -> Meta {
+        self.inode.meta
+    }
+
     /// Counts one more name.
     pub fn link(&mut self) {
         self.inode.links += 1;

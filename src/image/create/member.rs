@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use tar::EntryType;
 
+use super::exclude::{Exclusions, Reason};
 use super::pax::Records;
 use super::report::shown;
 use crate::ext4::{Attribute, FileType, Meta, Time};
@@ -155,6 +156,13 @@ fn pax_time(text: &str) -> Option<Time> {
 pub(super) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     ends.map(|(at, _)| &path[..at])
+}
+
+/// Why a member is left out: for its own name, or for a directory it is in.
+pub(super) fn excluded(exclusions: &Exclusions, path: &[u8], is_directory: bool) -> Option<Reason> {
+    let nobody = (u64::MAX, u64::MAX);
+    let above = parents(path).find_map(|parent| exclusions.judge(parent, true, nobody));
+    above.or_else(|| exclusions.judge(path, is_directory, nobody))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod archive;
 mod content;
+mod copying;
 mod edits;
 mod error;
 mod exclude;
@@ -19,6 +20,7 @@ mod pax;
 mod reader;
 mod report;
 mod request;
+mod seen;
 mod survey;
 mod tree;
 mod unnamed;
@@ -227,16 +229,16 @@ impl Creation {
         let mut filler = Filler::new(fs, identity.edits(), now, &mut go_on);
         let filled = match &self.source {
             Source::Tree(tree) => self.copy(tree, &mut filler),
-            Source::Archive(archive) => archive.copy(&self.exclusions, &mut filler),
+            Source::Archive(archive) => copying::copy(archive, &self.exclusions, &mut filler),
         };
-        filled?;
+        filled.map_err(|stop| self.stopped(stop))?;
         fail_point::reach("create.copied");
         filler.finish().map_err(|stop| self.stopped(stop))
     }
 
-    fn copy(&self, tree: &Tree, filler: &mut Filler<'_>) -> Result<(), Error> {
+    fn copy(&self, tree: &Tree, filler: &mut Filler<'_>) -> Result<(), Stop> {
         let (sender, events) = sync_channel(reader::AHEAD);
-        let copied = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(move || reader::read(tree, &self.exclusions, sender));
             let mut is_first = true;
             // Taken along, so that the other half hears of an early end.
@@ -262,13 +264,13 @@ impl Creation {
                 }?;
             }
             Ok(())
-        });
-        copied.map_err(|stop| self.stopped(stop))
+        })
     }
 
     fn stopped(&self, stop: Stop) -> Error {
         match stop {
             Stop::CalledOff => Error::Interrupted,
+            Stop::Source(error) => *error,
             Stop::Failed(path, source) => {
                 let path = report::shown(&path);
                 match source {
