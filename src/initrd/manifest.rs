@@ -229,7 +229,7 @@ pub struct Segment {
 pub struct Archive {
     /// Where its files are.
     pub directory: String,
-    /// Its entries in their order, with the names as bytes.
+    /// Its entries in their order, with the names as bytes and not as text.
     pub entries: Vec<(Vec<u8>, Entry)>,
     /// Directories that are there only because of what is in them.
     pub implied: Vec<Vec<u8>>,
@@ -352,7 +352,8 @@ impl Parser {
             (Line::Entry(entry), _, _, Some(archive)) => {
                 let name = names::unescape(&entry.name).ok_or("that name is not written as it has to be")?;
                 names::parts(&name)?;
-                archive.entries.push((name, entry));
+                let text = String::new();
+                archive.entries.push((name, Entry { name: text, ..entry }));
             }
             (Line::Implied { name }, _, _, Some(archive)) => {
                 let name = names::unescape(&name).ok_or("that name is not written as it has to be")?;

@@ -14,6 +14,7 @@ mod error;
 mod input;
 pub mod inspect;
 mod kind;
+mod limits;
 mod lz4_legacy;
 mod lzop;
 mod maker;

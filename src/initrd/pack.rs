@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::geteuid;
 
@@ -293,7 +295,16 @@ impl Packing<'_, '_> {
         };
         match &item.data {
             Data::None => written(archive.entry(&item.header, &mut io::empty()), self.to)?,
-            Data::Here(data) => written(archive.entry(&item.header, &mut data.as_slice()), self.to)?,
+            Data::Target => {
+                let (parent, name) = place(tree, &item.path, &path)?;
+                let target = readlinkat(parent, name).map_err(Error::io("read", path()))?;
+                if target.len() != item.header.size as usize {
+                    return Err(Error::Changed(path()));
+                }
+                let mut header = item.header.clone();
+                header.sum = header.sum.map(|_| newc::sum(0, target.as_bytes()));
+                written(archive.entry(&header, &mut target.as_bytes()), self.to)?;
+            }
             Data::File(device, number) => {
                 let mut file = open(tree, item, &path)?;
                 let data = fstat(&file).map_err(Error::io("look at", path()))?;
@@ -326,13 +337,23 @@ impl Packing<'_, '_> {
 
 /// Opens a file to be read, and only that file.
 fn open(tree: &mut Tree, item: &Item, path: &dyn Fn() -> PathBuf) -> Result<File, Error> {
-    let way = parts(&item.path).map_err(|why| Error::Unfit { path: path(), why })?;
+    let (parent, name) = place(tree, &item.path, path)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = openat(parent, name, flags, Mode::empty()).map_err(Error::io("read", path()))?;
+    Ok(File::from(file))
+}
+
+/// The directory that a file is in, and its name in that.
+fn place<'a, 'b>(
+    tree: &'a mut Tree,
+    file: &'b [u8],
+    path: &dyn Fn() -> PathBuf,
+) -> Result<(BorrowedFd<'a>, &'b [u8]), Error> {
+    let way = parts(file).map_err(|why| Error::Unfit { path: path(), why })?;
     let (name, parents) = way.split_last().ok_or_else(|| Error::Changed(path()))?;
     let parent = tree.directory(parents);
     let parent = parent.map_err(|blocked| Error::io("read", path())(blocked.error))?;
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = openat(parent, *name, flags, Mode::empty()).map_err(Error::io("read", path()))?;
-    Ok(File::from(file))
+    Ok((parent, name))
 }
 
 /// The sum that the header of a file has.

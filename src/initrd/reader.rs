@@ -8,12 +8,10 @@ use std::path::Path;
 use super::compression::Compression;
 use super::decode::{Piece, Pieces};
 use super::error::{Error, Place};
+use super::limits::{Exceeded, Limits};
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
 use crate::config::types::Size;
-
-/// Entries that an image may have.
-const ENTRIES: u64 = 1_000_000;
 
 /// What comes next in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +93,7 @@ pub struct Reader {
     uppercase: bool,
     sum: u32,
     expected: Option<u32>,
-    limit: Size,
-    total: u64,
-    entries: u64,
+    limits: Limits,
 }
 
 impl Reader {
@@ -152,9 +148,7 @@ impl Reader {
             uppercase: false,
             sum: 0,
             expected: None,
-            limit,
-            total: 0,
-            entries: 0,
+            limits: Limits::new(limit),
         })
     }
 
@@ -178,6 +172,8 @@ impl Reader {
                 }
                 State::Begun => {
                     if self.skip_zeros()? {
+                        let counted = self.limits.segment();
+                        counted.map_err(|limit| self.exceeded(limit))?;
                         self.segment.number += 1;
                         self.state = State::Found;
                         return Ok(Some(Event::Segment(self.segment.clone())));
@@ -253,6 +249,23 @@ impl Reader {
             image: self.image.clone(),
             place: self.place(),
             why: why.into(),
+        }
+    }
+
+    /// Counts a directory that is not in the archive and has so long a name, as if it were.
+    ///
+    /// # Errors
+    ///
+    /// If there are more entries, or there is more of their names, than an image may have.
+    pub fn implied(&mut self, name: usize) -> Result<(), Error> {
+        self.limits.entry(name).map_err(|limit| self.exceeded(limit))
+    }
+
+    fn exceeded(&self, limit: Exceeded) -> Error {
+        let (image, place) = (self.image.clone(), self.place());
+        match limit {
+            Exceeded::Content(limit) => Error::TooLarge { image, place, limit },
+            Exceeded::Known(limit) => Error::TooMany { image, place, limit },
         }
     }
 
@@ -358,14 +371,8 @@ impl Reader {
                     self.pieces.recycle(std::mem::replace(&mut self.chunk, data));
                     self.at = 0;
                     self.unpacked += self.chunk.len() as u64;
-                    self.total += self.chunk.len() as u64;
-                    if self.total > self.limit.bytes() {
-                        return Err(Error::TooLarge {
-                            image: self.image.clone(),
-                            place: self.place(),
-                            limit: self.limit,
-                        });
-                    }
+                    let counted = self.limits.content(self.chunk.len());
+                    counted.map_err(|limit| self.exceeded(limit))?;
                 }
                 Piece::End { offset } => {
                     let next = self.receive();
@@ -455,15 +462,8 @@ impl Reader {
         self.left = size;
         self.padding = newc::padding(size);
         (self.sum, self.expected) = (0, header.sum.filter(|_| !is_trailer));
-        // The end of an archive counts as well: each archive gets a directory.
-        self.entries += 1;
-        if self.entries > ENTRIES {
-            return Err(Error::TooMany {
-                image: self.image.clone(),
-                place: self.place(),
-                limit: ENTRIES,
-            });
-        }
+        let counted = self.limits.entry(header.name.len());
+        counted.map_err(|limit| self.exceeded(limit))?;
         if is_trailer {
             self.skip(size + newc::padding(size))?;
             self.left = 0;
