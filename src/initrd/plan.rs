@@ -13,8 +13,8 @@ use nix::sys::stat::{FileStat, fstat, fstatat, major, minor};
 use super::error::Error;
 use super::kind::Kind;
 use super::manifest::{Archive, Entry, Owners, permissions};
-use super::names::{escape, parts};
-use super::newc::Header;
+use super::names::{escape, parts, shorten};
+use super::newc::{Header, NAME_LIMIT};
 use super::tree::Tree;
 
 /// What a symbolic link can say.
@@ -210,6 +210,12 @@ impl<'a> Planner<'a> {
             let (name, found, entry) = &self.order[at];
             let (name, found, entry) = (name.clone(), *found, *entry);
             let path = || directory.join(escape(&found.path));
+            if name.len() >= NAME_LIMIT as usize {
+                return Err(Error::Unfit {
+                    path: directory.join(shorten(&found.path)),
+                    why: "its name has more than 4095 bytes, and Linux passes over such files: move it up, or remove it",
+                });
+            }
             let stat = &found.stat;
             let real = Kind::of_mode(stat.st_mode);
             let kind = real.ok_or_else(|| Error::Unfit {
