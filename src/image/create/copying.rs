@@ -12,6 +12,7 @@ use super::filler::{Filler, Stop};
 use super::item::{Content, Item, Key};
 use super::member::{Member, excluded, parents};
 use super::seen::Seen;
+use super::tree::Problem;
 use crate::ext4::{FileType, Meta, Time};
 
 /// Puts all of `archive` into an image.
@@ -48,6 +49,9 @@ impl Copying<'_, '_> {
             self.filler.report.left_out(&member.path, reason);
         }
         let is_left_out = reason.is_some();
+        if member.lost_lists && !is_left_out {
+            self.filler.report.problem(&member.path, Problem::AccessLists);
+        }
         match member.kind {
             EntryType::Directory | EntryType::Link if is_left_out => Ok(()),
             EntryType::Directory => {

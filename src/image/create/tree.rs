@@ -49,6 +49,8 @@ pub enum Problem {
     Unreadable(i32),
     /// Its attributes could not be read, or are of a kind that can not be kept.
     Attributes,
+    /// An archive has its access lists as text only, with names of users that the guest may not have.
+    AccessLists,
 }
 
 /// Whoever is led through a tree. An error ends the walk.
