@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
+use super::bounds::Bounds;
 use super::error::Error;
 use super::exclude::Exclusions;
 use super::member::{Member, excluded, member};
@@ -127,11 +128,14 @@ impl Archive {
         &self,
         exclusions: &Exclusions,
         looked_at: &[&'static str],
+        mut bounds: Bounds,
         progress: &mut Progress<'_>,
     ) -> Result<(Found, Survey), Error> {
         let (mut found, mut survey, mut seen) = (Found::default(), Survey::default(), Seen::default());
         // What is in files that are left out by their first names: the others may not be.
         let mut left_out = HashMap::new();
+        // How many names of files with several have come, by the first one.
+        let mut names: HashMap<Vec<u8>, u32> = HashMap::new();
         // Further names that are looked at, with the first ones.
         let mut linked = Vec::new();
         survey.directory();
@@ -158,14 +162,23 @@ impl Archive {
             let (bytes, taken) = match member.kind {
                 EntryType::Directory if is_new && !is_left_out => {
                     survey.directory();
-                    return Ok(());
+                    return bounds.directory(&member.path);
                 }
                 EntryType::Directory => return Ok(()),
                 EntryType::Link if is_left_out => return Ok(()),
-                EntryType::Link => match left_out.remove(seen.first(&member.path)) {
-                    Some(known) => known,
-                    None => return Ok(()),
-                },
+                EntryType::Link => {
+                    let first = seen.first(&member.path);
+                    let names = match names.get_mut(first) {
+                        Some(names) => names,
+                        None => names.entry(first.to_vec()).or_insert(1),
+                    };
+                    *names += 1;
+                    bounds.names(&member.path, *names)?;
+                    match left_out.remove(first) {
+                        Some(known) => known,
+                        None => return Ok(()),
+                    }
+                }
                 EntryType::GNUSparse => {
                     let data = without_holes(content).map_err(|error| self.cut(&error))?;
                     (data, data)
@@ -173,11 +186,12 @@ impl Archive {
                 EntryType::Symlink => (0, if member.target.len() < 60 { 0 } else { 4096 }),
                 _ => (member.size, member.size),
             };
-            match is_left_out {
-                true => drop(left_out.insert(member.path, (bytes, taken))),
-                false => survey.content(bytes, taken),
+            if is_left_out {
+                left_out.insert(member.path, (bytes, taken));
+                return Ok(());
             }
-            Ok(())
+            survey.content(bytes, taken);
+            bounds.size(&member.path, member.size)
         })?;
         if !linked.is_empty() {
             self.members::<Error>(&mut |member, content| {

@@ -6,6 +6,7 @@
 //! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
 
 mod archive;
+mod bounds;
 mod content;
 mod copying;
 mod edits;
@@ -33,6 +34,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use self::archive::Archive;
+use self::bounds::Bounds;
 use self::exclude::Exclusions;
 use self::filler::{Filler, Stop};
 use self::identity::Identity;
@@ -97,11 +99,13 @@ impl Creation {
                 seen += 1;
                 progress(seen, total.max(seen + 1))
             };
-            let survey = survey::of_tree(&tree, &exclusions, &mut go_on).ok_or(Error::Interrupted)?;
+            let bounds = Bounds::of(request.kind);
+            let survey = survey::of_tree(&tree, &exclusions, bounds, &mut go_on)?;
             (Source::Tree(tree), found, survey)
         } else if data.is_file() {
             let archive = Archive::open(&request.source)?;
-            let (found, survey) = archive.survey(&exclusions, &identity::LOOKED_AT, progress)?;
+            let (found, survey) =
+                archive.survey(&exclusions, &identity::LOOKED_AT, Bounds::of(request.kind), progress)?;
             (Source::Archive(archive), found, survey)
         } else {
             return Err(Error::NoSource(request.source));
@@ -272,13 +276,15 @@ impl Creation {
             Stop::CalledOff => Error::Interrupted,
             Stop::Source(error) => *error,
             Stop::Failed(path, source) => {
-                let path = report::shown(&path);
+                let (path, kind) = (report::shown(&path), self.request.kind);
                 match source {
                     ext4::Error::Full(_) => Error::Full {
                         path,
                         size: self.request.size,
                         source,
                     },
+                    ext4::Error::TooLarge => Error::LargeFile { path, kind },
+                    ext4::Error::Links(_) => Error::ManyNames { path, kind },
                     source => Error::File { path, source },
                 }
             }
