@@ -175,4 +175,18 @@ fn as_json() {
     assert_eq!(row["left_out"][0]["what"], "temporary files");
     assert_eq!(row["left_out"][0]["files"][0], "/tmp/x");
     assert_eq!(row["problems"], serde_json::json!([]));
+    assert_eq!((&row["state"], row.get("digest")), (&"unsealed".into(), None));
+    // Sealed, it says of that what the status says.
+    let output = place.command("--size 64M --from DIR/src --json --seal").output();
+    let row: serde_json::Value = serde_json::from_slice(&output.expect("ttvm runs").stdout).expect("JSON");
+    let image = row["image"].as_str().expect("a path");
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_ttvm"))
+        .args(["image", "status", "--json", image])
+        .output();
+    let status: serde_json::Value = serde_json::from_slice(&status.expect("ttvm runs").stdout).expect("JSON");
+    assert_eq!(row["state"], "sealed");
+    assert_eq!(
+        (&row["state"], &row["digest"]),
+        (&status[0]["state"], &status[0]["digest"])
+    );
 }
