@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
 
 use super::clock::date_and_time;
 use super::progress::Progress;
@@ -201,32 +202,43 @@ fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd
     Ok(Some(escape(&target)))
 }
 
+/// Row by row: there may be a million.
 fn list_json(image: &Path) -> Result<Exit, Error> {
     let mut reader = open(image)?;
-    let (mut rows, mut segment) = (Vec::new(), 0);
-    while let Some(event) = reader.event()? {
-        match event {
-            Event::Segment(it) => segment = it.number,
-            Event::Entry(header) => {
-                let kind = Kind::of_mode(header.mode);
-                rows.push(Row {
-                    segment,
-                    name: escape(&header.name),
-                    kind: kind.map_or('?', Kind::letter),
-                    mode: format!("{:04o}", header.mode & 0o7777),
-                    uid: header.uid,
-                    gid: header.gid,
-                    links: header.nlink,
-                    size: header.size,
-                    mtime: header.mtime,
-                    device: kind.is_some_and(Kind::is_device).then_some(header.rdev),
-                    target: target(&header, &mut reader)?,
-                });
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut segment = 0;
+    let mut walk = || -> Result<(), Error> {
+        let mut json = serde_json::Serializer::pretty(&mut out);
+        let mut rows = json.serialize_seq(None).map_err(io::Error::from)?;
+        while let Some(event) = reader.event()? {
+            match event {
+                Event::Segment(it) => segment = it.number,
+                Event::Entry(header) => {
+                    let kind = Kind::of_mode(header.mode);
+                    let row = Row {
+                        segment,
+                        name: escape(&header.name),
+                        kind: kind.map_or('?', Kind::letter),
+                        mode: format!("{:04o}", header.mode & 0o7777),
+                        uid: header.uid,
+                        gid: header.gid,
+                        links: header.nlink,
+                        size: header.size,
+                        mtime: header.mtime,
+                        device: kind.is_some_and(Kind::is_device).then_some(header.rdev),
+                        target: target(&header, &mut reader)?,
+                    };
+                    rows.serialize_element(&row).map_err(io::Error::from)?;
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
-    print_json(&rows)?;
+        SerializeSeq::end(rows).map_err(io::Error::from)?;
+        Ok(())
+    };
+    let walked = walk().and_then(|()| Ok(writeln!(out)?));
+    out.flush()?;
+    walked?;
     Ok(Exit::Done)
 }
 

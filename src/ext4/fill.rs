@@ -9,7 +9,7 @@ use super::blocks::{Blocks, inode_table};
 use super::checksum::Checksum;
 use super::directory::Directory;
 use super::error::Error;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, LINKS, LINKS_EXT3};
 use super::inode::{self, FileType, Inode, Meta, Time};
 use super::mapping::{self, Mapping};
 use super::output::Output;
@@ -20,9 +20,6 @@ const SUPERBLOCK: usize = 1024;
 const IN_BLOCK: u32 = (BLOCK / inode::SIZE) as u32;
 /// The target of a shorter link is in the inode.
 const FAST_LINK: usize = 60;
-/// Names that a file can have, and directories that are counted in one.
-const LINKS: u32 = 65_000;
-const LINKS_EXT3: u32 = 32_000;
 
 /// A file system that is being filled. It is whole only after [`finish`](Self::finish).
 #[derive(Debug)]
@@ -334,6 +331,11 @@ impl Unlinked {
     /// Its type.
     pub fn kind(&self) -> FileType {
         self.inode.meta.kind
+    }
+
+    /// What is known of it.
+    pub fn meta(&self) -> Meta {
+        self.inode.meta
     }
 
     /// Counts one more name.

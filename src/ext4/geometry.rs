@@ -5,6 +5,10 @@ use super::checksum::Checksum;
 use super::error::Error;
 use super::{BLOCK, FIRST_FREE, get16, get32};
 
+/// Names that a file can have, and directories that are counted in one.
+pub(super) const LINKS: u32 = 65_000;
+pub(super) const LINKS_EXT3: u32 = 32_000;
+
 /// The kind of file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -23,6 +27,28 @@ impl Kind {
             Self::Ext4 => "ext4",
             Self::Ext3 => "ext3",
             Self::Ext2 => "ext2",
+        }
+    }
+
+    /// The largest file, with its holes. Extents count blocks; without them an inode counts its sectors, also those of the blocks
+    /// that say where the others are (`ext4_max_bitmap_size` in Linux).
+    pub fn largest_file(self) -> u64 {
+        const POINTERS: u64 = BLOCK as u64 / 4;
+        let blocks = match self {
+            Self::Ext4 => u64::from(u32::MAX),
+            Self::Ext3 | Self::Ext2 => {
+                let tree = 1 + (1 + POINTERS) + (1 + POINTERS + POINTERS * POINTERS);
+                u64::from(u32::MAX) * 512 / BLOCK as u64 - tree
+            }
+        };
+        blocks * BLOCK as u64
+    }
+
+    /// Names that a file can have. What each directory in another one has for that are names, too; ext4 does not count those.
+    pub fn most_names(self) -> u32 {
+        match self {
+            Self::Ext4 => LINKS,
+            Self::Ext3 | Self::Ext2 => LINKS_EXT3,
         }
     }
 

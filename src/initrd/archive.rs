@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -24,13 +25,31 @@ pub(super) struct Archive {
     pub linked: HashMap<Identity, Vec<u8>>,
     /// Directories get their modes and times when nothing is put into them any more.
     pub directories: Vec<Option<Directory>>,
-    known: HashMap<Vec<u8>, usize>,
+    known: HashMap<Rc<[u8]>, usize>,
 }
 
 pub(super) struct Directory {
-    pub path: Vec<u8>,
+    pub path: Rc<[u8]>,
     /// What the archive says; nothing if it does not have it.
-    pub header: Option<Header>,
+    pub given: Option<Given>,
+}
+
+/// What a directory gets in the end.
+#[derive(Clone, Copy)]
+pub(super) struct Given {
+    pub mode: u32,
+    pub owner: (u32, u32),
+    pub mtime: u32,
+}
+
+impl Given {
+    fn by(header: &Header) -> Self {
+        Self {
+            mode: header.mode,
+            owner: (header.uid, header.gid),
+            mtime: header.mtime,
+        }
+    }
 }
 
 /// The parts of a name as one way.
@@ -56,24 +75,25 @@ impl Archive {
     }
 
     /// Remembers a directory.
-    pub fn directory(&mut self, parts: &[&[u8]], header: Option<Header>) {
-        let path = joined(parts);
+    pub fn directory(&mut self, parts: &[&[u8]], header: Option<&Header>) {
+        let path: Rc<[u8]> = joined(parts).into();
+        let given = header.map(Given::by);
         match self.known.get(&path) {
             Some(at) => {
                 if let Some(known) = &mut self.directories[*at] {
-                    known.header = header.or_else(|| known.header.take());
+                    known.given = given.or(known.given);
                 }
             }
             None => {
                 self.known.insert(path.clone(), self.directories.len());
-                self.directories.push(Some(Directory { path, header }));
+                self.directories.push(Some(Directory { path, given }));
             }
         }
     }
 
     /// Whether that is a directory of this archive.
     pub fn has_directory(&self, parts: &[&[u8]]) -> bool {
-        self.known.contains_key(&joined(parts))
+        self.known.contains_key(joined(parts).as_slice())
     }
 
     /// Removes whatever has a name, as Linux does before it makes something else of that name.
@@ -83,7 +103,7 @@ impl Archive {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::EISDIR) => {
                 unlinkat(parent, name, UnlinkatFlags::RemoveDir)?;
-                if let Some(at) = self.known.remove(&joined(parts)) {
+                if let Some(at) = self.known.remove(joined(parts).as_slice()) {
                     self.directories[at] = None;
                 }
                 self.tree.forget(parts);

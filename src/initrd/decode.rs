@@ -24,8 +24,9 @@ use super::{lz4_legacy, lzop};
 const PIECE: usize = 1 << 18;
 /// Pieces that may wait.
 const AHEAD: usize = 8;
-/// What decoders of xz and lzma may need. Linux' own is content with what a machine has.
-const MEMORY: u64 = 256 << 20;
+/// What decoders of xz and lzma may need: twice that of `xz -9`, and as much as zstd's largest window. Linux' own is content
+/// with what a machine has.
+const MEMORY: u64 = 128 << 20;
 
 /// What the thread has found, in the order of the image.
 #[derive(Debug)]
@@ -127,7 +128,10 @@ impl Decoding {
             let offset = self.input.position();
             match result {
                 Ok(()) => self.send(Piece::End { offset })?,
-                Err(error) => return self.send(Piece::Failed { offset, error }),
+                Err(error) => {
+                    let error = explained(error);
+                    return self.send(Piece::Failed { offset, error });
+                }
             }
         }
     }
@@ -207,6 +211,20 @@ impl Decoding {
                 Err(error) => Ok(Err(error)),
             },
         }
+    }
+}
+
+/// What needs too much memory is not damaged.
+fn explained(error: io::Error) -> io::Error {
+    let lzma = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<liblzma::stream::Error>());
+    match lzma {
+        Some(liblzma::stream::Error::MemLimit) => io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "to decompress it takes more than 128 MiB of memory; compress it anew, with a dictionary of 64 MiB at the most (`xz -9`)",
+        ),
+        _ => error,
     }
 }
 

@@ -5,13 +5,13 @@
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
+use super::beside::Beside;
 use super::error::Error;
 use super::manifest::{self, Line};
 use crate::xattr;
@@ -37,17 +37,15 @@ impl Draft {
     /// A directory that is to be `to`, where nothing is yet, or an empty directory, whose mode it gets.
     pub fn new(to: &Path, umask: u32) -> Result<Self, Error> {
         let wanted = "a name that a new directory can have";
-        let name = to.file_name().ok_or_else(|| Error::NotA {
+        let beside = Beside::new(to, MARK).ok_or_else(|| Error::NotA {
             path: to.to_owned(),
             wanted,
         })?;
         let mode = check(to)?;
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        prefix.push(MARK);
-        sweep(parent(to), &prefix)?;
-        prefix.push(std::process::id().to_string());
-        let path = to.with_file_name(prefix);
+        for left in beside.there()?.into_iter().filter(|path| is_left(path)) {
+            fs::remove_dir_all(&left).map_err(Error::io("remove", left))?;
+        }
+        let path = beside.own();
         let failed = |error: io::Error| Error::io("make", &path)(error);
         DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
         match prepare(&path) {
@@ -130,32 +128,9 @@ fn open(path: &Path) -> io::Result<File> {
     fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 fn is_empty(path: &Path) -> Result<bool, Error> {
     let mut entries = fs::read_dir(path).map_err(Error::io("read", path))?;
     Ok(entries.next().is_none())
-}
-
-/// Removes what programs that were killed have left of the same directory.
-fn sweep(parent: &Path, prefix: &std::ffi::OsStr) -> Result<(), Error> {
-    let entries = fs::read_dir(parent).map_err(Error::io("read", parent))?;
-    for entry in entries {
-        let entry = entry.map_err(Error::io("read", parent))?;
-        let name = entry.file_name();
-        let Some(process) = name.as_bytes().strip_prefix(prefix.as_bytes()) else {
-            continue;
-        };
-        if process.iter().all(u8::is_ascii_digit) && is_left(&entry.path()) {
-            fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether a directory is what a program that is not there any more has left: ours, not locked, and it begins as ours do.

@@ -11,6 +11,7 @@ use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
 use liblzma::write::XzEncoder;
 use zstd::zstd_safe::CParameter;
 
+use super::blocks::Blocks;
 use super::compression::Compression;
 use super::{lz4_legacy, lzop};
 
@@ -127,14 +128,14 @@ fn encode<W: Write>(
             encoder.finish()
         }
         Compression::Lzo => {
-            let mut encoder = lzop::Encoder::new(out)?;
-            pass(&mut encoder)?;
-            encoder.finish()
+            let mut blocks = Blocks::new(lzop::Packer::new(out)?);
+            pass(&mut blocks)?;
+            blocks.finish()?.finish()
         }
         Compression::Lz4 => {
-            let mut encoder = lz4_legacy::Encoder::new(out, level)?;
-            pass(&mut encoder)?;
-            encoder.finish()
+            let mut blocks = Blocks::new(lz4_legacy::Packer::new(out, level)?);
+            pass(&mut blocks)?;
+            Ok(blocks.finish()?.finish())
         }
         Compression::Zstd => {
             let mut encoder = zstd::stream::write::Encoder::new(out, level)?;

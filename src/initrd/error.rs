@@ -75,15 +75,17 @@ pub enum Error {
         /// What was allowed.
         limit: Size,
     },
-    /// There are more entries in it than anybody makes.
-    #[error("{image}: {place}: there are more than {limit} entries in it, which is taken for an attack")]
+    /// There is more of something in it than anybody makes.
+    #[error(
+        "{image}: {place}: there are more than {limit} in it, which is taken for an attack; if you trust who made it, cpio(1) unpacks it"
+    )]
     TooMany {
         /// The image.
         image: String,
         /// Where.
         place: Place,
         /// What is allowed.
-        limit: u64,
+        limit: &'static str,
     },
     /// The directory to unpack to has something in it.
     #[error("{} is there already, and is not an empty directory: name one that is not there, or remove it", .0.display())]

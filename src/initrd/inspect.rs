@@ -10,6 +10,11 @@ use super::error::Error;
 use super::names::escape;
 use super::reader::{Event, Reader};
 
+/// How much is told of what a segment is for.
+const CONTENTS: usize = 16;
+/// What a file system takes for one name.
+const COMPONENT: usize = 255;
+
 /// A segment of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
@@ -59,7 +64,9 @@ pub fn inspect(reader: &mut Reader, summaries: &mut Vec<Summary>) -> Result<(), 
             Event::Archive => last.archives += 1,
             Event::Entry(header) => {
                 last.entries += 1;
-                last.content.extend(content(&header.name));
+                if last.content.len() < CONTENTS {
+                    last.content.extend(content(&header.name));
+                }
             }
             Event::SegmentEnd {
                 size,
@@ -87,7 +94,7 @@ fn content(name: &[u8]) -> Option<String> {
     let modules = name.strip_prefix(b"usr/").unwrap_or(name).strip_prefix(b"lib/modules/");
     if let Some(version) = modules.filter(|version| !version.is_empty()) {
         let version = version.split(|byte| *byte == b'/').next()?;
-        return Some(format!("modules of {}", escape(version)));
+        return (version.len() <= COMPONENT).then(|| format!("modules of {}", escape(version)));
     }
     let what = match name {
         b"init" => "init",

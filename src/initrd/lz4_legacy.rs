@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use lz4::block::{self, CompressionMode};
 
+use super::blocks::Pack;
 use super::compression::LZ4_LEGACY;
 use super::input::Input;
 
@@ -89,57 +90,36 @@ impl Read for Decoder<'_> {
 }
 
 /// Writes it.
-pub(super) struct Encoder<W> {
+pub(super) struct Packer<W> {
     out: W,
     level: i32,
-    block: Vec<u8>,
     packed: Vec<u8>,
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> Packer<W> {
     pub fn new(mut out: W, level: i32) -> io::Result<Self> {
         out.write_all(&LZ4_LEGACY)?;
-        Ok(Self {
-            out,
-            level,
-            block: Vec::with_capacity(BLOCK),
-            packed: vec![0; bound(BLOCK)],
-        })
+        let packed = vec![0; bound(BLOCK)];
+        Ok(Self { out, level, packed })
     }
 
-    fn block(&mut self) -> io::Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
+    /// Nothing says that it ends here.
+    pub fn finish(self) -> W {
+        self.out
+    }
+}
+
+impl<W: Write> Pack for Packer<W> {
+    const BLOCK: usize = BLOCK;
+
+    fn pack(&mut self, block: &[u8]) -> io::Result<()> {
         let mode = match self.level {
             level if level < HIGH_COMPRESSION => CompressionMode::FAST(1),
             level => CompressionMode::HIGHCOMPRESSION(level),
         };
-        let size = block::compress_to_buffer(&self.block, Some(mode), false, &mut self.packed)?;
+        let size = block::compress_to_buffer(block, Some(mode), false, &mut self.packed)?;
         let length = u32::try_from(size).map_err(|_| io::ErrorKind::InvalidData)?;
         self.out.write_all(&length.to_le_bytes())?;
-        self.out.write_all(&self.packed[..size])?;
-        self.block.clear();
-        Ok(())
-    }
-
-    pub fn finish(mut self) -> io::Result<W> {
-        self.block()?;
-        Ok(self.out)
-    }
-}
-
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = bytes.len().min(BLOCK - self.block.len());
-        self.block.extend_from_slice(&bytes[..length]);
-        if self.block.len() == BLOCK {
-            self.block()?;
-        }
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+        self.out.write_all(&self.packed[..size])
     }
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 
 use lzokay::{compress, decompress};
 
+use super::blocks::Pack;
 use super::input::Input;
 
 const MAGIC: &[u8; 9] = b"\x89LZO\0\r\n\x1a\n";
@@ -187,14 +188,13 @@ impl Read for Decoder<'_> {
 }
 
 /// Writes it.
-pub(super) struct Encoder<W> {
+pub(super) struct Packer<W> {
     out: W,
-    block: Vec<u8>,
     packed: Vec<u8>,
     dictionary: Box<compress::Dict>,
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> Packer<W> {
     pub fn new(mut out: W) -> io::Result<Self> {
         let mut head = Vec::new();
         for version in VERSIONS {
@@ -209,49 +209,31 @@ impl<W: Write> Encoder<W> {
         out.write_all(&adler2::adler32_slice(&head).to_be_bytes())?;
         Ok(Self {
             out,
-            block: Vec::with_capacity(BLOCK),
             packed: vec![0; compress::compress_worst_size(BLOCK)],
             dictionary: compress::Dict::new(),
         })
     }
 
-    fn block(&mut self) -> io::Result<()> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let packed = compress::compress_no_alloc(&self.block, &mut self.packed, &mut self.dictionary)
-            .map_err(|error| io::Error::other(format!("LZO failed: {error:?}")))?;
-        let data = match packed < self.block.len() {
-            true => &self.packed[..packed],
-            false => &self.block[..],
-        };
-        for number in [self.block.len() as u32, data.len() as u32] {
-            self.out.write_all(&number.to_be_bytes())?;
-        }
-        self.out.write_all(&adler2::adler32_slice(&self.block).to_be_bytes())?;
-        self.out.write_all(data)?;
-        self.block.clear();
-        Ok(())
-    }
-
     pub fn finish(mut self) -> io::Result<W> {
-        self.block()?;
         self.out.write_all(&[0; 4])?;
         Ok(self.out)
     }
 }
 
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = bytes.len().min(BLOCK - self.block.len());
-        self.block.extend_from_slice(&bytes[..length]);
-        if self.block.len() == BLOCK {
-            self.block()?;
-        }
-        Ok(length)
-    }
+impl<W: Write> Pack for Packer<W> {
+    const BLOCK: usize = BLOCK;
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    fn pack(&mut self, block: &[u8]) -> io::Result<()> {
+        let packed = compress::compress_no_alloc(block, &mut self.packed, &mut self.dictionary)
+            .map_err(|error| io::Error::other(format!("LZO failed: {error:?}")))?;
+        let data = match packed < block.len() {
+            true => &self.packed[..packed],
+            false => block,
+        };
+        for number in [block.len() as u32, data.len() as u32] {
+            self.out.write_all(&number.to_be_bytes())?;
+        }
+        self.out.write_all(&adler2::adler32_slice(block).to_be_bytes())?;
+        self.out.write_all(data)
     }
 }

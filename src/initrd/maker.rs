@@ -17,7 +17,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
-use super::archive::{Archive, Directory, joined};
+use super::archive::{Archive, Given, joined};
 use super::error::Error;
 use super::kind::Kind;
 use super::manifest::{Owners, permissions};
@@ -46,7 +46,7 @@ impl Maker<'_> {
         let Some((name, parents)) = way.split_last() else {
             return match kind {
                 Kind::Directory => {
-                    archive.directory(&[], Some(header.clone()));
+                    archive.directory(&[], Some(header));
                     Ok(false)
                 }
                 _ => Err(reader.wrong("the archive's own directory is something else")),
@@ -62,7 +62,7 @@ impl Maker<'_> {
                 } else if made != Err(Errno::EEXIST) {
                     made.map_err(Error::io("make", &path))?;
                 }
-                archive.directory(&way, Some(header.clone()));
+                archive.directory(&way, Some(header));
                 Ok(false)
             }
             Kind::Link => self.link(archive, &way, header, reader, &path).map(|()| false),
@@ -78,16 +78,19 @@ impl Maker<'_> {
     }
 
     /// Goes to the directory that `parents` lead to, and makes what is missing on the way.
-    fn enter(&self, archive: &mut Archive, parents: &[&[u8]], reader: &Reader, path: &Path) -> Result<(), Error> {
+    fn enter(&self, archive: &mut Archive, parents: &[&[u8]], reader: &mut Reader, path: &Path) -> Result<(), Error> {
         loop {
             let Err(blocked) = archive.tree.directory(parents).map(drop) else {
                 return Ok(());
             };
             match blocked.error {
                 Errno::ENOENT => {
-                    let part = parents[blocked.depth];
-                    mkdirat(archive.tree.last(), part, Mode::S_IRWXU).map_err(Error::io("make", path))?;
-                    archive.directory(&parents[..=blocked.depth], None);
+                    let way = &parents[..=blocked.depth];
+                    // Few names can need many directories, and their names are longer together than they are.
+                    reader.implied(way.iter().map(|part| part.len() + 1).sum())?;
+                    mkdirat(archive.tree.last(), parents[blocked.depth], Mode::S_IRWXU)
+                        .map_err(Error::io("make", path))?;
+                    archive.directory(way, None);
                 }
                 Errno::ELOOP | Errno::ENOTDIR => {
                     let way = escape(&joined(&parents[..=blocked.depth]));
@@ -194,12 +197,12 @@ impl Maker<'_> {
                 return Err(Error::Interrupted);
             }
         }
-        self.own(file.as_fd(), header, path)?;
+        self.own(file.as_fd(), (header.uid, header.gid), path)?;
         let given = mode & 0o777 & !self.umask;
         if !is_new || mode != given {
             fchmod(&file, Mode::from_bits_truncate(mode)).map_err(failed)?;
         }
-        let time = time(header);
+        let time = time(header.mtime);
         futimens(&file, &time, &time).map_err(failed)
     }
 
@@ -257,10 +260,10 @@ impl Maker<'_> {
             made.map_err(failed)?;
         }
         let parent = archive.tree.last();
-        if let Some((uid, gid)) = self.owner(header) {
+        if let Some((uid, gid)) = self.owner((header.uid, header.gid)) {
             fchownat(parent, *name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
         }
-        let time = time(header);
+        let time = time(header.mtime);
         utimensat(parent, *name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)
     }
 
@@ -298,35 +301,34 @@ impl Maker<'_> {
             let there = fstatat(parent, *name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
             placeholder = there.st_mode & libc::S_IFMT == libc::S_IFREG;
         }
-        if let Some((uid, gid)) = self.owner(header) {
+        if let Some((uid, gid)) = self.owner((header.uid, header.gid)) {
             fchownat(parent, *name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
         }
         // It was made here and is no link, so nothing is followed.
         let mode = Mode::from_bits_truncate(permissions(header.mode, self.owners));
         fchmodat(parent, *name, mode, FchmodatFlags::FollowSymlink).map_err(failed)?;
-        let time = time(header);
+        let time = time(header.mtime);
         utimensat(parent, *name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)?;
         Ok(placeholder)
     }
 
     /// The owner that a file must be given, if it does not have it already.
-    fn owner(&self, header: &Header) -> Option<(Uid, Gid)> {
-        let owner = (Uid::from_raw(header.uid), Gid::from_raw(header.gid));
+    fn owner(&self, (uid, gid): (u32, u32)) -> Option<(Uid, Gid)> {
+        let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
         (self.owners == Owners::Files && owner != self.us).then_some(owner)
     }
 
-    fn own(&self, file: BorrowedFd<'_>, header: &Header, path: &Path) -> Result<(), Error> {
-        match self.owner(header) {
+    fn own(&self, file: BorrowedFd<'_>, owner: (u32, u32), path: &Path) -> Result<(), Error> {
+        match self.owner(owner) {
             Some((uid, gid)) => fchown(file, Some(uid), Some(gid)).map_err(Error::io("give its owner to", path)),
             None => Ok(()),
         }
     }
 
-    /// The archive has ended: its directories get their owners, modes and times, and are returned.
-    pub fn finish(&self, archive: &mut Archive) -> Result<Vec<Directory>, Error> {
-        let directories: Vec<Directory> = archive.directories.drain(..).flatten().collect();
+    /// The archive has ended: its directories get their owners, modes and times.
+    pub fn finish(&self, archive: &mut Archive) -> Result<(), Error> {
         let base = self.to.join(&archive.name);
-        for directory in directories.iter().rev() {
+        for directory in archive.directories.iter().rev().flatten() {
             let path = base.join(escape(&directory.path));
             let way: Vec<&[u8]> = directory
                 .path
@@ -335,23 +337,21 @@ impl Maker<'_> {
                 .collect();
             let opened = archive.tree.directory(&way);
             let opened = opened.map_err(|blocked| Error::io("enter", &path)(blocked.error))?;
-            let implied = Header {
+            let given = directory.given.unwrap_or(Given {
                 mode: libc::S_IFDIR | 0o755,
-                uid: self.us.0.as_raw(),
-                gid: self.us.1.as_raw(),
-                ..Header::default()
-            };
-            let header = directory.header.as_ref().unwrap_or(&implied);
-            self.own(opened, header, &path)?;
-            let mode = Mode::from_bits_truncate(permissions(header.mode, self.owners));
+                owner: (self.us.0.as_raw(), self.us.1.as_raw()),
+                mtime: 0,
+            });
+            self.own(opened, given.owner, &path)?;
+            let mode = Mode::from_bits_truncate(permissions(given.mode, self.owners));
             fchmod(opened, mode).map_err(Error::io("set the mode of", &path))?;
-            let time = time(header);
+            let time = time(given.mtime);
             futimens(opened, &time, &time).map_err(Error::io("set the time of", &path))?;
         }
-        Ok(directories)
+        Ok(())
     }
 }
 
-fn time(header: &Header) -> TimeSpec {
-    TimeSpec::new(i64::from(header.mtime), 0)
+fn time(mtime: u32) -> TimeSpec {
+    TimeSpec::new(i64::from(mtime), 0)
 }

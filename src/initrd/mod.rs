@@ -5,6 +5,8 @@
 //! through it as Linux does; [`inspect`], [`unpack`] and [`pack`] are what is done with it.
 
 mod archive;
+mod beside;
+mod blocks;
 pub mod busybox;
 mod compression;
 mod decode;
@@ -14,6 +16,7 @@ mod error;
 mod input;
 pub mod inspect;
 mod kind;
+mod limits;
 mod lz4_legacy;
 mod lzop;
 mod maker;

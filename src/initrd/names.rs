@@ -8,6 +8,9 @@ const DEPTH: usize = 128;
 /// What a file system takes for one name.
 const COMPONENT: usize = 255;
 
+/// What is shown of a long name.
+const SHOWN: usize = 100;
+
 /// `name` as text without anything that a terminal or a line would not bear: what is no UTF-8 and what is not printed is
 /// written `\xNN`, a backslash `\\`.
 pub fn escape(name: &[u8]) -> String {
@@ -25,6 +28,14 @@ pub fn escape(name: &[u8]) -> String {
         bytes(&mut text, chunk.invalid());
     }
     text
+}
+
+/// The same of a name that may be longer than a message can be: its beginning.
+pub fn shorten(name: &[u8]) -> String {
+    match name.get(..SHOWN) {
+        Some(beginning) => escape(beginning) + "…",
+        None => escape(name),
+    }
 }
 
 /// Not a control character, nor one of those that change the order of what is around them.

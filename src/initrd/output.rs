@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image in the making: a file that has another name until it is whole.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +12,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 
+use super::beside::{Beside, parent};
 use super::error::Error;
 
 /// What comes between the name to be and the number of the process.
@@ -42,14 +41,6 @@ pub(super) struct Output {
     begun: u64,
 }
 
-/// A directory that a path is in.
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 impl Draft {
     /// A file that is to be `to`, in place of what is there if that is to be replaced.
     pub fn new(to: &Path, replace: bool) -> Result<(Self, Output), Error> {
@@ -67,16 +58,14 @@ impl Draft {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("look at", to)(error)),
             _ => to.to_owned(),
         };
-        let name = to.file_name().ok_or_else(|| Error::NotA {
+        let beside = Beside::new(&to, MARK).ok_or_else(|| Error::NotA {
             path: to.clone(),
             wanted: "a name that a file can have",
         })?;
-        let mut prefix = OsString::from(".");
-        prefix.push(name);
-        prefix.push(MARK);
-        sweep(parent(&to), &prefix)?;
-        prefix.push(std::process::id().to_string());
-        let path = to.with_file_name(prefix);
+        for left in beside.there()? {
+            remove_left(&left)?;
+        }
+        let path = beside.own();
         let failed = |error: io::Error| Error::io("make", &path)(error);
         let file = OpenOptions::new()
             .write(true)
@@ -177,27 +166,17 @@ impl Write for Output {
     }
 }
 
-/// Removes what programs that were killed have left of the same image: files of ours that nobody has locked.
-fn sweep(parent: &Path, prefix: &OsString) -> Result<(), Error> {
-    for entry in fs::read_dir(parent).map_err(Error::io("read", parent))? {
-        let entry = entry.map_err(Error::io("read", parent))?;
-        let name = entry.file_name();
-        let Some(process) = name.as_bytes().strip_prefix(prefix.as_bytes()) else {
-            continue;
-        };
-        if process.is_empty() || !process.iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(entry.path()) else {
-            continue;
-        };
-        let is_ours = file
-            .metadata()
-            .is_ok_and(|data| data.is_file() && data.uid() == geteuid().as_raw());
-        if is_ours && file.try_lock().is_ok() {
-            fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
-        }
+/// Removes what a program that was killed has left: a file of ours that nobody has locked.
+fn remove_left(path: &Path) -> Result<(), Error> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+        return Ok(());
+    };
+    let is_ours = file
+        .metadata()
+        .is_ok_and(|data| data.is_file() && data.uid() == geteuid().as_raw());
+    match is_ours && file.try_lock().is_ok() {
+        true => fs::remove_file(path).map_err(Error::io("remove", path)),
+        false => Ok(()),
     }
-    Ok(())
 }

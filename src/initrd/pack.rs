@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image of files: of a directory that was unpacked, with the same segments; of any other directory, with one.
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::ops::ControlFlow;
+mod packing;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat};
 use nix::unistd::geteuid;
 
+use self::packing::Packing;
 use super::compression::Compression;
-use super::encode::Encoder;
 use super::error::Error;
 use super::manifest::{self, Archive, Manifest, Owners, Padding};
-use super::names::{escape, parts};
-use super::newc;
-use super::output::{Draft, Output};
-use super::plan::{Data, Item, plan, stray};
-use super::tree::Tree;
+use super::output::Draft;
+use super::plan::{Item, plan, stray};
 use crate::image::digest::Progress;
 use crate::{fail_point, signals};
 
@@ -235,152 +230,4 @@ pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progr
     };
     draft.keep(output)?;
     Ok(packed)
-}
-
-struct Packing<'a, 'b> {
-    to: &'a Path,
-    done: u64,
-    total: u64,
-    progress: &'a mut Progress<'b>,
-}
-
-impl Packing<'_, '_> {
-    fn segment(&mut self, segment: &Segment, next: Option<&Segment>, output: Output) -> Result<Output, Error> {
-        let to = self.to.to_owned();
-        let failed = || Error::io("write", &to);
-        let encoder = Encoder::new(output, segment.compression, segment.level).map_err(failed())?;
-        let mut archive = newc::Writer::new(encoder);
-        for planned in &segment.archives {
-            let directory = &planned.directory;
-            archive.uppercase(planned.uppercase);
-            let mut tree = Tree::open(directory).map_err(Error::io("open", directory))?;
-            for item in &planned.items {
-                self.item(directory, &mut tree, item, &mut archive)?;
-            }
-            archive.trailer().map_err(failed())?;
-            archive
-                .zeros(planned.padding.count(archive.written()))
-                .map_err(failed())?;
-        }
-        let mut output = archive.into_inner().finish().map_err(failed())?;
-        let mut padding = match (segment.padding, next) {
-            // Nothing follows that would be aligned, and not all decompressors like zeros.
-            (Padding::Align(4), None) => 0,
-            (padding, _) => padding.count(output.written),
-        };
-        if let Some(next) = next {
-            padding = padding.max(segment.compression.end_mark());
-            if next.compression == Compression::None || segment.padding == Padding::Align(4) {
-                // Linux looks for a bare archive only there.
-                padding += newc::padding(output.written + padding);
-            }
-        }
-        io::copy(&mut io::repeat(0).take(padding), &mut output).map_err(failed())?;
-        Ok(output)
-    }
-
-    fn item(
-        &mut self,
-        directory: &Path,
-        tree: &mut Tree,
-        item: &Item,
-        archive: &mut newc::Writer<Encoder<Output>>,
-    ) -> Result<(), Error> {
-        let path = || directory.join(escape(&item.path));
-        let written = |result: io::Result<()>, to: &Path| match result {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Changed(path())),
-            result => result.map_err(Error::io("write", to)),
-        };
-        match &item.data {
-            Data::None => written(archive.entry(&item.header, &mut io::empty()), self.to)?,
-            Data::Here(data) => written(archive.entry(&item.header, &mut data.as_slice()), self.to)?,
-            Data::File(device, number) => {
-                let mut file = open(tree, item, &path)?;
-                let data = fstat(&file).map_err(Error::io("look at", path()))?;
-                if (data.st_dev, data.st_ino, data.st_size) != (*device, *number, i64::from(item.header.size)) {
-                    return Err(Error::Changed(path()));
-                }
-                let mut header = item.header.clone();
-                if header.sum.is_some() {
-                    header.sum = Some(sum(&mut file).map_err(Error::io("read", path()))?);
-                }
-                let mut reading = Reading {
-                    file,
-                    error: None,
-                    packing: self,
-                };
-                let result = archive.entry(&header, &mut reading);
-                match reading.error.take() {
-                    Some(Stopped::Interrupted) => return Err(Error::Interrupted),
-                    Some(Stopped::Failed(error)) => return Err(Error::io("read", path())(error)),
-                    None => written(result, self.to)?,
-                }
-            }
-        }
-        match signals::waiting() {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        }
-    }
-}
-
-/// Opens a file to be read, and only that file.
-fn open(tree: &mut Tree, item: &Item, path: &dyn Fn() -> PathBuf) -> Result<File, Error> {
-    let way = parts(&item.path).map_err(|why| Error::Unfit { path: path(), why })?;
-    let (name, parents) = way.split_last().ok_or_else(|| Error::Changed(path()))?;
-    let parent = tree.directory(parents);
-    let parent = parent.map_err(|blocked| Error::io("read", path())(blocked.error))?;
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = openat(parent, *name, flags, Mode::empty()).map_err(Error::io("read", path()))?;
-    Ok(File::from(file))
-}
-
-/// The sum that the header of a file has.
-fn sum(file: &mut File) -> io::Result<u32> {
-    let mut buffer = vec![0; 1 << 16];
-    let mut sum = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            length => sum = newc::sum(sum, &buffer[..length]),
-        }
-    }
-    file.rewind()?;
-    Ok(sum)
-}
-
-/// Why a file was not read to its end.
-enum Stopped {
-    Interrupted,
-    Failed(io::Error),
-}
-
-/// A file that is read, with its progress. What fails on this side is told apart from what fails on the other.
-struct Reading<'a, 'b, 'c> {
-    file: File,
-    error: Option<Stopped>,
-    packing: &'a mut Packing<'b, 'c>,
-}
-
-impl Read for Reading<'_, '_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Packing {
-            done, total, progress, ..
-        } = self.packing;
-        if let ControlFlow::Break(()) = progress(*done, *total) {
-            self.error = Some(Stopped::Interrupted);
-            return Err(io::Error::other("interrupted"));
-        }
-        match self.file.read(buffer) {
-            Ok(length) => {
-                *done += length as u64;
-                Ok(length)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                self.error = Some(Stopped::Failed(error));
-                Err(io::Error::other("not read"))
-            }
-        }
-    }
 }

@@ -13,12 +13,12 @@ use nix::sys::stat::{FileStat, fstat, fstatat, major, minor};
 use super::error::Error;
 use super::kind::Kind;
 use super::manifest::{Archive, Entry, Owners, permissions};
-use super::names::{escape, parts};
-use super::newc::Header;
+use super::names::{escape, parts, shorten};
+use super::newc::{Header, NAME_LIMIT};
 use super::tree::Tree;
 
 /// What a symbolic link can say.
-const TARGET_LIMIT: u64 = 4095;
+const TARGET_LIMIT: usize = 4095;
 
 /// A file to be written.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ pub(super) struct Item {
 pub(super) enum Data {
     /// There is none.
     None,
-    /// It is this.
-    Here(Vec<u8>),
+    /// It is where the symbolic link leads to.
+    Target,
     /// In the file, which was this one (device, number) when it was looked at.
     File(u64, u64),
 }
@@ -46,7 +46,8 @@ pub(super) enum Data {
 struct Found {
     path: Vec<u8>,
     stat: FileStat,
-    target: Vec<u8>,
+    /// Bytes of where a symbolic link leads to: file systems need not have them as its size.
+    target: usize,
 }
 
 impl Found {
@@ -77,7 +78,7 @@ fn scan(directory: &Path) -> Result<Vec<Found>, Error> {
     let mut found = vec![Found {
         path: Vec::new(),
         stat,
-        target: Vec::new(),
+        target: 0,
     }];
     // Directories whose content is still to be read, the next one last.
     let mut ahead: Vec<Found> = Vec::new();
@@ -116,11 +117,8 @@ fn read(tree: &mut Tree, base: &Path, path: &[u8], ahead: &mut Vec<Found>) -> Re
         let failed = |error| Error::io("look at", base.join(escape(&path)))(error);
         let stat = fstatat(opened, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
         let target = match stat.st_mode & libc::S_IFMT {
-            libc::S_IFLNK => {
-                let target = readlinkat(opened, name).map_err(failed)?;
-                std::os::unix::ffi::OsStringExt::into_vec(target)
-            }
-            _ => Vec::new(),
+            libc::S_IFLNK => readlinkat(opened, name).map_err(failed)?.len(),
+            _ => 0,
         };
         ahead.push(Found { path, stat, target });
     }
@@ -212,6 +210,12 @@ impl<'a> Planner<'a> {
             let (name, found, entry) = &self.order[at];
             let (name, found, entry) = (name.clone(), *found, *entry);
             let path = || directory.join(escape(&found.path));
+            if name.len() >= NAME_LIMIT as usize {
+                return Err(Error::Unfit {
+                    path: directory.join(shorten(&found.path)),
+                    why: "its name has more than 4095 bytes, and Linux passes over such files: move it up, or remove it",
+                });
+            }
             let stat = &found.stat;
             let real = Kind::of_mode(stat.st_mode);
             let kind = real.ok_or_else(|| Error::Unfit {
@@ -250,13 +254,13 @@ impl<'a> Planner<'a> {
             };
             let (size, data) = match kind {
                 Kind::Link => {
-                    if stat.st_size as u64 > TARGET_LIMIT || found.target.is_empty() {
+                    if !(1..=TARGET_LIMIT).contains(&found.target) {
                         return Err(Error::Unfit {
                             path: path(),
                             why: "it is a symbolic link that an archive can not have",
                         });
                     }
-                    (found.target.len() as u64, Data::Here(found.target.clone()))
+                    (found.target as u64, Data::Target)
                 }
                 Kind::File if device.is_none() && stat.st_size > 0 && self.has_data(at, names, unchanged) => {
                     (stat.st_size as u64, Data::File(stat.st_dev, stat.st_ino))

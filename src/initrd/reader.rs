@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image from front to back: its segments, their archives, and the files in those.
 
+mod content;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -8,12 +10,10 @@ use std::path::Path;
 use super::compression::Compression;
 use super::decode::{Piece, Pieces};
 use super::error::{Error, Place};
+use super::limits::{Exceeded, Limits};
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
 use crate::config::types::Size;
-
-/// Entries that an image may have.
-const ENTRIES: u64 = 1_000_000;
 
 /// What comes next in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +95,7 @@ pub struct Reader {
     uppercase: bool,
     sum: u32,
     expected: Option<u32>,
-    limit: Size,
-    total: u64,
-    entries: u64,
+    limits: Limits,
 }
 
 impl Reader {
@@ -152,9 +150,7 @@ impl Reader {
             uppercase: false,
             sum: 0,
             expected: None,
-            limit,
-            total: 0,
-            entries: 0,
+            limits: Limits::new(limit),
         })
     }
 
@@ -178,6 +174,8 @@ impl Reader {
                 }
                 State::Begun => {
                     if self.skip_zeros()? {
+                        let counted = self.limits.segment();
+                        counted.map_err(|limit| self.exceeded(limit))?;
                         self.segment.number += 1;
                         self.state = State::Found;
                         return Ok(Some(Event::Segment(self.segment.clone())));
@@ -253,6 +251,23 @@ impl Reader {
             image: self.image.clone(),
             place: self.place(),
             why: why.into(),
+        }
+    }
+
+    /// Counts a directory that is not in the archive and has so long a name, as if it were.
+    ///
+    /// # Errors
+    ///
+    /// If there are more entries, or there is more of their names, than an image may have.
+    pub fn implied(&mut self, name: usize) -> Result<(), Error> {
+        self.limits.entry(name).map_err(|limit| self.exceeded(limit))
+    }
+
+    fn exceeded(&self, limit: Exceeded) -> Error {
+        let (image, place) = (self.image.clone(), self.place());
+        match limit {
+            Exceeded::Content(limit) => Error::TooLarge { image, place, limit },
+            Exceeded::Known(limit) => Error::TooMany { image, place, limit },
         }
     }
 
@@ -342,95 +357,6 @@ impl Reader {
         })
     }
 
-    /// Bytes of the segment's content that were used.
-    fn consumed(&self) -> u64 {
-        self.unpacked - (self.chunk.len() - self.at) as u64
-    }
-
-    /// Makes sure that there is something in `chunk`. `false` at the end of the segment.
-    fn more(&mut self) -> Result<bool, Error> {
-        while self.at == self.chunk.len() {
-            if self.end.is_some() {
-                return Ok(false);
-            }
-            match self.receive() {
-                Piece::Data(data) => {
-                    self.pieces.recycle(std::mem::replace(&mut self.chunk, data));
-                    self.at = 0;
-                    self.unpacked += self.chunk.len() as u64;
-                    self.total += self.chunk.len() as u64;
-                    if self.total > self.limit.bytes() {
-                        return Err(Error::TooLarge {
-                            image: self.image.clone(),
-                            place: self.place(),
-                            limit: self.limit,
-                        });
-                    }
-                }
-                Piece::End { offset } => {
-                    let next = self.receive();
-                    // Compressed by several threads, or after a frame that holds nothing: it goes on.
-                    let goes_on = matches!(self.state, State::Begun | State::Header | State::Data)
-                        && matches!(next, Piece::Begin { offset: begin, compression, .. }
-                            if begin == offset && compression == self.segment.compression && compression != Compression::None);
-                    if !goes_on {
-                        self.ahead = Some(next);
-                        self.end = Some(offset);
-                    }
-                }
-                Piece::Failed { offset, error } => return Err(self.failed(offset, &error)),
-                Piece::Begin { .. } | Piece::Finished { .. } => return Err(self.wrong("it is cut off")),
-            }
-        }
-        Ok(true)
-    }
-
-    /// The same where the segment can not end.
-    fn need(&mut self) -> Result<(), Error> {
-        match self.more()? {
-            true => Ok(()),
-            false => Err(self.wrong("it is cut off")),
-        }
-    }
-
-    /// Goes past zeros between archives. `false` at the end of the segment.
-    fn skip_zeros(&mut self) -> Result<bool, Error> {
-        while self.more()? {
-            let rest = &self.chunk[self.at..];
-            match rest.iter().position(|byte| *byte != 0) {
-                None => self.at = self.chunk.len(),
-                Some(zeros) => {
-                    self.at += zeros;
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn skip(&mut self, count: u64) -> Result<(), Error> {
-        let mut left = count;
-        while left > 0 {
-            self.need()?;
-            let length = left.min((self.chunk.len() - self.at) as u64);
-            self.at += length as usize;
-            left -= length;
-        }
-        Ok(())
-    }
-
-    /// The next `count` bytes.
-    fn take(&mut self, count: usize) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::with_capacity(count);
-        while bytes.len() < count {
-            self.need()?;
-            let length = (count - bytes.len()).min(self.chunk.len() - self.at);
-            bytes.extend_from_slice(&self.chunk[self.at..self.at + length]);
-            self.at += length;
-        }
-        Ok(bytes)
-    }
-
     /// The next header of an archive; `None` if it is the trailer.
     fn header(&mut self) -> Result<Option<Header>, Error> {
         self.entry = None;
@@ -455,15 +381,8 @@ impl Reader {
         self.left = size;
         self.padding = newc::padding(size);
         (self.sum, self.expected) = (0, header.sum.filter(|_| !is_trailer));
-        // The end of an archive counts as well: each archive gets a directory.
-        self.entries += 1;
-        if self.entries > ENTRIES {
-            return Err(Error::TooMany {
-                image: self.image.clone(),
-                place: self.place(),
-                limit: ENTRIES,
-            });
-        }
+        let counted = self.limits.entry(header.name.len());
+        counted.map_err(|limit| self.exceeded(limit))?;
         if is_trailer {
             self.skip(size + newc::padding(size))?;
             self.left = 0;

@@ -168,8 +168,9 @@ impl Unpacking<'_> {
         let Some(mut archive) = self.archive.take() else {
             return Ok(());
         };
-        for directory in self.maker.finish(&mut archive)? {
-            if directory.header.is_none() && !directory.path.is_empty() {
+        self.maker.finish(&mut archive)?;
+        for directory in archive.directories.iter().flatten() {
+            if directory.given.is_none() && !directory.path.is_empty() {
                 let name = escape(&directory.path);
                 self.line(&Line::Implied { name })?;
             }

@@ -85,6 +85,31 @@ fn whatever_tar_makes() {
     assert!(!place.has("/a") && !place.has("/large") && place.has("/third"));
 }
 
+/// Of access lists that only names are known of, somebody is told.
+#[test]
+fn access_lists_as_text() {
+    let place = Place::new("lists");
+    place.file("plain", "");
+    place.file("listed", "");
+    let made = std::process::Command::new("setfacl")
+        .args(["-m", "u:10:rwx"])
+        .arg(place.path("src/listed"))
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: there are no access lists");
+    }
+    let lost = "lost access lists, which the archive has as text (tar --xattrs keeps them): 1 (/listed)\n";
+    for (options, is_lost) in [("--acls", true), ("--acls --xattrs --xattrs-include=system.*", false)] {
+        sh(
+            &format!("tar -C src --format=pax {options} -cf x.tar plain listed"),
+            &place.0,
+        );
+        let said = place.made("--size 64M --from DIR/x.tar");
+        assert_eq!(said.contains(lost), is_lost, "{said}");
+        fs::remove_file(place.path("image")).expect("the image goes");
+    }
+}
+
 /// An archive of these: a path that the tar crate would not take, a type, and where a link leads.
 fn archive(place: &Place, members: &[(&str, EntryType, &str)]) {
     let mut builder = Builder::new(File::create(place.path("bad.tar")).expect("a file"));

@@ -5,6 +5,7 @@
 mod archives;
 mod guest;
 mod killed;
+mod links;
 mod live;
 mod odd;
 mod refused;

@@ -195,6 +195,31 @@ fn mounts_in_mounts() {
     assert_eq!(place.differences(), "");
 }
 
+/// A subvolume of btrfs is a part of the tree, if it is not mounted there. Numbers of its files are of it alone.
+#[test]
+fn subvolumes() {
+    let place = Place::new("subvolumes");
+    let made = "PATH=$PATH:/usr/sbin; command -v mkfs.btrfs btrfs && grep -wq btrfs /proc/filesystems";
+    if !is_root() || !place.privately(made).status.success() {
+        return eprintln!("skipped: nobody makes a btrfs here");
+    }
+    let script =
+        "set -e; PATH=$PATH:/usr/sbin; truncate -s 128M disk; mkfs.btrfs -q disk; mkdir pool mnt; mount -o loop disk pool
+        btrfs -q subvolume create pool/a; btrfs -q subvolume create pool/a/b; btrfs -q subvolume create pool/c
+        echo pool >pool/x; ln pool/x pool/y; echo a >pool/a/x; ln pool/a/x pool/a/y; echo b >pool/a/b/x; echo c >pool/c/x
+        mkdir pool/.snapshots; btrfs -q subvolume snapshot -r pool/a pool/.snapshots/1
+        mkdir pool/c/m; mount --bind pool/a pool/c/m
+        \"$TTVM\" --root \"$DIR\" image create clientA --file image --size 64M --from pool
+        mount -o loop,ro image mnt; umount pool/c/m
+        for name in x y a/x a/y a/b/x c/x; do cmp pool/$name mnt/$name; done
+        test $(stat -c %h mnt/x) = 2; test $(stat -c %h mnt/a/x) = 2; test $(stat -c %i mnt/x) != $(stat -c %i mnt/a/x)
+        ls mnt/.snapshots mnt/c/m";
+    let said = place.said(&place.privately(script));
+    assert!(said.contains("left out: snapshots (1)\n"), "{said}");
+    assert!(said.ends_with("mnt/.snapshots:\n\nmnt/c/m:\n[0]"), "{said}");
+    super::sound(&place.path("image"));
+}
+
 /// Where the source's blocks are smaller than ours, data begins in the middle of one.
 #[test]
 fn small_blocks() {

@@ -46,6 +46,87 @@ fn before_anything_is_made() {
     place.made("--size 128M --from DIR/src");
 }
 
+/// Of an empty file in an archive.
+fn header() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    for number in [
+        tar::Header::set_size,
+        tar::Header::set_uid,
+        tar::Header::set_gid,
+        tar::Header::set_mtime,
+    ] {
+        number(&mut header, 0);
+    }
+    header
+}
+
+/// What no file of the file system can be.
+#[test]
+fn before_it_is_half_full() {
+    let place = Place::new("bounds");
+    let large = fs::File::create(place.file("srv/large", "")).expect("a file");
+    if large.set_len(3 << 40).is_ok() {
+        place.says(
+            "--size 64M --from DIR/src --file DIR/image --fs ext3",
+            "ttvm: /srv/large is larger than a file of ext3 can be (nearly 2T): leave it out with --exclude, or take --fs ext4\n[4]",
+        );
+        place.made("--size 64M --from DIR/src --fs ext3 --exclude large");
+        fs::remove_file(place.path("image")).expect("the image goes");
+        place.made("--size 64M --from DIR/src");
+        fs::remove_file(place.path("image")).expect("the image goes");
+    }
+    fs::remove_dir_all(place.path("src/srv")).expect("it goes");
+    let first = place.file("names/first", "");
+    for number in 0..32_000 {
+        fs::hard_link(&first, place.path("src/names").join(number.to_string())).expect("a link");
+    }
+    let said = place.session("--size 64M --from DIR/src --file DIR/image --fs ext2");
+    assert!(
+        said.ends_with(" has more than the 32000 names that ext2 can count (a directory has one in each of its own): leave some out with --exclude, or take --fs ext4\n[4]"),
+        "{said}"
+    );
+    let mut archive = tar::Builder::new(fs::File::create(place.path("x.tar")).expect("a file"));
+    let mut header = header();
+    archive
+        .append_data(&mut header, "first", std::io::empty())
+        .expect("a member");
+    header.set_entry_type(tar::EntryType::Link);
+    for number in 0..65_000 {
+        let linked = archive.append_link(&mut header, number.to_string(), "first");
+        linked.expect("a member");
+    }
+    archive.into_inner().expect("an archive");
+    place.says(
+        "--size 64M --from DIR/x.tar --file DIR/image",
+        "ttvm: /64999 has more than the 65000 names that ext4 can count (a directory has one in each of its own): leave some out with --exclude\n[4]",
+    );
+    assert_eq!(place.rest(), ["x.tar"]);
+}
+
+/// Attributes are not looked at before; who has no room for them is told what to do, whatever the source is.
+#[test]
+fn full_after_all() {
+    let place = Place::new("full");
+    let mut archive = tar::Builder::new(fs::File::create(place.path("x.tar")).expect("a file"));
+    let mut header = header();
+    for number in 0..3000 {
+        let attribute = ("SCHILY.xattr.user.x", &[b'x'; 3000][..]);
+        archive.append_pax_extensions([attribute]).expect("a head");
+        let appended = archive.append_data(&mut header, number.to_string(), std::io::empty());
+        appended.expect("a member");
+    }
+    archive.into_inner().expect("an archive");
+    let said = place.session("--size 12M --from DIR/x.tar --file DIR/image");
+    assert!(
+        said.contains(
+            " does not fit into 12M: there is more than when it was looked through; give it more with --size\n"
+        ),
+        "{said}"
+    );
+    assert_eq!(place.rest(), ["x.tar"]);
+}
+
 #[test]
 fn a_dry_run_makes_nothing() {
     let place = Place::new("dry");
@@ -94,4 +175,18 @@ fn as_json() {
     assert_eq!(row["left_out"][0]["what"], "temporary files");
     assert_eq!(row["left_out"][0]["files"][0], "/tmp/x");
     assert_eq!(row["problems"], serde_json::json!([]));
+    assert_eq!((&row["state"], row.get("digest")), (&"unsealed".into(), None));
+    // Sealed, it says of that what the status says.
+    let output = place.command("--size 64M --from DIR/src --json --seal").output();
+    let row: serde_json::Value = serde_json::from_slice(&output.expect("ttvm runs").stdout).expect("JSON");
+    let image = row["image"].as_str().expect("a path");
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_ttvm"))
+        .args(["image", "status", "--json", image])
+        .output();
+    let status: serde_json::Value = serde_json::from_slice(&status.expect("ttvm runs").stdout).expect("JSON");
+    assert_eq!(row["state"], "sealed");
+    assert_eq!(
+        (&row["state"], &row["digest"]),
+        (&status[0]["state"], &status[0]["digest"])
+    );
 }

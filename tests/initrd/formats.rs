@@ -269,8 +269,15 @@ fn bare_archives_are_packed_as_they_were() {
         sum: 0x1ff,
         ..super::archive::Entry::default()
     };
+    let link = super::archive::Entry {
+        name: b"link",
+        mode: 0o120_777,
+        data: b"\x01\x02",
+        sum: 3,
+        ..entry
+    };
     let image = [
-        first.entry(&entry).end(512),
+        first.entry(&entry).entry(&link).end(512),
         small("b"),
         vec![0; 500],
         Archive::new().file("c/d", 0o600, b"").end(512),

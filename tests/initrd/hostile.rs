@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::process::Command;
 
 use ttvm::config::types::Size;
 use ttvm::initrd::{Error, unpack::unpack};
@@ -277,6 +278,87 @@ fn bombs() {
     assert_eq!(place.names(), ["i"]);
     assert!(place.session("unpack --max-size 128M i u").ends_with("[0]"));
     assert_eq!(fs::metadata(place.path("u/1/a")).expect("the file").len(), 100 << 20);
+}
+
+/// `ttvm initrd LINE`, with less memory than a host that has 500 MB can spare.
+fn with_little_memory(place: &Place, line: &str) -> (Vec<u8>, String) {
+    let mut command = Command::new("prlimit");
+    command
+        .current_dir(place.path(""))
+        .arg("--data=150000000")
+        .args([env!("CARGO_BIN_EXE_ttvm"), "initrd"])
+        .args(line.split_whitespace());
+    let output = command.output().expect("prlimit runs");
+    (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Whoever reads an image remembers names: there is an end to them, and to what else can be remembered.
+#[test]
+fn more_than_can_be_remembered() {
+    let place = Place::new("more");
+    let attack = "in it, which is taken for an attack; if you trust who made it, cpio(1) unpacks it\n";
+    let name = format!("/{}", "n".repeat(254)).repeat(15);
+    let names = (0..40_000).fold(Archive::new(), |archive, number| {
+        archive.entry(&Entry {
+            name: format!("{number}{name}").as_bytes(),
+            ino: number,
+            nlink: 2,
+            ..Entry::default()
+        })
+    });
+    place.put("i", &zstd::encode_all(&names.end(4)[..], 1).expect("zstd"));
+    for line in ["list --json i", "inspect i", "unpack --dry-run i u"] {
+        let (_, said) = with_little_memory(&place, line);
+        let why = format!(": there are more than 64 MiB of names {attack}");
+        assert!(
+            said.starts_with("ttvm: i: segment 1") && said.ends_with(&why),
+            "{line}: {said}"
+        );
+    }
+    // Directories on the way have names, too.
+    let deep = (0..1000).fold(Archive::new(), |archive, number| {
+        let name = format!("{number}{}/x", format!("/{}", "d".repeat(30)).repeat(125));
+        archive.file(&name, 0o644, b"")
+    });
+    place.put("i", &deep.end(4));
+    let (_, said) = with_little_memory(&place, "unpack i u");
+    assert!(
+        said.contains(&format!(": there are more than 64 MiB of names {attack}")),
+        "{said}"
+    );
+    assert_eq!(place.names(), ["i"]);
+    let one = Archive::new().file("a", 0o644, b"").end(4);
+    place.put("i", &one.repeat(1001));
+    for line in ["list i", "inspect i", "unpack i u"] {
+        let said = place.session(line);
+        assert!(
+            said.contains(&format!(": there are more than 1000 segments {attack}")),
+            "{line}: {said}"
+        );
+    }
+    assert_eq!(place.names(), ["i"]);
+}
+
+/// What a header says of its memory is not taken at its word.
+#[test]
+fn a_dictionary_for_larger_machines() {
+    let place = Place::new("dictionary");
+    let options = liblzma::stream::LzmaOptions::new_preset(0).expect("lzma");
+    let stream = liblzma::stream::Stream::new_lzma_encoder(&options).expect("lzma");
+    let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+    let archive = Archive::new().file("a", 0o644, b"").end(4);
+    encoder.write_all(&archive).expect("lzma");
+    let mut image = encoder.finish().expect("lzma");
+    let mut listed = |dictionary: u32| {
+        image[1..5].copy_from_slice(&dictionary.to_le_bytes());
+        place.put("i", &image);
+        place.session("list i")
+    };
+    assert_eq!(listed(64 << 20), "a\n[0]");
+    assert_eq!(
+        listed(256 << 20),
+        "ttvm: i: segment 1 (lzma, at byte 0): it can not be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a dictionary of 64 MiB at the most (`xz -9`)\n[1]"
+    );
 }
 
 fn try_to_unpack(place: &Place, image: &[u8]) -> Result<(), Error> {

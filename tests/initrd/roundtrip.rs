@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::archive::{Archive, Entry};
@@ -294,6 +295,42 @@ fn any_directory_makes_an_image() {
     let data = fs::symlink_metadata(place.path("p")).expect("the image");
     assert_eq!(data.mode() & 0o777, 0o600);
     assert!(place.path("l").is_symlink() && read("p").starts_with(b"070701"));
+}
+
+/// Linux passes over a file with a longer name, and says nothing.
+#[test]
+fn a_name_that_linux_does_not_read() {
+    let place = Place::new("long");
+    // Longer than a path can be, so step by step.
+    let make = |steps: usize, last: usize| {
+        let _ = fs::remove_dir_all(place.path("d"));
+        fs::create_dir(place.path("d")).expect("a directory");
+        let script = "i=0; while [ $i -lt $1 ]; do mkdir $2; cd -P $2; i=$((i+1)); done; : >$3";
+        let status = Command::new("sh")
+            .current_dir(place.path("d"))
+            .args([
+                "-ec",
+                script,
+                "sh",
+                &steps.to_string(),
+                &"d".repeat(255),
+                &"f".repeat(last),
+            ])
+            .status();
+        assert!(status.is_ok_and(|status| status.success()));
+    };
+    // 15 directories with a / after each.
+    make(15, 255);
+    assert!(place.session("pack d p").starts_with("d packed to p: "));
+    assert!(place.session("list p").ends_with(&format!("/{}\n[0]", "f".repeat(255))));
+    make(16, 1);
+    place.says(
+        "pack --force d p",
+        &format!(
+            "ttvm: d/{}…: its name has more than 4095 bytes, and Linux passes over such files: move it up, or remove it\n[1]",
+            "d".repeat(100)
+        ),
+    );
 }
 
 /// An empty directory is where people unpack to: `mktemp -d`.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::super::progress::Progress;
 use super::super::snapshot::print_plan;
 use super::super::{Error, guest_name, print_json};
-use super::make as seal;
+use super::read_and_seal;
 use crate::config::guest::DiskSource;
 use crate::config::guests;
 use crate::config::host::HostConfig;
@@ -21,7 +21,7 @@ use crate::config::types::{GuestName, LvmName, Size, Volume};
 use crate::ext4::Kind;
 use crate::image::Origin;
 use crate::image::create::{self, Creation, Keep, Pattern, Report, Request, usual_place};
-use crate::image::seal::Seal;
+use crate::image::seal::{Outcome, Seal, State};
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -62,7 +62,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, short)]
     verbose: bool,
     /// Print JSON
-    #[arg(long, conflicts_with_all = ["dry_run", "seal"])]
+    #[arg(long, conflicts_with = "dry_run")]
     json: bool,
     /// Only say what would be done
     #[arg(long)]
@@ -100,30 +100,37 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     let report = creation.make(&mut |done, total| copying.update(done, total))?;
     drop(copying);
     let seconds = started.elapsed().as_secs_f64();
-    match arguments.json {
-        true => print_json(&Row::new(&creation, &report, seconds))?,
-        false => {
-            let guest_file = guests::path(places, &arguments.guest);
-            print(&creation, &report, seconds, arguments.verbose, &guest_file)?;
-        }
+    if arguments.json {
+        let sealed = if arguments.seal {
+            Some(sealed(&place, host))
+        } else {
+            None
+        };
+        let state = match &sealed {
+            Some(Ok(Outcome::Sealed(digest) | Outcome::Already(digest))) => State::Sealed { digest: *digest },
+            _ => State::Unsealed,
+        };
+        // What is made is there, whatever came of the seal.
+        print_json(&Row::new(&creation, &report, seconds, state))?;
+        sealed.transpose()?;
+        return Ok(());
     }
+    let guest_file = guests::path(places, &arguments.guest);
+    print(&creation, &report, seconds, arguments.verbose, &guest_file)?;
     if arguments.seal {
-        sealed(&place, host)?;
+        let (Outcome::Sealed(digest) | Outcome::Already(digest)) = sealed(&place, host)?;
+        writeln!(io::stdout(), "{place} is sealed: {digest}")?;
     }
     Ok(())
 }
 
-fn sealed(place: &Origin, host: &HostConfig) -> Result<(), Error> {
-    let sealing = Seal::open(place, &host.snapshot).map_err(Error::from);
+fn sealed(place: &Origin, host: &HostConfig) -> Result<Outcome, create::Error> {
+    let sealing = Seal::open(place, &host.snapshot);
     sealing
-        .and_then(|sealing| seal(&sealing, false))
-        .map_err(|error| match error {
-            Error::Image(source) => create::Error::Unsealed {
-                origin: place.clone(),
-                source: Box::new(source),
-            }
-            .into(),
-            other => other,
+        .and_then(|sealing| read_and_seal(&sealing))
+        .map_err(|source| create::Error::Unsealed {
+            origin: place.clone(),
+            source: Box::new(source),
         })
 }
 
@@ -170,6 +177,9 @@ struct Row<'a> {
     files: u64,
     bytes: u64,
     seconds: f64,
+    /// As `ttvm image status` has it.
+    #[serde(flatten)]
+    state: State,
     left_out: Vec<Count>,
     problems: Vec<Count>,
 }
@@ -183,7 +193,7 @@ struct Count {
 }
 
 impl<'a> Row<'a> {
-    fn new(creation: &'a Creation, report: &Report, seconds: f64) -> Self {
+    fn new(creation: &'a Creation, report: &Report, seconds: f64, state: State) -> Self {
         let request = creation.request();
         let left_out = report.left_out.iter().map(|(reason, (count, files))| Count {
             what: reason.to_string(),
@@ -203,6 +213,7 @@ impl<'a> Row<'a> {
             files: report.files,
             bytes: report.bytes,
             seconds: (seconds * 1000.0).round() / 1000.0,
+            state,
             left_out: left_out.collect(),
             problems: problems.collect(),
         }

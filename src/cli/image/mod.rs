@@ -90,10 +90,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
 
 fn make(seal: &Seal<'_>, deep: bool) -> Result<(), Error> {
     let origin = seal.origin();
-    let mut progress = Progress::of(format!("reading {origin}"));
-    let outcome = seal.seal(&mut |done, total| progress.update(done, total))?;
-    drop(progress);
-    let line = match outcome {
+    let line = match read_and_seal(seal)? {
         Outcome::Sealed(digest) => format!("is sealed: {digest}"),
         Outcome::Already(digest) if deep => {
             compare(seal, digest)?.map_err(|found| Error::Differs(vec![(origin.clone(), digest, found)]))?;
@@ -103,6 +100,11 @@ fn make(seal: &Seal<'_>, deep: bool) -> Result<(), Error> {
     };
     writeln!(io::stdout(), "{origin} {line}")?;
     Ok(())
+}
+
+fn read_and_seal(seal: &Seal<'_>) -> Result<Outcome, image::Error> {
+    let mut progress = Progress::of(format!("reading {}", seal.origin()));
+    seal.seal(&mut |done, total| progress.update(done, total))
 }
 
 /// Reads the content. The inner `Err` is what it is if it is not what `sealed` says.

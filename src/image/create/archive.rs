@@ -11,17 +11,15 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
+use super::bounds::Bounds;
 use super::error::Error;
-use super::exclude::{Exclusions, Reason};
-use super::filler::{Filler, Stop};
-use super::item::{Content, Item, Key};
-use super::member::{Member, member, parents};
+use super::exclude::Exclusions;
+use super::member::{Member, excluded, member};
 use super::pax::Listener;
-use super::report::shown;
+use super::seen::Seen;
 use super::survey::{Found, LARGEST, Survey};
-use super::tree::Problem;
 use crate::child::{Child, Streams};
-use crate::ext4::{BLOCK, FileType, Meta, Time};
+use crate::ext4::{BLOCK, FileType};
 use crate::image::digest::Progress;
 use crate::run::Program;
 
@@ -46,17 +44,6 @@ pub(super) struct Archive {
     file: File,
     packed: Packed,
     size: u64,
-}
-
-/// What an archive has been seen to have, by paths.
-#[derive(Default)]
-struct Seen {
-    /// Whether it is a directory.
-    paths: HashMap<Vec<u8>, bool>,
-    /// Files with several names: how many more, by the first one.
-    links: HashMap<Vec<u8>, u64>,
-    /// The first name, by the others.
-    first: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Archive {
@@ -88,7 +75,7 @@ impl Archive {
         })
     }
 
-    fn wrong(&self, why: impl Into<String>) -> Error {
+    pub(super) fn wrong(&self, why: impl Into<String>) -> Error {
         Error::Archive {
             path: self.path.clone(),
             why: why.into(),
@@ -141,9 +128,16 @@ impl Archive {
         &self,
         exclusions: &Exclusions,
         looked_at: &[&'static str],
+        mut bounds: Bounds,
         progress: &mut Progress<'_>,
     ) -> Result<(Found, Survey), Error> {
         let (mut found, mut survey, mut seen) = (Found::default(), Survey::default(), Seen::default());
+        // What is in files that are left out by their first names: the others may not be.
+        let mut left_out = HashMap::new();
+        // How many names of files with several have come, by the first one.
+        let mut names: HashMap<Vec<u8>, u32> = HashMap::new();
+        // Further names that are looked at, with the first ones.
+        let mut linked = Vec::new();
         survey.directory();
         self.members(&mut |member, content| {
             let at = (&self.file).stream_position().unwrap_or(0);
@@ -151,116 +145,83 @@ impl Archive {
                 return Err(Error::Interrupted);
             }
             let is_new = seen.check(&member).map_err(|why| self.wrong(why))?;
-            if excluded(exclusions, &member).is_some() || member.path.is_empty() {
+            let is_directory = member.kind == EntryType::Directory;
+            let is_left_out = excluded(exclusions, &member.path, is_directory).is_some();
+            if member.path.is_empty() {
                 return Ok(());
             }
-            survey.name(&member.path);
-            if let Some(path) = looked_at.iter().find(|path| path.as_bytes() == member.path) {
-                let mut text = Vec::new();
-                content
-                    .take(LARGEST + 1)
-                    .read_to_end(&mut text)
-                    .map_err(|error| self.cut(&error))?;
-                found.add(path, (member.meta.kind == FileType::Regular).then_some(text));
+            if !is_left_out {
+                survey.name(&member.path);
+                if let Some(path) = looked_at.iter().find(|path| path.as_bytes() == member.path) {
+                    match member.kind {
+                        EntryType::Link => linked.push((*path, seen.first(&member.path).to_vec())),
+                        _ => found.add(path, self.text(&member, content)?),
+                    }
+                }
             }
-            match member.kind {
-                EntryType::Directory if is_new => survey.directory(),
-                EntryType::Directory | EntryType::Link => {}
+            let (bytes, taken) = match member.kind {
+                EntryType::Directory if is_new && !is_left_out => {
+                    survey.directory();
+                    return bounds.directory(&member.path);
+                }
+                EntryType::Directory => return Ok(()),
+                EntryType::Link if is_left_out => return Ok(()),
+                EntryType::Link => {
+                    let first = seen.first(&member.path);
+                    let names = match names.get_mut(first) {
+                        Some(names) => names,
+                        None => names.entry(first.to_vec()).or_insert(1),
+                    };
+                    *names += 1;
+                    bounds.names(&member.path, *names)?;
+                    match left_out.remove(first) {
+                        Some(known) => known,
+                        None => return Ok(()),
+                    }
+                }
                 EntryType::GNUSparse => {
                     let data = without_holes(content).map_err(|error| self.cut(&error))?;
-                    survey.content(data, data);
+                    (data, data)
                 }
-                EntryType::Symlink => survey.content(0, if member.target.len() < 60 { 0 } else { 4096 }),
-                _ => survey.content(member.size, member.size),
+                EntryType::Symlink => (0, if member.target.len() < 60 { 0 } else { 4096 }),
+                _ => (member.size, member.size),
+            };
+            if is_left_out {
+                left_out.insert(member.path, (bytes, taken));
+                return Ok(());
             }
-            Ok(())
+            survey.content(bytes, taken);
+            bounds.size(&member.path, member.size)
         })?;
+        if !linked.is_empty() {
+            self.members::<Error>(&mut |member, content| {
+                let mut names = linked.iter().filter(|(_, first)| *first == member.path).peekable();
+                if names.peek().is_some() {
+                    let text = self.text(&member, content)?;
+                    names.for_each(|(path, _)| found.add(path, text.clone()));
+                }
+                Ok(())
+            })?;
+        }
         Ok((found, survey))
     }
 
-    /// Puts all of it into an image.
-    pub(super) fn copy(&self, exclusions: &Exclusions, filler: &mut Filler<'_>) -> Result<(), Error> {
-        let mut seen = Seen::default();
-        self.members(&mut |member, _| seen.check(&member).map(drop).map_err(|why| self.wrong(why)))?;
-        let mut keys: HashMap<Vec<u8>, Key> = HashMap::new();
-        let fresh = |permissions| Meta {
-            kind: FileType::Directory,
-            permissions,
-            uid: 0,
-            gid: 0,
-            accessed: Time::default(),
-            modified: Time::default(),
-            device: (0, 0),
-        };
-        let directory = |path: &[u8], meta, attributes| Item {
-            path: path.to_vec(),
-            meta,
-            attributes,
-            names: None,
-            content: Content::Nothing,
-        };
-        let stopped = |stop| match stop {
-            Stop::CalledOff => Error::Interrupted,
-            Stop::Failed(path, source) => Error::File {
-                path: shown(&path),
-                source,
-            },
-        };
-        filler
-            .enter(directory(b"", fresh(0o755), Vec::new()))
-            .map_err(stopped)?;
-        self.members(&mut |member, content| {
-            if let Some(reason) = excluded(exclusions, &member) {
-                filler.report.left_out(&member.path, reason);
-                return Ok(());
-            }
-            for parent in parents(&member.path) {
-                if !filler.has_directory(parent) {
-                    filler
-                        .enter(directory(parent, fresh(0o755), Vec::new()))
-                        .map_err(stopped)?;
-                }
-            }
-            let Member {
-                path, meta, attributes, ..
-            } = member;
-            let mut item = directory(&path, meta, attributes);
-            match member.kind {
-                EntryType::Directory => filler.enter(item),
-                EntryType::Link => match keys.get(&member.target).copied() {
-                    Some(key) => {
-                        keys.insert(path.clone(), key);
-                        filler.again(&path, key)
-                    }
-                    None => {
-                        filler.report.problem(&path, Problem::Vanished);
-                        Ok(())
-                    }
-                },
-                kind => {
-                    if let Some(more) = seen.links.get(&path) {
-                        // No device has this number.
-                        let key = (u64::MAX, keys.len() as u64);
-                        item.names = Some((key, more + 1));
-                        keys.insert(path, key);
-                    }
-                    match kind {
-                        EntryType::Symlink => item.content = Content::Target(member.target),
-                        _ if meta.kind == FileType::Regular => {
-                            let sparse = kind == EntryType::GNUSparse;
-                            return filler.stream(item, member.size, sparse, content).map_err(stopped);
-                        }
-                        _ => {}
-                    }
-                    filler.file(item)
-                }
-            }
-            .map_err(stopped)
-        })
+    /// The beginning of a regular file.
+    fn text(&self, member: &Member, content: &mut dyn Read) -> Result<Option<Vec<u8>>, Error> {
+        if member.meta.kind != FileType::Regular {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        let read = content.take(LARGEST + 1).read_to_end(&mut text);
+        read.map_err(|error| self.cut(&error))?;
+        Ok(Some(text))
     }
 
     /// Hands each member to `take`.
-    fn members(&self, take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn members<E: From<Error>>(
+        &self,
+        take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), E>,
+    ) -> Result<(), E> {
         let listener = Listener::default();
         let mut archive = tar::Archive::new(listener.hear(self.reader()?));
         let entries = archive.entries().map_err(|error| self.cut(&error))?;
@@ -275,46 +236,6 @@ impl Archive {
         }
         Ok(())
     }
-}
-
-impl Seen {
-    /// Refuses a member that leads out of the root, or is there already; else says whether it is new.
-    fn check(&mut self, member: &Member) -> Result<bool, String> {
-        let path = shown(&member.path);
-        for parent in parents(&member.path) {
-            match self.paths.get(parent) {
-                Some(false) => return Err(format!("{path} goes through {}, which is no directory", shown(parent))),
-                Some(true) => {}
-                None => drop(self.paths.insert(parent.to_vec(), true)),
-            }
-        }
-        let is_directory = member.kind == EntryType::Directory;
-        if member.path.is_empty() && !is_directory {
-            return Err("its root is no directory".to_owned());
-        }
-        if member.kind == EntryType::Link {
-            if self.paths.get(&member.target) != Some(&false) {
-                return Err(format!(
-                    "{path} is a link to {}, which is no file before it",
-                    shown(&member.target)
-                ));
-            }
-            let first = self.first.get(&member.target).unwrap_or(&member.target).clone();
-            *self.links.entry(first.clone()).or_default() += 1;
-            self.first.insert(member.path.clone(), first);
-        }
-        match self.paths.insert(member.path.clone(), is_directory) {
-            None => Ok(true),
-            Some(true) if is_directory => Ok(false),
-            Some(_) => Err(format!("it has {path} twice: unpack it and pack it anew")),
-        }
-    }
-}
-
-fn excluded(exclusions: &Exclusions, member: &Member) -> Option<Reason> {
-    let nobody = (u64::MAX, u64::MAX);
-    let above = parents(&member.path).find_map(|parent| exclusions.judge(parent, true, nobody));
-    above.or_else(|| exclusions.judge(&member.path, member.kind == EntryType::Directory, nobody))
 }
 
 /// How much of a sparse file is not holes, read to its end.

@@ -44,6 +44,21 @@ impl Edits {
         self.0.remove(path)
     }
 
+    /// Whether a file at `path` gives way to another one, or to none.
+    pub(super) fn replaces(&self, path: &[u8]) -> bool {
+        matches!(
+            self.0.get(path),
+            Some(Edit::File { .. } | Edit::Symlink(_) | Edit::Nothing)
+        )
+    }
+
+    /// That of the file at `path`, which then is done, if the file gives way to it. Where only something was to be, the file is
+    /// that.
+    pub(super) fn replacing(&mut self, path: &[u8]) -> Option<Edit> {
+        let replaces = self.replaces(path);
+        self.take(path).filter(|_| replaces)
+    }
+
     /// Those that are left in the directory at `path`, by their names; they then are done.
     pub(super) fn take_in(&mut self, path: &[u8]) -> Vec<(Vec<u8>, Edit)> {
         let mut start = path.to_vec();

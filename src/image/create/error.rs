@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::config::types::{LvmName, Size, Volume};
 use crate::error::{Classify, Exit};
+use crate::ext4::Kind;
 use crate::{ext4, image, lvm2_cmd, run, snapshot};
 
 /// Why an image was not made.
@@ -56,6 +57,32 @@ pub enum Error {
         /// What was used up.
         #[source]
         source: ext4::Error,
+    },
+    /// A file is larger than any can be.
+    #[error(
+        "{path} is larger than a file of {} can be (nearly {}): leave it out with --exclude{}",
+        kind.as_str(),
+        Size::from_bytes(kind.largest_file().next_multiple_of(1 << 40)),
+        or_ext4(*kind)
+    )]
+    LargeFile {
+        /// The file.
+        path: String,
+        /// The file system.
+        kind: Kind,
+    },
+    /// A file has more names than any can have.
+    #[error(
+        "{path} has more than the {} names that {} can count (a directory has one in each of its own): leave some out with --exclude{}",
+        kind.most_names(),
+        kind.as_str(),
+        or_ext4(*kind)
+    )]
+    ManyNames {
+        /// The file.
+        path: String,
+        /// The file system.
+        kind: Kind,
     },
     /// A file can not be laid down.
     #[error("can not put {path} into the image")]
@@ -150,11 +177,20 @@ pub enum Error {
     Interrupted,
 }
 
+fn or_ext4(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Ext4 => "",
+        Kind::Ext3 | Kind::Ext2 => ", or take --fs ext4",
+    }
+}
+
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Exists(_)
             | Self::TooSmall { .. }
+            | Self::LargeFile { .. }
+            | Self::ManyNames { .. }
             | Self::GroupFull { .. }
             | Self::NoSpace { .. }
             | Self::Busy(_)

@@ -20,6 +20,8 @@ pub enum Reason {
     Temporary,
     /// The journal of this host.
     Journal,
+    /// Subvolumes as they were.
+    Snapshots,
     /// What ttvm keeps.
     Ttvm,
     /// Disks of guests.
@@ -41,6 +43,7 @@ impl fmt::Display for Reason {
             Self::Cache => "caches",
             Self::Temporary => "temporary files",
             Self::Journal => "the journal",
+            Self::Snapshots => "snapshots",
             Self::Ttvm => "what ttvm keeps",
             Self::Guests => "disks of guests",
             Self::Swap => "swap files",
@@ -93,6 +96,8 @@ impl Exclusions {
         self.caches = true;
         self.fixed(&["/tmp/*", "/var/tmp/*", "/run/*"], Reason::Temporary);
         self.fixed(&["/var/log/journal/*"], Reason::Journal);
+        // Snapper's, on btrfs: each would come as another whole copy.
+        self.fixed(&["/.snapshots/*"], Reason::Snapshots);
     }
 
     /// Files that are memory.

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The half of a copy that writes: what comes from a source, with the edits, goes into the file system.
 
+mod data;
+
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Read;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use nix::sys::stat::FileStat;
-
-use super::content::{piece, read_at};
 use super::edits::{Edit, Edits};
-use super::item::{Content, Item, Key, has_holes};
-use super::reader::is_same;
+use super::error::Error;
+use super::item::{Content, Item, Key};
 use super::report::Report;
 use super::tree::Problem;
-use crate::ext4::{self, Attribute, BLOCK, Directory, FileType, Filesystem, Mapping, Meta, Time, Unlinked};
-
-/// What is read of a file at once.
-const PIECE: usize = 1 << 20;
-/// How far the disk is asked ahead.
-const AHEAD: i64 = 4 << 20;
+use crate::ext4::{self, Attribute, Directory, FileType, Filesystem, Meta, Time, Unlinked};
 
 /// Why it does not go on.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The file system said so, of the file at this path.
     Failed(Vec<u8>, ext4::Error),
+    /// What is wrong with the source.
+    Source(Box<Error>),
     /// Whoever hears of the progress.
     CalledOff,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Source(Box::new(error))
+    }
 }
 
 /// A directory that may still get names.
@@ -37,6 +37,36 @@ struct Open {
     attributes: Vec<Attribute>,
 }
 
+/// A file with several names.
+enum Several {
+    /// It is in the image, and so many names are to come.
+    There {
+        file: Unlinked,
+        attributes: Vec<Attribute>,
+        left: u64,
+    },
+    /// It has come with names only that an edit gives another file. It is laid down when another one comes: nobody knows
+    /// whether one will, and an inode that is laid down can not be taken back.
+    Held(Item),
+}
+
+/// What an edited file keeps of the one there was.
+struct Before {
+    meta: Meta,
+    attributes: Vec<Attribute>,
+}
+
+impl Several {
+    fn before(&self) -> Before {
+        let (meta, attributes) = match self {
+            Self::There { file, attributes, .. } => (file.meta(), attributes),
+            Self::Held(item) => (item.meta, &item.attributes),
+        };
+        let attributes = attributes.clone();
+        Before { meta, attributes }
+    }
+}
+
 /// The file system with what has come so far.
 pub(super) struct Filler<'a> {
     fs: Filesystem,
@@ -44,8 +74,8 @@ pub(super) struct Filler<'a> {
     now: Time,
     /// Directories that may still get names, by their paths.
     open: HashMap<Vec<u8>, Open>,
-    /// Files with further names to come, and how many.
-    names: HashMap<Key, (Unlinked, u64)>,
+    /// Files with further names to come.
+    names: HashMap<Key, Several>,
     buffer: Vec<u8>,
     pub(super) report: Report,
     /// Hears of the bytes of content that have come; `false` calls it off.
@@ -113,19 +143,28 @@ impl<'a> Filler<'a> {
         finished.map_err(failed(path))
     }
 
+    /// Whether an edit gives another file the name of the one at `path`.
+    pub(super) fn replaces(&self, path: &[u8]) -> bool {
+        self.edits.replaces(path)
+    }
+
     /// Anything but a directory.
     pub(super) fn file(&mut self, mut item: Item) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
-        match self.edits.take(&item.path) {
-            // Something is there, if not what was to be.
-            None | Some(Edit::Directory { .. } | Edit::Device { .. }) => {}
-            Some(edit) => return self.edited(item.path.clone(), edit, Some(item)),
+        if let Some(edit) = self.edits.replacing(&item.path) {
+            let (meta, attributes) = (item.meta, item.attributes.clone());
+            self.edited(item.path.clone(), edit, Some(Before { meta, attributes }))?;
+            if let Some((key, _)) = item.names {
+                self.names.insert(key, Several::Held(item));
+            }
+            return Ok(());
         }
         let made = self.make(&item)?;
-        self.made(&item, made)
+        self.made(item, made)
     }
 
-    /// A regular file whose content comes from `reader`; of a sparse one, blocks of zeros are holes.
+    /// A regular file that no edit [replaces](Self::replaces), whose content comes from `reader`; of a sparse one, blocks of
+    /// zeros are holes.
     pub(super) fn stream(
         &mut self,
         mut item: Item,
@@ -134,69 +173,57 @@ impl<'a> Filler<'a> {
         reader: &mut dyn Read,
     ) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
-        match self.edits.take(&item.path) {
-            None | Some(Edit::Directory { .. } | Edit::Device { .. }) => {}
-            Some(edit) => return self.edited(item.path.clone(), edit, Some(item)),
-        }
-        let mut mapping = Mapping::default();
-        let mut at = 0;
-        let mut buffer = vec![0; PIECE.min((size as usize).next_multiple_of(BLOCK))];
-        while at < size {
-            let want = (size - at).min(PIECE as u64) as usize;
-            let read = reader.read_exact(&mut buffer[..want]);
-            let unread = |source| ext4::Error::Io {
-                action: "read what goes into",
-                source,
-            };
-            read.map_err(unread).map_err(failed(&item.path))?;
-            for (index, block) in buffer[..want].chunks(if sparse { BLOCK } else { PIECE }).enumerate() {
-                if !sparse || block.iter().any(|byte| *byte != 0) {
-                    let appended = self.fs.append(&mut mapping, at / BLOCK as u64 + index as u64, block);
-                    appended.map_err(failed(&item.path))?;
-                }
-            }
-            at += want as u64;
-            // Holes are not counted, since they were not before.
-            self.count(if sparse { 0 } else { want as u64 })?;
-        }
+        // Something is there, if not what was to be.
+        self.edits.take(&item.path);
+        let mapping = self.read(&item.path, size, sparse, reader)?;
         let made = self
             .fs
             .file(&item.meta, size, &mapping, &item.attributes)
             .map_err(failed(&item.path))?;
-        self.made(&item, made)
+        self.made(item, made)
     }
 
     /// A file is there, and has its first name.
-    fn made(&mut self, item: &Item, made: Unlinked) -> Result<(), Stop> {
+    fn made(&mut self, item: Item, file: Unlinked) -> Result<(), Stop> {
         self.report.files += 1;
-        self.name(&item.path, &made);
+        self.name(&item.path, &file);
         match item.names {
             Some((key, names)) => {
-                self.names.insert(key, (made, names - 1));
+                let (attributes, left) = (item.attributes, names - 1);
+                self.names.insert(key, Several::There { file, attributes, left });
                 Ok(())
             }
-            None => self.fs.finish_file(&made).map_err(failed(&item.path)),
+            None => self.fs.finish_file(&file).map_err(failed(&item.path)),
         }
     }
 
     /// Another name of a file.
     pub(super) fn again(&mut self, path: &[u8], key: Key) -> Result<(), Stop> {
-        if let Some(edit) = self.edits.take(path) {
-            return self.edited(path.to_vec(), edit, None);
+        if let Some(edit) = self.edits.replacing(path) {
+            let before = self.names.get(&key).map(Several::before);
+            return self.edited(path.to_vec(), edit, before);
         }
-        let Some((mut file, left)) = self.names.remove(&key) else {
-            self.report.problem(path, Problem::Vanished);
-            return Ok(());
-        };
-        file.link();
-        self.name(path, &file);
-        match left {
-            0 | 1 => self.fs.finish_file(&file).map_err(failed(path)),
-            left => {
-                self.names.insert(key, (file, left - 1));
-                Ok(())
+        match self.names.remove(&key) {
+            Some(Several::There {
+                mut file,
+                attributes,
+                left,
+            }) => {
+                file.link();
+                self.name(path, &file);
+                if left < 2 {
+                    return self.fs.finish_file(&file).map_err(failed(path));
+                }
+                let left = left - 1;
+                self.names.insert(key, Several::There { file, attributes, left });
             }
+            Some(Several::Held(mut item)) => {
+                item.path = path.to_vec();
+                return self.file(item);
+            }
+            None => self.report.problem(path, Problem::Vanished),
         }
+        Ok(())
     }
 
     /// Drops the attributes that can not be stored.
@@ -221,15 +248,17 @@ impl<'a> Filler<'a> {
         for path in left {
             self.leave(&path)?;
         }
-        for (_, (file, _)) in std::mem::take(&mut self.names) {
-            self.fs.finish_file(&file).map_err(failed(b""))?;
+        for several in std::mem::take(&mut self.names).into_values() {
+            if let Several::There { file, .. } = several {
+                self.fs.finish_file(&file).map_err(failed(b""))?;
+            }
         }
         self.fs.finish().map_err(failed(b""))?;
         Ok(self.report)
     }
 
     /// The file that an edit says. Of the one there was before, owner and permissions are kept.
-    fn edited(&mut self, path: Vec<u8>, edit: Edit, before: Option<Item>) -> Result<(), Stop> {
+    fn edited(&mut self, path: Vec<u8>, edit: Edit, before: Option<Before>) -> Result<(), Stop> {
         let fresh = |kind, permissions| Meta {
             kind,
             permissions,
@@ -280,87 +309,7 @@ impl<'a> Filler<'a> {
             content,
         };
         let made = self.make(&item)?;
-        self.made(&item, made)
-    }
-
-    fn make(&mut self, item: &Item) -> Result<Unlinked, Stop> {
-        let mut mapping = Mapping::default();
-        let size = match &item.content {
-            Content::Nothing => 0,
-            Content::Target(target) => {
-                let made = self.fs.symlink(&item.meta, target, &item.attributes);
-                return made.map_err(failed(&item.path));
-            }
-            Content::Bytes(bytes) => {
-                self.fs.append(&mut mapping, 0, bytes).map_err(failed(&item.path))?;
-                self.count(bytes.len() as u64)?;
-                bytes.len() as u64
-            }
-            Content::File(file, stat) => self.copy(&item.path, file, stat, &mut mapping)?,
-        };
-        let made = self.fs.file(&item.meta, size, &mapping, &item.attributes);
-        made.map_err(failed(&item.path))
-    }
-
-    /// Copies what is in a file, but not its holes. Returns its size.
-    fn copy(&mut self, path: &[u8], file: &File, stat: &FileStat, mapping: &mut Mapping) -> Result<u64, Stop> {
-        let size = stat.st_size as u64;
-        self.buffer.resize(PIECE, 0);
-        let sparse = has_holes(stat);
-        let (mut at, mut problem) = (0, None);
-        while at < size && problem.is_none() {
-            let (start, end) = match sparse {
-                true => match piece(file, at, size) {
-                    Ok(Some(piece)) => piece,
-                    Ok(None) => break,
-                    Err(errno) => {
-                        problem = Some(Problem::of(errno));
-                        break;
-                    }
-                },
-                false => (at, size),
-            };
-            at = start;
-            while at < end {
-                let want = (end - at).min(PIECE as u64) as usize;
-                if end - at > PIECE as u64 {
-                    // Of use but not needed.
-                    let next = (at as i64).saturating_add(PIECE as i64);
-                    let _ = posix_fadvise(file, next, AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
-                }
-                let length = match read_at(file, &mut self.buffer[..want], at) {
-                    Ok(length) => length,
-                    Err(error) => {
-                        problem = Some(Problem::Unreadable(error.raw_os_error().unwrap_or(0)));
-                        break;
-                    }
-                };
-                let appended = self.fs.append(mapping, at / BLOCK as u64, &self.buffer[..length]);
-                appended.map_err(failed(path))?;
-                at += length as u64;
-                self.count(length as u64)?;
-                if length < want {
-                    problem = Some(Problem::Changed);
-                    break;
-                }
-            }
-        }
-        if problem.is_none() && !is_same(file, stat) {
-            problem = Some(Problem::Changed);
-        }
-        if let Some(problem) = problem {
-            self.report.problem(path, problem);
-        }
-        // What it lost, or what can not be read, are zeros.
-        Ok(size)
-    }
-
-    fn count(&mut self, bytes: u64) -> Result<(), Stop> {
-        self.report.bytes += bytes;
-        match (self.progress)(self.report.bytes) {
-            true => Ok(()),
-            false => Err(Stop::CalledOff),
-        }
+        self.made(item, made)
     }
 }
 

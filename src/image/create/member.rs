@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use tar::EntryType;
 
+use super::exclude::{Exclusions, Reason};
 use super::pax::Records;
 use super::report::shown;
 use crate::ext4::{Attribute, FileType, Meta, Time};
@@ -15,6 +16,8 @@ pub(super) struct Member {
     pub(super) kind: EntryType,
     pub(super) meta: Meta,
     pub(super) attributes: Vec<Attribute>,
+    /// It has access lists as text, of this host's names, and not as attributes.
+    pub(super) lost_lists: bool,
     /// Of a link.
     pub(super) target: Vec<u8>,
     pub(super) size: u64,
@@ -108,6 +111,7 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
         modified: time,
         device: (device(header.device_major()), device(header.device_minor())),
     };
+    let lost_lists = loses_lists(&extended);
     let mut attributes = Vec::new();
     for (key, value) in extended {
         let text = String::from_utf8_lossy(&value);
@@ -134,8 +138,24 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
         kind,
         meta,
         attributes,
+        lost_lists,
         target,
         size,
+    })
+}
+
+/// Whether there is an access list that no attribute has (`tar --acls` without `--xattrs`). One that says no more than the
+/// permissions is none.
+fn loses_lists(extended: &Records) -> bool {
+    let has = |key: &[u8]| extended.iter().any(|(found, _)| found == key);
+    extended.iter().any(|(key, text)| {
+        let entries = text.split(|byte| matches!(byte, b',' | b'\n'));
+        let entries = entries.filter(|entry| !entry.is_empty()).count();
+        match key.as_slice() {
+            b"SCHILY.acl.access" => entries > 3 && !has(b"SCHILY.xattr.system.posix_acl_access"),
+            b"SCHILY.acl.default" => entries > 0 && !has(b"SCHILY.xattr.system.posix_acl_default"),
+            _ => false,
+        }
     })
 }
 
@@ -157,6 +177,13 @@ pub(super) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     ends.map(|(at, _)| &path[..at])
 }
 
+/// Why a member is left out: for its own name, or for a directory it is in.
+pub(super) fn excluded(exclusions: &Exclusions, path: &[u8], is_directory: bool) -> Option<Reason> {
+    let nobody = (u64::MAX, u64::MAX);
+    let above = parents(path).find_map(|parent| exclusions.judge(parent, true, nobody));
+    above.or_else(|| exclusions.judge(path, is_directory, nobody))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +195,21 @@ mod tests {
         for bad in [&b"/a"[..], b"a/../b", b"..", b"a\0b"] {
             assert!(below(bad).is_err());
         }
+    }
+
+    #[test]
+    fn lists_without_attributes() {
+        let of = |records: &[(&str, &str)]| {
+            let record = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+            loses_lists(&records.iter().map(record).collect())
+        };
+        let plain = "user::rw-,group::r--,other::r--";
+        let named = "user::rw-,user:10:rwx,group::r--,mask::rwx,other::r--";
+        assert!(!of(&[("SCHILY.acl.access", plain)]));
+        assert!(of(&[("SCHILY.acl.access", named)]));
+        assert!(of(&[("SCHILY.acl.access", plain), ("SCHILY.acl.default", plain)]));
+        let attribute = ("SCHILY.xattr.system.posix_acl_access", "binary");
+        assert!(!of(&[("SCHILY.acl.access", named), attribute]));
     }
 
     #[test]

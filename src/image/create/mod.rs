@@ -6,7 +6,9 @@
 //! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
 
 mod archive;
+mod bounds;
 mod content;
+mod copying;
 mod edits;
 mod error;
 mod exclude;
@@ -19,6 +21,7 @@ mod pax;
 mod reader;
 mod report;
 mod request;
+mod seen;
 mod survey;
 mod tree;
 mod unnamed;
@@ -31,6 +34,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
 use self::archive::Archive;
+use self::bounds::Bounds;
 use self::exclude::Exclusions;
 use self::filler::{Filler, Stop};
 use self::identity::Identity;
@@ -95,11 +99,13 @@ impl Creation {
                 seen += 1;
                 progress(seen, total.max(seen + 1))
             };
-            let survey = survey::of_tree(&tree, &exclusions, &mut go_on).ok_or(Error::Interrupted)?;
+            let bounds = Bounds::of(request.kind);
+            let survey = survey::of_tree(&tree, &exclusions, bounds, &mut go_on)?;
             (Source::Tree(tree), found, survey)
         } else if data.is_file() {
             let archive = Archive::open(&request.source)?;
-            let (found, survey) = archive.survey(&exclusions, &identity::LOOKED_AT, progress)?;
+            let (found, survey) =
+                archive.survey(&exclusions, &identity::LOOKED_AT, Bounds::of(request.kind), progress)?;
             (Source::Archive(archive), found, survey)
         } else {
             return Err(Error::NoSource(request.source));
@@ -227,16 +233,16 @@ impl Creation {
         let mut filler = Filler::new(fs, identity.edits(), now, &mut go_on);
         let filled = match &self.source {
             Source::Tree(tree) => self.copy(tree, &mut filler),
-            Source::Archive(archive) => archive.copy(&self.exclusions, &mut filler),
+            Source::Archive(archive) => copying::copy(archive, &self.exclusions, &mut filler),
         };
-        filled?;
+        filled.map_err(|stop| self.stopped(stop))?;
         fail_point::reach("create.copied");
         filler.finish().map_err(|stop| self.stopped(stop))
     }
 
-    fn copy(&self, tree: &Tree, filler: &mut Filler<'_>) -> Result<(), Error> {
+    fn copy(&self, tree: &Tree, filler: &mut Filler<'_>) -> Result<(), Stop> {
         let (sender, events) = sync_channel(reader::AHEAD);
-        let copied = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(move || reader::read(tree, &self.exclusions, sender));
             let mut is_first = true;
             // Taken along, so that the other half hears of an early end.
@@ -262,21 +268,23 @@ impl Creation {
                 }?;
             }
             Ok(())
-        });
-        copied.map_err(|stop| self.stopped(stop))
+        })
     }
 
     fn stopped(&self, stop: Stop) -> Error {
         match stop {
             Stop::CalledOff => Error::Interrupted,
+            Stop::Source(error) => *error,
             Stop::Failed(path, source) => {
-                let path = report::shown(&path);
+                let (path, kind) = (report::shown(&path), self.request.kind);
                 match source {
                     ext4::Error::Full(_) => Error::Full {
                         path,
                         size: self.request.size,
                         source,
                     },
+                    ext4::Error::TooLarge => Error::LargeFile { path, kind },
+                    ext4::Error::Links(_) => Error::ManyNames { path, kind },
                     source => Error::File { path, source },
                 }
             }

@@ -68,6 +68,9 @@ impl std::fmt::Display for Problem {
                 write!(f, "could not be read ({})", crate::error::reason(&error))
             }
             Self::Attributes => f.write_str("lost extended attributes"),
+            Self::AccessLists => {
+                f.write_str("lost access lists, which the archive has as text (tar --xattrs keeps them)")
+            }
         }
     }
 }

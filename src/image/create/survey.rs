@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A look at a source before anything is made: how much there is, and what matters for the guest.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -10,6 +10,8 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{Mode, fstatat};
 
+use super::bounds::Bounds;
+use super::error::Error;
 use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Key, has_holes};
 use super::tree::{At, Problem, Tree, Visitor};
@@ -100,54 +102,59 @@ impl Found {
     }
 }
 
-/// Surveys `tree`; `None` if `go_on` says so.
+/// Surveys `tree`, unless `go_on` calls it off; what is out of `bounds` is refused.
 pub(super) fn of_tree(
     tree: &Tree,
     exclusions: &Exclusions,
+    bounds: Bounds,
     go_on: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Option<Survey> {
+) -> Result<Survey, Error> {
     let mut surveyor = Surveyor {
         survey: Survey::default(),
         exclusions,
-        seen: HashSet::new(),
+        bounds,
+        names: HashMap::new(),
         go_on,
     };
-    tree.walk(exclusions, &mut surveyor).ok()?;
-    Some(surveyor.survey)
+    tree.walk(exclusions, &mut surveyor)?;
+    Ok(surveyor.survey)
 }
 
 struct Surveyor<'a> {
     survey: Survey,
     exclusions: &'a Exclusions,
-    /// Files with several names.
-    seen: HashSet<Key>,
+    bounds: Bounds,
+    /// How many names of files with several have come.
+    names: HashMap<Key, u32>,
     go_on: &'a mut dyn FnMut() -> ControlFlow<()>,
 }
 
-/// It was called off.
-struct CalledOff;
-
 impl Visitor for Surveyor<'_> {
-    type Stop = CalledOff;
+    type Stop = Error;
 
-    fn enter(&mut self, at: &At<'_>) -> Result<(), CalledOff> {
+    fn enter(&mut self, at: &At<'_>) -> Result<(), Error> {
         self.survey.directory();
         self.survey.name(at.path);
+        self.bounds.directory(at.path)?;
         match (self.go_on)() {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(CalledOff),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
         }
     }
 
-    fn leave(&mut self, _: &[u8]) -> Result<(), CalledOff> {
+    fn leave(&mut self, _: &[u8]) -> Result<(), Error> {
         Ok(())
     }
 
-    fn file(&mut self, at: &At<'_>) -> Result<(), CalledOff> {
+    fn file(&mut self, at: &At<'_>) -> Result<(), Error> {
         let stat = at.stat;
         self.survey.name(at.path);
-        if stat.st_nlink > 1 && !self.seen.insert((stat.st_dev, stat.st_ino)) {
-            return Ok(());
+        if stat.st_nlink > 1 {
+            let names = self.names.entry((stat.st_dev, stat.st_ino)).or_default();
+            *names += 1;
+            if *names > 1 {
+                return self.bounds.names(at.path, *names);
+            }
         }
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             // A long link takes a block.
@@ -158,6 +165,7 @@ impl Visitor for Surveyor<'_> {
         let size = stat.st_size as u64;
         let swap = self.exclusions.may_be_swap(size) && at.read().is_ok_and(|file| is_swap(&file));
         if !swap {
+            self.bounds.size(at.path, size)?;
             let data = if has_holes(stat) {
                 stat.st_blocks as u64 * 512
             } else {
@@ -168,11 +176,11 @@ impl Visitor for Surveyor<'_> {
         Ok(())
     }
 
-    fn left_out(&mut self, _: &[u8], _: Reason) -> Result<(), CalledOff> {
+    fn left_out(&mut self, _: &[u8], _: Reason) -> Result<(), Error> {
         Ok(())
     }
 
-    fn problem(&mut self, _: &[u8], _: Problem) -> Result<(), CalledOff> {
+    fn problem(&mut self, _: &[u8], _: Problem) -> Result<(), Error> {
         // The copy will come to it, too.
         Ok(())
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A directory as a source: one file system, walked by descriptors, so that nobody can lead us elsewhere meanwhile.
+//! A directory as a source: one mounted file system, walked by descriptors, so that nobody can lead us elsewhere meanwhile.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub enum Problem {
     Unreadable(i32),
     /// Its attributes could not be read, or are of a kind that can not be kept.
     Attributes,
+    /// An archive has its access lists as text only, with names of users that the guest may not have.
+    AccessLists,
 }
 
 /// Whoever is led through a tree. An error ends the walk.
@@ -116,7 +119,6 @@ impl Tree {
             tree: self,
             exclusions,
             visitor,
-            device: stat.st_dev,
             path: Vec::new(),
         };
         let root = Dir::openat(&self.root, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
@@ -167,7 +169,6 @@ struct Walk<'a, V> {
     tree: &'a Tree,
     exclusions: &'a Exclusions,
     visitor: &'a mut V,
-    device: u64,
     path: Vec<u8>,
 }
 
@@ -216,13 +217,14 @@ impl<V: Visitor> Walk<'_, V> {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.to_bytes());
-            self.entry(directory.as_fd(), &name)?;
+            self.entry(directory.as_fd(), &name, stat.st_dev)?;
             self.path.truncate(length);
         }
         self.visitor.leave(&self.path)
     }
 
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<(), V::Stop> {
+    /// What has this name in a directory on this device.
+    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, device: u64) -> Result<(), V::Stop> {
         let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(errno) => return self.visitor.problem(&self.path, Problem::of(errno)),
@@ -244,7 +246,9 @@ impl<V: Visitor> Walk<'_, V> {
         if !is_directory {
             return self.visitor.file(&at);
         }
-        if stat.st_dev != self.device || self.tree.mounts.contains(&self.path) {
+        // The table has bind mounts, too, which are on the same device.
+        let is_elsewhere = || stat.st_dev != device && are_different(mount(parent, c"."), mount(parent, name));
+        if self.tree.mounts.contains(&self.path) || is_elsewhere() {
             // A directory to mount on.
             self.visitor.enter(&at)?;
             return self.visitor.leave(&self.path);
@@ -253,6 +257,26 @@ impl<V: Visitor> Walk<'_, V> {
         let opened = Dir::openat(parent, name, flags, Mode::empty());
         self.directory(parent, name, opened, &stat)
     }
+}
+
+/// Whether two directories on different devices are on different mounts, as far as those are known. A subvolume of btrfs has a
+/// device of its own, but is mounted with what it is part of.
+fn are_different(outer: Option<u64>, inner: Option<u64>) -> bool {
+    outer.is_none() || outer != inner
+}
+
+/// The number of the mount that a file is on; Linux says it since 5.8.
+fn mount(parent: BorrowedFd<'_>, name: &CStr) -> Option<u64> {
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the name ends with a NUL, and the structure is written by the kernel only; all zeros is a value of it.
+    let found = unsafe {
+        let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+        let fd = parent.as_raw_fd();
+        let done = libc::statx(fd, name.as_ptr(), flags, libc::STATX_MNT_ID, found.as_mut_ptr());
+        Errno::result(done).ok()?;
+        found.assume_init()
+    };
+    (found.stx_mask & libc::STATX_MNT_ID != 0).then_some(found.stx_mnt_id)
 }
 
 impl At<'_> {
@@ -284,6 +308,24 @@ impl At<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subvolume_is_no_mount() {
+        assert!(!are_different(Some(7), Some(7)));
+        for (outer, inner) in [(Some(7), Some(8)), (None, Some(7)), (Some(7), None), (None, None)] {
+            assert!(are_different(outer, inner));
+        }
+    }
+
+    #[test]
+    fn mounts_have_numbers() {
+        let root = File::open("/").expect("a directory");
+        let number = |name| mount(root.as_fd(), name);
+        assert_eq!(number(c"nothing of that name"), None);
+        if number(c".").is_some() {
+            assert_ne!(number(c"."), number(c"proc"));
+        }
+    }
 
     #[test]
     fn mounts_below_a_directory() {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An archive on its way into an image.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+
+use tar::EntryType;
+
+use super::archive::Archive;
+use super::exclude::Exclusions;
+use super::filler::{Filler, Stop};
+use super::item::{Content, Item, Key};
+use super::member::{Member, excluded, parents};
+use super::seen::Seen;
+use super::tree::Problem;
+use crate::ext4::{FileType, Meta, Time};
+
+/// Puts all of `archive` into an image.
+pub(super) fn copy(archive: &Archive, exclusions: &Exclusions, filler: &mut Filler<'_>) -> Result<(), Stop> {
+    let mut seen = Seen::default();
+    archive.members(&mut |member, _| seen.check(&member).map(drop).map_err(|why| archive.wrong(why)))?;
+    let mut copying = Copying {
+        exclusions,
+        filler,
+        seen,
+        keys: HashMap::new(),
+        elected: HashSet::new(),
+    };
+    copying.filler.enter(directory(Vec::new()))?;
+    archive.members(&mut |member, content| copying.member(member, content))
+}
+
+struct Copying<'a, 'b> {
+    exclusions: &'a Exclusions,
+    filler: &'a mut Filler<'b>,
+    /// All of it.
+    seen: Seen,
+    /// Of files with several names, by the first one.
+    keys: HashMap<Vec<u8>, Key>,
+    /// Further names that their files have got already.
+    elected: HashSet<Vec<u8>>,
+}
+
+impl Copying<'_, '_> {
+    fn member(&mut self, member: Member, content: &mut dyn Read) -> Result<(), Stop> {
+        let is_directory = member.kind == EntryType::Directory;
+        let reason = excluded(self.exclusions, &member.path, is_directory);
+        if let Some(reason) = reason {
+            self.filler.report.left_out(&member.path, reason);
+        }
+        let is_left_out = reason.is_some();
+        if member.lost_lists && !is_left_out {
+            self.filler.report.problem(&member.path, Problem::AccessLists);
+        }
+        match member.kind {
+            EntryType::Directory | EntryType::Link if is_left_out => Ok(()),
+            EntryType::Directory => {
+                self.enter_parents(&member.path)?;
+                let (item, ..) = item(member);
+                self.filler.enter(item)
+            }
+            EntryType::Link if self.elected.contains(&member.path) => Ok(()),
+            EntryType::Link => {
+                self.enter_parents(&member.path)?;
+                // Without a key, all its names are replaced by edits, as this one.
+                let key = self.keys.get(self.seen.first(&member.path));
+                self.filler.again(&member.path, key.copied().unwrap_or_default())
+            }
+            _ => self.data(member, is_left_out, content),
+        }
+    }
+
+    /// A file with its data, which is here and nowhere else: if its first name is left out, or an edit gives that to another
+    /// file, it gets the next of its names already now.
+    fn data(&mut self, member: Member, is_left_out: bool, content: &mut dyn Read) -> Result<(), Stop> {
+        let first = member.path.clone();
+        let others = self.seen.others(&first).iter();
+        let others = others.filter(|name| excluded(self.exclusions, name, false).is_none());
+        let names = (!is_left_out).then_some(&first).into_iter().chain(others);
+        let names: Vec<Vec<u8>> = names.cloned().collect();
+        let own = names.iter().find(|name| !self.filler.replaces(name));
+        let is_edited = !is_left_out && own != Some(&first);
+        let (mut item, size, sparse) = item(member);
+        let Some(own) = own else {
+            if is_edited {
+                self.enter_parents(&first)?;
+                self.filler.file(item)?;
+            }
+            return Ok(());
+        };
+        self.enter_parents(own)?;
+        item.path.clone_from(own);
+        if names.len() > 1 {
+            // No device has this number.
+            let key = (u64::MAX, self.keys.len() as u64);
+            item.names = Some((key, names.len() as u64));
+            self.keys.insert(first.clone(), key);
+        }
+        if *own != first {
+            self.elected.insert(own.clone());
+        }
+        let key = item.names.map(|(key, _)| key);
+        match item.meta.kind {
+            FileType::Regular => self.filler.stream(item, size, sparse, content)?,
+            _ => self.filler.file(item)?,
+        }
+        match key {
+            Some(key) if is_edited => {
+                self.enter_parents(&first)?;
+                self.filler.again(&first, key)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The directories that a member is in, if they have not come: they may come later.
+    fn enter_parents(&mut self, path: &[u8]) -> Result<(), Stop> {
+        for parent in parents(path) {
+            if !self.filler.has_directory(parent) {
+                self.filler.enter(directory(parent.to_vec()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory of which nothing is known.
+fn directory(path: Vec<u8>) -> Item {
+    Item {
+        path,
+        meta: Meta {
+            kind: FileType::Directory,
+            permissions: 0o755,
+            uid: 0,
+            gid: 0,
+            accessed: Time::default(),
+            modified: Time::default(),
+            device: (0, 0),
+        },
+        attributes: Vec::new(),
+        names: None,
+        content: Content::Nothing,
+    }
+}
+
+/// A member without its data; the size of that, and whether it has holes.
+fn item(member: Member) -> (Item, u64, bool) {
+    let content = match member.kind {
+        EntryType::Symlink => Content::Target(member.target),
+        _ => Content::Nothing,
+    };
+    let item = Item {
+        path: member.path,
+        meta: member.meta,
+        attributes: member.attributes,
+        names: None,
+        content,
+    };
+    (item, member.size, member.kind == EntryType::GNUSparse)
+}

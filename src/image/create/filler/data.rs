@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is in files, on its way from a source into the file system.
+
+use std::fs::File;
+use std::io::Read;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::stat::FileStat;
+
+use super::{Filler, Stop, failed};
+use crate::ext4::{self, BLOCK, Mapping, Unlinked};
+use crate::image::create::content::{piece, read_at};
+use crate::image::create::item::{Content, Item, has_holes};
+use crate::image::create::reader::is_same;
+use crate::image::create::tree::Problem;
+
+/// What is read of a file at once.
+const PIECE: usize = 1 << 20;
+/// How far the disk is asked ahead.
+const AHEAD: i64 = 4 << 20;
+
+impl Filler<'_> {
+    pub(super) fn make(&mut self, item: &Item) -> Result<Unlinked, Stop> {
+        let mut mapping = Mapping::default();
+        let size = match &item.content {
+            Content::Nothing => 0,
+            Content::Target(target) => {
+                let made = self.fs.symlink(&item.meta, target, &item.attributes);
+                return made.map_err(failed(&item.path));
+            }
+            Content::Bytes(bytes) => {
+                self.fs.append(&mut mapping, 0, bytes).map_err(failed(&item.path))?;
+                self.count(bytes.len() as u64)?;
+                bytes.len() as u64
+            }
+            Content::File(file, stat) => self.copy(&item.path, file, stat, &mut mapping)?,
+        };
+        let made = self.fs.file(&item.meta, size, &mapping, &item.attributes);
+        made.map_err(failed(&item.path))
+    }
+
+    /// Lays down what comes from `reader`; of a sparse file, blocks of zeros are holes.
+    pub(super) fn read(
+        &mut self,
+        path: &[u8],
+        size: u64,
+        sparse: bool,
+        reader: &mut dyn Read,
+    ) -> Result<Mapping, Stop> {
+        let mut mapping = Mapping::default();
+        let mut at = 0;
+        let mut buffer = vec![0; PIECE.min((size as usize).next_multiple_of(BLOCK))];
+        while at < size {
+            let want = (size - at).min(PIECE as u64) as usize;
+            let read = reader.read_exact(&mut buffer[..want]);
+            let unread = |source| ext4::Error::Io {
+                action: "read what goes into",
+                source,
+            };
+            read.map_err(unread).map_err(failed(path))?;
+            for (index, block) in buffer[..want].chunks(if sparse { BLOCK } else { PIECE }).enumerate() {
+                if !sparse || block.iter().any(|byte| *byte != 0) {
+                    let appended = self.fs.append(&mut mapping, at / BLOCK as u64 + index as u64, block);
+                    appended.map_err(failed(path))?;
+                }
+            }
+            at += want as u64;
+            // Holes are not counted, since they were not before.
+            self.count(if sparse { 0 } else { want as u64 })?;
+        }
+        Ok(mapping)
+    }
+
+    /// Copies what is in a file, but not its holes. Returns its size.
+    fn copy(&mut self, path: &[u8], file: &File, stat: &FileStat, mapping: &mut Mapping) -> Result<u64, Stop> {
+        let size = stat.st_size as u64;
+        self.buffer.resize(PIECE, 0);
+        let sparse = has_holes(stat);
+        let (mut at, mut problem) = (0, None);
+        while at < size && problem.is_none() {
+            let (start, end) = match sparse {
+                true => match piece(file, at, size) {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => break,
+                    Err(errno) => {
+                        problem = Some(Problem::of(errno));
+                        break;
+                    }
+                },
+                false => (at, size),
+            };
+            at = start;
+            while at < end {
+                let want = (end - at).min(PIECE as u64) as usize;
+                if end - at > PIECE as u64 {
+                    // Of use but not needed.
+                    let next = (at as i64).saturating_add(PIECE as i64);
+                    let _ = posix_fadvise(file, next, AHEAD, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+                }
+                let length = match read_at(file, &mut self.buffer[..want], at) {
+                    Ok(length) => length,
+                    Err(error) => {
+                        problem = Some(Problem::Unreadable(error.raw_os_error().unwrap_or(0)));
+                        break;
+                    }
+                };
+                let appended = self.fs.append(mapping, at / BLOCK as u64, &self.buffer[..length]);
+                appended.map_err(failed(path))?;
+                at += length as u64;
+                self.count(length as u64)?;
+                if length < want {
+                    problem = Some(Problem::Changed);
+                    break;
+                }
+            }
+        }
+        if problem.is_none() && !is_same(file, stat) {
+            problem = Some(Problem::Changed);
+        }
+        if let Some(problem) = problem {
+            self.report.problem(path, problem);
+        }
+        // What it lost, or what can not be read, are zeros.
+        Ok(size)
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.report.bytes += bytes;
+        match (self.progress)(self.report.bytes) {
+            true => Ok(()),
+            false => Err(Stop::CalledOff),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an archive has been seen to have, from its beginning on: whether a member can be taken, and which are names of one file.
+
+use std::collections::HashMap;
+
+use tar::EntryType;
+
+use super::member::{Member, parents};
+use super::report::shown;
+
+/// What an archive has been seen to have, by paths.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Whether it is a directory.
+    paths: HashMap<Vec<u8>, bool>,
+    /// The further names of files, by the first one, with which the data is.
+    others: HashMap<Vec<u8>, Vec<Vec<u8>>>,
+    /// The first name, by the others.
+    first: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Seen {
+    /// Refuses a member that leads out of the root, or is there already; else says whether it is new.
+    pub(super) fn check(&mut self, member: &Member) -> Result<bool, String> {
+        let path = shown(&member.path);
+        for parent in parents(&member.path) {
+            match self.paths.get(parent) {
+                Some(false) => return Err(format!("{path} goes through {}, which is no directory", shown(parent))),
+                Some(true) => {}
+                None => drop(self.paths.insert(parent.to_vec(), true)),
+            }
+        }
+        let is_directory = member.kind == EntryType::Directory;
+        if member.path.is_empty() && !is_directory {
+            return Err("its root is no directory".to_owned());
+        }
+        if member.kind == EntryType::Link {
+            if self.paths.get(&member.target) != Some(&false) {
+                return Err(format!(
+                    "{path} is a link to {}, which is no file before it",
+                    shown(&member.target)
+                ));
+            }
+            let first = self.first(&member.target).to_vec();
+            let others = self.others.entry(first.clone()).or_default();
+            others.push(member.path.clone());
+            self.first.insert(member.path.clone(), first);
+        }
+        match self.paths.insert(member.path.clone(), is_directory) {
+            None => Ok(true),
+            Some(true) if is_directory => Ok(false),
+            Some(_) => Err(format!("it has {path} twice: unpack it and pack it anew")),
+        }
+    }
+
+    /// The first name of the file at `path`.
+    pub(super) fn first<'a>(&'a self, path: &'a [u8]) -> &'a [u8] {
+        self.first.get(path).map_or(path, Vec::as_slice)
+    }
+
+    /// The further names of the file whose first one is `path`.
+    pub(super) fn others(&self, path: &[u8]) -> &[Vec<u8>] {
+        self.others.get(path).map_or(&[], Vec::as_slice)
+    }
+}
