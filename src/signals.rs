@@ -4,10 +4,25 @@
 //! `systemctl stop` signals us but not the LVM command that we wait for. If we died at once, the command would go on
 //! without anybody who knows about it, and whoever comes next would find a volume in the making.
 
+use std::mem::MaybeUninit;
+
+use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+/// Not those that whoever started us has told us to take no notice of: `nohup`, or a shell that starts a job in the background.
+/// Blocked, they would wait like the others.
 fn ending() -> SigSet {
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+    signals.into_iter().filter(|signal| !is_ignored(*signal)).collect()
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is set; what is there is written whole, unless it is no signal.
+    unsafe {
+        libc::sigaction(signal as libc::c_int, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// As long as this lives, a signal to end waits. Programs that are started meanwhile are not part of that
@@ -32,10 +47,10 @@ pub fn let_in() {
 
 /// Whether a signal to end is waiting: work that takes long looks here, undoes what it has begun, and lets it in.
 pub fn waiting() -> bool {
-    let mut set = std::mem::MaybeUninit::uninit();
+    let mut set = MaybeUninit::uninit();
     // SAFETY: sigpending writes a whole signal set where it is told to, and fails only for an address that is none.
     let set = unsafe {
-        if nix::libc::sigpending(set.as_mut_ptr()) != 0 {
+        if libc::sigpending(set.as_mut_ptr()) != 0 {
             return false;
         }
         SigSet::from_sigset_t_unchecked(set.assume_init())

@@ -5,12 +5,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use ttvm::image::digest::{self, Digest};
 
@@ -311,22 +311,36 @@ fn killed_at_every_step() {
     assert!(status.contains("DIR/base.img sealed "), "{status}");
 }
 
-#[test]
-fn interrupted_it_is_writable_again() {
-    let place = Place::new("interrupted");
-    // Zeros for minutes.
+/// Sends signals to one who seals zeros for minutes, and who was told what to do on SIGINT. Returns what ended it.
+fn signalled(place: &Place, on_interrupt: SigHandler, signals: &[Signal]) -> Option<i32> {
     let image = OpenOptions::new().write(true).open(place.image()).expect("the image");
     image.set_len(1 << 42).expect("a large image");
+    // Nobody seals what somebody has open to write.
     drop(image);
-    let child = place.command("seal DIR/base.img").stderr(Stdio::piped()).spawn();
-    let child = child.expect("ttvm runs");
+    let mut command = place.command("seal DIR/base.img");
+    let told = move || {
+        // SAFETY: it is no handler of ours.
+        unsafe { signal(Signal::SIGINT, on_interrupt) }?;
+        Ok(())
+    };
+    // SAFETY: a system call only.
+    unsafe { command.pre_exec(told) };
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("ttvm runs");
     while place.mode() != 0o444 {
+        assert!(child.try_wait().expect("a child").is_none(), "it has ended");
         std::thread::sleep(Duration::from_millis(10));
     }
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
-    kill(pid, Signal::SIGINT).expect("a signal");
+    for signal in signals {
+        kill(pid, *signal).expect("a signal");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it is there");
+        let is_ignored = *signal == Signal::SIGINT && matches!(on_interrupt, SigHandler::SigIgn);
+        assert!(
+            !is_ignored || status.contains("ShdPnd:\t0000000000000000\n"),
+            "{status}"
+        );
+    }
     let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.signal(), Some(2));
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     // On a busy machine it has said how far it was.
     let errors: String = errors
@@ -335,6 +349,22 @@ fn interrupted_it_is_writable_again() {
         .collect();
     assert_eq!(errors, format!("ttvm: {} is writable again\n", place.image().display()));
     assert!(place.mode() == 0o664 && !place.seal().exists());
+    output.status.signal()
+}
+
+#[test]
+fn interrupted_it_is_writable_again() {
+    let place = Place::new("interrupted");
+    let ended = signalled(&place, SigHandler::SigDfl, &[Signal::SIGINT]);
+    assert_eq!(ended, Some(Signal::SIGINT as i32));
+}
+
+/// A job in the background of a shell is not meant when somebody presses ^C.
+#[test]
+fn an_ignored_signal_does_not_interrupt() {
+    let place = Place::new("ignored");
+    let ended = signalled(&place, SigHandler::SigIgn, &[Signal::SIGINT, Signal::SIGTERM]);
+    assert_eq!(ended, Some(Signal::SIGTERM as i32));
 }
 
 /// Holes count as the zeros they stand for, wherever they are.
