@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::{Place, debugfs, set_mode};
+use super::{Place, debugfs, set_mode, sh};
 
 /// A host as Debian makes it, as far as it matters.
 fn host(place: &Place) {
@@ -168,4 +168,59 @@ fn without_systemd() {
     assert!(place.content("/etc/fstab").contains(" / ext3 "));
     assert!(!place.has("/etc/rc2.d/S20xendomains") && place.has("/etc/rc2.d/S20ssh"));
     assert!(!place.has("/etc/machine-id"));
+}
+
+/// Archives of containers have empty files for the devices. A device that is there stays, with its own permissions.
+#[test]
+fn devices_that_are_files() {
+    let place = Place::new("guest-devices");
+    place.file("dev/console", "");
+    place.file("dev/null", "what was written to it");
+    let device = |name: &str| debugfs(&place.path("image"), &format!("stat /dev/{name}"));
+    let are_devices = || {
+        for (name, mode, numbers) in [("console", "0600", "05:01"), ("null", "0666", "01:03")] {
+            let said = device(name);
+            assert!(
+                said.contains("Type: character special") && said.contains(mode),
+                "{said}"
+            );
+            assert!(
+                said.contains(&format!("Device major/minor number: {numbers}")),
+                "{said}"
+            );
+        }
+    };
+    sh(
+        "tar -C src -cf x.tar dev; ln src/dev/null src/again; tar -C src -cf links.tar dev again",
+        &place.0,
+    );
+    fs::remove_file(place.path("src/again")).expect("it goes");
+    for source in ["src", "x.tar", "links.tar"] {
+        place.made(&format!("--size 64M --from DIR/{source}"));
+        are_devices();
+        if source == "links.tar" {
+            assert_eq!(place.content("/again"), "what was written to it");
+        }
+        fs::remove_file(place.path("image")).expect("the image goes");
+    }
+    let mut archive = tar::Builder::new(fs::File::create(place.path("x.tar")).expect("a file"));
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Char);
+    header.set_mode(0o640);
+    for number in [
+        tar::Header::set_size,
+        tar::Header::set_uid,
+        tar::Header::set_gid,
+        tar::Header::set_mtime,
+    ] {
+        number(&mut header, 0);
+    }
+    header.set_device_major(5).expect("a number");
+    header.set_device_minor(1).expect("a number");
+    archive
+        .append_data(&mut header, "dev/console", std::io::empty())
+        .expect("a member");
+    archive.into_inner().expect("an archive");
+    place.made("--size 64M --from DIR/x.tar");
+    assert!(device("console").contains("0640"), "{}", device("console"));
 }

@@ -78,7 +78,7 @@ impl Copying<'_, '_> {
         let others = others.filter(|name| excluded(self.exclusions, name, false).is_none());
         let names = (!is_left_out).then_some(&first).into_iter().chain(others);
         let names: Vec<Vec<u8>> = names.cloned().collect();
-        let own = names.iter().find(|name| !self.filler.replaces(name));
+        let own = names.iter().find(|name| !self.filler.replaces(name, member.meta.kind));
         let is_edited = !is_left_out && own != Some(&first);
         let (mut item, size, sparse) = item(member);
         let Some(own) = own else {

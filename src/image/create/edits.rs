@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::ext4::FileType;
+
 /// One file that is otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Edit {
@@ -12,7 +14,8 @@ pub(super) enum Edit {
     Symlink(&'static str),
     /// A directory, if there is none.
     Directory { permissions: u32 },
-    /// A character device of this major and minor number, if there is none.
+    /// A character device of this major and minor number, if there is none: archives of containers have an empty file in its
+    /// place, on which the engine mounts the device.
     Device { device: (u32, u32), permissions: u32 },
     /// None, whatever there was.
     Nothing,
@@ -39,23 +42,32 @@ impl Edits {
         self.add(path, Edit::File { content, permissions });
     }
 
+    /// The permissions of the directory that is to be at `path`, if one is.
+    pub(super) fn permissions(&self, path: &[u8]) -> Option<u32> {
+        match self.0.get(path) {
+            Some(Edit::Directory { permissions }) => Some(*permissions),
+            _ => None,
+        }
+    }
+
     /// That of the file at `path`, which then is done.
     pub(super) fn take(&mut self, path: &[u8]) -> Option<Edit> {
         self.0.remove(path)
     }
 
-    /// Whether a file at `path` gives way to another one, or to none.
-    pub(super) fn replaces(&self, path: &[u8]) -> bool {
-        matches!(
-            self.0.get(path),
-            Some(Edit::File { .. } | Edit::Symlink(_) | Edit::Nothing)
-        )
+    /// Whether a file at `path` gives way to another one, or to none; of what kind it is may not be known.
+    pub(super) fn replaces(&self, path: &[u8], kind: Option<FileType>) -> bool {
+        match self.0.get(path) {
+            Some(Edit::File { .. } | Edit::Symlink(_) | Edit::Nothing) => true,
+            Some(Edit::Device { .. }) => kind != Some(FileType::Character),
+            Some(Edit::Directory { .. }) | None => false,
+        }
     }
 
     /// That of the file at `path`, which then is done, if the file gives way to it. Where only something was to be, the file is
     /// that.
-    pub(super) fn replacing(&mut self, path: &[u8]) -> Option<Edit> {
-        let replaces = self.replaces(path);
+    pub(super) fn replacing(&mut self, path: &[u8], kind: Option<FileType>) -> Option<Edit> {
+        let replaces = self.replaces(path, kind);
         self.take(path).filter(|_| replaces)
     }
 

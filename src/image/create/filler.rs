@@ -57,6 +57,13 @@ struct Before {
 }
 
 impl Several {
+    fn kind(&self) -> FileType {
+        match self {
+            Self::There { file, .. } => file.kind(),
+            Self::Held(item) => item.meta.kind,
+        }
+    }
+
     fn before(&self) -> Before {
         let (meta, attributes) = match self {
             Self::There { file, attributes, .. } => (file.meta(), attributes),
@@ -143,15 +150,20 @@ impl<'a> Filler<'a> {
         finished.map_err(failed(path))
     }
 
-    /// Whether an edit gives another file the name of the one at `path`.
-    pub(super) fn replaces(&self, path: &[u8]) -> bool {
-        self.edits.replaces(path)
+    /// What an edit says of the permissions of a directory at `path`.
+    pub(super) fn permissions(&self, path: &[u8]) -> Option<u32> {
+        self.edits.permissions(path)
+    }
+
+    /// Whether an edit gives another file the name of the one at `path`, which is of this kind.
+    pub(super) fn replaces(&self, path: &[u8], kind: FileType) -> bool {
+        self.edits.replaces(path, Some(kind))
     }
 
     /// Anything but a directory.
     pub(super) fn file(&mut self, mut item: Item) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
-        if let Some(edit) = self.edits.replacing(&item.path) {
+        if let Some(edit) = self.edits.replacing(&item.path, Some(item.meta.kind)) {
             let (meta, attributes) = (item.meta, item.attributes.clone());
             self.edited(item.path.clone(), edit, Some(Before { meta, attributes }))?;
             if let Some((key, _)) = item.names {
@@ -199,7 +211,8 @@ impl<'a> Filler<'a> {
 
     /// Another name of a file.
     pub(super) fn again(&mut self, path: &[u8], key: Key) -> Result<(), Stop> {
-        if let Some(edit) = self.edits.replacing(path) {
+        let kind = self.names.get(&key).map(Several::kind);
+        if let Some(edit) = self.edits.replacing(path, kind) {
             let before = self.names.get(&key).map(Several::before);
             return self.edited(path.to_vec(), edit, before);
         }
