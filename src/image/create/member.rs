@@ -65,7 +65,14 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
     };
     let path = below(&other(b"path").unwrap_or_else(|| entry.path_bytes().into_owned()))?;
     let named = |what: &str| format!("{}: {what}", shown(&path));
-    let number = |number: io::Result<u64>| number.map_err(|error| format!("{}: {error}", shown(&path)));
+    let owner = |key: &[u8], header: io::Result<u64>| {
+        let text = other(key).and_then(|value| String::from_utf8(value).ok());
+        let number: u64 = match text.and_then(|text| text.parse().ok()) {
+            Some(number) => number,
+            None => header.map_err(|error| named(&error.to_string()))?,
+        };
+        u32::try_from(number).map_err(|_| named(&format!("it belongs to {number}, which is more than an owner can be")))
+    };
     let header = entry.header();
     let kind = header.entry_type();
     let mut size = entry.size();
@@ -105,8 +112,8 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
     let mut meta = Meta {
         kind: file_type,
         permissions: header.mode().map_err(|error| named(&error.to_string()))? & 0o7777,
-        uid: number(header.uid())? as u32,
-        gid: number(header.gid())? as u32,
+        uid: owner(b"uid", header.uid())?,
+        gid: owner(b"gid", header.gid())?,
         accessed: time,
         modified: time,
         device: (device(header.device_major()), device(header.device_minor())),
@@ -118,8 +125,6 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
         match key.as_slice() {
             b"mtime" => meta.modified = pax_time(&text).unwrap_or(meta.modified),
             b"atime" => meta.accessed = pax_time(&text).unwrap_or(meta.accessed),
-            b"uid" => meta.uid = text.parse().unwrap_or(meta.uid),
-            b"gid" => meta.gid = text.parse().unwrap_or(meta.gid),
             key if key.starts_with(b"GNU.sparse.") => {
                 return Err(named(
                     "it has holes as only GNU tar knows them: pack it anew with `tar --format=gnu`",
@@ -166,7 +171,7 @@ fn pax_time(text: &str) -> Option<Time> {
     let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
     let mut nanoseconds: u32 = digits.parse().ok()?;
     if whole.starts_with('-') && nanoseconds > 0 {
-        (seconds, nanoseconds) = (seconds - 1, 1_000_000_000 - nanoseconds);
+        (seconds, nanoseconds) = (seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds);
     }
     Some(Time { seconds, nanoseconds })
 }
@@ -219,5 +224,8 @@ mod tests {
         assert_eq!(time("12"), Some((12, 0)));
         assert_eq!(time("-1.25"), Some((-2, 750_000_000)));
         assert_eq!(time("x"), None);
+        let first = i64::MIN;
+        assert_eq!(time(&format!("{first}")), Some((first, 0)));
+        assert_eq!(time(&format!("{first}.5")), None);
     }
 }
