@@ -61,7 +61,7 @@ fn killed_at_every_step() {
 }
 
 /// Starts it, and comes back when it stands still at the point.
-fn stopped_at(place: &Place, line: &str, point: &str) -> (std::process::Child, Pid) {
+pub(super) fn stopped_at(place: &Place, line: &str, point: &str) -> (std::process::Child, Pid) {
     let mut command = place.command(line);
     command.env("TTVM_FAIL_POINT", format!("{point}:stop"));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

@@ -101,7 +101,79 @@ fn before_it_is_half_full() {
         "--size 64M --from DIR/x.tar --file DIR/image",
         "ttvm: /64999 has more than the 65000 names that ext4 can count (a directory has one in each of its own): leave some out with --exclude\n[4]",
     );
+    // One name less, if the first one is left out.
+    place.made("--size 64M --from DIR/x.tar --exclude /first");
+    fs::remove_file(place.path("image")).expect("the image goes");
     assert_eq!(place.rest(), ["x.tar"]);
+}
+
+/// Directories that an archive has only in the names of files take room, too.
+#[test]
+fn implied_directories_are_counted() {
+    let place = Place::new("implied");
+    let mut archive = tar::Builder::new(fs::File::create(place.path("x.tar")).expect("a file"));
+    for number in 0..3000 {
+        let appended = archive.append_data(&mut header(), format!("d{number}/f"), std::io::empty());
+        appended.expect("a member");
+    }
+    archive.into_inner().expect("an archive");
+    place.says(
+        "--size 10M --from DIR/x.tar --file DIR/image",
+        "ttvm: 10M is too small for 0.0M in 6001 files: --size 64M would do\n[4]",
+    );
+    assert_eq!(place.rest(), ["x.tar"]);
+    place.made("--size 64M --from DIR/x.tar --exclude /d7 --exclude /d8/f");
+    assert!(!place.has("/d7") && place.has("/d8") && !place.has("/d8/f") && place.has("/d9/f"));
+}
+
+/// Nobody reads 17T of zeros to find that they can not be there.
+#[test]
+fn holes_without_end() {
+    let place = Place::new("endless");
+    let mut archive = tar::Builder::new(fs::File::create(place.path("x.tar")).expect("a file"));
+    let mut sparse = header();
+    sparse.set_entry_type(tar::EntryType::GNUSparse);
+    let size = 17_u64 << 40;
+    let gnu = sparse.as_gnu_mut().expect("a header");
+    // Numbers that are too large for octal digits begin with this bit.
+    gnu.realsize[0] = 0x80;
+    gnu.realsize[4..].copy_from_slice(&size.to_be_bytes());
+    gnu.sparse[0].offset = gnu.realsize;
+    gnu.sparse[0].numbytes[..11].copy_from_slice(b"00000000000");
+    archive
+        .append_data(&mut sparse, "endless", std::io::empty())
+        .expect("a member");
+    archive.into_inner().expect("an archive");
+    place.says(
+        "--size 64M --from DIR/x.tar --file DIR/image",
+        "ttvm: /endless is larger than a file of ext4 can be (nearly 16T): leave it out with --exclude\n[4]",
+    );
+    assert_eq!(place.rest(), ["x.tar"]);
+}
+
+/// Numbers of an owner that no file system has.
+#[test]
+fn owners_are_not_cut() {
+    let place = Place::new("owners");
+    for (is_extended, name) in [(false, "x.tar"), (true, "pax.tar")] {
+        let mut archive = tar::Builder::new(fs::File::create(place.path(name)).expect("a file"));
+        let mut header = header();
+        match is_extended {
+            true => {
+                let head = archive.append_pax_extensions([("uid", &b"99999999999"[..])]);
+                head.expect("a head");
+            }
+            false => header.set_uid(99_999_999_999),
+        }
+        let appended = archive.append_data(&mut header, "a", std::io::empty());
+        appended.expect("a member");
+        archive.into_inner().expect("an archive");
+        place.says(
+            &format!("--size 64M --from DIR/{name} --file DIR/image"),
+            &format!("ttvm: DIR/{name} can not be used: /a: it belongs to 99999999999, which is more than an owner can be\n[4]"),
+        );
+    }
+    assert_eq!(place.rest(), ["pax.tar", "x.tar"]);
 }
 
 /// Attributes are not looked at before; who has no room for them is told what to do, whatever the source is.

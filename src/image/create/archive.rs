@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A tar archive as a source. It may have been made by anybody: each name is one below the root, and goes through directories
-//! only. It is read twice, so that all of that is known before anything is made.
+//! only. It is read twice, so that all of that is known before anything is made; and once more before that if a file that says
+//! what system it is has its content under a name that came earlier.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -22,6 +24,7 @@ use crate::child::{Child, Streams};
 use crate::ext4::{BLOCK, FileType};
 use crate::image::digest::Progress;
 use crate::run::Program;
+use crate::signals;
 
 static ZSTD: Program = Program::new(&["zstd"]);
 static XZ: Program = Program::new(&["xz"]);
@@ -44,6 +47,15 @@ pub(super) struct Archive {
     file: File,
     packed: Packed,
     size: u64,
+    changed: Change,
+}
+
+/// When a file was changed last, whatever times somebody has given it since.
+type Change = (i64, i64);
+
+fn change(file: &File) -> io::Result<Change> {
+    let data = file.metadata()?;
+    Ok((data.ctime(), data.ctime_nsec()))
 }
 
 impl Archive {
@@ -55,6 +67,7 @@ impl Archive {
         };
         let file = File::open(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
+        let changed = change(&file).map_err(unreadable)?;
         let mut head = [0; 512];
         let length = read_full(&file, &mut head).map_err(unreadable)?;
         let head = &head[..length];
@@ -72,7 +85,16 @@ impl Archive {
             file,
             packed,
             size,
+            changed,
         })
+    }
+
+    /// Refuses one that somebody has written to since it was opened: what was found out of it holds no longer.
+    pub(super) fn unchanged(&self) -> Result<(), Error> {
+        match change(&self.file) {
+            Ok(changed) if changed == self.changed => Ok(()),
+            _ => Err(self.wrong("it was changed while it was read: see that nobody works on it and try again")),
+        }
     }
 
     pub(super) fn wrong(&self, why: impl Into<String>) -> Error {
@@ -83,6 +105,10 @@ impl Archive {
     }
 
     fn cut(&self, error: &io::Error) -> Error {
+        // Ctrl-C is for the whole group of processes, with the one that unpacks.
+        if signals::waiting() {
+            return Error::Interrupted;
+        }
         self.wrong(format!("it is damaged, cut off, or no tar archive ({error})"))
     }
 
@@ -130,9 +156,9 @@ impl Archive {
         looked_at: &[&'static str],
         mut bounds: Bounds,
         progress: &mut Progress<'_>,
-    ) -> Result<(Found, Survey), Error> {
+    ) -> Result<(Found, Survey, Seen), Error> {
         let (mut found, mut survey, mut seen) = (Found::default(), Survey::default(), Seen::default());
-        // What is in files that are left out by their first names: the others may not be.
+        // Size and content of files that are left out by their first names: the others may not be.
         let mut left_out = HashMap::new();
         // How many names of files with several have come, by the first one.
         let mut names: HashMap<Vec<u8>, u32> = HashMap::new();
@@ -144,14 +170,23 @@ impl Archive {
             if progress(at.min(self.size), self.size) == ControlFlow::Break(()) {
                 return Err(Error::Interrupted);
             }
-            let is_new = seen.check(&member).map_err(|why| self.wrong(why))?;
+            let new = seen.check(&member).map_err(|why| self.wrong(why))?;
+            for parent in &new.implied {
+                if excluded(exclusions, parent, true).is_none() {
+                    survey.directory();
+                    survey.name(parent);
+                    bounds.directory(parent)?;
+                }
+            }
             let is_directory = member.kind == EntryType::Directory;
             let is_left_out = excluded(exclusions, &member.path, is_directory).is_some();
             if member.path.is_empty() {
                 return Ok(());
             }
             if !is_left_out {
-                survey.name(&member.path);
+                if new.itself {
+                    survey.name(&member.path);
+                }
                 if let Some(path) = looked_at.iter().find(|path| path.as_bytes() == member.path) {
                     match member.kind {
                         EntryType::Link => linked.push((*path, seen.first(&member.path).to_vec())),
@@ -159,8 +194,8 @@ impl Archive {
                     }
                 }
             }
-            let (bytes, taken) = match member.kind {
-                EntryType::Directory if is_new && !is_left_out => {
+            let (size, data, taken) = match member.kind {
+                EntryType::Directory if new.itself && !is_left_out => {
                     survey.directory();
                     return bounds.directory(&member.path);
                 }
@@ -170,7 +205,10 @@ impl Archive {
                     let first = seen.first(&member.path);
                     let names = match names.get_mut(first) {
                         Some(names) => names,
-                        None => names.entry(first.to_vec()).or_insert(1),
+                        None => {
+                            let others = u32::from(!left_out.contains_key(first));
+                            names.entry(first.to_vec()).or_insert(others)
+                        }
                     };
                     *names += 1;
                     bounds.names(&member.path, *names)?;
@@ -180,18 +218,24 @@ impl Archive {
                     }
                 }
                 EntryType::GNUSparse => {
-                    let data = without_holes(content).map_err(|error| self.cut(&error))?;
-                    (data, data)
+                    // What can not be at all may be holes without end: those are not read to be counted.
+                    let data = match bounds.size(&member.path, member.size) {
+                        Ok(()) => without_holes(content).map_err(|error| self.cut(&error))?,
+                        Err(_) if is_left_out => 0,
+                        Err(error) => return Err(error),
+                    };
+                    (member.size, data, data)
                 }
-                EntryType::Symlink => (0, if member.target.len() < 60 { 0 } else { 4096 }),
-                _ => (member.size, member.size),
+                EntryType::Symlink => (0, 0, if member.target.len() < 60 { 0 } else { 4096 }),
+                _ => (member.size, member.size, member.size),
             };
             if is_left_out {
-                left_out.insert(member.path, (bytes, taken));
+                left_out.insert(member.path, (size, data, taken));
                 return Ok(());
             }
-            survey.content(bytes, taken);
-            bounds.size(&member.path, member.size)
+            bounds.size(&member.path, size)?;
+            survey.content(data, taken);
+            Ok(())
         })?;
         if !linked.is_empty() {
             self.members::<Error>(&mut |member, content| {
@@ -203,7 +247,7 @@ impl Archive {
                 Ok(())
             })?;
         }
-        Ok((found, survey))
+        Ok((found, survey, seen))
     }
 
     /// The beginning of a regular file.
@@ -231,10 +275,32 @@ impl Archive {
             let extended = listener.end().map_err(|why| self.wrong(why))?;
             let member = member(&entry, extended).map_err(|why| self.wrong(why))?;
             take(member, &mut entry)?;
-            io::copy(&mut entry, &mut io::sink()).map_err(|error| self.cut(&error))?;
+            self.read_out(&mut entry)?;
             listener.begin();
         }
+        if self.packed == Packed::Not {
+            return Ok(());
+        }
+        // What says whether the content is what was packed comes last, behind all that tar has use for.
+        listener.stop();
+        self.read_out(&mut archive.into_inner())?;
         Ok(())
+    }
+
+    /// Reads what nobody wants, unless a signal waits.
+    fn read_out(&self, reader: &mut dyn Read) -> Result<(), Error> {
+        let mut buffer = [0; 32 << 10];
+        loop {
+            if signals::waiting() {
+                return Err(Error::Interrupted);
+            }
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.cut(&error)),
+            }
+        }
     }
 }
 

@@ -15,10 +15,14 @@ use super::seen::Seen;
 use super::tree::Problem;
 use crate::ext4::{FileType, Meta, Time};
 
-/// Puts all of `archive` into an image.
-pub(super) fn copy(archive: &Archive, exclusions: &Exclusions, filler: &mut Filler<'_>) -> Result<(), Stop> {
-    let mut seen = Seen::default();
-    archive.members(&mut |member, _| seen.check(&member).map(drop).map_err(|why| archive.wrong(why)))?;
+/// Puts all of `archive`, in which all that was `seen` is, into an image.
+pub(super) fn copy(
+    archive: &Archive,
+    seen: &Seen,
+    exclusions: &Exclusions,
+    filler: &mut Filler<'_>,
+) -> Result<(), Stop> {
+    archive.unchanged()?;
     let mut copying = Copying {
         exclusions,
         filler,
@@ -26,15 +30,18 @@ pub(super) fn copy(archive: &Archive, exclusions: &Exclusions, filler: &mut Fill
         keys: HashMap::new(),
         elected: HashSet::new(),
     };
-    copying.filler.enter(directory(Vec::new()))?;
-    archive.members(&mut |member, content| copying.member(member, content))
+    copying.filler.enter(directory(Vec::new(), 0o755))?;
+    let copied = archive.members(&mut |member, content| copying.member(member, content));
+    // Before what else is said of it: it may be why.
+    archive.unchanged()?;
+    copied
 }
 
 struct Copying<'a, 'b> {
     exclusions: &'a Exclusions,
     filler: &'a mut Filler<'b>,
     /// All of it.
-    seen: Seen,
+    seen: &'a Seen,
     /// Of files with several names, by the first one.
     keys: HashMap<Vec<u8>, Key>,
     /// Further names that their files have got already.
@@ -52,16 +59,15 @@ impl Copying<'_, '_> {
         if member.lost_lists && !is_left_out {
             self.filler.report.problem(&member.path, Problem::AccessLists);
         }
+        self.enter_parents(&member.path)?;
         match member.kind {
             EntryType::Directory | EntryType::Link if is_left_out => Ok(()),
             EntryType::Directory => {
-                self.enter_parents(&member.path)?;
                 let (item, ..) = item(member);
                 self.filler.enter(item)
             }
             EntryType::Link if self.elected.contains(&member.path) => Ok(()),
             EntryType::Link => {
-                self.enter_parents(&member.path)?;
                 // Without a key, all its names are replaced by edits, as this one.
                 let key = self.keys.get(self.seen.first(&member.path));
                 self.filler.again(&member.path, key.copied().unwrap_or_default())
@@ -83,7 +89,6 @@ impl Copying<'_, '_> {
         let (mut item, size, sparse) = item(member);
         let Some(own) = own else {
             if is_edited {
-                self.enter_parents(&first)?;
                 self.filler.file(item)?;
             }
             return Ok(());
@@ -105,32 +110,34 @@ impl Copying<'_, '_> {
             _ => self.filler.file(item)?,
         }
         match key {
-            Some(key) if is_edited => {
-                self.enter_parents(&first)?;
-                self.filler.again(&first, key)
-            }
+            Some(key) if is_edited => self.filler.again(&first, key),
             _ => Ok(()),
         }
     }
 
-    /// The directories that a member is in, if they have not come: they may come later.
+    /// The directories that a member is in, if they have not come: they may come later. As in a tree, they are there if the
+    /// member itself is left out, too.
     fn enter_parents(&mut self, path: &[u8]) -> Result<(), Stop> {
         for parent in parents(path) {
             if !self.filler.has_directory(parent) {
-                self.filler.enter(directory(parent.to_vec()))?;
+                if excluded(self.exclusions, parent, true).is_some() {
+                    break;
+                }
+                let permissions = self.filler.permissions(parent).unwrap_or(0o755);
+                self.filler.enter(directory(parent.to_vec(), permissions))?;
             }
         }
         Ok(())
     }
 }
 
-/// A directory of which nothing is known.
-fn directory(path: Vec<u8>) -> Item {
+/// A directory of which the archive says nothing.
+fn directory(path: Vec<u8>, permissions: u32) -> Item {
     Item {
         path,
         meta: Meta {
             kind: FileType::Directory,
-            permissions: 0o755,
+            permissions,
             uid: 0,
             gid: 0,
             accessed: Time::default(),

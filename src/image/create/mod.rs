@@ -39,6 +39,7 @@ use self::exclude::Exclusions;
 use self::filler::{Filler, Stop};
 use self::identity::Identity;
 use self::reader::Event;
+use self::seen::Seen;
 use self::survey::{Found, Survey};
 use self::tree::Tree;
 use self::unnamed::Unnamed;
@@ -64,7 +65,7 @@ const MKE2FS_LIMIT: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug)]
 enum Source {
     Tree(Tree),
-    Archive(Archive),
+    Archive(Archive, Seen),
 }
 
 /// An image that can be made, as far as can be said before.
@@ -104,9 +105,9 @@ impl Creation {
             (Source::Tree(tree), found, survey)
         } else if data.is_file() {
             let archive = Archive::open(&request.source)?;
-            let (found, survey) =
+            let (found, survey, seen) =
                 archive.survey(&exclusions, &identity::LOOKED_AT, Bounds::of(request.kind), progress)?;
-            (Source::Archive(archive), found, survey)
+            (Source::Archive(archive, seen), found, survey)
         } else {
             return Err(Error::NoSource(request.source));
         };
@@ -137,7 +138,7 @@ impl Creation {
         ];
         let mounts = match &self.source {
             Source::Tree(tree) => tree.mounts(),
-            Source::Archive(_) => 0,
+            Source::Archive(..) => 0,
         };
         if mounts > 0 {
             plan.push(format!("leave out what is mounted there at {mounts} places"));
@@ -233,7 +234,7 @@ impl Creation {
         let mut filler = Filler::new(fs, identity.edits(), now, &mut go_on);
         let filled = match &self.source {
             Source::Tree(tree) => self.copy(tree, &mut filler),
-            Source::Archive(archive) => copying::copy(archive, &self.exclusions, &mut filler),
+            Source::Archive(archive, seen) => copying::copy(archive, seen, &self.exclusions, &mut filler),
         };
         filled.map_err(|stop| self.stopped(stop))?;
         fail_point::reach("create.copied");
@@ -273,6 +274,8 @@ impl Creation {
 
     fn stopped(&self, stop: Stop) -> Error {
         match stop {
+            // Also what unpacks an archive has had the signal, and what it has not brought is missing.
+            _ if signals::waiting() => Error::Interrupted,
             Stop::CalledOff => Error::Interrupted,
             Stop::Source(error) => *error,
             Stop::Failed(path, source) => {

@@ -47,10 +47,15 @@ impl Listener {
         heads.bytes.clear();
     }
 
+    /// No more.
+    pub(super) fn stop(&self) {
+        self.0.borrow_mut().listening = false;
+    }
+
     /// No more; returns the keys and values of the extended header there was.
     pub(super) fn end(&self) -> Result<Records, &'static str> {
-        let mut heads = self.0.borrow_mut();
-        heads.listening = false;
+        self.stop();
+        let heads = self.0.borrow();
         let before = heads.start.next_multiple_of(BLOCK as u64) - heads.start;
         let mut rest = heads.bytes.get(before as usize..).unwrap_or_default();
         while let Some((head, after)) = rest.split_at_checked(BLOCK) {

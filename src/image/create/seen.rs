@@ -9,7 +9,7 @@ use super::member::{Member, parents};
 use super::report::shown;
 
 /// What an archive has been seen to have, by paths.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Whether it is a directory.
     paths: HashMap<Vec<u8>, bool>,
@@ -19,15 +19,27 @@ pub(super) struct Seen {
     first: HashMap<Vec<u8>, Vec<u8>>,
 }
 
+/// What came with a member that had not come before.
+pub(super) struct New {
+    /// Directories that it is in.
+    pub(super) implied: Vec<Vec<u8>>,
+    /// It itself.
+    pub(super) itself: bool,
+}
+
 impl Seen {
-    /// Refuses a member that leads out of the root, or is there already; else says whether it is new.
-    pub(super) fn check(&mut self, member: &Member) -> Result<bool, String> {
+    /// Refuses a member that leads out of the root, or is there already; else says what is new.
+    pub(super) fn check(&mut self, member: &Member) -> Result<New, String> {
         let path = shown(&member.path);
+        let mut implied = Vec::new();
         for parent in parents(&member.path) {
             match self.paths.get(parent) {
                 Some(false) => return Err(format!("{path} goes through {}, which is no directory", shown(parent))),
                 Some(true) => {}
-                None => drop(self.paths.insert(parent.to_vec(), true)),
+                None => {
+                    self.paths.insert(parent.to_vec(), true);
+                    implied.push(parent.to_vec());
+                }
             }
         }
         let is_directory = member.kind == EntryType::Directory;
@@ -47,8 +59,8 @@ impl Seen {
             self.first.insert(member.path.clone(), first);
         }
         match self.paths.insert(member.path.clone(), is_directory) {
-            None => Ok(true),
-            Some(true) if is_directory => Ok(false),
+            None => Ok(New { implied, itself: true }),
+            Some(true) if is_directory => Ok(New { implied, itself: false }),
             Some(_) => Err(format!("it has {path} twice: unpack it and pack it anew")),
         }
     }
