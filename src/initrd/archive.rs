@@ -96,13 +96,14 @@ impl Archive {
         self.known.contains_key(joined(parts).as_slice())
     }
 
-    /// Removes whatever has a name, as Linux does before it makes something else of that name.
-    pub fn remove(&mut self, parts: &[&[u8]], name: &[u8]) -> Result<(), Errno> {
+    /// Removes whatever has the name that `parts` lead to, as Linux does before it makes something else of that name.
+    pub fn remove(&mut self, parts: &[&[u8]]) -> Result<(), Errno> {
+        let Some(name) = parts.last() else { return Ok(()) };
         let parent = self.tree.last();
-        match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(parent, *name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::EISDIR) => {
-                unlinkat(parent, name, UnlinkatFlags::RemoveDir)?;
+                unlinkat(parent, *name, UnlinkatFlags::RemoveDir)?;
                 if let Some(at) = self.known.remove(joined(parts).as_slice()) {
                     self.directories[at] = None;
                 }

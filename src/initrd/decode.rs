@@ -14,6 +14,7 @@ use std::thread;
 use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
 use super::compression::{Compression, LZ4_LEGACY};
 use super::input::Input;
@@ -216,16 +217,20 @@ impl Decoding {
 
 /// What needs too much memory is not damaged.
 fn explained(error: io::Error) -> io::Error {
-    let lzma = error
-        .get_ref()
-        .and_then(|error| error.downcast_ref::<liblzma::stream::Error>());
-    match lzma {
-        Some(liblzma::stream::Error::MemLimit) => io::Error::new(
-            io::ErrorKind::OutOfMemory,
-            "to decompress it takes more than 128 MiB of memory; compress it anew, with a dictionary of 64 MiB at the most (`xz -9`)",
-        ),
-        _ => error,
-    }
+    let Some(inner) = error.get_ref() else {
+        return error;
+    };
+    let is_lzma = matches!(inner.downcast_ref(), Some(liblzma::stream::Error::MemLimit));
+    let is_zstd = inner
+        .downcast_ref::<zstd::Error>()
+        .is_some_and(|error| error.is(ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge));
+    let remedy = match (is_lzma, is_zstd) {
+        (true, _) => "a dictionary of 64 MiB at the most (`xz -9`)",
+        (_, true) => "a window of 128 MiB at the most (`zstd --long=27`)",
+        _ => return error,
+    };
+    let why = format!("to decompress it takes more than 128 MiB of memory; compress it anew, with {remedy}");
+    io::Error::new(io::ErrorKind::OutOfMemory, why)
 }
 
 /// What the head of a compressed stream says of the level it was made with.

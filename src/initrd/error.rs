@@ -77,7 +77,7 @@ pub enum Error {
     },
     /// There is more of something in it than anybody makes.
     #[error(
-        "{image}: {place}: there are more than {limit} in it, which is taken for an attack; if you trust who made it, cpio(1) unpacks it"
+        "{image}: {place}: there are more than {limit} in it, which is taken for an attack; if you trust who made it, decompress its segments one by one, and unpack each with cpio(1)"
     )]
     TooMany {
         /// The image.

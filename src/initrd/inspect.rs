@@ -7,13 +7,11 @@ use serde::Serialize;
 
 use super::compression::Compression;
 use super::error::Error;
-use super::names::escape;
+use super::names::{COMPONENT, escape};
 use super::reader::{Event, Reader};
 
 /// How much is told of what a segment is for.
 const CONTENTS: usize = 16;
-/// What a file system takes for one name.
-const COMPONENT: usize = 255;
 
 /// A segment of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -57,7 +57,7 @@ impl Maker<'_> {
             Kind::Directory => {
                 let made = mkdirat(archive.tree.last(), *name, Mode::S_IRWXU);
                 if made == Err(Errno::EEXIST) && !archive.has_directory(&way) {
-                    archive.remove(&way, name).map_err(Error::io("replace", &path))?;
+                    replace(archive, &way, reader, &path)?;
                     mkdirat(archive.tree.last(), *name, Mode::S_IRWXU).map_err(Error::io("make", &path))?;
                 } else if made != Err(Errno::EEXIST) {
                     made.map_err(Error::io("make", &path))?;
@@ -72,6 +72,9 @@ impl Maker<'_> {
             }
             Kind::Node(node) => {
                 let linked = self.hard_link(archive, &way, header, reader, &path)?;
+                if !linked {
+                    replace(archive, &way, reader, &path)?;
+                }
                 self.node(archive, &way, header, node, linked, &path)
             }
         }
@@ -127,7 +130,7 @@ impl Maker<'_> {
             return Ok(false);
         }
         let failed = |error: Errno| Error::io("link", path)(error);
-        archive.remove(way, name).map_err(failed)?;
+        replace(archive, way, reader, path)?;
         let first_way: Vec<&[u8]> = first.split(|byte| *byte == b'/').collect();
         let Some((first_name, first_parents)) = first_way.split_last() else {
             return Ok(false);
@@ -181,7 +184,7 @@ impl Maker<'_> {
         };
         let (file, is_new) = match linked {
             false => match create() {
-                Err(Errno::EEXIST) => (self.again(archive, way, flags, header).map_err(failed)?, false),
+                Err(Errno::EEXIST) => (self.again(archive, way, flags, header, reader, path)?, false),
                 file => (file.map_err(failed)?, true),
             },
             true => (self.reopen(archive, name, flags).map_err(failed)?, false),
@@ -224,15 +227,24 @@ impl Maker<'_> {
     }
 
     /// A file that has been there before: Linux writes to it, and makes it anew if it was something else.
-    fn again(&self, archive: &mut Archive, way: &[&[u8]], flags: OFlag, header: &Header) -> Result<OwnedFd, Errno> {
+    fn again(
+        &self,
+        archive: &mut Archive,
+        way: &[&[u8]],
+        flags: OFlag,
+        header: &Header,
+        reader: &Reader,
+        path: &Path,
+    ) -> Result<OwnedFd, Error> {
         let name = way.last().copied().unwrap_or_default();
-        let there = fstatat(archive.tree.last(), name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let failed = |error: Errno| Error::io("write", path)(error);
+        let there = fstatat(archive.tree.last(), name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
         if there.st_mode & libc::S_IFMT == libc::S_IFREG {
-            return self.reopen(archive, name, flags);
+            return self.reopen(archive, name, flags).map_err(failed);
         }
-        archive.remove(way, name)?;
+        replace(archive, way, reader, path)?;
         let mode = Mode::from_bits_truncate(permissions(header.mode, self.owners) & 0o777);
-        openat(archive.tree.last(), name, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode)
+        openat(archive.tree.last(), name, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode).map_err(failed)
     }
 
     fn link(
@@ -254,7 +266,7 @@ impl Maker<'_> {
         }
         let made = symlinkat(&target[..], archive.tree.last(), *name);
         if made == Err(Errno::EEXIST) {
-            archive.remove(way, name).map_err(Error::io("replace", path))?;
+            replace(archive, way, reader, path)?;
             symlinkat(&target[..], archive.tree.last(), *name).map_err(failed)?;
         } else {
             made.map_err(failed)?;
@@ -279,9 +291,6 @@ impl Maker<'_> {
     ) -> Result<bool, Error> {
         let Some(name) = way.last() else { return Ok(false) };
         let failed = |error: Errno| Error::io("make", path)(error);
-        if !linked {
-            archive.remove(way, name).map_err(Error::io("replace", path))?;
-        }
         let parent = archive.tree.last();
         let device = makedev(u64::from(header.rdev.0), u64::from(header.rdev.1));
         let mut placeholder = false;
@@ -350,6 +359,17 @@ impl Maker<'_> {
         }
         Ok(())
     }
+}
+
+/// What comes now has the name that `way` leads to for itself.
+fn replace(archive: &mut Archive, way: &[&[u8]], reader: &Reader, path: &Path) -> Result<(), Error> {
+    archive.remove(way).map_err(|error| match error {
+        // Linux passes over the entry then, without a word.
+        Errno::ENOTEMPTY => {
+            reader.wrong("a directory that has something in it has this name already: it does not give way to a file")
+        }
+        error => Error::io("replace", path)(error),
+    })
 }
 
 fn time(mtime: u32) -> TimeSpec {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 /// Directories within each other; Linux would take more, nobody makes them.
 const DEPTH: usize = 128;
 /// What a file system takes for one name.
-const COMPONENT: usize = 255;
+pub(super) const COMPONENT: usize = 255;
 
 /// What is shown of a long name.
 const SHOWN: usize = 100;

@@ -31,6 +31,7 @@ fn nothing_gets_out() {
     let deep = b"d/".repeat(129);
     let bare = "segment 1 (not compressed, at byte 0)";
     let outside = "which leads out of the directory";
+    let full = "a directory that has something in it has this name already: it does not give way to a file";
     let no_name_end = {
         let mut image = one(&file("abc"));
         image[113] = b'x';
@@ -141,6 +142,30 @@ fn nothing_gets_out() {
                 ..file("l")
             }),
             format!("{bare}, entry \"l\": it is a symbolic link with more than 4095 bytes"),
+        ),
+        (
+            Archive::new()
+                .directory("d", 0o755)
+                .file("d/x", 0o644, b"")
+                .file("d", 0o644, b"")
+                .end(4),
+            format!("{bare}, entry \"d\": {full}"),
+        ),
+        (
+            Archive::new()
+                .directory("d", 0o755)
+                .file("d/x", 0o644, b"")
+                .link("d", "x")
+                .end(4),
+            format!("{bare}, entry \"d\": {full}"),
+        ),
+        (
+            Archive::new()
+                .directory("d", 0o755)
+                .file("d/x", 0o644, b"")
+                .node("d", 0o010_600, (0, 0))
+                .end(4),
+            format!("{bare}, entry \"d\": {full}"),
         ),
         (
             one(&file(".")),
@@ -296,7 +321,7 @@ fn with_little_memory(place: &Place, line: &str) -> (Vec<u8>, String) {
 #[test]
 fn more_than_can_be_remembered() {
     let place = Place::new("more");
-    let attack = "in it, which is taken for an attack; if you trust who made it, cpio(1) unpacks it\n";
+    let attack = "in it, which is taken for an attack; if you trust who made it, decompress its segments one by one, and unpack each with cpio(1)\n";
     let name = format!("/{}", "n".repeat(254)).repeat(15);
     let names = (0..40_000).fold(Archive::new(), |archive, number| {
         archive.entry(&Entry {
@@ -358,6 +383,25 @@ fn a_dictionary_for_larger_machines() {
     assert_eq!(
         listed(256 << 20),
         "ttvm: i: segment 1 (lzma, at byte 0): it can not be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a dictionary of 64 MiB at the most (`xz -9`)\n[1]"
+    );
+}
+
+#[test]
+fn a_window_for_larger_machines() {
+    let place = Place::new("window");
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("zstd");
+    let archive = Archive::new().file("a", 0o644, b"").end(4);
+    encoder.write_all(&archive).expect("zstd");
+    let mut image = encoder.finish().expect("zstd");
+    let mut listed = |log: u8| {
+        image[5] = (log - 10) << 3;
+        place.put("i", &image);
+        place.session("list i")
+    };
+    assert_eq!(listed(27), "a\n[0]");
+    assert_eq!(
+        listed(28),
+        "ttvm: i: segment 1 (zstd, at byte 0): it can not be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a window of 128 MiB at the most (`zstd --long=27`)\n[1]"
     );
 }
 
