@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::{Place, debugfs, set_mode, sh};
+use super::{Place, debugfs, header, set_mode, sh};
 
 /// A host as Debian makes it, as far as it matters.
 fn host(place: &Place) {
@@ -204,17 +204,9 @@ fn devices_that_are_files() {
         fs::remove_file(place.path("image")).expect("the image goes");
     }
     let mut archive = tar::Builder::new(fs::File::create(place.path("x.tar")).expect("a file"));
-    let mut header = tar::Header::new_gnu();
+    let mut header = header();
     header.set_entry_type(tar::EntryType::Char);
     header.set_mode(0o640);
-    for number in [
-        tar::Header::set_size,
-        tar::Header::set_uid,
-        tar::Header::set_gid,
-        tar::Header::set_mtime,
-    ] {
-        number(&mut header, 0);
-    }
     header.set_device_major(5).expect("a number");
     header.set_device_minor(1).expect("a number");
     archive

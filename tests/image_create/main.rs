@@ -164,3 +164,18 @@ fn sh(script: &str, directory: &Path) {
     let status = Command::new("sh").args(["-ec", script]).current_dir(directory).status();
     assert!(status.expect("sh runs").success(), "{script}");
 }
+
+/// Of an empty file in an archive.
+fn header() -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    for number in [
+        tar::Header::set_size,
+        tar::Header::set_uid,
+        tar::Header::set_gid,
+        tar::Header::set_mtime,
+    ] {
+        number(&mut header, 0);
+    }
+    header
+}

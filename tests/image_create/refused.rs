@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Place, sound};
+use super::{Place, header, sound};
 
 #[test]
 fn before_anything_is_made() {
@@ -44,21 +44,6 @@ fn before_anything_is_made() {
     );
     assert_eq!(place.rest(), [""; 0]);
     place.made("--size 128M --from DIR/src");
-}
-
-/// Of an empty file in an archive.
-fn header() -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    for number in [
-        tar::Header::set_size,
-        tar::Header::set_uid,
-        tar::Header::set_gid,
-        tar::Header::set_mtime,
-    ] {
-        number(&mut header, 0);
-    }
-    header
 }
 
 /// What no file of the file system can be.
