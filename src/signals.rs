@@ -9,11 +9,12 @@ use std::mem::MaybeUninit;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
 /// Not those that whoever started us has told us to take no notice of: `nohup`, or a shell that starts a job in the background.
 /// Blocked, they would wait like the others.
 fn ending() -> SigSet {
-    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-    signals.into_iter().filter(|signal| !is_ignored(*signal)).collect()
+    ENDING.into_iter().filter(|signal| !is_ignored(*signal)).collect()
 }
 
 fn is_ignored(signal: Signal) -> bool {
@@ -55,7 +56,9 @@ pub fn waiting() -> bool {
         }
         SigSet::from_sigset_t_unchecked(set.assume_init())
     };
-    ending().iter().any(|signal| set.contains(signal))
+    ENDING
+        .into_iter()
+        .any(|signal| set.contains(signal) && !is_ignored(signal))
 }
 
 impl Drop for Deferred {
