@@ -3,15 +3,15 @@
 //! `cp -ax`, `umount`. Both in turns, each from a cold cache where that is allowed, and with the same root: 800 MB of this
 //! machine's own /usr. Needs root.
 
+mod peak;
 mod table;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use nix::libc;
 use nix::unistd::geteuid;
 use table::{Table, is_wanted, median};
 
@@ -105,32 +105,20 @@ fn cold() {
 }
 
 /// Seconds, and MB of memory.
-#[expect(
-    clippy::zombie_processes,
-    reason = "it is waited for by wait4, which says what it has used"
-)]
 fn created(place: &Path, root: &Path) -> (f64, f64) {
     let image = place.join("ours.img");
     cold();
     let started = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_ttvm"))
-        .args(["image", "create", "bench", "--size", SIZE, "--from"])
-        .arg(root)
-        .arg("--file")
-        .arg(&image)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("ttvm runs");
-    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: both places are there and of the right type; the child is ours and not waited for yet.
-    let usage = unsafe {
-        libc::wait4(child.id() as i32, &mut status, 0, usage.as_mut_ptr());
-        usage.assume_init()
-    };
+    let memory = peak::run(
+        Command::new(env!("CARGO_BIN_EXE_ttvm"))
+            .args(["image", "create", "bench", "--size", SIZE, "--from"])
+            .arg(root)
+            .arg("--file")
+            .arg(&image),
+    );
     let seconds = started.elapsed().as_secs_f64();
-    assert_eq!(status, 0, "ttvm image create");
     fs::remove_file(image).expect("the image goes");
-    (seconds, usage.ru_maxrss as f64 * 1024.0 / 1e6)
+    (seconds, memory / 1e6)
 }
 
 /// Seconds.
