@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm`: the command line.
+//! `ttvm`: the command line; and, by its other name, the main process of units that record, replay or emulate a run.
 
 use std::process::ExitCode;
 
+use ttvm::guest::unit::RUNNER;
+
 fn main() -> ExitCode {
-    ttvm::cli::main()
+    match std::env::args_os().next() {
+        Some(name) if name == RUNNER => ttvm::recording::service::main(),
+        _ => ttvm::cli::main(),
+    }
 }

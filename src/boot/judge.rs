@@ -6,7 +6,7 @@ use std::fs;
 use std::iter;
 use std::path::Path;
 
-use super::entry::EntryId;
+use super::entry_id::EntryId;
 use super::next::BootMenu;
 use super::refusal::Error;
 use super::settings;

@@ -6,6 +6,7 @@
 //! that can not boot.
 
 mod entry;
+mod entry_id;
 mod environment;
 mod file;
 mod firmware;
@@ -33,7 +34,8 @@ use crate::config::under;
 use crate::error::{Classify, Exit, one_line};
 use crate::run;
 
-pub use entry::{Entry, EntryId};
+pub use entry::Entry;
+pub use entry_id::EntryId;
 pub use environment::Environment;
 pub use firmware::Firmware;
 pub use grub_cfg::MenuEntry;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::entry::{BOOTED, EntryId, TRIAL};
+use super::entry_id::{BOOTED, EntryId, TRIAL};
 use super::grub_cfg::{DefaultRule, GrubCfg, MenuEntry};
 use super::grubenv::{self, GrubEnv};
 use super::probe::Probe;

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::entry::EntryId;
+use super::entry_id::EntryId;
 use super::grubenv;
 use super::settings::{DIRECTORIES, DROP_IN};
 use crate::error::{Classify, Exit};

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::entry::EntryId;
+use super::entry_id::EntryId;
 use super::grub_cfg::MenuEntry;
 use crate::config::under;
 use crate::file;

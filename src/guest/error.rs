@@ -120,6 +120,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A program of ours could not be started.
+    #[error("can not start {}: is all of ttvm's package there?", path.display())]
+    Program {
+        /// The program.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// poll or signalfd failed.
     #[error("can not wait for events")]
     Wait(#[source] io::Error),

@@ -10,6 +10,7 @@ pub mod record;
 pub mod supervisor;
 pub mod tail;
 mod tools;
+pub mod unit;
 pub mod watch;
 mod xl;
 pub mod xl_config;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the units `ttvm@NAME`, `ttvm-record@NAME` and `ttvm-replay@NAME` run.
+//! `ttvm-run run|record|replay -- GUEST`: the main process of `ttvm-record@GUEST.service`, `ttvm-replay@GUEST.service`, and of
+//! `ttvm@GUEST.service` if the guest is emulated.
 
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::order::{self, Order};
@@ -16,7 +18,8 @@ use crate::config::{self, guests};
 use crate::error::{Classify, Exit};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::{Ending, Record, now};
-use crate::guest::supervisor::{self, Next};
+use crate::guest::supervisor::Next;
+use crate::guest::unit::{self, RUNNER};
 use crate::guest::{self, claim};
 use crate::lock::Attempt;
 use crate::notify;
@@ -29,8 +32,8 @@ const READING: Duration = Duration::from_secs(120);
 
 /// What a unit does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// `ttvm@`
+enum Kind {
+    /// `ttvm@`, emulated.
     Plain,
     /// `ttvm-record@`
     Record,
@@ -77,11 +80,24 @@ impl Classify for Error {
     }
 }
 
+/// Reads the command line, runs the guest until it ends and returns the exit code.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (kind, unit, guest) = match words[..] {
+        ["run", "--", guest] => (Kind::Plain, "ttvm", guest),
+        ["record", "--", guest] => (Kind::Record, "ttvm-record", guest),
+        ["replay", "--", guest] => (Kind::Replay, "ttvm-replay", guest),
+        _ => {
+            eprintln!("usage: {RUNNER} run|record|replay -- GUEST");
+            return Exit::Usage.into();
+        }
+    };
+    unit::main(RUNNER, unit, guest, |guest, host| serve(kind, guest, host))
+}
+
 /// Runs `guest` as `kind` says, until it ends.
-pub fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
-    if kind == Kind::Plain && guest.toolstack != Toolstack::Qemu {
-        return Ok(supervisor::run(guest, host)?);
-    }
+fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     let name = &guest.name;
     let order = match kind {
         Kind::Plain => Order::default(),

@@ -8,6 +8,7 @@
 mod device;
 mod error;
 mod examine;
+mod fill;
 pub mod holders;
 pub mod lock;
 
@@ -15,8 +16,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
 
 use crate::config::guest::Snapshot;
 use crate::config::host::SnapshotConfig;
@@ -28,6 +27,7 @@ use crate::signals;
 pub use error::{Error, Refusal};
 use examine::Place;
 pub use examine::guest_of;
+pub use fill::Fill;
 
 /// There on hosts that run LVM's lock manager.
 const LVMLOCKD: &str = "/run/lvm/lvmlockd.socket";
@@ -38,39 +38,6 @@ pub struct Store<'a> {
     snapshots: Vec<Snapshot>,
     config: &'a SnapshotConfig,
     dm: DeviceMapper,
-}
-
-/// The state of one snapshot, as `ttvm snapshot status` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
-pub enum Fill {
-    /// There is none.
-    Absent,
-    /// Thick: bytes of its area in use, and bytes it has.
-    Thick {
-        /// In use.
-        used: u64,
-        /// In all.
-        total: u64,
-    },
-    /// Thick, and lost: its area overflowed.
-    Overflowed,
-    /// Thin: how full its pool is, in percent.
-    Thin {
-        /// Data space of the pool.
-        pool_percent: u8,
-        /// Whether the pool still takes writes.
-        writable: bool,
-    },
-    /// A device that is no snapshot.
-    NoSnapshot,
-}
-
-impl Fill {
-    /// Whether what the guest wrote is lost or can not be written any more.
-    pub fn is_lost(&self) -> bool {
-        matches!(self, Self::Overflowed | Self::Thin { writable: false, .. })
-    }
 }
 
 impl<'a> Store<'a> {
@@ -185,42 +152,9 @@ impl<'a> Store<'a> {
         Ok(Some(removal))
     }
 
-    /// The state of every snapshot. Runs no program.
-    pub fn status(&self) -> Result<Vec<(&Snapshot, Fill)>, Error> {
-        self.snapshots
-            .iter()
-            .map(|snapshot| Ok((snapshot, self.fill(snapshot)?)))
-            .collect()
-    }
-
     /// The device-mapper connection, to wait for events on.
     pub fn device_mapper(&self) -> &DeviceMapper {
         &self.dm
-    }
-
-    fn fill(&self, snapshot: &Snapshot) -> Result<Fill, Error> {
-        let Some(device) = self.dm.find(By::Name(&snapshot.volume.dm_name()))? else {
-            return Ok(Fill::Absent);
-        };
-        Ok(match device.state {
-            State::Snapshot { used, total } => Fill::Thick {
-                used: used * 512,
-                total: total * 512,
-            },
-            State::SnapshotLost => Fill::Overflowed,
-            State::Thin => match self.dm.pool_of(&device)? {
-                Some(pool) => Fill::Thin {
-                    pool_percent: pool.data_percent,
-                    writable: pool.writable,
-                },
-                None => Fill::NoSnapshot,
-            },
-            State::ThinFailed => Fill::Thin {
-                pool_percent: 100,
-                writable: false,
-            },
-            _ => Fill::NoSnapshot,
-        })
     }
 
     /// Says what happens to which volume, and lets a test stop us right there.
