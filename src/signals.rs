@@ -4,10 +4,12 @@
 //! `systemctl stop` signals us but not the LVM command that we wait for. If we died at once, the command would go on
 //! without anybody who knows about it, and whoever comes next would find a volume in the making.
 
+use std::io;
 use std::mem::MaybeUninit;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -31,6 +33,15 @@ fn is_ignored(signal: Signal) -> bool {
 #[must_use]
 pub struct Deferred {
     before: SigSet,
+}
+
+/// Can be read as soon as a signal to end is waiting, by whoever waits for something else as well. It is not to be read.
+///
+/// # Errors
+///
+/// If there is no descriptor left.
+pub fn arrival() -> io::Result<SignalFd> {
+    Ok(SignalFd::with_flags(&ending(), SfdFlags::SFD_CLOEXEC)?)
 }
 
 /// Lets signals wait from now on.

@@ -195,11 +195,7 @@ fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd
     if Kind::of(header) != Ok(Kind::Link) {
         return Ok(None);
     }
-    let mut target = Vec::new();
-    while let Some(piece) = reader.data()? {
-        target.extend_from_slice(piece);
-    }
-    Ok(Some(escape(&target)))
+    Ok(Some(escape(&reader.target()?.path)))
 }
 
 /// Row by row: there may be a million.
@@ -210,10 +206,11 @@ fn list_json(image: &Path) -> Result<Exit, Error> {
     let mut walk = || -> Result<(), Error> {
         let mut json = serde_json::Serializer::pretty(&mut out);
         let mut rows = json.serialize_seq(None).map_err(io::Error::from)?;
-        while let Some(event) = reader.event()? {
-            match event {
-                Event::Segment(it) => segment = it.number,
-                Event::Entry(header) => {
+        let mut next = || -> Result<bool, Error> {
+            match reader.event()? {
+                None => return Ok(false),
+                Some(Event::Segment(it)) => segment = it.number,
+                Some(Event::Entry(header)) => {
                     let kind = Kind::of_mode(header.mode);
                     let row = Row {
                         segment,
@@ -230,13 +227,23 @@ fn list_json(image: &Path) -> Result<Exit, Error> {
                     };
                     rows.serialize_element(&row).map_err(io::Error::from)?;
                 }
-                _ => {}
+                Some(_) => {}
             }
-        }
+            Ok(true)
+        };
+        let walked = loop {
+            match next() {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // What comes before something that is wrong is an array, too.
         SerializeSeq::end(rows).map_err(io::Error::from)?;
-        Ok(())
+        walked
     };
-    let walked = walk().and_then(|()| Ok(writeln!(out)?));
+    let walked = walk();
+    writeln!(out)?;
     out.flush()?;
     walked?;
     Ok(Exit::Done)

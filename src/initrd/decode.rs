@@ -283,6 +283,11 @@ impl<'a> Bare<'a> {
 
     fn next(&mut self) -> io::Result<()> {
         let head = self.input.peek(HEADER_SIZE + TRAILER.len())?;
+        let zeros = head.iter().take_while(|byte| **byte == 0).count();
+        if zeros > 0 {
+            self.left = zeros as u64;
+            return Ok(());
+        }
         let Some((Ok((header, name_size)), name)) =
             head.split_first_chunk().map(|(head, name)| (Header::parse(head), name))
         else {

@@ -34,7 +34,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// A directory that is to be `to`, where nothing is yet, or an empty directory, whose mode it gets.
+    /// A directory that is to be `to`, where nothing is yet, or an empty directory, whose mode it gets as far as it may.
     pub fn new(to: &Path, umask: u32) -> Result<Self, Error> {
         let wanted = "a name that a new directory can have";
         let beside = Beside::new(to, MARK).ok_or_else(|| Error::NotA {
@@ -54,11 +54,10 @@ impl Draft {
                 path,
                 root,
                 // Root's has real devices and programs with other rights in it, from whoever made the image: for root alone.
-                mode: mode.unwrap_or(if geteuid().is_root() {
-                    0o700
-                } else {
-                    0o700 | 0o777 & !umask
-                }),
+                mode: match geteuid().is_root() {
+                    true => mode.unwrap_or(0o700) & 0o700,
+                    false => mode.unwrap_or(0o700 | 0o777 & !umask),
+                },
                 kept: false,
             }),
             Err(error) => {
@@ -106,7 +105,13 @@ impl Drop for Draft {
 /// Makes sure that there is nothing at `to`, or an empty directory, whose mode is returned.
 pub(super) fn check(to: &Path) -> Result<Option<u32>, Error> {
     match fs::symlink_metadata(to) {
-        Ok(data) if data.is_dir() && is_empty(to)? => Ok(Some(data.mode() & 0o7777)),
+        Ok(data) if data.is_dir() && is_empty(to)? => match fs::metadata(to.join("..")) {
+            Ok(parent) if parent.dev() != data.dev() => Err(Error::NotA {
+                path: to.to_owned(),
+                wanted: "a directory that another one can take the place of, as something is mounted there: name a new one in it",
+            }),
+            _ => Ok(Some(data.mode() & 0o7777)),
+        },
         Ok(_) => Err(Error::NotEmpty(to.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("look at", to)(error)),

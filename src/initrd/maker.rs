@@ -19,12 +19,21 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::archive::{Archive, Given, joined};
 use super::error::Error;
-use super::kind::Kind;
+use super::kind::{Kind, TARGET_LIMIT};
 use super::manifest::{Owners, permissions};
 use super::names::{escape, parts};
 use super::newc::Header;
 use super::reader::Reader;
 use crate::signals;
+
+/// What there is to say of a file that was made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Made {
+    /// It stands for a device.
+    pub placeholder: bool,
+    /// It is a symbolic link with a NUL after its target.
+    pub terminated: bool,
+}
 
 /// Makes files.
 pub(super) struct Maker<'a> {
@@ -38,8 +47,8 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes a file. Returns whether it stands for a device.
-    pub fn make(&self, archive: &mut Archive, header: &Header, reader: &mut Reader) -> Result<bool, Error> {
+    /// Makes a file.
+    pub fn make(&self, archive: &mut Archive, header: &Header, reader: &mut Reader) -> Result<Made, Error> {
         let kind = Kind::of(header).map_err(|why| reader.wrong(why))?;
         let way = parts(&header.name).map_err(|why| reader.wrong(why))?;
         let path = self.to.join(&archive.name).join(escape(&header.name));
@@ -47,7 +56,7 @@ impl Maker<'_> {
             return match kind {
                 Kind::Directory => {
                     archive.directory(&[], Some(header));
-                    Ok(false)
+                    Ok(Made::default())
                 }
                 _ => Err(reader.wrong("the archive's own directory is something else")),
             };
@@ -63,19 +72,24 @@ impl Maker<'_> {
                     made.map_err(Error::io("make", &path))?;
                 }
                 archive.directory(&way, Some(header));
-                Ok(false)
+                Ok(Made::default())
             }
-            Kind::Link => self.link(archive, &way, header, reader, &path).map(|()| false),
+            Kind::Link => self.link(archive, &way, header, reader, &path),
             Kind::File => {
                 let linked = self.hard_link(archive, &way, header, reader, &path)?;
-                self.file(archive, &way, header, linked, reader, &path).map(|()| false)
+                self.file(archive, &way, header, linked, reader, &path)?;
+                Ok(Made::default())
             }
             Kind::Node(node) => {
                 let linked = self.hard_link(archive, &way, header, reader, &path)?;
                 if !linked {
                     replace(archive, &way, reader, &path)?;
                 }
-                self.node(archive, &way, header, node, linked, &path)
+                let placeholder = self.node(archive, &way, header, node, linked, &path)?;
+                Ok(Made {
+                    placeholder,
+                    ..Made::default()
+                })
             }
         }
     }
@@ -254,20 +268,25 @@ impl Maker<'_> {
         header: &Header,
         reader: &mut Reader,
         path: &Path,
-    ) -> Result<(), Error> {
-        let Some(name) = way.last() else { return Ok(()) };
+    ) -> Result<Made, Error> {
+        let Some(name) = way.last() else {
+            return Ok(Made::default());
+        };
         let failed = |error: Errno| Error::io("make", path)(error);
-        let mut target = Vec::new();
-        while let Some(piece) = reader.data()? {
-            target.extend_from_slice(piece);
+        let target = reader.target()?;
+        let wrong = match target.path.len() {
+            _ if target.path.contains(&0) => Some("it is a symbolic link with a NUL in it"),
+            0 => Some("it is a symbolic link that leads nowhere"),
+            length if length > TARGET_LIMIT as usize => Some("it is a symbolic link with more than 4095 bytes"),
+            _ => None,
+        };
+        if let Some(why) = wrong {
+            return Err(reader.wrong(why));
         }
-        if target.contains(&0) {
-            return Err(reader.wrong("it is a symbolic link with a NUL in it"));
-        }
-        let made = symlinkat(&target[..], archive.tree.last(), *name);
+        let made = symlinkat(&target.path[..], archive.tree.last(), *name);
         if made == Err(Errno::EEXIST) {
             replace(archive, way, reader, path)?;
-            symlinkat(&target[..], archive.tree.last(), *name).map_err(failed)?;
+            symlinkat(&target.path[..], archive.tree.last(), *name).map_err(failed)?;
         } else {
             made.map_err(failed)?;
         }
@@ -276,7 +295,11 @@ impl Maker<'_> {
             fchownat(parent, *name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
         }
         let time = time(header.mtime);
-        utimensat(parent, *name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)
+        utimensat(parent, *name, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(failed)?;
+        Ok(Made {
+            terminated: target.terminated,
+            ..Made::default()
+        })
     }
 
     /// Returns whether it stands for a device.

@@ -128,6 +128,9 @@ pub struct Entry {
     /// An empty file stands for the device.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub placeholder: bool,
+    /// A NUL follows the target of the symbolic link.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminated: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -165,6 +168,7 @@ impl Entry {
             data: header.nlink > 1 && header.size > 0,
             sum: header.sum.is_some(),
             placeholder: false,
+            terminated: false,
         }
     }
 }

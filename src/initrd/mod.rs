@@ -28,7 +28,9 @@ mod output;
 pub mod pack;
 mod plan;
 mod reader;
+mod source;
 mod tree;
+mod umask;
 pub mod unpack;
 
 pub use compression::Compression;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image in the making: a file that has another name until it is whole.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -28,6 +28,8 @@ pub(super) struct Draft {
     to: PathBuf,
     path: PathBuf,
     replace: bool,
+    /// The mode it will have.
+    mode: u32,
     kept: bool,
 }
 
@@ -42,8 +44,8 @@ pub(super) struct Output {
 }
 
 impl Draft {
-    /// A file that is to be `to`, in place of what is there if that is to be replaced.
-    pub fn new(to: &Path, replace: bool) -> Result<(Self, Output), Error> {
+    /// A file that is to be `to`, in place of what is there, whose mode it gets, if that is to be replaced. A new one has `mode`.
+    pub fn new(to: &Path, replace: bool, mode: u32) -> Result<(Self, Output), Error> {
         let to = match fs::symlink_metadata(to) {
             Ok(_) if !replace => return Err(Error::Exists(to.to_owned())),
             // What the link leads to is the image.
@@ -70,18 +72,21 @@ impl Draft {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
+            // Nobody else sees what it is not known yet whether they may.
+            .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        let draft = Self {
+        let mut draft = Self {
             to,
             path: path.clone(),
             replace,
+            mode,
             kept: false,
         };
         file.try_lock().map_err(|error| failed(error.into()))?;
         if let Ok(old) = fs::metadata(&draft.to) {
             // Whoever may read the old one may read the new one.
-            file.set_permissions(old.permissions()).map_err(failed)?;
+            draft.mode = old.mode() & 0o7777;
             if (old.uid(), old.gid()) != file.metadata().map(|new| (new.uid(), new.gid())).map_err(failed)? {
                 fchown(&file, Some(old.uid()), Some(old.gid())).map_err(failed)?;
             }
@@ -99,6 +104,8 @@ impl Draft {
     pub fn keep(mut self, mut output: Output) -> Result<(), Error> {
         let failed = |error: io::Error| Error::io("write", &self.to)(error);
         output.write_out().map_err(failed)?;
+        let mode = Permissions::from_mode(self.mode);
+        output.file.set_permissions(mode).map_err(failed)?;
         output.file.sync_all().map_err(failed)?;
         match self.replace {
             true => fs::rename(&self.path, &self.to).map_err(failed)?,

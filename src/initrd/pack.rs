@@ -4,8 +4,10 @@
 mod packing;
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use nix::unistd::geteuid;
 
 use self::packing::Packing;
@@ -13,7 +15,8 @@ use super::compression::Compression;
 use super::error::Error;
 use super::manifest::{self, Archive, Manifest, Owners, Padding};
 use super::output::Draft;
-use super::plan::{Item, plan, stray};
+use super::plan::{Data, Item, plan, stray};
+use super::umask::umask;
 use crate::image::digest::Progress;
 use crate::{fail_point, signals};
 
@@ -89,12 +92,18 @@ impl Plan {
             let wanted = "a directory";
             return match directory.try_exists() {
                 Ok(true) => Err(Error::NotA { path, wanted }),
-                _ => Err(Error::io("open", path)(io::Error::from_raw_os_error(nix::libc::ENOENT))),
+                _ => Err(Error::io("open", path)(io::Error::from_raw_os_error(libc::ENOENT))),
             };
         }
         match Manifest::read(directory)? {
             Some(_) if options.compression.is_some() => Err(Error::Settled(directory.to_owned())),
-            Some(manifest) => Self::again(directory, &manifest, options),
+            Some(manifest) => match options.level {
+                Some(level) if manifest.segments.iter().all(|it| it.compression == Compression::None) => {
+                    let compression = Compression::None;
+                    Err(Error::Level { compression, level })
+                }
+                _ => Self::again(directory, &manifest, options),
+            },
             None => Self::plain(directory, options),
         }
     }
@@ -155,6 +164,27 @@ impl Plan {
         })
     }
 
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        let archives = self.segments.iter().flat_map(|segment| &segment.archives);
+        archives.flat_map(|archive| &archive.items)
+    }
+
+    /// Whether everybody may read all that is in it.
+    fn is_public(&self) -> bool {
+        let may_others = |item: &Item| match item.header.mode & libc::S_IFMT {
+            libc::S_IFREG => item.header.mode & 0o004 != 0,
+            libc::S_IFDIR => item.header.mode & 0o001 != 0,
+            _ => true,
+        };
+        self.items().all(may_others)
+    }
+
+    /// Whether that file is in it.
+    fn has(&self, device: u64, number: u64) -> bool {
+        self.items()
+            .any(|item| matches!(item.data, Data::File(its, own) if (its, own) == (device, number)))
+    }
+
     /// What the segments will be.
     pub fn outline(&self) -> Vec<Outline> {
         let outline = |segment: &Segment| {
@@ -195,6 +225,12 @@ pub struct Packed {
 ///
 /// If there is one, and it is not to be replaced.
 pub fn check(to: &Path, options: &Options) -> Result<(), Error> {
+    if to == Path::new("-") {
+        return Err(Error::NotA {
+            path: to.to_owned(),
+            wanted: "the name of an image, which is whole before it has one: the standard output can not have it (./- is a file)",
+        });
+    }
     match !options.force && to.symlink_metadata().is_ok() {
         true => Err(Error::Exists(to.to_owned())),
         false => Ok(()),
@@ -212,7 +248,19 @@ pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progr
     check(to, options)?;
     let plan = Plan::of(directory, options)?;
     let total = plan.outline().iter().map(|segment| segment.size).sum();
-    let (draft, mut output) = Draft::new(to, options.force)?;
+    if let Ok(there) = to.metadata()
+        && plan.has(there.dev(), there.ino())
+    {
+        return Err(Error::Unfit {
+            path: to.to_owned(),
+            why: "this image would be in itself: name one outside of the directory, or remove it",
+        });
+    }
+    let mode = match plan.is_public() {
+        true => 0o600 | 0o666 & !umask(),
+        false => 0o600,
+    };
+    let (draft, mut output) = Draft::new(to, options.force, mode)?;
     let mut packing = Packing {
         to: draft.to(),
         done: 0,

@@ -9,12 +9,13 @@ use nix::dir::Dir;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, fstat, fstatat, major, minor};
+use nix::unistd::{Gid, getegid, getgroups};
 
 use super::error::Error;
 use super::kind::Kind;
 use super::manifest::{Archive, Entry, Owners, permissions};
 use super::names::{escape, parts, shorten};
-use super::newc::{Header, NAME_LIMIT};
+use super::newc::{Header, NAME_LIMIT, TRAILER};
 use super::tree::Tree;
 
 /// What a symbolic link can say.
@@ -36,8 +37,8 @@ pub(super) struct Item {
 pub(super) enum Data {
     /// There is none.
     None,
-    /// It is where the symbolic link leads to.
-    Target,
+    /// It is where the symbolic link leads to, with a NUL after it or without.
+    Target { terminated: bool },
     /// In the file, which was this one (device, number) when it was looked at.
     File(u64, u64),
 }
@@ -129,6 +130,25 @@ fn read(tree: &mut Tree, base: &Path, path: &[u8], ahead: &mut Vec<Found>) -> Re
 /// A name's number and device in an archive, with the type: what hard links have in common.
 type Identity = (u32, (u32, u32), u32);
 
+/// Numbers that no file has.
+#[derive(Default)]
+struct Fresh {
+    /// Those that files in the list have.
+    used: HashSet<u32>,
+    last: u32,
+}
+
+impl Fresh {
+    fn next(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if !self.used.contains(&self.last) {
+                return self.last;
+            }
+        }
+    }
+}
+
 struct Planner<'a> {
     found: &'a [Found],
     owners: Owners,
@@ -139,13 +159,17 @@ struct Planner<'a> {
     listed: HashMap<Identity, HashSet<&'a [u8]>>,
     /// The same as they are there.
     linked: HashMap<(u64, u64), Vec<usize>>,
-    /// A number that no file has.
-    fresh: u32,
+    /// Files whose names are all those that the list says they have.
+    unchanged: HashSet<(u64, u64)>,
+    fresh: Fresh,
+    /// The groups that we are in.
+    groups: HashSet<u32>,
 }
 
+/// Linux makes no hard links of symbolic links.
 fn identity(entry: &Entry) -> Option<Identity> {
-    let is_directory = entry.mode & libc::S_IFMT == libc::S_IFDIR;
-    (entry.nlink > 1 && !is_directory).then_some((entry.ino, entry.dev, entry.mode & libc::S_IFMT))
+    let has_names = !matches!(entry.mode & libc::S_IFMT, libc::S_IFDIR | libc::S_IFLNK);
+    (entry.nlink > 1 && has_names).then_some((entry.ino, entry.dev, entry.mode & libc::S_IFMT))
 }
 
 impl<'a> Planner<'a> {
@@ -184,20 +208,34 @@ impl<'a> Planner<'a> {
         }
         let mut linked: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
         for (at, (_, found, _)) in order.iter().enumerate() {
-            if !found.is_directory() && found.stat.st_nlink > 1 {
+            let is_link = found.stat.st_mode & libc::S_IFMT == libc::S_IFLNK;
+            if !found.is_directory() && !is_link && found.stat.st_nlink > 1 {
                 linked.entry(found.identity()).or_default().push(at);
             }
         }
-        let most = archive.entries.iter().map(|(_, entry)| entry.ino).max();
-        Self {
+        let used: HashSet<u32> = archive.entries.iter().map(|(_, entry)| entry.ino).collect();
+        let mut planner = Self {
             found,
             owners,
             epoch,
             order,
             listed,
             linked,
-            fresh: most.map_or(1, |most| most.wrapping_add(1)),
-        }
+            unchanged: HashSet::new(),
+            fresh: Fresh {
+                last: used.iter().copied().max().unwrap_or(0),
+                used,
+            },
+            groups: getgroups()
+                .unwrap_or_default()
+                .into_iter()
+                .chain([getegid()])
+                .map(Gid::as_raw)
+                .collect(),
+        };
+        let as_listed = |(_, names): &(&(u64, u64), &Vec<usize>)| planner.are_as_listed(names);
+        planner.unchanged = planner.linked.iter().filter(as_listed).map(|(file, _)| *file).collect();
+        planner
     }
 
     fn items(mut self, directory: &Path) -> Result<Vec<Item>, Error> {
@@ -205,11 +243,18 @@ impl<'a> Planner<'a> {
         // Numbers of files with several names, and who has them.
         let mut numbers: HashMap<(u64, u64), (u32, (u32, u32))> = HashMap::new();
         let mut taken: HashSet<Identity> = HashSet::new();
+        let mut fresh = std::mem::take(&mut self.fresh);
         debug_assert!(self.order.len() <= self.found.len());
         for at in 0..self.order.len() {
             let (name, found, entry) = &self.order[at];
             let (name, found, entry) = (name.clone(), *found, *entry);
             let path = || directory.join(escape(&found.path));
+            if name == TRAILER {
+                return Err(Error::Unfit {
+                    path: path(),
+                    why: "a file of this name ends an archive, for Linux and for everybody: rename it, or remove it",
+                });
+            }
             if name.len() >= NAME_LIMIT as usize {
                 return Err(Error::Unfit {
                     path: directory.join(shorten(&found.path)),
@@ -222,14 +267,13 @@ impl<'a> Planner<'a> {
                 path: path(),
                 why: "it is of a kind that an archive can not have",
             })?;
-            let stands_for_device = kind == Kind::File && stat.st_size == 0;
-            let device = entry.filter(|entry| entry.placeholder && stands_for_device);
-            let same = entry.filter(|entry| (entry.mode ^ stat.st_mode) & libc::S_IFMT == 0 || device.is_some());
+            let same = same(entry, found);
+            let device = same.filter(|entry| entry.placeholder && kind == Kind::File);
             let names = self.linked.get(&found.identity()).map_or(&[][..], Vec::as_slice);
             let unchanged = self.is_unchanged(same, found, names);
             let kind_bits = device.map_or(stat.st_mode, |entry| entry.mode) & libc::S_IFMT;
             let nlink = match (same, kind) {
-                (Some(entry), Kind::Directory) => entry.nlink,
+                (Some(entry), Kind::Directory | Kind::Link) => entry.nlink,
                 (None, Kind::Directory) => 2,
                 (Some(entry), _) if unchanged => entry.nlink,
                 _ => u32::try_from(names.len()).unwrap_or(u32::MAX).max(1),
@@ -238,13 +282,10 @@ impl<'a> Planner<'a> {
                 Some(number) if names.len() > 1 => *number,
                 _ => {
                     let number = entry.map(|entry| (entry.ino, entry.dev));
-                    let is_shared = nlink > 1 && kind != Kind::Directory;
+                    let is_shared = nlink > 1 && !matches!(kind, Kind::Directory | Kind::Link);
                     let free = |(ino, dev): &(u32, (u32, u32))| !is_shared || !taken.contains(&(*ino, *dev, kind_bits));
-                    let (ino, dev) = number.filter(free).unwrap_or_else(|| {
-                        let fresh = self.fresh;
-                        self.fresh = fresh.wrapping_add(1);
-                        (fresh, (0, 0))
-                    });
+                    let number = number.filter(free);
+                    let (ino, dev) = number.unwrap_or_else(|| (fresh.next(), (0, 0)));
                     if is_shared {
                         taken.insert((ino, dev, kind_bits));
                         numbers.insert(found.identity(), (ino, dev));
@@ -260,7 +301,9 @@ impl<'a> Planner<'a> {
                             why: "it is a symbolic link that an archive can not have",
                         });
                     }
-                    (found.target as u64, Data::Target)
+                    let terminated = same.is_some_and(|entry| entry.terminated);
+                    let size = found.target as u64 + u64::from(terminated);
+                    (size, Data::Target { terminated })
                 }
                 Kind::File if device.is_none() && stat.st_size > 0 && self.has_data(at, names, unchanged) => {
                     (stat.st_size as u64, Data::File(stat.st_dev, stat.st_ino))
@@ -307,16 +350,26 @@ impl<'a> Planner<'a> {
 
     /// Whether a file has the names that the list says, and no others.
     fn is_unchanged(&self, entry: Option<&Entry>, found: &Found, names: &[usize]) -> bool {
-        let Some(listed) = entry.and_then(identity).and_then(|identity| self.listed.get(&identity)) else {
+        if !names.is_empty() {
+            return self.unchanged.contains(&found.identity());
+        }
+        let listed = entry.and_then(identity).and_then(|identity| self.listed.get(&identity));
+        listed.is_none_or(|listed| listed.len() == 1 && listed.contains(found.path.as_slice()))
+    }
+
+    /// The same of a file with several names: all of them are of one file in the list.
+    fn are_as_listed(&self, names: &[usize]) -> bool {
+        let of = |at: &usize| {
+            let (_, found, entry) = &self.order[*at];
+            same(*entry, found).and_then(identity)
+        };
+        let Some(first) = names.first().and_then(of) else {
             return names.len() < 2;
         };
-        match names {
-            [] => listed.len() == 1 && listed.contains(found.path.as_slice()),
-            names => {
-                let listed_too = |at: &usize| listed.contains(self.order[*at].1.path.as_slice());
-                names.len() == listed.len() && names.iter().all(listed_too)
-            }
-        }
+        self.listed.get(&first).is_some_and(|listed| {
+            let is_listed = |at: &usize| of(at) == Some(first) && listed.contains(self.order[*at].1.path.as_slice());
+            names.len() == listed.len() && names.iter().all(is_listed)
+        })
     }
 
     /// Whether the data of a file is to be with this name: where it was, else with the last.
@@ -340,7 +393,8 @@ impl<'a> Planner<'a> {
             Some(entry) => {
                 let wanted = permissions(entry.mode, self.owners);
                 // Only members of a group can make files that run as that group.
-                let without_group = self.owners == Owners::List && there == wanted & !libc::S_ISGID;
+                let is_member = self.groups.contains(&stat.st_gid);
+                let without_group = self.owners == Owners::List && !is_member && there == wanted & !libc::S_ISGID;
                 match there == wanted || without_group {
                     true => entry.mode,
                     false => kind_bits | there,
@@ -349,6 +403,13 @@ impl<'a> Planner<'a> {
             None => kind_bits | there,
         }
     }
+}
+
+/// What the list says of a file, unless that is something else now.
+fn same<'a>(entry: Option<&'a Entry>, found: &Found) -> Option<&'a Entry> {
+    let stat = &found.stat;
+    let is_empty_file = stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_size == 0;
+    entry.filter(|entry| (entry.mode ^ stat.st_mode) & libc::S_IFMT == 0 || entry.placeholder && is_empty_file)
 }
 
 /// What is in `directory` that belongs to none of `known`.

@@ -3,9 +3,10 @@
 
 mod content;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+
+use nix::libc;
 
 use super::compression::Compression;
 use super::decode::{Piece, Pieces};
@@ -13,7 +14,9 @@ use super::error::{Error, Place};
 use super::limits::{Exceeded, Limits};
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
+use super::source::Source;
 use crate::config::types::Size;
+use crate::signals;
 
 /// What comes next in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,21 +109,14 @@ impl Reader {
     ///
     /// If it can not be opened.
     pub fn open(path: &Path, limit: Size) -> Result<(Self, u64), Error> {
-        if path == Path::new("-") {
-            let reader = Self::new(Box::new(io::stdin()), "the standard input", limit);
-            return reader.map(|reader| (reader, 0)).map_err(Error::io("read", path));
-        }
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let data = file.metadata().map_err(Error::io("look at", path))?;
-        if data.is_dir() {
-            let path = path.to_owned();
-            return Err(Error::NotA {
-                path,
-                wanted: "an image: it is a directory",
-            });
-        }
-        let reader = Self::new(Box::new(file), &path.display().to_string(), limit).map_err(Error::io("read", path))?;
-        Ok((reader, data.len()))
+        Self::of(Source::open(path)?, limit)
+    }
+
+    /// The same of a source that is open.
+    pub(super) fn of(source: Source, limit: Size) -> Result<(Self, u64), Error> {
+        let (name, size) = (source.name.clone(), source.size);
+        let reader = Self::new(Box::new(source), &name, limit).map_err(Error::io("read", name))?;
+        Ok((reader, size))
     }
 
     /// Reads what `source` gives, which is called `image` in messages.
@@ -286,6 +282,9 @@ impl Reader {
 
     /// Why the decoder stopped at `offset`.
     fn failed(&self, offset: u64, error: &io::Error) -> Error {
+        if signals::waiting() {
+            return Error::Interrupted;
+        }
         let why = match error.kind() {
             io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other
@@ -360,6 +359,10 @@ impl Reader {
     /// The next header of an archive; `None` if it is the trailer.
     fn header(&mut self) -> Result<Option<Header>, Error> {
         self.entry = None;
+        // Linux passes over zeros before each header, not only before the first.
+        if !self.skip_zeros()? {
+            return Err(self.wrong("the archive ends without a trailer: it is cut off"));
+        }
         let at = self.consumed();
         let wrong = |reader: &Self, why: &str| reader.wrong(format!("{why} (byte {at} of its content)"));
         let bytes = self.take(HEADER_SIZE)?;
@@ -380,7 +383,9 @@ impl Reader {
         self.entry = (!is_trailer).then_some(name);
         self.left = size;
         self.padding = newc::padding(size);
-        (self.sum, self.expected) = (0, header.sum.filter(|_| !is_trailer));
+        // As Linux: what is no file has none that anybody would reckon, whatever its header says.
+        let is_file = header.mode & libc::S_IFMT == libc::S_IFREG && !is_trailer;
+        (self.sum, self.expected) = (0, header.sum.filter(|_| is_file));
         let counted = self.limits.entry(header.name.len());
         counted.map_err(|limit| self.exceeded(limit))?;
         if is_trailer {

@@ -4,7 +4,7 @@
 //! The image may have been made by anybody. All is done in a directory that nobody else can enter, part by part of each name
 //! and never through a symbolic link; it gets its name when all of it is there.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufWriter;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
@@ -20,6 +20,8 @@ use super::manifest::{self, Entry, Line, Owners, Padding};
 use super::names::escape;
 use super::newc::Header;
 use super::reader::{Event, Reader};
+use super::source::Source;
+use super::umask::umask;
 use crate::config::types::Size;
 use crate::image::digest::Progress;
 use crate::{fail_point, signals};
@@ -50,11 +52,12 @@ pub fn check(to: &Path) -> Result<(), Error> {
 ///
 /// What is wrong with the image, and where; what can not be written. There is nothing at `to` then.
 pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>) -> Result<Unpacked, Error> {
+    let source = Source::open(image)?;
     // Before there are other threads: a signal would end the process in one of them.
     let _deferred = signals::defer();
-    let umask = current_umask();
+    let umask = umask();
     let draft = Draft::new(to, umask)?;
-    let (mut reader, total) = Reader::open(image, limit)?;
+    let (mut reader, total) = Reader::of(source, limit)?;
     let owners = match geteuid().is_root() {
         true => Owners::Files,
         false => Owners::List,
@@ -123,15 +126,6 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     Ok(done)
 }
 
-/// The permissions that new files do not get; all if nobody says, and then each file gets its own.
-fn current_umask() -> u32 {
-    // umask(2) can only tell it by changing it, for all threads.
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    let umask = umask.and_then(|umask| u32::from_str_radix(umask.trim(), 8).ok());
-    umask.unwrap_or(0o777)
-}
-
 struct Unpacking<'a> {
     maker: Maker<'a>,
     list: manifest::Writer<BufWriter<File>>,
@@ -158,7 +152,8 @@ impl Unpacking<'_> {
             return Ok(());
         };
         let mut entry = Entry::of(header);
-        entry.placeholder = self.maker.make(archive, header, reader)?;
+        let made = self.maker.make(archive, header, reader)?;
+        (entry.placeholder, entry.terminated) = (made.placeholder, made.terminated);
         self.done.in_list |= entry.placeholder;
         self.line(&Line::Entry(entry))
     }

@@ -2,6 +2,7 @@
 //! Killed, interrupted, out of space: nothing half-made has a name, and what is left is known and goes away.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -119,6 +120,31 @@ fn interrupted_it_leaves_nothing() {
         let status = child.wait().expect("it ends");
         assert_eq!(status.signal(), Some(signal as i32));
         assert_eq!(place.names(), ["i"]);
+    }
+}
+
+/// It waits for a pipe that nobody writes to, and yet ends when it is told to.
+#[test]
+fn interrupted_while_it_waits() {
+    let place = Place::new("waiting");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut child = place
+            .command("unpack - u")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ttvm runs");
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(&sample()[..600]).expect("a part");
+        // It is at work as soon as there is something.
+        while place.names().is_empty() {
+            std::thread::yield_now();
+        }
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        kill(pid, signal).expect("a signal");
+        assert_eq!(child.wait().expect("it ends").signal(), Some(signal as i32));
+        assert!(place.names().is_empty());
+        drop(input);
     }
 }
 

@@ -5,6 +5,7 @@ mod archive;
 mod formats;
 mod hostile;
 mod killed;
+mod others;
 mod roundtrip;
 
 use std::fs;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
@@ -86,15 +86,15 @@ impl Packing<'_, '_> {
         };
         match &item.data {
             Data::None => written(archive.entry(&item.header, &mut io::empty()), self.to)?,
-            Data::Target => {
+            Data::Target { terminated } => {
                 let (parent, name) = place(tree, &item.path, &path)?;
                 let target = readlinkat(parent, name).map_err(Error::io("read", path()))?;
+                let mut target = target.into_vec();
+                target.extend(terminated.then_some(0));
                 if target.len() != item.header.size as usize {
                     return Err(Error::Changed(path()));
                 }
-                let mut header = item.header.clone();
-                header.sum = header.sum.map(|_| newc::sum(0, target.as_bytes()));
-                written(archive.entry(&header, &mut target.as_bytes()), self.to)?;
+                written(archive.entry(&item.header, &mut &target[..]), self.to)?;
             }
             Data::File(device, number) => {
                 let mut file = open(tree, item, &path)?;

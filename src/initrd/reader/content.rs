@@ -5,6 +5,15 @@ use super::{Piece, Reader, State};
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
 
+/// Where a symbolic link leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// As the link has it.
+    pub path: Vec<u8>,
+    /// The archive has a NUL after it, as gen_init_cpio writes it (Linux, usr/gen_init_cpio.c).
+    pub terminated: bool,
+}
+
 impl Reader {
     /// Bytes of the segment's content that were used.
     pub(super) fn consumed(&self) -> u64 {
@@ -49,6 +58,23 @@ impl Reader {
             true => Ok(()),
             false => Err(self.wrong("it is cut off")),
         }
+    }
+
+    /// Where the symbolic link leads of which [`event`](Self::event) told last.
+    ///
+    /// # Errors
+    ///
+    /// As [`event`](Self::event).
+    pub fn target(&mut self) -> Result<Target, Error> {
+        let mut path = Vec::new();
+        while let Some(piece) = self.data()? {
+            path.extend_from_slice(piece);
+        }
+        let length = path.len();
+        // Linux takes what comes before the first one.
+        path.truncate(path.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        let terminated = path.len() < length;
+        Ok(Target { path, terminated })
     }
 
     /// Goes past zeros between archives. `false` at the end of the segment.
