@@ -224,7 +224,10 @@ fn nothing_gets_out() {
             wrong_number,
             format!("{bare}: a number in its header is none (byte 0 of its content)"),
         ),
-        (Archive::new().file("a", 0o644, b"").0, format!("{bare}: it is cut off")),
+        (
+            Archive::new().file("a", 0o644, b"").0,
+            format!("{bare}: the archive ends without a trailer: it is cut off"),
+        ),
         (
             [one(&file("a")), b"junk".to_vec()].concat(),
             "byte 240: what is there is no archive, and not compressed in a way that Linux knows".to_owned(),
