@@ -28,6 +28,7 @@ mod output;
 pub mod pack;
 mod plan;
 mod reader;
+mod scan;
 mod source;
 mod tree;
 mod umask;

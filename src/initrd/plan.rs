@@ -2,13 +2,10 @@
 //! What an archive is made of: the files that are there now, in the order and with the numbers of the list they came from.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::dir::Dir;
-use nix::fcntl::{AtFlags, readlinkat};
 use nix::libc;
-use nix::sys::stat::{FileStat, fstat, fstatat, major, minor};
+use nix::sys::stat::{FileStat, major, minor};
 use nix::unistd::{Gid, getegid, getgroups};
 
 use super::error::Error;
@@ -16,7 +13,7 @@ use super::kind::Kind;
 use super::manifest::{Archive, Entry, Owners, permissions};
 use super::names::{escape, parts, shorten};
 use super::newc::{Header, NAME_LIMIT, TRAILER};
-use super::tree::Tree;
+use super::scan::{Found, scan};
 
 /// What a symbolic link can say.
 const TARGET_LIMIT: usize = 4095;
@@ -43,24 +40,6 @@ pub(super) enum Data {
     File(u64, u64),
 }
 
-/// A file that is there.
-struct Found {
-    path: Vec<u8>,
-    stat: FileStat,
-    /// Bytes of where a symbolic link leads to: file systems need not have them as its size.
-    target: usize,
-}
-
-impl Found {
-    fn identity(&self) -> (u64, u64) {
-        (self.stat.st_dev, self.stat.st_ino)
-    }
-
-    fn is_directory(&self) -> bool {
-        self.stat.st_mode & libc::S_IFMT == libc::S_IFDIR
-    }
-}
-
 /// The items of the archive whose files are in `directory`. Times are not later than `epoch`.
 pub(super) fn plan(
     directory: &Path,
@@ -70,61 +49,6 @@ pub(super) fn plan(
 ) -> Result<Vec<Item>, Error> {
     let found = scan(directory)?;
     Planner::new(&found, archive, owners, epoch).items(directory)
-}
-
-/// All files below `directory`, each directory before what is in it, in the order of their names.
-fn scan(directory: &Path) -> Result<Vec<Found>, Error> {
-    let mut tree = Tree::open(directory).map_err(Error::io("open", directory))?;
-    let stat = fstat(tree.last()).map_err(Error::io("look at", directory))?;
-    let mut found = vec![Found {
-        path: Vec::new(),
-        stat,
-        target: 0,
-    }];
-    // Directories whose content is still to be read, the next one last.
-    let mut ahead: Vec<Found> = Vec::new();
-    read(&mut tree, directory, b"", &mut ahead)?;
-    while let Some(next) = ahead.pop() {
-        if next.is_directory() {
-            read(&mut tree, directory, &next.path, &mut ahead)?;
-        }
-        found.push(next);
-    }
-    Ok(found)
-}
-
-/// Adds what is in a directory to `ahead`, the first name last.
-fn read(tree: &mut Tree, base: &Path, path: &[u8], ahead: &mut Vec<Found>) -> Result<(), Error> {
-    let shown = || base.join(escape(path));
-    let way = match path {
-        b"" => Vec::new(),
-        path => parts(path).map_err(|why| Error::Unfit { path: shown(), why })?,
-    };
-    let opened = tree.directory(&way);
-    let opened = opened.map_err(|blocked| Error::io("read", shown())(blocked.error))?;
-    let again: OwnedFd = opened.try_clone_to_owned().map_err(Error::io("read", shown()))?;
-    let mut entries = Dir::from_fd(again).map_err(Error::io("read", shown()))?;
-    let before = ahead.len();
-    for entry in entries.iter() {
-        let entry = entry.map_err(Error::io("read", shown()))?;
-        let name = entry.file_name().to_bytes();
-        if matches!(name, b"." | b"..") {
-            continue;
-        }
-        let path = match path {
-            b"" => name.to_vec(),
-            path => [path, name].join(&b'/'),
-        };
-        let failed = |error| Error::io("look at", base.join(escape(&path)))(error);
-        let stat = fstatat(opened, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
-        let target = match stat.st_mode & libc::S_IFMT {
-            libc::S_IFLNK => readlinkat(opened, name).map_err(failed)?.len(),
-            _ => 0,
-        };
-        ahead.push(Found { path, stat, target });
-    }
-    ahead[before..].sort_unstable_by(|one, other| other.path.cmp(&one.path));
-    Ok(())
 }
 
 /// A name's number and device in an archive, with the type: what hard links have in common.
@@ -410,15 +334,4 @@ fn same<'a>(entry: Option<&'a Entry>, found: &Found) -> Option<&'a Entry> {
     let stat = &found.stat;
     let is_empty_file = stat.st_mode & libc::S_IFMT == libc::S_IFREG && stat.st_size == 0;
     entry.filter(|entry| (entry.mode ^ stat.st_mode) & libc::S_IFMT == 0 || entry.placeholder && is_empty_file)
-}
-
-/// What is in `directory` that belongs to none of `known`.
-pub(super) fn stray(directory: &Path, known: &dyn Fn(&[u8]) -> bool) -> Result<Option<PathBuf>, Error> {
-    let mut entries = std::fs::read_dir(directory).map_err(Error::io("read", directory))?;
-    let stray = entries.find_map(|entry| match entry {
-        Ok(entry) if known(entry.file_name().as_encoded_bytes()) => None,
-        Ok(entry) => Some(Ok(entry.path())),
-        Err(error) => Some(Err(error)),
-    });
-    stray.transpose().map_err(Error::io("read", directory))
 }
