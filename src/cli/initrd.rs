@@ -190,6 +190,25 @@ struct Row {
     target: Option<String>,
 }
 
+impl Row {
+    fn of(segment: usize, header: &Header, reader: &mut Reader) -> Result<Self, initrd::Error> {
+        let kind = Kind::of_mode(header.mode);
+        Ok(Self {
+            segment,
+            name: escape(&header.name),
+            kind: kind.map_or('?', Kind::letter),
+            mode: format!("{:04o}", header.mode & 0o7777),
+            uid: header.uid,
+            gid: header.gid,
+            links: header.nlink,
+            size: header.size,
+            mtime: header.mtime,
+            device: kind.is_some_and(Kind::is_device).then_some(header.rdev),
+            target: target(header, reader)?,
+        })
+    }
+}
+
 /// Where a symbolic link leads.
 fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd::Error> {
     if Kind::of(header) != Ok(Kind::Link) {
@@ -206,41 +225,25 @@ fn list_json(image: &Path) -> Result<Exit, Error> {
     let mut walk = || -> Result<(), Error> {
         let mut json = serde_json::Serializer::pretty(&mut out);
         let mut rows = json.serialize_seq(None).map_err(io::Error::from)?;
-        let mut next = || -> Result<bool, Error> {
-            match reader.event()? {
-                None => return Ok(false),
-                Some(Event::Segment(it)) => segment = it.number,
-                Some(Event::Entry(header)) => {
-                    let kind = Kind::of_mode(header.mode);
-                    let row = Row {
-                        segment,
-                        name: escape(&header.name),
-                        kind: kind.map_or('?', Kind::letter),
-                        mode: format!("{:04o}", header.mode & 0o7777),
-                        uid: header.uid,
-                        gid: header.gid,
-                        links: header.nlink,
-                        size: header.size,
-                        mtime: header.mtime,
-                        device: kind.is_some_and(Kind::is_device).then_some(header.rdev),
-                        target: target(&header, &mut reader)?,
-                    };
-                    rows.serialize_element(&row).map_err(io::Error::from)?;
-                }
-                Some(_) => {}
-            }
-            Ok(true)
-        };
         let walked = loop {
-            match next() {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
+            let row = match reader.event() {
+                Ok(None) => break Ok(()),
+                Ok(Some(Event::Segment(it))) => {
+                    segment = it.number;
+                    continue;
+                }
+                Ok(Some(Event::Entry(header))) => Row::of(segment, &header, &mut reader),
+                Ok(Some(_)) => continue,
+                Err(error) => break Err(error),
+            };
+            match row {
+                Ok(row) => rows.serialize_element(&row).map_err(io::Error::from)?,
                 Err(error) => break Err(error),
             }
         };
         // What comes before something that is wrong is an array, too.
         SerializeSeq::end(rows).map_err(io::Error::from)?;
-        walked
+        Ok(walked?)
     };
     let walked = walk();
     writeln!(out)?;

@@ -7,7 +7,7 @@ use nix::sys::stat::SFlag;
 use super::newc::Header;
 
 /// What a symbolic link can say.
-pub(super) const TARGET_LIMIT: u32 = 4095;
+pub(super) const TARGET_LIMIT: usize = 4095;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,9 @@ impl Kind {
         let kind = Self::of_mode(header.mode).ok_or("it is of a kind that there is not")?;
         match kind {
             Self::Link if header.size == 0 => Err("it is a symbolic link that leads nowhere"),
-            Self::Link if header.size > TARGET_LIMIT + 1 => Err("it is a symbolic link with more than 4095 bytes"),
+            Self::Link if header.size as usize > TARGET_LIMIT + 1 => {
+                Err("it is a symbolic link with more than 4095 bytes")
+            }
             Self::Directory | Self::Node(_) if header.size > 0 => Err("it has data, but is no file"),
             kind => Ok(kind),
         }

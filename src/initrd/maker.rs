@@ -277,7 +277,7 @@ impl Maker<'_> {
         let wrong = match target.path.len() {
             _ if target.path.contains(&0) => Some("it is a symbolic link with a NUL in it"),
             0 => Some("it is a symbolic link that leads nowhere"),
-            length if length > TARGET_LIMIT as usize => Some("it is a symbolic link with more than 4095 bytes"),
+            length if length > TARGET_LIMIT => Some("it is a symbolic link with more than 4095 bytes"),
             _ => None,
         };
         if let Some(why) = wrong {

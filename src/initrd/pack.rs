@@ -98,19 +98,22 @@ impl Plan {
         }
         match Manifest::read(directory)? {
             Some(_) if options.compression.is_some() => Err(Error::Settled(directory.to_owned())),
-            Some(manifest) => match options.level {
-                Some(level) if manifest.segments.iter().all(|it| it.compression == Compression::None) => {
-                    let compression = Compression::None;
-                    Err(Error::Level { compression, level })
-                }
-                _ => Self::again(directory, &manifest, options),
-            },
+            Some(manifest) => Self::again(directory, &manifest, options),
             None => Self::plain(directory, options),
         }
     }
 
     /// The same segments again.
     fn again(directory: &Path, manifest: &Manifest, options: &Options) -> Result<Self, Error> {
+        let compression = Compression::None;
+        if let Some(level) = options.level
+            && manifest
+                .segments
+                .iter()
+                .all(|segment| segment.compression == compression)
+        {
+            return Err(Error::Level { compression, level });
+        }
         let archives = || manifest.segments.iter().flat_map(|segment| &segment.archives);
         let known = |name: &[u8]| {
             name == manifest::NAME.as_bytes() || archives().any(|archive| archive.directory.as_bytes() == name)

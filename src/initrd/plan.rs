@@ -9,14 +9,11 @@ use nix::sys::stat::{FileStat, major, minor};
 use nix::unistd::{Gid, getegid, getgroups};
 
 use super::error::Error;
-use super::kind::Kind;
+use super::kind::{Kind, TARGET_LIMIT};
 use super::manifest::{Archive, Entry, Owners, permissions};
 use super::names::{escape, parts, shorten};
 use super::newc::{Header, NAME_LIMIT, TRAILER};
 use super::scan::{Found, scan};
-
-/// What a symbolic link can say.
-const TARGET_LIMIT: usize = 4095;
 
 /// A file to be written.
 #[derive(Debug)]
