@@ -211,8 +211,12 @@ fn daemon_dies_anywhere(host: &mut Host) {
     // The client is killed in the middle of it, and nobody else knows.
     host.run("systemctl stop ttvm-netd; systemctl reset-failed ttvm-netd 2>/dev/null; true")
         .unwrap();
-    host.run("timeout -s KILL 1 ttvm network set bridge --manage-uplink --confirm-within 10s; true")
-        .unwrap();
+    host.run(
+        "ttvm network set bridge --manage-uplink --confirm-within 10s >/dev/null 2>&1 & client=$!; \
+         timeout 60 sh -c 'until test -e /var/lib/ttvm/network/transaction.json; do sleep 0.1; done'; \
+         kill -9 $client; wait $client; [ $? = 137 ]",
+    )
+    .unwrap();
     until(host, "ip link show xenbr0 >/dev/null 2>&1");
     until(host, "! ip link show xenbr0 2>/dev/null");
     connected(host);
