@@ -80,6 +80,56 @@ fn a_snapshot_is_told_by_its_origin() {
     assert!(writable(&guest.disks[0].source));
 }
 
+/// Whatever is not known to be a snapshot is not to be removed, and becomes the origin.
+#[test]
+fn no_volume_is_to_be_removed_that_is_no_snapshot() {
+    let plain = Known {
+        origin: None,
+        room: None,
+    };
+    for (disk, known) in [
+        ("/dev/vg/root,raw,xvda1,rw", None),
+        ("/dev/vg/root,raw,xvda1,rw", Some(&plain)),
+        ("/dev/mapper/vg-root,raw,xvda1,rw", None),
+        ("phy:vg/root,xvda1,w", Some(&plain)),
+    ] {
+        let (places, file) = tree("kept", disk);
+        let plan = made(&places, &file, &[], known).expect("a plan");
+        assert!(!plan.text.contains("remove"), "{}", plan.text);
+        assert!(plan.text.contains("# origin   = \"vg/root\"\n"), "{}", plan.text);
+        assert!(plan.text.contains("# snapshot = { size = \"1G\" }"), "{}", plan.text);
+        assert_eq!(
+            plan.text.contains("LVM was not asked"),
+            known.is_none(),
+            "{}",
+            plan.text
+        );
+        assert!(plan.notes[0].why.contains("--origin xvda1=vg/root"), "{:?}", plan.notes);
+    }
+    let volume = "/dev/mapper/xen--vg-a--b,raw,xvda1,rw";
+    let (places, file) = tree("kept", volume);
+    let plan = made(&places, &file, &[], None).expect("a plan");
+    assert!(plan.text.contains("\"xen-vg/a-b\""), "{}", plan.text);
+}
+
+#[test]
+fn other_devices_are_no_volumes() {
+    for device in [
+        "/dev/md/0",
+        "/dev/cciss/c0d0p1",
+        "/dev/disk/by-label/a",
+        "/dev/nbd/0",
+        "/dev/mapper/mpatha",
+        "/dev/mapper/vg-root-cow",
+        "/dev/sda1",
+    ] {
+        let (places, file) = tree("devices", &format!("{device},raw,xvda1,rw"));
+        let plan = made(&places, &file, &[], None).expect("a plan");
+        assert!(!plan.text.contains("origin") && plan.notes.is_empty(), "{}", plan.text);
+        assert!(plan.text.contains(&format!("path   = \"{device}\"")), "{}", plan.text);
+    }
+}
+
 #[test]
 fn a_volume_becomes_a_snapshot_if_that_is_said() {
     let cases = [
@@ -90,11 +140,7 @@ fn a_volume_becomes_a_snapshot_if_that_is_said() {
         // The volume itself is never written again.
         ("/dev/xenvg/golden,raw,xvda1,rw", "xenvg/golden", "xenvg/ttvm-a-xvda1"),
         ("file:/srv/a.img,xvda1,w", "xenvg/golden", "xenvg/ttvm-a-xvda1"),
-        (
-            "/dev/mapper/xenvg-mine,raw,xvda1,rw",
-            "xenvg/golden",
-            "xenvg/ttvm-a-xvda1",
-        ),
+        ("/dev/mapper/xenvg-mine,raw,xvda1,rw", "xenvg/golden", "xenvg/mine"),
     ];
     for (disk, origin, expected) in cases {
         let (places, file) = tree("said", disk);

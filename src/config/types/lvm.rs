@@ -63,6 +63,27 @@ impl Volume {
     pub fn device(&self) -> String {
         format!("/dev/{self}")
     }
+
+    /// The volume whose device has this path, by either of its names: `/dev/VG/LV` or `/dev/mapper/VG-LV`. That there is
+    /// such a volume only LVM knows.
+    pub fn of_device(path: &str) -> Option<Self> {
+        if let Some(name) = path.strip_prefix("/dev/mapper/") {
+            // The one dash that has none beside it.
+            let bytes = name.as_bytes();
+            let is = |at: usize| bytes.get(at) == Some(&b'-');
+            let alone = |at: &usize| is(*at) && !is(at + 1) && !at.checked_sub(1).is_some_and(is);
+            let at = (0..bytes.len()).find(alone)?;
+            let (vg, lv) = (&name[..at], &name[at + 1..]);
+            let single = |name: &str| name.replace("--", "-").parse().ok();
+            let volume = Self {
+                vg: single(vg)?,
+                lv: single(lv)?,
+            };
+            return (volume.dm_name() == name).then_some(volume);
+        }
+        let volume: Self = path.parse().ok()?;
+        (volume.device() == path).then_some(volume)
+    }
 }
 
 impl FromStr for Volume {
@@ -112,6 +133,31 @@ mod tests {
             "a b/c",
         ] {
             assert!(dm(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn volumes_of_devices() {
+        let of = |path: &str| Volume::of_device(path).map(|volume| volume.to_string());
+        for volume in ["xenvg/base", "xen-vg/a-b", "a/b--c"] {
+            let volume: Volume = volume.parse().expect("a volume");
+            assert_eq!(of(&volume.device()), Some(volume.to_string()));
+            assert_eq!(
+                of(&format!("/dev/mapper/{}", volume.dm_name())),
+                Some(volume.to_string())
+            );
+        }
+        for other in [
+            "xenvg/base",
+            "/dev/sda",
+            "/dev/mapper/control",
+            "/dev/mapper/a-b-c",
+            "/dev/mapper/xenvg-snap-cow",
+            "/dev/mapper/a--b",
+            "/dev/disk/by-label/x",
+            "/srv/a/b",
+        ] {
+            assert_eq!(of(other), None, "{other}");
         }
     }
 }

@@ -9,6 +9,44 @@ use crate::import::error::Error;
 use crate::import::output::{Entry, Section};
 use crate::import::{Known, parse_disk};
 
+/// Directories below /dev that are not a volume group's, though what is in them may be called like a volume.
+const DIRECTORIES: [&str; 34] = [
+    "ataraid",
+    "block",
+    "bsg",
+    "bus",
+    "cciss",
+    "char",
+    "cpu",
+    "disk",
+    "dm",
+    "drbd",
+    "dri",
+    "etherd",
+    "fd",
+    "hugepages",
+    "i2o",
+    "ida",
+    "input",
+    "loop",
+    "md",
+    "mqueue",
+    "nbd",
+    "net",
+    "pts",
+    "raw",
+    "rbd",
+    "rd",
+    "shm",
+    "snd",
+    "usb",
+    "vfio",
+    "vhost",
+    "xen",
+    "zd",
+    "zvol",
+];
+
 impl Translator<'_> {
     pub(super) fn disks(&mut self) {
         let Some((specs, line)) = self.list("disk") else {
@@ -48,11 +86,9 @@ impl Translator<'_> {
             .origins
             .iter()
             .find(|(wanted, _)| *wanted == old || *wanted == target);
-        let volume = path
-            .parse::<Volume>()
-            .ok()
-            .filter(|volume| path == volume.device() && volume.vg.as_str() != "mapper");
+        let volume = Volume::of_device(&path);
         let known = volume.as_ref().and_then(self.source.lvm);
+        let volume = volume.filter(|volume| known.is_some() || !DIRECTORIES.contains(&volume.vg.as_str()));
         let mut section = Section {
             title: Some("[[disk]]"),
             ..Section::default()
@@ -78,6 +114,7 @@ impl Translator<'_> {
         }
         if let Some(volume) = &volume
             && disk.writable
+            && disk.format == Format::Raw
             && origin.is_none()
         {
             self.propose(&mut section, line, &old, volume, known.as_ref());
@@ -121,29 +158,37 @@ impl Translator<'_> {
             .map_err(|why: Invalid| why.to_string())
     }
 
-    /// How a volume would become a fresh snapshot before each run. That is for its owner to say: what is in it now would not be
-    /// what the guest sees, and it would have to go.
+    /// How a disk would become a fresh snapshot before each run. That is for its owner to say: what is written to the volume
+    /// would not last any more. That a volume be removed is only said of one that LVM knows to be a snapshot: of any other,
+    /// what is in it may be all there is.
     fn propose(&mut self, section: &mut Section, line: usize, target: &Target, volume: &Volume, known: Option<&Known>) {
-        let origin = known.and_then(|known| known.origin.as_ref());
-        let shown = origin.map_or_else(|| format!("{}/…", volume.vg), ToString::to_string);
-        section.remarks.push(match origin {
-            Some(origin) => format!(
-                "{volume} is a snapshot of {origin}. The guest gets it as it is, with all that earlier runs wrote."
-            ),
-            None => format!("The guest gets {volume} as it is, with all that earlier runs wrote."),
+        let parent = known.and_then(|known| known.origin.as_ref());
+        let origin = parent.unwrap_or(volume);
+        section.remarks.extend(match parent {
+            Some(origin) => [
+                format!("{volume} is a snapshot of {origin}. The guest gets it as it is, with all that earlier runs wrote."),
+                format!(
+                    "For a fresh snapshot before each run: remove {volume}, with what is in it, and put these in the place of \"path\" and \"access\"."
+                ),
+            ],
+            None => [
+                format!("The guest gets {volume} as it is, with all that earlier runs wrote."),
+                format!(
+                    "For a fresh snapshot of it before each run, put these in the place of \"path\" and \"access\": {volume} stays as it is then."
+                ),
+            ],
         });
-        section.remarks.push(format!(
-            "For a fresh snapshot before each run: remove {volume}, and put these in the place of \"path\" and \"access\"."
-        ));
-        section.entries.push(Entry::text("origin", &shown).off());
-        section.entries.push(match origin {
-            Some(origin) => snapshot(origin, Some(volume), known).off(),
-            None => Entry::raw("snapshot", format!("{{ name = \"{}\", size = \"1G\" }}", volume.lv)).off(),
-        });
+        if known.is_none() {
+            section.remarks.push(format!(
+                "(LVM was not asked, or does not know it. If {volume} is a snapshot itself, \"origin\" is the volume that it is one of.)"
+            ));
+        }
+        section.entries.push(Entry::text("origin", &origin.to_string()).off());
+        section.entries.push(snapshot(origin, Some(volume), known).off());
         self.note(
             line,
             "disk",
-            format!("{target}: {volume} is given to the guest as it is, and not made anew before each run: --origin {target}={shown} or the guest's file can say so"),
+            format!("{target}: {volume} is given to the guest as it is, and not made anew before each run: --origin {target}={origin} or the guest's file can say so"),
         );
     }
 
