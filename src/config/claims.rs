@@ -10,7 +10,7 @@ use super::reader::Source;
 use super::types::{GuestName, GuestUuid, Mac, Volume};
 
 /// One thing a guest takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Claim {
     /// A volume that is removed and made again.
     Snapshot(Volume),

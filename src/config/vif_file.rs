@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `[[vif]]` of a guest's file.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -16,13 +17,12 @@ use super::types::{GuestUuid, Mac};
 /// The guest's interfaces. Mistakes are noted in `source`.
 pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surroundings<'_>, uuid: GuestUuid) -> Vec<Vif> {
     let mut vifs = Vec::new();
-    let mut own: Vec<Claim> = Vec::new();
+    let mut own: HashSet<Claim> = HashSet::new();
     let mut take = |claim: Claim, span: &Range<usize>, address: &dyn Display| {
         around.claims.check(source, span, &claim);
-        if own.contains(&claim) {
+        if !own.insert(claim) {
             source.problem(span, format!("two interfaces have the address {address}"));
         }
-        own.push(claim);
     };
     for (index, table) in table.tables("vif").iter().enumerate() {
         let mac = table.get::<Mac>("mac").unwrap_or_else(|| Located {

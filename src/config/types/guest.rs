@@ -41,7 +41,8 @@ impl FromStr for GuestUuid {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match text.parse::<uuid::Uuid>() {
-            Ok(uuid) if !uuid.is_nil() && text.len() == 36 => Ok(Self(uuid)),
+            Ok(uuid) if uuid.is_nil() => invalid(format!("{text:?} is the nil UUID, which stands for none")),
+            Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
             _ => invalid(format!(
                 "{text:?} is not a UUID: 32 hexadecimal digits in groups of 8-4-4-4-12"
             )),
