@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A file's bytes, and where in it something stands.
 
+use std::cell::Cell;
+
 /// A file that is read.
 pub(super) struct Text<'a> {
     pub(super) bytes: &'a [u8],
     /// Where each line begins.
     lines: Vec<usize>,
+    /// The place asked for last, and where it is in the bytes: the next one is often on the same line, which may be long.
+    last: Cell<(usize, Place)>,
 }
 
 /// A line and a column, both from 1.
@@ -26,7 +30,8 @@ impl<'a> Text<'a> {
             _ => false,
         });
         let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
-        Self { bytes, lines }
+        let last = Cell::new((0, Place { line: 1, column: 1 }));
+        Self { bytes, lines, last }
     }
 
     /// The byte at `at`; 0, which no file has that is read, behind the end.
@@ -39,12 +44,19 @@ impl<'a> Text<'a> {
     }
 
     pub(super) fn place(&self, at: usize) -> Place {
+        let at = at.min(self.bytes.len());
         let line = self.line(at);
         let begin = self.lines.get(line - 1).copied().unwrap_or(0);
-        let before = &self.bytes[begin..at.min(self.bytes.len())];
+        let (begin, column) = match self.last.get() {
+            (last, place) if place.line == line && last <= at => (last, place.column),
+            _ => (begin, 1),
+        };
+        let between = &self.bytes[begin..at];
         // Of a character of several bytes, all but the first are 0b10……….
-        let column = before.iter().filter(|byte| **byte & 0xc0 != 0x80).count() + 1;
-        Place { line, column }
+        let column = column + between.iter().filter(|byte| **byte & 0xc0 != 0x80).count();
+        let place = Place { line, column };
+        self.last.set((at, place));
+        place
     }
 
     /// The character at `at`, as messages show it.
@@ -71,6 +83,7 @@ mod tests {
         assert_eq!(place(5), (2, 2), "é is one column");
         assert_eq!(place(8), (3, 1), "a line ends at a lone \\r");
         assert_eq!(place(10), (4, 1));
+        assert_eq!((place(5), place(4), place(3)), ((2, 2), (2, 2), (2, 1)), "in any order");
         assert_eq!((text.at(0), text.at(99)), (b'a', 0));
     }
 }

@@ -32,6 +32,8 @@ struct State {
     /// Behind a prefix such as `phy:`, no format follows the target.
     prefixed: bool,
     access_set: bool,
+    /// Of the settings that nothing is made of, those that may not be given again.
+    given: Vec<String>,
 }
 
 /// Reads a disk. `Err` says what xl does not take.
@@ -85,10 +87,10 @@ pub(super) fn parse(spec: &str) -> Result<Spec, String> {
 
 /// The prefix that `rest` begins with, without its colon.
 fn prefix(rest: &str) -> Option<&str> {
-    let (word, behind) = rest.split_once(':')?;
-    let mut letters = word.chars();
-    let is_word = letters.next().is_some_and(|c| c.is_ascii_lowercase())
-        && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    // Only so far: a list of many fields would be looked through to its end for each of them.
+    let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()))?;
+    let (word, behind) = (&rest[..end], rest[end..].strip_prefix(':')?);
+    let is_word = word.starts_with(|c: char| c.is_ascii_lowercase());
     let known = [
         "raw", "qcow", "qcow2", "vhd", "iscsi", "nbd", "enbd", "drbd", "tapdisk", "tap", "tap2", "aio", "ioemu",
         "file", "phy",
@@ -161,7 +163,7 @@ impl State {
             }
             "vdev" => save(&mut self.vdev, "name in the guest", value),
             "script" => save(&mut self.disk.script, "script", value),
-            "colo-host" | "colo-export" | "active-disk" | "hidden-disk" => self.once(key, field),
+            "colo-host" | "colo-export" | "active-disk" | "hidden-disk" => self.once(key, value, field),
             "colo-port" if port(value) => {
                 self.disk.rest.push(field.to_owned());
                 Ok(())
@@ -171,15 +173,13 @@ impl State {
     }
 
     /// A setting that nothing is made of, which may be given once.
-    fn once(&mut self, key: &str, field: &str) -> Result<(), String> {
-        let given = |other: &String| {
-            other
-                .strip_prefix(key)
-                .and_then(|value| value.strip_prefix('='))
-                .is_some_and(|v| !v.is_empty())
-        };
-        if self.disk.rest.iter().any(given) {
+    fn once(&mut self, key: &str, value: &str, field: &str) -> Result<(), String> {
+        if self.given.iter().any(|given| given == key) {
             return Err(format!("its {key} is given twice"));
+        }
+        // An empty one does not count.
+        if !value.is_empty() {
+            self.given.push(key.to_owned());
         }
         self.disk.rest.push(field.to_owned());
         Ok(())
