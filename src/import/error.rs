@@ -48,11 +48,31 @@ pub enum Error {
         /// Which program would not read it.
         program: &'static str,
     },
+    /// xl would not read it, and it is no file of xm's either.
+    #[error("{}:{}:{}: {}; so xl would not read this file, and \"{key}\" in line {line} means nothing to xm: mend that, or say --dialect xm; nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
+    ForXl {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong for xl.
+        mistake: Mistake,
+        /// What is for xl alone.
+        key: String,
+        /// The line of that.
+        line: usize,
+    },
     /// The guest has no name.
     #[error("{} names no guest: say --name NAME", path.display())]
     Nameless {
         /// The file.
         path: PathBuf,
+    },
+    /// The guest's name is what a line makes it that can not be followed.
+    #[error("{}:{line}: what the guest's name is can not be followed: say --name NAME", path.display())]
+    UnknownName {
+        /// The file.
+        path: PathBuf,
+        /// The line that sets it, or may.
+        line: usize,
     },
     /// The guest can not have that name.
     #[error("{}:{line}: the guest can not keep its name: say --name NAME", path.display())]
@@ -74,6 +94,42 @@ pub enum Error {
         target: String,
         /// Those that are there.
         there: String,
+    },
+    /// It says twice what the guest is, and differently.
+    #[error("{}:{line}: type says what the guest is, and builder in line {builder} something else: xl would not take this file; remove one of the two", path.display())]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// The line of `type`.
+        line: usize,
+        /// The line of `builder`.
+        builder: usize,
+    },
+    /// More disks or interfaces than any guest has.
+    #[error("{}:{line}: {key} has more than {most} entries, which no guest has: nothing was made of it; take out what is not needed", path.display())]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+        /// The line of the list.
+        line: usize,
+        /// Which list.
+        key: String,
+        /// How many are taken.
+        most: usize,
+    },
+    /// Hardly anything of it could be carried over.
+    #[error("{count} things in {} could not be carried over, so that nothing was made of it: is it a guest's file?", path.display())]
+    TooMuch {
+        /// The file.
+        path: PathBuf,
+        /// How many notes there would be.
+        count: usize,
+    },
+    /// Two origins for one disk.
+    #[error("--origin {target}=… says twice what the disk {target} is made from: say it once")]
+    TwoOrigins {
+        /// The disk's name in the file.
+        target: String,
     },
     /// The toolstack has no guests of this kind.
     #[error("{}:{line}: toolstack \"xm\" is for paravirtual guests, which TT Xen records and replays: say --toolstack xl", path.display())]
@@ -104,9 +160,19 @@ impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::File { .. } => Exit::Failed,
-            Self::Nameless { .. } | Self::Name { .. } | Self::NoSuchDisk { .. } | Self::Kind { .. } => Exit::Usage,
+            Self::NoSuchDisk { .. } | Self::TwoOrigins { .. } => Exit::Usage,
             Self::Exists { .. } => Exit::Refused,
-            Self::Large { .. } | Self::Syntax { .. } | Self::Refused { .. } => Exit::Config,
+            Self::Large { .. }
+            | Self::Syntax { .. }
+            | Self::ForXl { .. }
+            | Self::Nameless { .. }
+            | Self::UnknownName { .. }
+            | Self::Name { .. }
+            | Self::Contradiction { .. }
+            | Self::TooMany { .. }
+            | Self::TooMuch { .. }
+            | Self::Kind { .. }
+            | Self::Refused { .. } => Exit::Config,
         }
     }
 }

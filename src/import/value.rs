@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a file says: settings, each with its line, and what could not be read of it.
 
+use std::collections::BTreeMap;
+
+use super::Dialect;
+use super::output::one_line;
 use super::text::Place;
 
 /// A value of either language.
@@ -45,18 +49,24 @@ impl Value {
         }
     }
 
-    /// The number it is, or that its text is as C's strtol() reads it: both toolstacks take numbers in quotes.
-    pub(super) fn number(&self) -> Option<i64> {
-        match self {
-            Self::Number(number) => Some(*number),
-            Self::Text(text) => number(text),
+    /// The number it is, or that its text is to this dialect's program: both take numbers in quotes.
+    pub(super) fn number(&self, dialect: Dialect) -> Option<i64> {
+        match (self, dialect) {
+            (Self::Number(number), _) => Some(*number),
+            (Self::Text(text), Dialect::Xm) => decimal(text),
+            (Self::Text(text), Dialect::Xl) => strtol(text),
             _ => None,
         }
     }
 }
 
-/// A number, with nothing behind it: decimal, 0x… or, from 0 on, octal.
-fn number(text: &str) -> Option<i64> {
+/// As Python's int() reads it: decimal, whatever it begins with.
+fn decimal(text: &str) -> Option<i64> {
+    text.trim_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']).parse().ok()
+}
+
+/// As C's strtol() reads it, with nothing behind it: decimal, 0x… or, from 0 on, octal.
+fn strtol(text: &str) -> Option<i64> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -89,6 +99,9 @@ pub struct Setting {
     /// Whether other lines make use of it.
     pub used: bool,
 }
+
+/// How many characters a note has at the most.
+const LENGTH: usize = 400;
 
 /// A line that could not be carried over, or not as it stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -125,6 +138,18 @@ impl Note {
     }
 }
 
+impl Note {
+    /// Cuts off what nobody would read: it may quote a line of any length.
+    pub(super) fn shorten(&mut self) {
+        for text in self.key.iter_mut().chain([&mut self.why]) {
+            if let Some((at, _)) = text.char_indices().nth(LENGTH) {
+                text.truncate(at);
+                text.push('…');
+            }
+        }
+    }
+}
+
 impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:", self.line)?;
@@ -134,7 +159,8 @@ impl std::fmt::Display for Note {
         if let Some(key) = &self.key {
             write!(f, " {key}:")?;
         }
-        write!(f, " {}", self.why)
+        // What it quotes may have anything in it, and a terminal does what it is told.
+        write!(f, " {}", one_line(&self.why))
     }
 }
 
@@ -143,13 +169,23 @@ impl std::fmt::Display for Note {
 pub struct Document {
     /// Its settings, in the order of their lines.
     pub settings: Vec<Setting>,
+    /// What is set, or may be, by a line that can not be followed: the names, and that line.
+    pub unknown: BTreeMap<String, usize>,
     /// What could not be read.
     pub notes: Vec<Note>,
 }
 
+impl Document {
+    /// Whether it names what only TT Xen's xm knows, whatever the value.
+    pub(super) fn is_for_tt_xen(&self) -> bool {
+        let key = "time_travel";
+        self.unknown.contains_key(key) || self.settings.iter().any(|setting| setting.key == key)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::{decimal, strtol};
 
     #[test]
     fn numbers_in_quotes() {
@@ -162,7 +198,7 @@ mod tests {
             ("0", 0),
             ("9223372036854775807", i64::MAX),
         ] {
-            assert_eq!(number(text), Some(expected), "{text}");
+            assert_eq!(strtol(text), Some(expected), "{text}");
         }
         for text in [
             "",
@@ -176,7 +212,13 @@ mod tests {
             "9223372036854775808",
             "0x+1",
         ] {
-            assert_eq!(number(text), None, "{text}");
+            assert_eq!(strtol(text), None, "{text}");
+        }
+        for (text, expected) in [("0256", 256), (" +7 ", 7), ("-010\n", -10), ("0", 0)] {
+            assert_eq!(decimal(text), Some(expected), "{text}");
+        }
+        for text in ["", "0x10", "1.5", "5L", "1_000", "1 2", "9223372036854775808"] {
+            assert_eq!(decimal(text), None, "{text}");
         }
     }
 }

@@ -185,7 +185,7 @@ impl Reader<'_> {
         settings.sort_by(|a, b| (a.line, &a.key).cmp(&(b.line, &b.key)));
         Ok(Document {
             settings,
-            notes: Vec::new(),
+            ..Document::default()
         })
     }
 

@@ -3,7 +3,7 @@
 
 use super::format;
 use super::lexer::{Kind, Token};
-use super::statement::Names;
+use super::names::Names;
 use crate::import::value::Value;
 
 /// How deep an expression may be in itself.

@@ -6,7 +6,9 @@ mod expression;
 mod format;
 mod lexer;
 mod literal;
+mod names;
 mod statement;
+mod targets;
 
 use super::error::Mistake;
 use super::text::Text;

@@ -2,62 +2,19 @@
 //! Following a file line by line. What is no assignment of a value that can be reckoned is noted, and every name that it could
 //! set is unknown from there on.
 
-use std::collections::HashMap;
-
 use super::expression::{Refusal, Room, evaluate, operate};
 use super::lexer::{Kind, Line, Token};
+use super::names::Names;
+use super::targets::{COMPOUND, WORDS, targets};
 use crate::import::error::Mistake;
 use crate::import::text::Text;
-use crate::import::value::{Document, Note, Setting, Value};
+use crate::import::value::{Document, Note};
 
 /// So many lines that can not be read make no guest's file.
 const NOTES: usize = 1000;
 
-/// Words that begin a statement which is no assignment.
-const WORDS: [&str; 29] = [
-    "and", "as", "assert", "break", "class", "continue", "def", "del", "elif", "else", "except", "exec", "finally",
-    "for", "from", "global", "if", "import", "in", "is", "lambda", "not", "or", "print", "raise", "return", "try",
-    "while", "with",
-];
-/// Those of them that go on with what another began.
+/// Words that go on with what another began.
 const FOLLOWING: [&str; 4] = ["elif", "else", "except", "finally"];
-/// Behind these stands a name that is set.
-const SETTING: [&str; 7] = ["import", "as", "def", "class", "for", "global", "del"];
-
-enum Binding {
-    Known {
-        value: Value,
-        line: usize,
-        used: bool,
-    },
-    /// Since a line that could not be followed.
-    Unknown(usize),
-}
-
-/// What names stand for.
-#[derive(Default)]
-pub(super) struct Names(HashMap<String, Binding>);
-
-impl Names {
-    /// The value of a name, or why it has none here.
-    pub(super) fn value(&mut self, name: &str) -> Result<&Value, String> {
-        match self.0.get_mut(name) {
-            Some(Binding::Known { value, used, .. }) => {
-                *used = true;
-                Ok(value)
-            }
-            Some(Binding::Unknown(line)) => Err(format!(
-                "what \"{name}\" is depends on line {line}, which can not be followed"
-            )),
-            None => Err(format!("nothing before it says what \"{name}\" is")),
-        }
-    }
-
-    fn set(&mut self, name: &str, value: Value, line: usize) {
-        let used = false;
-        self.0.insert(name.to_owned(), Binding::Known { value, line, used });
-    }
-}
 
 /// Follows the lines of a file.
 pub(super) fn follow(text: &Text<'_>, lines: &[Line]) -> Result<Document, Mistake> {
@@ -120,62 +77,50 @@ impl Follower<'_> {
     /// One logical line with what is indented below it.
     fn line(&mut self, lines: &[Line]) -> Result<(), Mistake> {
         let [line] = lines else {
-            let all: Vec<&Token> = lines.iter().flat_map(|line| &line.tokens).collect();
-            let last = self.text.line(all.last().map_or(0, |token| token.at));
-            let word = lines[0].tokens[0].name().unwrap_or("this");
+            let first = &lines[0].tokens[0];
+            let last = lines.last().and_then(|line| line.tokens.last()).unwrap_or(first);
             let why = format!(
-                "\"{word}\" up to line {last} needs Python, which is not run: see what it sets, and write that"
+                "\"{}\" up to line {} needs Python, which is not run: see what it sets, and write that",
+                first.name().unwrap_or("this"),
+                self.text.line(last.at)
             );
-            return self.unknown(&all, Refusal { at: all[0].at, why });
+            let parts = lines.iter().map(|line| &line.tokens[..]);
+            return self.unknown(parts, Refusal { at: first.at, why });
         };
-        for statement in split(&line.tokens) {
+        // Whatever stands behind the colon depends on what is before it.
+        let whole = [&line.tokens[..]];
+        let compound = line.tokens[0].name().is_some_and(|name| COMPOUND.contains(&name));
+        let statements = if compound { whole.to_vec() } else { split(&line.tokens) };
+        for statement in statements {
             if let Err(refusal) = self.statement(statement) {
-                let all: Vec<&Token> = statement.iter().collect();
-                self.unknown(&all, refusal)?;
+                self.unknown(std::iter::once(statement), refusal)?;
             }
         }
         Ok(())
     }
 
     /// Notes what can not be followed, and forgets every name it may set.
-    fn unknown(&mut self, tokens: &[&Token], refusal: Refusal) -> Result<(), Mistake> {
+    fn unknown<'t>(&mut self, parts: impl Iterator<Item = &'t [Token]>, refusal: Refusal) -> Result<(), Mistake> {
         if self.notes.len() == NOTES {
             return Err(self.mistake(refusal.at, "there are too many lines that can not be followed"));
         }
         let mut note = Note::at(self.text.place(refusal.at), refusal.why);
-        let (mut depth, mut lost) = (0_usize, Vec::new());
-        for (index, token) in tokens.iter().enumerate() {
-            let name = match &token.kind {
-                Kind::Sign("(" | "[" | "{") => {
-                    depth += 1;
-                    continue;
-                }
-                Kind::Sign(")" | "]" | "}") => {
-                    depth = depth.saturating_sub(1);
-                    continue;
-                }
-                Kind::Name(name) if !WORDS.contains(&name.as_str()) => name,
-                _ => continue,
-            };
-            let before = index.checked_sub(1).map(|before| &tokens[before].kind);
-            let set = match (before, tokens.get(index + 1).map(|next| &next.kind)) {
-                (Some(Kind::Name(word)), _) if SETTING.contains(&word.as_str()) => true,
-                (Some(Kind::Sign(",")), _) | (_, Some(Kind::Sign(","))) if depth == 0 => true,
-                (_, Some(Kind::Sign(sign))) => sign.ends_with('='),
-                _ => false,
-            };
-            if set && let Some(Binding::Known { .. }) = self.names.0.insert(name.clone(), Binding::Unknown(note.line)) {
-                lost.push(name.as_str());
+        let mut lost = Vec::new();
+        for (index, part) in parts.enumerate() {
+            if let [first, next, ..] = part
+                && index == 0
+                && next.is("=")
+            {
+                note.key = first.name().map(str::to_owned);
+            }
+            let tokens: Vec<&Token> = part.iter().collect();
+            for (name, change) in targets(&tokens) {
+                lost.extend(self.names.forget(name, change, note.line));
             }
         }
         if !lost.is_empty() {
             note.why.push_str("; so it is not known what becomes of ");
             note.why.push_str(&lost.join(", "));
-        }
-        if let [first, next, ..] = tokens
-            && next.is("=")
-        {
-            note.key = first.name().map(str::to_owned);
         }
         self.notes.push(note);
         Ok(())
@@ -210,10 +155,14 @@ impl Follower<'_> {
         }
         if !targets.is_empty() {
             let value = evaluate(rest, end, &mut self.names, &mut self.room)?;
+            let mut same = alias(rest);
             for target in targets {
                 let size = value.weight();
                 self.room.take(size).map_err(|why| Refusal { at: first.at, why })?;
-                self.names.set(target, value.clone(), line);
+                if !same.is_some_and(|other| self.names.share(target, other, line)) {
+                    self.names.set(target, value.clone(), line);
+                }
+                same = same.or(Some(target));
             }
             return Ok(());
         }
@@ -225,7 +174,7 @@ impl Follower<'_> {
             let right = evaluate(behind, end, &mut self.names, &mut self.room)?;
             let left = self.names.value(name).map_err(fail)?.clone();
             let value = operate(operator, &left, &right, &mut self.room).map_err(fail)?;
-            self.names.set(name, value, line);
+            self.names.change(name, value, line, &mut self.room).map_err(fail)?;
             return Ok(());
         }
         if tokens.get(1).is_some_and(|token| token.is("(") || token.is(".")) {
@@ -235,23 +184,21 @@ impl Follower<'_> {
     }
 
     fn document(self) -> Document {
-        let mut settings = Vec::new();
-        for (key, binding) in self.names.0 {
-            if let Binding::Known { value, line, used } = binding {
-                settings.push(Setting {
-                    key,
-                    value,
-                    line,
-                    added: false,
-                    used,
-                });
-            }
-        }
-        settings.sort_by(|a, b| (a.line, &a.key).cmp(&(b.line, &b.key)));
+        let (settings, unknown) = self.names.finish();
         Document {
             settings,
+            unknown,
             notes: self.notes,
         }
+    }
+}
+
+/// The name that is all of an expression: its value is not a new one.
+fn alias(tokens: &[Token]) -> Option<&str> {
+    match tokens {
+        [one] => one.name(),
+        [open, inner @ .., close] if open.is("(") && close.is(")") => alias(inner),
+        _ => None,
     }
 }
 

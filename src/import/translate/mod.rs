@@ -44,6 +44,7 @@ pub(super) fn translate(document: Document, source: &Source<'_>) -> Result<Trans
     let mut translator = Translator {
         source,
         settings,
+        unknown: document.unknown,
         notes: document.notes,
         top: Vec::new(),
         memory: None,
@@ -81,6 +82,8 @@ struct Translator<'a> {
     source: &'a Source<'a>,
     /// What has not been translated yet.
     settings: BTreeMap<String, Setting>,
+    /// What a line sets, or may, that can not be followed.
+    unknown: BTreeMap<String, usize>,
     notes: Vec<Note>,
     top: Vec<Entry>,
     /// In MiB, if it is known.
@@ -97,6 +100,15 @@ impl Translator<'_> {
 
     fn note(&mut self, line: usize, key: &str, why: impl Into<String>) {
         self.notes.push(Note::of(line, key, why));
+    }
+
+    /// Notes what becomes of `key` whose value can not be followed, and for which therefore no default may stand.
+    fn note_unknown(&mut self, key: &str, why: &str) -> bool {
+        let Some(line) = self.unknown.get(key).copied() else {
+            return false;
+        };
+        self.note(line, key, format!("its value can not be followed: {why}"));
+        true
     }
 
     fn toolstack(&self) -> Toolstack {
@@ -119,7 +131,7 @@ impl Translator<'_> {
     /// The number of `key`, within `range`.
     fn number(&mut self, key: &str, range: std::ops::RangeInclusive<i64>) -> Option<(i64, usize)> {
         let setting = self.take(key)?;
-        match setting.value.number().filter(|_| !setting.added) {
+        match setting.value.number(self.source.dialect).filter(|_| !setting.added) {
             Some(number) if range.contains(&number) => return Some((number, setting.line)),
             Some(number) => {
                 let why = format!("{number} is out of range (from {} to {})", range.start(), range.end());
@@ -182,7 +194,10 @@ impl Translator<'_> {
                     (GuestType::Pv, line)
                 }
             },
-            (None, None) => (GuestType::Pv, 0),
+            (None, None) => {
+                self.note_unknown("builder", "taken for \"linux\"");
+                (GuestType::Pv, 0)
+            }
         };
         match self.toolstack() {
             Toolstack::Xm if kind != GuestType::Pv => {
@@ -202,10 +217,14 @@ impl Translator<'_> {
             Dialect::Xm => ("xm", 128),
             Dialect::Xl => {
                 let most = self.settings.get("maxmem").filter(|setting| !setting.added);
-                ("xl", most.and_then(|setting| setting.value.number()).unwrap_or(32))
+                (
+                    "xl",
+                    most.and_then(|setting| setting.value.number(Dialect::Xl)).unwrap_or(32),
+                )
             }
         };
-        let absent = !self.settings.contains_key("memory");
+        let why = "the guest has what ttvm.toml gives all guests until its own file says it";
+        let absent = !self.settings.contains_key("memory") && !self.note_unknown("memory", why);
         // In MiB, as a guest may have it (ttvm-guest(5)).
         let range = 4..=16 << 20;
         match self.number("memory", range.clone()) {
@@ -224,7 +243,8 @@ impl Translator<'_> {
     }
 
     fn vcpus(&mut self) {
-        let absent = !self.settings.contains_key("vcpus");
+        let why = "the guest has as many as ttvm.toml gives all guests until its own file says it";
+        let absent = !self.settings.contains_key("vcpus") && !self.note_unknown("vcpus", why);
         match self.number("vcpus", 1..=512) {
             Some((1, line)) => self.top.push(Entry::raw("vcpus", "1").on_line(line)),
             Some((_, line)) if self.toolstack() != Toolstack::Xl => {
@@ -253,6 +273,7 @@ impl Translator<'_> {
 
     /// What follows a shutdown.
     fn endings(&mut self) {
+        let absent = !self.note_unknown("on_reboot", "see on_reboot in ttvm-guest(5)");
         match self.text("on_reboot") {
             Some((word, line)) => match word.as_str() {
                 "restart" => self.top.push(Entry::text("on_reboot", "keep").on_line(line)),
@@ -263,7 +284,7 @@ impl Translator<'_> {
                     format!("{word:?} has no counterpart: see on_reboot in ttvm-guest(5)"),
                 ),
             },
-            None if self.source.host.guest.on_reboot != OnReboot::Keep => {
+            None if absent && self.source.host.guest.on_reboot != OnReboot::Keep => {
                 self.top.push(Entry::text("on_reboot", "keep").remark("Xen's default"));
             }
             None => {}
@@ -331,7 +352,7 @@ impl Translator<'_> {
         let Some(setting) = self.take("shadow_memory") else {
             return;
         };
-        match (setting.value.number(), self.memory) {
+        match (setting.value.number(self.source.dialect), self.memory) {
             (Some(found), Some(memory)) if u64::try_from(found) == Ok(shadow_memory(memory)) => {}
             _ => self.note(
                 setting.line,
