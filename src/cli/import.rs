@@ -18,7 +18,7 @@ use crate::lvm2_cmd;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The file of xm or xl
+    /// The file of xm or xl; - is the standard input
     file: PathBuf,
     /// The guest's name, if not the one in the file
     #[arg(long, value_parser = guest_name)]
@@ -78,6 +78,8 @@ struct Answer<'a> {
     toolstack: Toolstack,
     notes: &'a [Note],
     missing: &'a [String],
+    /// Why the guest would not be taken as it is, if so.
+    refused: Option<String>,
     text: &'a str,
 }
 
@@ -103,15 +105,25 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     if !arguments.dry_run {
         made = made.write(places)?;
     }
-    print(&made, arguments)?;
-    Ok(if made.refusal().is_some() {
-        Exit::Config
-    } else {
-        Exit::Done
-    })
+    // What was written exists because of that.
+    let exists = arguments.dry_run && made.exists();
+    let refused = match exists {
+        true => Some(format!(
+            "{} exists, and is not replaced: choose another name (--name NAME)",
+            made.path.display()
+        )),
+        false => made.refusal().map(|refusal| chain(refusal)),
+    };
+    let exit = match &refused {
+        Some(_) if exists => Exit::Refused,
+        Some(_) => Exit::Config,
+        None => Exit::Done,
+    };
+    print(&made, refused, arguments)?;
+    Ok(exit)
 }
 
-fn print(plan: &Plan, arguments: &Arguments) -> Result<(), Error> {
+fn print(plan: &Plan, refused: Option<String>, arguments: &Arguments) -> Result<(), Error> {
     let file = arguments.file.display();
     if arguments.json {
         print_json(&Answer {
@@ -122,6 +134,7 @@ fn print(plan: &Plan, arguments: &Arguments) -> Result<(), Error> {
             toolstack: plan.toolstack,
             notes: &plan.notes,
             missing: &plan.missing,
+            refused: refused.clone(),
             text: &plan.text,
         })?;
     } else if arguments.dry_run {
@@ -147,8 +160,8 @@ fn print(plan: &Plan, arguments: &Arguments) -> Result<(), Error> {
             eprintln!("{what}");
         }
     }
-    if let Some(refusal) = plan.refusal() {
-        eprintln!("as it is, the guest would not be taken:\n{}", chain(refusal));
+    if let Some(why) = refused {
+        eprintln!("as it is, the guest would not be taken:\n{why}");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod disk;
 mod error;
+mod guess;
 mod output;
 mod plan;
 mod python;
@@ -17,7 +18,7 @@ mod xl_disk;
 mod xm_disk;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 pub use disk::{Format, Spec};
@@ -51,6 +52,11 @@ impl Dialect {
     }
 }
 
+/// Whether `path` stands for the standard input.
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// Reads the file at `path`, up to a limit.
 fn content(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |action| {
@@ -60,7 +66,10 @@ fn content(path: &Path) -> Result<Vec<u8>, Error> {
             source,
         }
     };
-    let file = File::open(path).map_err(failed("open"))?;
+    let file: Box<dyn Read> = match is_stdin(path) {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(path).map_err(failed("open"))?),
+    };
     let mut bytes = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(failed("read"))?;
     if bytes.len() as u64 > LIMIT {
@@ -82,27 +91,6 @@ pub fn parse(bytes: &[u8], dialect: Dialect) -> Result<Document, Mistake> {
         Dialect::Xm => python::read(&text),
         Dialect::Xl => xl::read(&text),
     }
-}
-
-/// Reads `bytes` in the language they are written in: xl's if xl would take the file and nothing in it is for xm alone.
-fn guess(bytes: &[u8]) -> Result<(Dialect, Document), Mistake> {
-    match parse(bytes, Dialect::Xl) {
-        Ok(document) if !is_for_xm(&document) => Ok((Dialect::Xl, document)),
-        // Whatever xl takes and more is Python, but for a few words; of two mistakes the one in the larger language counts.
-        _ => Ok((Dialect::Xm, parse(bytes, Dialect::Xm)?)),
-    }
-}
-
-/// Whether a file in xl's language is meant for xm: it names what only TT Xen knows, or disks that xl does not take.
-fn is_for_xm(document: &Document) -> bool {
-    document.settings.iter().any(|setting| match &setting.value {
-        _ if setting.key == "time_travel" => true,
-        Value::List(items) if setting.key == "disk" => items.iter().any(|item| match item {
-            Value::Text(spec) => parse_disk(spec, Dialect::Xl).is_err() && parse_disk(spec, Dialect::Xm).is_ok(),
-            _ => false,
-        }),
-        _ => false,
-    })
 }
 
 /// Reads a disk in this dialect. `Err` says what is not understood of it.

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::output::{self, Section, one_line};
+use super::guess::{Doubt, guess};
+use super::output::{self, Section};
 use super::translate::{Source, translate};
 use super::value::{Document, Note, Value};
-use super::{Dialect, content, guess, parse};
+use super::{Dialect, content, is_stdin, parse};
 use crate::config::guest::Toolstack;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
@@ -19,7 +20,7 @@ use crate::file;
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// The file of xm or xl.
+    /// The file of xm or xl; `-` is the standard input.
     pub file: &'a Path,
     /// The guest's name; without one, the file says it.
     pub name: Option<GuestName>,
@@ -59,6 +60,8 @@ pub struct Plan {
     pub missing: Vec<String>,
     /// Why the guest can not be taken as it is, if so.
     refusal: Option<config::Error>,
+    /// Whether there is a guest of that name.
+    exists: bool,
     source: PathBuf,
 }
 
@@ -70,17 +73,7 @@ pub fn plan(
     lvm: &dyn Fn(&Volume) -> Option<Known>,
 ) -> Result<Plan, Error> {
     let bytes = content(request.file)?;
-    let (dialect, document) = match request.dialect {
-        Some(dialect) => parse(&bytes, dialect)
-            .map(|document| (dialect, document))
-            .map_err(|mistake| (dialect, mistake)),
-        None => guess(&bytes).map_err(|mistake| (Dialect::Xm, mistake)),
-    }
-    .map_err(|(dialect, mistake)| Error::Syntax {
-        path: request.file.to_owned(),
-        mistake,
-        program: dialect.as_str(),
-    })?;
+    let (dialect, document) = read(&bytes, request)?;
     let toolstack = request.toolstack.unwrap_or_else(|| toolstack(&document, host));
     let name = name(request, dialect, &document)?;
     let source = Source {
@@ -92,11 +85,14 @@ pub fn plan(
         lvm,
     };
     let translated = translate(document, &source)?;
+    let file = match is_stdin(request.file) {
+        true => "the standard input".to_owned(),
+        false => request.file.display().to_string(),
+    };
     let head = Section {
         remarks: vec![
             format!(
-                "Made by ttvm from {}, a file of {}. From now on this file counts; change it as you like, and then:",
-                request.file.display(),
+                "Made by ttvm from {file}, a file of {}. From now on this file counts; change it as you like, and then:",
                 dialect.as_str()
             ),
             format!("ttvm guest check {name}"),
@@ -106,14 +102,8 @@ pub fn plan(
     let mut sections = vec![head];
     sections.extend(translated.sections);
     if !translated.notes.is_empty() {
-        let lines = translated
-            .notes
-            .iter()
-            .map(|note| format!("  {}", one_line(&note.to_string())));
-        let first = format!(
-            "Lines of {} that were not carried over, or not as they stand:",
-            request.file.display()
-        );
+        let lines = translated.notes.iter().map(|note| format!("  {note}"));
+        let first = format!("Lines of {file} that were not carried over, or not as they stand:");
         sections.push(Section {
             remarks: std::iter::once(first).chain(lines).collect(),
             ..Section::default()
@@ -126,6 +116,7 @@ pub fn plan(
         name,
         dialect,
         toolstack,
+        exists: fs::symlink_metadata(places.real(&path)).is_ok(),
         path,
         text,
         notes: translated.notes,
@@ -135,11 +126,35 @@ pub fn plan(
     })
 }
 
+/// The file, in the language that is asked for or that it is written in.
+fn read(bytes: &[u8], request: &Request<'_>) -> Result<(Dialect, Document), Error> {
+    let path = request.file.to_owned();
+    let syntax = |path, dialect: Dialect, mistake| Error::Syntax {
+        path,
+        mistake,
+        program: dialect.as_str(),
+    };
+    match request.dialect {
+        Some(dialect) => match parse(bytes, dialect) {
+            Ok(document) => Ok((dialect, document)),
+            Err(mistake) => Err(syntax(path, dialect, mistake)),
+        },
+        None => guess(bytes).map_err(|doubt| match doubt {
+            Doubt::Neither(mistake) => syntax(path, Dialect::Xm, mistake),
+            Doubt::ForXl { mistake, key, line } => Error::ForXl {
+                path,
+                mistake,
+                key,
+                line,
+            },
+        }),
+    }
+}
+
 /// What the file is for, if nobody says.
 fn toolstack(document: &Document, host: &HostConfig) -> Toolstack {
-    let tt_xen = document.settings.iter().any(|setting| setting.key == "time_travel");
     match host.guest.toolstack {
-        Toolstack::Xl if tt_xen => Toolstack::Xm,
+        Toolstack::Xl if document.is_for_tt_xen() => Toolstack::Xm,
         other => other,
     }
 }
@@ -149,6 +164,12 @@ fn name(request: &Request<'_>, dialect: Dialect, document: &Document) -> Result<
         return Ok(name.clone());
     }
     let path = || request.file.to_owned();
+    if let Some(line) = document.unknown.get("name") {
+        return Err(Error::UnknownName {
+            path: path(),
+            line: *line,
+        });
+    }
     let setting = document.settings.iter().find(|setting| setting.key == "name");
     let (text, line) = match setting.map(|setting| (&setting.value, setting.line)) {
         Some((Value::Text(text), line)) => (text.clone(), line),
@@ -183,6 +204,11 @@ impl Plan {
     /// Why the guest can not be taken as it is, if so.
     pub fn refusal(&self) -> Option<&config::Error> {
         self.refusal.as_ref()
+    }
+
+    /// Whether there is a guest of that name, whose file is never replaced.
+    pub fn exists(&self) -> bool {
+        self.exists
     }
 
     /// Writes the guest's file. One that is there is never replaced.

@@ -100,6 +100,10 @@ impl Reader<'_> {
                 Token::Newline
             }
             quote @ (b'"' | b'\'') => Token::Atom(self.string(quote)?),
+            b'\r' => {
+                let why = "'\\r' can not stand here: lines must end with '\\n' alone, and not as on Windows";
+                return self.mistake(self.at, why);
+            }
             _ => return self.mistake(self.at, format!("{} can not stand here", self.text.shown(self.at))),
         };
         Ok(())
