@@ -48,6 +48,20 @@ impl Entry {
         self.remark(format!("line {line}"))
     }
 
+    /// Put together from several lines.
+    #[must_use]
+    pub(super) fn on_lines(self, mut lines: Vec<usize>) -> Self {
+        lines.sort_unstable();
+        lines.dedup();
+        match lines[..] {
+            [line] => self.on_line(line),
+            _ => {
+                let lines: Vec<String> = lines.iter().map(usize::to_string).collect();
+                self.remark(format!("lines {}", lines.join(", ")))
+            }
+        }
+    }
+
     #[must_use]
     pub(super) fn remark(mut self, remark: impl Into<String>) -> Self {
         self.remark = Some(remark.into());

@@ -7,6 +7,27 @@ use crate::import::Dialect;
 use crate::import::output::Entry;
 use crate::import::value::Value;
 
+/// The kernel's command line, and the settings it is put together from, each with its line.
+struct CommandLine {
+    text: String,
+    from: Vec<(&'static str, usize)>,
+}
+
+impl CommandLine {
+    fn lines(&self) -> Vec<usize> {
+        self.from.iter().map(|(_, line)| *line).collect()
+    }
+
+    /// The setting that `word` stands in.
+    fn of(&self, word: &str) -> (&'static str, usize) {
+        let root = self
+            .from
+            .iter()
+            .find(|(key, _)| *key == "root" && word.starts_with("root="));
+        root.or(self.from.last()).copied().unwrap_or(("cmdline", 0))
+    }
+}
+
 impl Translator<'_> {
     pub(super) fn boot(&mut self, kind: GuestType) {
         let bootloader = self.text("bootloader").filter(|(program, _)| !program.is_empty());
@@ -17,20 +38,7 @@ impl Translator<'_> {
         if let Some((program, line)) = &bootloader {
             if self.toolstack() == Toolstack::Xl {
                 self.top.push(Entry::text("bootloader", program).on_line(*line));
-                if let Some((arguments, line)) = &arguments
-                    && !arguments.is_empty()
-                {
-                    self.top.push(Entry::list("bootloader_args", arguments).on_line(*line));
-                }
-                for (key, line) in [
-                    ("kernel", kernel.map(|it| it.1)),
-                    ("ramdisk", initrd.map(|it| it.1)),
-                    ("cmdline", cmdline.map(|it| it.1)),
-                ] {
-                    if let Some(line) = line {
-                        self.note(line, key, format!("{program} finds what the guest boots"));
-                    }
-                }
+                self.pass_on(kernel, initrd, cmdline, arguments);
                 return;
             }
             let why = match self.toolstack() {
@@ -42,7 +50,7 @@ impl Translator<'_> {
             self.note(*line, "bootloader", why);
         }
         if let Some((_, line)) = arguments {
-            self.note(line, "bootloader_args", "there is no bootloader");
+            self.note(line, self.arguments_key(), "there is no bootloader");
         }
         let firmware = |path: &str| path.rsplit('/').next() == Some("hvmloader");
         let kernel = match kernel {
@@ -51,13 +59,17 @@ impl Translator<'_> {
             other => other,
         };
         let Some((path, line)) = kernel else {
-            for (key, line) in [("ramdisk", initrd.map(|it| it.1)), ("cmdline", cmdline.map(|it| it.1))] {
-                if let Some(line) = line {
-                    self.note(line, key, "this is for a kernel, and there is none");
-                }
+            let orphans = cmdline.map_or_else(Vec::new, |it| it.from);
+            for (key, line) in initrd.map(|it| ("ramdisk", it.1)).into_iter().chain(orphans) {
+                self.note(line, key, "this is for a kernel, and there is none");
             }
+            self.firmware(
+                kind,
+                "xl would boot a file of that name out of Xen's own directory, or GRUB: name that file with \"kernel\", such as Debian's /usr/lib/grub-xen/grub-i386-xen_pvh.bin",
+            );
             return;
         };
+        self.firmware(kind, "xl takes no firmware beside a kernel");
         self.top.push(Entry::text("kernel", &path).on_line(line));
         if self.toolstack() == Toolstack::Qemu && kind == GuestType::Pv {
             self.note(
@@ -69,11 +81,62 @@ impl Translator<'_> {
         if let Some((path, line)) = initrd.filter(|(path, _)| !path.is_empty()) {
             self.top.push(Entry::text("initrd", &path).on_line(line));
         }
-        if let Some((cmdline, line)) = cmdline {
-            let cmdline = self.with_new_root(&cmdline, line);
-            if !cmdline.is_empty() {
-                self.top.push(Entry::text("cmdline", &cmdline).on_line(line));
+        if let Some(cmdline) = cmdline {
+            let text = match self.toolstack() {
+                Toolstack::Qemu => self.with_new_disks(&cmdline),
+                Toolstack::Xl | Toolstack::Xm => cmdline.text.clone(),
+            };
+            if !text.is_empty() {
+                self.top.push(Entry::text("cmdline", &text).on_lines(cmdline.lines()));
             }
+        }
+    }
+
+    /// What else the file names is for the bootloader, too. xl gives it that in front of its own arguments.
+    fn pass_on(
+        &mut self,
+        kernel: Option<(String, usize)>,
+        initrd: Option<(String, usize)>,
+        cmdline: Option<CommandLine>,
+        arguments: Option<(Vec<String>, usize)>,
+    ) {
+        let files = [("--kernel=", kernel), ("--ramdisk=", initrd)];
+        let files = files
+            .into_iter()
+            .filter_map(|(option, file)| file.map(|(path, line)| (option, path, vec![line])));
+        let cmdline = cmdline.map(|cmdline| {
+            let lines = cmdline.lines();
+            ("--args=", cmdline.text, lines)
+        });
+        let (mut all, mut lines) = (Vec::new(), Vec::new());
+        for (option, value, on) in files.chain(cmdline).filter(|(_, value, _)| !value.is_empty()) {
+            all.push(format!("{option}{value}"));
+            lines.extend(on);
+        }
+        if let Some((arguments, line)) = arguments.filter(|(arguments, _)| !arguments.is_empty()) {
+            all.extend(arguments);
+            lines.push(line);
+        }
+        if !all.is_empty() {
+            self.top.push(Entry::list("bootloader_args", &all).on_lines(lines));
+        }
+    }
+
+    /// xl's `firmware` of a guest that is not fully emulated, which stands for a kernel.
+    fn firmware(&mut self, kind: GuestType, why: &str) {
+        if kind == GuestType::Hvm || self.toolstack() != Toolstack::Xl || self.source.dialect != Dialect::Xl {
+            return;
+        }
+        if let Some((name, line)) = self.text("firmware") {
+            self.note(line, "firmware", format!("{name:?} is not carried over: {why}"));
+        }
+    }
+
+    /// Under which key the file has the bootloader's arguments.
+    fn arguments_key(&self) -> &'static str {
+        match self.source.dialect {
+            Dialect::Xm => "bootargs",
+            Dialect::Xl => "bootloader_args",
         }
     }
 
@@ -92,10 +155,7 @@ impl Translator<'_> {
         if let Some((_, line)) = self.text("bootentry") {
             self.note(line, "bootentry", "it has no counterpart: see bootloader_args");
         }
-        let key = match self.source.dialect {
-            Dialect::Xm => "bootargs",
-            Dialect::Xl => "bootloader_args",
-        };
+        let key = self.arguments_key();
         let setting = self.settings.get(key)?;
         if matches!(setting.value, Value::List(_)) {
             return self.list(key);
@@ -111,7 +171,7 @@ impl Translator<'_> {
     }
 
     /// The kernel's command line, put together as the file's program does.
-    fn command_line(&mut self) -> Option<(String, usize)> {
+    fn command_line(&mut self) -> Option<CommandLine> {
         let (root, extra, cmdline) = (self.text("root"), self.text("extra"), self.text("cmdline"));
         let xl = self.source.dialect == Dialect::Xl;
         // xm takes an empty one for none, and "root=" in front of it for nothing.
@@ -121,40 +181,68 @@ impl Translator<'_> {
             None => (root, line),
         });
         match cmdline {
-            Some(cmdline) if xl || root.is_none() && extra.is_none() => {
+            Some((text, line)) if xl || root.is_none() && extra.is_none() => {
                 for (key, other) in [("root", root), ("extra", extra)] {
                     if let Some((_, line)) = other {
                         self.note(line, key, "there is a cmdline, and it counts");
                     }
                 }
-                return Some(cmdline);
+                let from = vec![("cmdline", line)];
+                return Some(CommandLine { text, from });
             }
             Some((_, line)) => self.note(line, "cmdline", "xm does not know it, and takes root and extra"),
             None => {}
         }
-        match (root, extra) {
-            (Some((root, line)), Some((extra, _))) if xl || !extra.is_empty() => {
-                Some((format!("root={root} {extra}"), line))
+        let (text, from) = match (root, extra) {
+            (Some((root, line)), Some((extra, other))) if xl || !extra.is_empty() => {
+                (format!("root={root} {extra}"), vec![("root", line), ("extra", other)])
             }
-            (Some((root, line)), _) => Some((format!("root={root}"), line)),
-            (None, extra) => extra,
-        }
+            (Some((root, line)), _) => (format!("root={root}"), vec![("root", line)]),
+            (None, Some((extra, line))) => (extra, vec![("extra", line)]),
+            (None, None) => return None,
+        };
+        Some(CommandLine { text, from })
     }
 
-    /// In an emulated machine, disks have other names.
-    fn with_new_root(&mut self, cmdline: &str, line: usize) -> String {
-        let renamed = self.targets.iter().find_map(|(old, new)| {
-            let word = format!("root=/dev/{old}");
-            (old != new && cmdline.split(' ').any(|it| it == word)).then(|| (word, format!("root=/dev/{new}")))
-        });
-        let Some((old, new)) = renamed else {
-            return cmdline.to_owned();
-        };
-        self.note(line, "root", format!("{old} is {new} in an emulated machine"));
-        let words: Vec<&str> = cmdline
-            .split(' ')
-            .map(|word| if word == old { new.as_str() } else { word })
-            .collect();
+    /// In an emulated machine, disks have other names, and so have their partitions.
+    fn with_new_disks(&mut self, cmdline: &CommandLine) -> String {
+        let mut words = Vec::new();
+        for word in cmdline.text.split(' ') {
+            let (before, device) = match word.split_once("=/dev/") {
+                Some((key, device)) => (&word[..key.len() + "=/dev/".len()], device),
+                None => ("", word.strip_prefix("/dev/").unwrap_or_default()),
+            };
+            let (key, line) = cmdline.of(word);
+            match self.renamed(device).filter(|_| !before.is_empty()) {
+                Some(new) => {
+                    self.note(line, key, format!("/dev/{device} is /dev/{new} in an emulated machine"));
+                    words.push(format!("{before}{new}"));
+                }
+                None => {
+                    if ["xvd", "sd", "hd"]
+                        .iter()
+                        .any(|kind| word.contains(&format!("/dev/{kind}")))
+                    {
+                        let why = format!(
+                            "{word:?} stays as it is: disks are called /dev/vda, /dev/vdb… in an emulated machine"
+                        );
+                        self.note(line, key, why);
+                    }
+                    words.push(word.to_owned());
+                }
+            }
+        }
         words.join(" ")
+    }
+
+    /// What a disk or a partition of one is called there.
+    fn renamed(&self, device: &str) -> Option<String> {
+        let same = self.targets.iter().find(|(old, _)| old.as_str() == device);
+        if let Some((_, new)) = same {
+            return Some(new.to_string());
+        }
+        let disk = device.trim_end_matches(|c: char| c.is_ascii_digit());
+        let (_, new) = self.targets.iter().find(|(old, _)| old.as_str() == disk)?;
+        Some(format!("{new}{}", &device[disk.len()..]))
     }
 }
