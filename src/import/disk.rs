@@ -62,3 +62,12 @@ pub struct Spec {
     /// The fields that TT Xen's xm takes behind the others.
     pub parameters: Option<String>,
 }
+
+impl Spec {
+    /// Whether it comes from another domain than the host's own.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.backend
+            .as_deref()
+            .is_some_and(|domain| !["", "0", "Domain-0"].contains(&domain))
+    }
+}

@@ -26,7 +26,12 @@ pub(super) fn parse(spec: &str) -> Result<Spec, String> {
         "w!" | "rw!" => (true, true),
         _ => return Err(format!("{access:?} is no access: r, w or w!")),
     };
-    disk.parameters = fields.next().map(str::to_owned);
+    match fields.next() {
+        None | Some("") => {}
+        // Several fields are TT Xen's; a word by itself is the domain that the disk comes from.
+        Some(more) if more.contains([',', '/']) => disk.parameters = Some(more.to_owned()),
+        Some(domain) => disk.backend = Some(domain.trim().to_owned()),
+    }
     Ok(disk)
 }
 
@@ -95,6 +100,14 @@ mod tests {
         assert_eq!(
             parse(",hdc:cdrom,r").map(|disk| (disk.cdrom, disk.format)),
             Ok((true, Format::Empty))
+        );
+        assert_eq!(
+            parse("phy:/dev/a,xvda,w,storage").map(|disk| (disk.backend, disk.parameters)),
+            Ok((Some("storage".into()), None))
+        );
+        assert_eq!(
+            parse("phy:/dev/a,xvda,w,").map(|disk| (disk.backend, disk.parameters)),
+            Ok((None, None))
         );
         for wrong in [
             "",

@@ -99,6 +99,14 @@ impl Translator<'_> {
             );
             section.entries.push(name);
             section.entries.push(snapshot(origin, volume.as_ref(), known.as_ref()));
+            if !disk.writable {
+                let why = format!("{old}: it was read-only, and the guest may write to the snapshot of {origin}");
+                self.note(line, "disk", why);
+            }
+            if disk.format == Format::Qcow2 {
+                let why = format!("{old}: it was qcow2, and the snapshot of {origin} is raw, as that is");
+                self.note(line, "disk", why);
+            }
         } else {
             section.entries.push(Entry::text("path", &path).on_line(line));
             if disk.writable {
@@ -134,7 +142,7 @@ impl Translator<'_> {
         let why = match disk.format {
             _ if disk.cdrom => "guests have disks, and no CD-ROM drives",
             _ if disk.script.is_some() => "what it is, a script finds out",
-            _ if disk.backend.is_some() => "it comes from another domain",
+            _ if disk.is_foreign() => "it comes from another domain",
             Format::Qcow2 if xm => "TT Xen knows raw files only",
             Format::Raw | Format::Qcow2 if !path.starts_with('/') => "it has no absolute path",
             Format::Raw | Format::Qcow2 if path.chars().any(char::is_control) => "its path has control characters",
@@ -214,23 +222,31 @@ impl Translator<'_> {
         notes
     }
 
-    pub(super) fn every_origin_was_used(&self) -> Result<(), Error> {
-        let there = || {
-            let targets: Vec<&str> = self.targets.iter().map(|(old, _)| old.as_str()).collect();
-            if targets.is_empty() {
-                "none".to_owned()
-            } else {
-                targets.join(", ")
+    /// Each `--origin` is for a disk that is there, and no disk has two.
+    pub(super) fn every_origin_has_its_disk(&self) -> Result<(), Error> {
+        let is = |(old, new): &(Target, Target), target: &Target| old == target || new == target;
+        for disk in &self.targets {
+            let origins = self.source.origins.iter();
+            if origins.filter(|(target, _)| is(disk, target)).count() > 1 {
+                return Err(Error::TwoOrigins {
+                    target: disk.0.to_string(),
+                });
             }
-        };
-        let used = |target: &Target| self.targets.iter().any(|(old, new)| old == target || new == target);
+        }
+        let used = |target: &Target| self.targets.iter().any(|disk| is(disk, target));
         match self.source.origins.iter().find(|(target, _)| !used(target)) {
             None => Ok(()),
-            Some((target, _)) => Err(Error::NoSuchDisk {
-                path: self.source.path.to_owned(),
-                target: target.to_string(),
-                there: there(),
-            }),
+            Some((target, _)) => {
+                let there: Vec<&str> = self.targets.iter().map(|(old, _)| old.as_str()).collect();
+                Err(Error::NoSuchDisk {
+                    path: self.source.path.to_owned(),
+                    target: target.to_string(),
+                    there: match there.is_empty() {
+                        true => "none".to_owned(),
+                        false => there.join(", "),
+                    },
+                })
+            }
         }
     }
 }

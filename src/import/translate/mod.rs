@@ -64,7 +64,7 @@ pub(super) fn translate(document: Document, source: &Source<'_>) -> Result<Trans
     translator.time_travel();
     let vifs = translator.vifs();
     let further = translator.further();
-    translator.every_origin_was_used()?;
+    translator.every_origin_has_its_disk()?;
     let mut sections = vec![Section {
         entries: translator.top,
         ..Section::default()
