@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::Dialect;
 use super::output::Entry;
 use crate::config::guest::Toolstack;
 use crate::config::types::{InterfaceName, Mac};
@@ -14,7 +15,7 @@ pub(super) struct Vif {
 }
 
 /// Takes an interface apart.
-pub(super) fn read(spec: &str, toolstack: Toolstack) -> Vif {
+pub(super) fn read(spec: &str, dialect: Dialect, toolstack: Toolstack) -> Vif {
     let mut vif = Vif {
         entries: Vec::new(),
         notes: Vec::new(),
@@ -25,10 +26,14 @@ pub(super) fn read(spec: &str, toolstack: Toolstack) -> Vif {
         .map(|field| field.trim_start_matches(' '))
         .filter(|field| !field.is_empty())
     {
-        let Some((key, value)) = field.split_once('=') else {
+        let Some((mut key, mut value)) = field.split_once('=') else {
             vif.notes.push(format!("{field:?} is no setting"));
             continue;
         };
+        // xl takes what stands there, blanks and all.
+        if dialect == Dialect::Xm {
+            (key, value) = (key.trim(), value.trim());
+        }
         let mut keep = |key: &'static str| vif.entries.push(Entry::text(key, value));
         match key {
             _ if value.chars().any(char::is_control) => vif.notes.push(format!("{key} has control characters")),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is the toolstack's own.
 
-use super::Translator;
+use super::{Translator, xl_keys};
 use crate::config::guest::{Toolstack, XlValue};
 use crate::config::verbatim;
 use crate::import::Dialect;
@@ -29,6 +29,9 @@ impl Translator<'_> {
             Toolstack::Xm => Some(("[xm]", verbatim::XM)),
             Toolstack::Qemu => None,
         };
+        if toolstack == Toolstack::Xl && self.source.dialect == Dialect::Xm {
+            self.rename("cpu_cap", "cap");
+        }
         let mut settings: Vec<Setting> = std::mem::take(&mut self.settings).into_values().collect();
         settings.sort_by_key(|setting| setting.line);
         let mut entries = Vec::new();
@@ -46,11 +49,17 @@ impl Translator<'_> {
                 }
                 continue;
             }
+            let unknown = toolstack == Toolstack::Xl && !xl_keys::is_known(key);
+            let added = setting.added && xl_keys::is_number(key);
             let taken = match &table {
                 Some((_, dialect)) => self
                     .verbatim(&setting)
                     .and_then(|value| match dialect.refuses(key, &value) {
                         Some(why) => Err(why),
+                        None if unknown => Err("xl does not know it, and passes it over".to_owned()),
+                        None if added => {
+                            Err("xl takes no number that is put together with +=, and passed it over".to_owned())
+                        }
                         None => Ok(Entry::value(key, &value).on_line(*line)),
                     }),
                 None => Err("it is Xen's, and not for toolstack \"qemu\"".to_owned()),
@@ -70,6 +79,14 @@ impl Translator<'_> {
         })
     }
 
+    /// What xm calls differently.
+    fn rename(&mut self, key: &str, new: &str) {
+        if let Some(setting) = self.take(key) {
+            let key = new.to_owned();
+            self.settings.insert(key.clone(), Setting { key, ..setting });
+        }
+    }
+
     /// A value for xl or xm, as it stands.
     fn verbatim(&self, setting: &Setting) -> Result<XlValue, String> {
         let xl = self.source.dialect == Dialect::Xl;
@@ -85,6 +102,15 @@ impl Translator<'_> {
                 other.kind()
             )),
         };
+        // What is a number in quotes to one program may be another to the other: 010 is octal to xl.
+        let program = if xl { Toolstack::Xl } else { Toolstack::Xm };
+        if xl_keys::is_number(&setting.key)
+            && program != self.toolstack()
+            && let Some(number) = setting.value.number(self.source.dialect)
+            && let Ok(number) = u64::try_from(number)
+        {
+            return Ok(XlValue::Number(number));
+        }
         match &setting.value {
             Value::List(items) => items.iter().map(text).collect::<Result<_, _>>().map(XlValue::List),
             Value::Number(number) => u64::try_from(*number)

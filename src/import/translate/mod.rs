@@ -4,6 +4,8 @@
 mod boot;
 mod disks;
 mod further;
+mod kind;
+mod xl_keys;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +14,7 @@ use super::error::Error;
 use super::output::{Entry, Section};
 use super::value::{Document, Note, Setting, Value};
 use super::{Dialect, Known, vif};
-use crate::config::guest::{GuestType, OnReboot, Toolstack};
+use crate::config::guest::{OnReboot, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::types::{GuestUuid, Target, Volume};
 use crate::guest::xm_config::shadow_memory;
@@ -34,8 +36,25 @@ pub(super) struct Translated {
     pub(super) notes: Vec<Note>,
 }
 
+/// So many disks, and so many interfaces, no guest has.
+const MOST: usize = 256;
+/// So many lines that can not be carried over make no guest.
+const NOTES: usize = 1000;
+
 /// Translates a file.
 pub(super) fn translate(document: Document, source: &Source<'_>) -> Result<Translated, Error> {
+    let many = document.settings.iter().find(|setting| {
+        ["disk", "vif"].contains(&setting.key.as_str())
+            && matches!(&setting.value, Value::List(items) if items.len() > MOST)
+    });
+    if let Some(Setting { key, line, .. }) = many {
+        return Err(Error::TooMany {
+            path: source.path.to_owned(),
+            line: *line,
+            key: key.clone(),
+            most: MOST,
+        });
+    }
     let settings = document
         .settings
         .into_iter()
@@ -73,8 +92,15 @@ pub(super) fn translate(document: Document, source: &Source<'_>) -> Result<Trans
     sections.extend(vifs);
     sections.extend(further);
     let mut notes = translator.notes;
+    if notes.len() > NOTES {
+        return Err(Error::TooMuch {
+            path: source.path.to_owned(),
+            count: notes.len(),
+        });
+    }
     // Those of one line stay in their order.
     notes.sort_by_key(|note| note.line);
+    notes.iter_mut().for_each(Note::shorten);
     Ok(Translated { sections, notes })
 }
 
@@ -167,49 +193,6 @@ impl Translator<'_> {
             }
         }
         Some((list, setting.line))
-    }
-
-    fn kind(&mut self) -> Result<GuestType, Error> {
-        let builder = self.text("builder");
-        let kind = self.text("type").filter(|_| self.source.dialect == Dialect::Xl);
-        let (kind, line) = match (kind, builder) {
-            (Some((word, line)), _) => match word.as_str() {
-                "pv" => (GuestType::Pv, line),
-                "pvh" => (GuestType::Pvh, line),
-                "hvm" => (GuestType::Hvm, line),
-                _ => {
-                    self.note(line, "type", format!("{word:?} is no type of guest: taken for \"pv\""));
-                    (GuestType::Pv, line)
-                }
-            },
-            (None, Some((word, line))) => match word.as_str() {
-                "hvm" => (GuestType::Hvm, line),
-                "" | "linux" | "generic" => (GuestType::Pv, line),
-                _ => {
-                    self.note(
-                        line,
-                        "builder",
-                        format!("{word:?} is not known here: taken for \"linux\""),
-                    );
-                    (GuestType::Pv, line)
-                }
-            },
-            (None, None) => {
-                self.note_unknown("builder", "taken for \"linux\"");
-                (GuestType::Pv, 0)
-            }
-        };
-        match self.toolstack() {
-            Toolstack::Xm if kind != GuestType::Pv => {
-                return Err(Error::Kind {
-                    path: self.source.path.to_owned(),
-                    line,
-                });
-            }
-            Toolstack::Xl if kind != GuestType::Pv => self.top.push(Entry::text("type", kind.as_str()).on_line(line)),
-            _ => {}
-        }
-        Ok(kind)
     }
 
     fn memory(&mut self) {
@@ -363,12 +346,22 @@ impl Translator<'_> {
     }
 
     fn vifs(&mut self) -> Vec<Section> {
-        let Some((specs, line)) = self.list("vif") else {
-            return Vec::new();
+        let nics = match self.source.dialect {
+            Dialect::Xm => self.number("nics", 0..=MOST as i64),
+            Dialect::Xl => None,
         };
+        let (mut specs, line) = match (self.list("vif"), nics) {
+            (Some((specs, line)), _) => (specs, line),
+            (None, Some((_, line))) => (Vec::new(), line),
+            (None, None) => return Vec::new(),
+        };
+        // xm fills up with interfaces of which nothing is said.
+        if let Some((count, _)) = nics {
+            specs.resize(specs.len().max(usize::try_from(count).unwrap_or(0)), String::new());
+        }
         let mut sections = Vec::new();
         for spec in specs {
-            let vif = vif::read(&spec, self.toolstack());
+            let vif = vif::read(&spec, self.source.dialect, self.toolstack());
             for why in vif.notes {
                 self.note(line, "vif", why);
             }
