@@ -219,3 +219,66 @@ fn nothing_is_executed() {
     let written = fs::read_to_string(directory.join("etc/ttvm/guests/sly.toml")).expect("a file");
     assert!(!written.contains("\n[xl]") && !written.contains('\u{1b}'), "{written}");
 }
+
+/// What fills a file up to its limit is answered in a moment, and not with more than a person would read.
+#[test]
+fn long_lists() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("import-long");
+    drop(fs::remove_dir_all(&directory));
+    fs::create_dir_all(directory.join("boot")).expect("a directory");
+    fs::write(directory.join("boot/k"), "").expect("a file");
+    let import = |name: &str, text: &str| {
+        assert!(text.len() <= 1 << 20, "{name}");
+        fs::write(directory.join(name), format!("kernel = '/boot/k'\n{text}")).expect("a file");
+        let started = Instant::now();
+        let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
+            .args(["--root", ".", "guest", "import", "--dry-run", "--name", "x", name])
+            .current_dir(&directory)
+            .output()
+            .expect("ttvm runs");
+        assert!(started.elapsed() < LIMIT, "{name}: it took {:?}", started.elapsed());
+        assert!(output.stdout.len() + output.stderr.len() < 1 << 20, "{name}");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let list = |key: &str, item: &str, times: usize| format!("{key} = [{}]\n", item.repeat(times));
+    for (key, item, times) in [
+        ("vif", "'',", 330_000),
+        ("disk", "'/a,,xvda',", 90_000),
+        ("disk", "'',", 257),
+    ] {
+        let (code, text) = import("list", &list(key, item, times));
+        let expected = format!("list:2: {key} has more than 256 entries, which no guest has");
+        assert!(code == Some(3) && text.contains(&expected), "{code:?} {text}");
+    }
+    assert_eq!(import("most", &list("vif", "'',", 256)).0, Some(0));
+    let one = |field: &str, times: usize| list("disk", &format!("'{}vdev=xvda,target=/a'", field.repeat(times)), 1);
+    assert_eq!(import("cdrom", &one("cdrom,", 170_000)).0, Some(0));
+    for (name, text) in [
+        ("discard", one("discard,", 125_000)),
+        ("empty", one("colo-host=,", 90_000)),
+        ("fields", list("vif", &format!("'{}'", "x,".repeat(500_000)), 1)),
+    ] {
+        let (code, text) = import(name, &text);
+        let expected = "could not be carried over, so that nothing was made of it";
+        assert!(code == Some(3) && text.contains(expected), "{name}: {code:?} {text}");
+    }
+    assert_eq!(
+        import("ip", &list("vif", &format!("'{}'", "ip=10.0.0.1,".repeat(80_000)), 1)).0,
+        Some(0)
+    );
+    let (code, text) = import("line", &format!("{}a = '{}'", "f();".repeat(900), "x".repeat(900_000)));
+    assert!(code == Some(0) && text.contains("line:2:3597: "), "{text}");
+    // Many names for one list that grows.
+    let names: String = (0..30_000).map(|number| format!("b{number}=a\n")).collect();
+    let text = format!("a = ['x']\n{names}a += ['{}']\nf(a)", "x".repeat(100_000));
+    let (code, text) = import("names", &text);
+    assert!(
+        code == Some(0) && text.contains("larger than any guest's file needs"),
+        "{text}"
+    );
+    let (_, text) = import("quoted", &format!("vif = ['{}=1']\n", "x".repeat(500_000)));
+    assert!(text.contains("x…\n"), "{text}");
+}

@@ -145,6 +145,10 @@ fn file(random: &mut Random) -> String {
         "a = a + a\n",
         "a *= 2\n",
         "b = a\na = [b, b]\n",
+        "b = a\nb += a\na = a + b\n",
+        "b = (a)\nb *= 2\na += b\n",
+        "b = c = a\nc += c\na = [a, b, c]\n",
+        "b = a\nb = b + b\na = a, b\n",
         "a = a, 1\n",
     ]);
     format!(

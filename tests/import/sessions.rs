@@ -4,8 +4,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A copy of a directory, so that the fixture stays as it is.
 fn copy(from: &Path, to: &Path) {
@@ -84,4 +85,33 @@ fn sessions() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn standard_input() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("import-stdin");
+    drop(fs::remove_dir_all(&place));
+    fs::create_dir_all(&place).expect("a directory");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ttvm"))
+        .args(["--root", ".", "guest", "import", "--dry-run", "-"])
+        .current_dir(&place)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("ttvm runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    input
+        .write_all(b"name = 'piped'\nkernel = '/boot/k'\nunheard = 1\n")
+        .expect("it is read");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.starts_with("# Made by ttvm from the standard input, a file of xl. ") && text.contains("check piped"),
+        "{text}"
+    );
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("\n-:3: unheard: xl does not know it"), "{text}");
 }
