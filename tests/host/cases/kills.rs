@@ -19,30 +19,24 @@ cases!(Xen:
     power_cut_within_lvcreate,
 );
 
-/// Sets a fail point for the unit, or takes it away.
-fn fail_at(host: &mut Host, point: Option<&str>) {
-    let drop_in = "/run/systemd/system/ttvm@clientA.service.d";
-    let script = match point {
-        Some(point) => format!(
-            "mkdir -p {drop_in} && printf '[Service]\\nRestart=no\\nEnvironment=TTVM_FAIL_POINT={point}\\n' > {drop_in}/fail.conf"
-        ),
-        None => format!("rm -rf {drop_in}"),
-    };
-    host.run(&format!("{script} && systemctl daemon-reload")).unwrap();
-}
+/// Starts of the unit are not repeated by systemd.
+const ONCE: &str = "mkdir -p /run/systemd/system/ttvm@clientA.service.d && \
+    printf '[Service]\\nRestart=no\\n' > /run/systemd/system/ttvm@clientA.service.d/once.conf && systemctl daemon-reload";
 
 /// Starts the guest with the fail point set, then without, then stops it; other volumes stay as they were.
 fn survives(host: &mut Host, disk: &str, points: &[&str]) {
     let others = other_volumes(host);
     guest(host, "clientA", disk, "", "");
+    host.run(ONCE).unwrap();
     for point in points {
         // There is an old snapshot to be removed.
         host.run("ttvm snapshot reset clientA 2>/dev/null").unwrap();
-        fail_at(host, Some(point));
+        host.run(&format!("systemctl set-environment TTVM_FAIL_POINT={point}"))
+            .unwrap();
         assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0, "{point}");
         wait_for(host, "clientA", "failed");
-        fail_at(host, None);
-        host.run("systemctl start ttvm@clientA").unwrap();
+        host.run("systemctl unset-environment TTVM_FAIL_POINT && systemctl start ttvm@clientA")
+            .unwrap();
         host.run("xl list clientA >/dev/null && systemctl stop ttvm@clientA && systemctl reset-failed ttvm@clientA 2>/dev/null; true").unwrap();
         nothing_left(host, "clientA");
     }

@@ -9,16 +9,10 @@ cases!(Installed: nat_and_power_cuts, uplink_and_power_cuts, kept_after_a_power_
 
 /// Lets the service stand still at `point`, and cuts the power there.
 fn cut(host: &mut Host, command: &str, point: &str) {
-    host.run("systemctl stop ttvm-netd; mkdir -p /run/systemd/system/ttvm-netd.service.d")
-        .unwrap();
-    let text = format!("[Service]\nEnvironment=TTVM_FAIL_POINT={point}:hang\n");
-    host.write(
-        "/run/systemd/system/ttvm-netd.service.d/fail.conf",
-        text.as_bytes(),
-        0o644,
-    )
+    host.run(&format!(
+        "systemctl stop ttvm-netd; systemctl set-environment TTVM_FAIL_POINT={point}:hang"
+    ))
     .unwrap();
-    host.run("systemctl daemon-reload").unwrap();
     host.run(&format!("sync; {{ {command}; }} >/dev/null 2>&1 </dev/null &"))
         .unwrap();
     until(
