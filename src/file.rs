@@ -3,8 +3,13 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc;
+use nix::unistd::linkat;
 
 use crate::{fail_point, xattr};
 
@@ -64,17 +69,10 @@ pub fn replace_seen(path: &Path, content: &[u8], mode: u32, seen: &Seen) -> io::
 /// Makes the file at `path`, whole from the first moment on; one that is there stays as it is, and that is an error
 /// ([`io::ErrorKind::AlreadyExists`]).
 pub fn create(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let temporary = beside(path)?;
-    let written = (|| {
-        let mut file = create_new(&temporary, mode)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        // Unlike a rename, a second name never takes the place of another file.
-        fs::hard_link(&temporary, path)
-    })();
-    let removed = fs::remove_file(&temporary);
-    written?;
-    removed?;
+    let mut draft = Draft::new(path, mode)?;
+    draft.file.write_all(content)?;
+    draft.file.sync_all()?;
+    draft.link(path)?;
     sync_directory(path)
 }
 
@@ -84,26 +82,82 @@ fn put(path: &Path, content: &[u8], mode: u32, check: impl FnOnce() -> io::Resul
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         file => Some(file?),
     };
-    let temporary = beside(path)?;
-    let written = (|| {
-        let mut file = create_new(&temporary, mode)?;
-        if let Some(old) = old {
-            let data = old.metadata()?;
-            file.set_permissions(data.permissions())?;
-            fchown(&file, Some(data.uid()), Some(data.gid()))?;
-            xattr::copy(&old, &file)?;
-        }
-        file.write_all(content)?;
-        file.sync_all()?;
-        fail_point::reach("file.written");
-        check()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-        return written;
+    let mut draft = Draft::new(path, mode)?;
+    if let Some(old) = old {
+        let data = old.metadata()?;
+        draft.file.set_permissions(data.permissions())?;
+        fchown(&draft.file, Some(data.uid()), Some(data.gid()))?;
+        xattr::copy(&old, &draft.file)?;
     }
+    draft.file.write_all(content)?;
+    draft.file.sync_all()?;
+    fail_point::reach("file.written");
+    check()?;
+    draft.rename(path)?;
     sync_directory(path)
+}
+
+/// A file that is being written. It has no name, so that nothing is left of it whatever ends this process; where the file
+/// system can not do that (FAT, as the EFI system partition is), one beside the name to be.
+struct Draft {
+    file: File,
+    /// A temporary name beside the one to be.
+    beside: PathBuf,
+    is_named: bool,
+}
+
+impl Draft {
+    fn new(path: &Path, mode: u32) -> io::Result<Self> {
+        let beside = beside(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).mode(mode);
+        let unnamed = options.clone().custom_flags(libc::O_TMPFILE).open(parent(path));
+        let (file, is_named) = match unnamed {
+            Ok(file) if own_descriptor(&file).exists() => (file, false),
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => return Err(error),
+            // Without /proc it could not be given a name later.
+            Ok(_) | Err(_) => (options.create_new(true).open(&beside)?, true),
+        };
+        let draft = Self { file, beside, is_named };
+        // Whatever the umask is.
+        draft.file.set_permissions(Permissions::from_mode(mode))?;
+        Ok(draft)
+    }
+
+    /// Gives it a name that nothing has.
+    fn link(&self, path: &Path) -> io::Result<()> {
+        // Unlike a rename, a further name never takes the place of another file.
+        match self.is_named {
+            true => fs::hard_link(&self.beside, path),
+            false => {
+                let own = own_descriptor(&self.file);
+                linkat(AT_FDCWD, &own, AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW).map_err(io::Error::from)
+            }
+        }
+    }
+
+    /// Gives it the name of the file that it replaces.
+    fn rename(&mut self, path: &Path) -> io::Result<()> {
+        if !self.is_named {
+            self.link(&self.beside)?;
+            self.is_named = true;
+        }
+        fs::rename(&self.beside, path)?;
+        self.is_named = false;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.is_named {
+            drop(fs::remove_file(&self.beside));
+        }
+    }
+}
+
+fn own_descriptor(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// The name of a temporary file beside `path`, where there is none.
@@ -119,17 +173,15 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(temporary)
 }
 
-fn create_new(path: &Path, mode: u32) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // Whatever the umask is.
-    file.set_permissions(Permissions::from_mode(mode))?;
-    Ok(file)
+/// The directory that a path is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// The name itself is only safe once its directory is.
 fn sync_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    File::open(parent(path))?.sync_all()
 }

@@ -345,8 +345,7 @@ fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error
 }
 
 fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, Error> {
-    initrd::pack::check(image, options)?;
-    let outline = Plan::of(directory, options)?.outline();
+    let outline = Plan::of(directory, image, options)?.outline();
     let mut plan = Vec::new();
     for (at, segment) in outline.iter().enumerate() {
         let level = segment

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use crate::file::parent;
 
 /// Names beside that of what is to be made: `.NAME` and a mark, then the number of a process.
 #[derive(Debug)]
@@ -44,13 +45,5 @@ impl<'a> Beside<'a> {
             }
         }
         Ok(there)
-    }
-}
-
-/// The directory that a path is in.
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }

@@ -82,12 +82,14 @@ pub struct Outline {
 }
 
 impl Plan {
-    /// What `directory` makes.
+    /// What `directory` makes, for an image `to`.
     ///
     /// # Errors
     ///
-    /// What is in it that an image can not have, or is in no segment; options that do not fit.
-    pub fn of(directory: &Path, options: &Options) -> Result<Self, Error> {
+    /// An image that is there, if it is not to be replaced, or is in the directory itself; what is in that which an image can
+    /// not have, or is in no segment; options that do not fit.
+    pub fn of(directory: &Path, to: &Path, options: &Options) -> Result<Self, Error> {
+        check(to, options)?;
         if !directory.is_dir() {
             let path = directory.to_owned();
             let wanted = "a directory";
@@ -96,10 +98,17 @@ impl Plan {
                 _ => Err(Error::io("open", path)(io::Error::from_raw_os_error(libc::ENOENT))),
             };
         }
-        match Manifest::read(directory)? {
-            Some(_) if options.compression.is_some() => Err(Error::Settled(directory.to_owned())),
-            Some(manifest) => Self::again(directory, &manifest, options),
-            None => Self::plain(directory, options),
+        let plan = match Manifest::read(directory)? {
+            Some(_) if options.compression.is_some() => return Err(Error::Settled(directory.to_owned())),
+            Some(manifest) => Self::again(directory, &manifest, options)?,
+            None => Self::plain(directory, options)?,
+        };
+        match to.metadata() {
+            Ok(there) if plan.has(there.dev(), there.ino()) => Err(Error::Unfit {
+                path: to.to_owned(),
+                why: "this image would be in itself: name one outside of the directory, or remove it",
+            }),
+            _ => Ok(plan),
         }
     }
 
@@ -223,12 +232,8 @@ pub struct Packed {
     pub size: u64,
 }
 
-/// Whether there may be an image at `to`.
-///
-/// # Errors
-///
-/// If there is one, and it is not to be replaced.
-pub fn check(to: &Path, options: &Options) -> Result<(), Error> {
+/// Whether there may be an image at `to`: not if there is one that is not to be replaced.
+fn check(to: &Path, options: &Options) -> Result<(), Error> {
     if to == Path::new("-") {
         return Err(Error::NotA {
             path: to.to_owned(),
@@ -249,17 +254,8 @@ pub fn check(to: &Path, options: &Options) -> Result<(), Error> {
 pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Packed, Error> {
     // Before there are other threads: a signal would end the process in one of them.
     let _deferred = signals::defer();
-    check(to, options)?;
-    let plan = Plan::of(directory, options)?;
+    let plan = Plan::of(directory, to, options)?;
     let total = plan.outline().iter().map(|segment| segment.size).sum();
-    if let Ok(there) = to.metadata()
-        && plan.has(there.dev(), there.ino())
-    {
-        return Err(Error::Unfit {
-            path: to.to_owned(),
-            why: "this image would be in itself: name one outside of the directory, or remove it",
-        });
-    }
     let mode = match plan.is_public() {
         true => 0o600 | 0o666 & !umask(),
         false => 0o600,

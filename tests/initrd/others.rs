@@ -195,10 +195,12 @@ fn what_is_no_place_for_an_image() {
     fs::create_dir(place.path("d")).unwrap();
     place.put("d/f", b"content");
     assert!(place.session("pack d d/p").ends_with("[0]"));
-    place.says(
-        "pack --force d d/p",
-        "ttvm: d/p: this image would be in itself: name one outside of the directory, or remove it\n[1]",
-    );
+    for options in ["--force", "--force --dry-run"] {
+        place.says(
+            &format!("pack {options} d d/p"),
+            "ttvm: d/p: this image would be in itself: name one outside of the directory, or remove it\n[1]",
+        );
+    }
     place.says(
         "pack d -",
         "ttvm: - is not the name of an image, which is whole before it has one: the standard output can not have it (./- is a file)\n[1]",
