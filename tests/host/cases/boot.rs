@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The boot entries, on the machine that was booted through one of them.
 
-use super::cases;
+use super::{cases, only_our_entries};
 use crate::machine::Host;
 
 cases!(Xen: booted_through_our_entry, entries_are_right, units_are_sound);
@@ -46,6 +46,7 @@ fn entries_are_right(host: &mut Host) {
             .text(),
         ""
     );
+    only_our_entries(host);
     host.run("update-grub 2>/root/out; ! grep -q ttvm-linux /boot/grub/grub.cfg && grep -q ttvm.toml /root/out")
         .unwrap();
 }

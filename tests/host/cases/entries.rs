@@ -2,7 +2,7 @@
 //! Boot entries on other machines than the usual one, and with other kernels: what is booted is looked at after it has
 //! been booted.
 
-use super::cases;
+use super::{cases, only_our_entries};
 use crate::machine::{From, Host};
 
 cases!(Installed: tt_images, uefi, boot_on_lvm, separate_boot, second_kernel, default_and_removal, kernel_install);
@@ -29,6 +29,7 @@ fn is_booted(host: &mut Host, entry: &str) {
 }
 
 fn tt_images(host: &mut Host) {
+    only_our_entries(host);
     host.run(TT).unwrap();
     host.run("update-grub 2>&1").unwrap();
     let list = host.run("ttvm boot list").unwrap();
@@ -59,6 +60,7 @@ fn uefi(host: &mut Host) {
     // The menu made here is the one that was made on BIOS.
     let ours = "sed -n '/BEGIN .*21_ttvm/,/END .*21_ttvm/p' /boot/grub/grub.cfg";
     let before = host.run(ours).unwrap();
+    only_our_entries(host);
     host.run("update-grub 2>&1").unwrap();
     assert_eq!(host.run(ours).unwrap(), before);
     host.run(TT).unwrap();
@@ -74,6 +76,7 @@ fn uefi(host: &mut Host) {
 
 /// Moves /boot to the file system on `device`, and GRUB with it.
 fn move_boot(host: &mut Host, device: &str) {
+    only_our_entries(host);
     host.run(&format!(
         "set -e; mkfs.ext4 -q {device}; udevadm settle; mount {device} /mnt; cp -a /boot/. /mnt; umount /mnt; \
          echo \"UUID=$(blkid -o value -s UUID {device}) /boot ext4 defaults 0 0\" >> /etc/fstab; mount {device} /boot; \
@@ -122,6 +125,7 @@ fn second_kernel(host: &mut Host) {
     let version = host
         .run(&format!("dpkg-deb -f {deb} Package | sed s/linux-image-//"))
         .unwrap();
+    only_our_entries(host);
     host.run(&format!("{apt} install {deb} 2>&1")).unwrap();
     let list = host.run("ttvm boot list").unwrap();
     let line = |list: &str, entry: &str| {
@@ -177,6 +181,7 @@ fn default_and_removal(host: &mut Host) {
 
 /// systemd's kernel-install with GRUB's programs by Fedora's names.
 fn kernel_install(host: &mut Host) {
+    only_our_entries(host);
     host.push(
         std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/95-ttvm.install")),
         "/usr/lib/kernel/install.d/95-ttvm.install",

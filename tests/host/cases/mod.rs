@@ -61,10 +61,17 @@ macro_rules! cases {
 }
 pub(super) use cases;
 
-/// The content of every volume that no run may touch, as digests.
+/// The content of every volume that no run may touch, as sums: nobody forges one here, and digests take three times as long.
 pub fn other_volumes(host: &mut Host) -> String {
-    host.run("for lv in base other tbase; do sha256sum /dev/mapper/xenvg-$lv; done")
+    host.run("for lv in base other tbase; do cksum /dev/mapper/xenvg-$lv; done")
         .unwrap()
+}
+
+/// Leaves the distribution's own entries out of the menus that will be made: a test looks at ours, and the others take
+/// twenty seconds each time.
+pub fn only_our_entries(host: &mut Host) {
+    host.run("chmod -x /etc/grub.d/10_linux /etc/grub.d/20_linux_xen")
+        .unwrap();
 }
 
 /// The digest of the first block of a volume, as the guest's `read` prints it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The package: installed, upgraded under a running guest, removed, purged.
 
-use super::{THICK, cases, guest, nothing_left, property};
+use super::{THICK, cases, guest, nothing_left, only_our_entries, property};
 use crate::From;
 use crate::machine::Host;
 
@@ -27,6 +27,7 @@ use xen::all as on_xen;
 
 fn install_remove_purge(host: &mut Host) {
     let failed = "systemctl list-units --failed --no-legend --plain | grep ttvm; true";
+    only_our_entries(host);
     host.run(&format!("dpkg -i {} 2>&1", Host::DEB)).unwrap();
     assert!(
         host.run("systemctl cat ttvm@x.service ttvm.target")
@@ -99,6 +100,7 @@ fn upgrade_under_a_running_guest(host: &mut Host) {
     let look = "xl domid clientA; systemctl show -P MainPID ttvm@clientA";
     let before = host.run(look).unwrap();
     newer_package(host);
+    only_our_entries(host);
     host.run("dpkg -i /root/newer.deb 2>&1").unwrap();
     assert_eq!(host.run(look).unwrap(), before, "the guest kept running");
     assert_eq!(property(host, "clientA", "ActiveState"), "active");
@@ -109,6 +111,7 @@ fn upgrade_under_a_running_guest(host: &mut Host) {
 
 fn remove_with_a_running_guest(host: &mut Host) {
     guest(host, "clientA", THICK, "", "");
+    only_our_entries(host);
     host.run("systemctl start ttvm@clientA && dpkg -r ttvm 2>&1").unwrap();
     nothing_left(host, "clientA");
 }

@@ -3,7 +3,7 @@
 //! plain Linux without a hand on it, and say what failed.
 
 use super::entries::TT;
-use super::{cases, until};
+use super::{cases, only_our_entries, until};
 use crate::machine::{From, Host};
 
 cases!(
@@ -28,11 +28,9 @@ fn prepare(host: &mut Host, broken: &str, settings: &str) {
     host.run(TT).unwrap();
     host.run(&format!("set -e; cd /boot/ttvm; {broken}")).unwrap();
     host.write("/etc/ttvm/ttvm.toml", settings.as_bytes(), 0o644).unwrap();
-    // The other entries are not looked at, and take time.
-    host.run(
-        "chmod -x /etc/grub.d/10_linux /etc/grub.d/20_linux_xen; update-grub 2>&1 && ttvm boot once ttvm-ttxen-ttlinux",
-    )
-    .unwrap();
+    only_our_entries(host);
+    host.run("update-grub 2>&1 && ttvm boot once ttvm-ttxen-ttlinux")
+        .unwrap();
 }
 
 /// Boots the try; the host has to come back to plain Linux by itself.
@@ -61,6 +59,7 @@ fn shown(host: &Host, text: &str) {
 
 /// An initial RAM disk whose first process ends at once: Linux panics.
 fn break_dom0(host: &mut Host) {
+    only_our_entries(host);
     host.run(TT).unwrap();
     host.run(
         "set -e; mkdir -p /root/t/bin; cd /root/t; cp /bin/busybox bin; printf '#!/bin/busybox sh\\nexit 1\\n' > init; \
@@ -70,6 +69,7 @@ fn break_dom0(host: &mut Host) {
 }
 
 fn a_good_try(host: &mut Host) {
+    only_our_entries(host);
     host.run(TT).unwrap();
     host.write(
         "/etc/ttvm/ttvm.toml",
@@ -213,6 +213,7 @@ fn withdrawn_and_damaged(host: &mut Host) {
     assert_eq!(host.sh("ttvm boot once --keep ttvm-linux").unwrap().status, 4);
     host.run("ttvm boot once ttvm-linux && ttvm boot cancel").unwrap();
     // Xen that stands still after a panic is not tried.
+    only_our_entries(host);
     host.run("printf '[boot]\\nxen_options = [\"noreboot\"]\\n' > /etc/ttvm/ttvm.toml; update-grub 2>&1")
         .unwrap();
     assert_eq!(host.sh("ttvm boot once ttvm-ttxen-linux").unwrap().status, 4);
