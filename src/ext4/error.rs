@@ -27,6 +27,9 @@ pub enum Error {
     /// A file has more names than the file system can count.
     #[error("it has more than {0} names")]
     Links(u32),
+    /// A symbolic link leads to what is no name.
+    #[error("what it leads to is no name: it is empty, too long, or has a zero in it")]
+    Target,
     /// A file is larger than the file system can map.
     #[error("it is larger than a file can be there")]
     TooLarge,

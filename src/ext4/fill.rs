@@ -213,8 +213,12 @@ impl Filesystem {
         Ok(Unlinked { number, inode })
     }
 
-    /// A symbolic link with this target, which is of 1 to 4095 bytes.
+    /// A symbolic link with this target, which is of 1 to 4095 bytes without a zero.
     pub fn symlink(&mut self, meta: &Meta, target: &[u8], attributes: &[Attribute]) -> Result<Unlinked, Error> {
+        // Linux takes no other, and e2fsck calls one with a zero damaged.
+        if target.is_empty() || target.len() >= BLOCK || target.contains(&0) {
+            return Err(Error::Target);
+        }
         let number = self.new_inode()?;
         let mut mapping = Mapping::default();
         if target.len() >= FAST_LINK {
@@ -341,5 +345,48 @@ impl Unlinked {
     /// Counts one more name.
     pub fn link(&mut self) {
         self.inode.links += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ext4::{Kind, mke2fs_arguments};
+    use crate::run::{Command, Program};
+
+    #[test]
+    fn links_lead_to_names() {
+        static MKE2FS: Program = Program::new(&["mke2fs"]);
+        if MKE2FS.path().is_err() {
+            return eprintln!("skipped: there is no mke2fs");
+        }
+        let path = std::env::temp_dir().join(format!("ttvm-links-{}", std::process::id()));
+        let file = File::create_new(&path).expect("a file");
+        file.set_len(8 << 20).expect("its size");
+        let made = Command::new(&MKE2FS)
+            .args(mke2fs_arguments(Kind::Ext4, 100, true))
+            .arg(path.display().to_string())
+            .run();
+        let file = File::options().read(true).write(true).open(&path);
+        std::fs::remove_file(&path).expect("the file goes");
+        made.expect("mke2fs runs");
+        let mut fs = Filesystem::open(file.expect("the file"), true, Time::default()).expect("a fresh file system");
+        let meta = Meta {
+            kind: FileType::Symlink,
+            permissions: 0o777,
+            uid: 0,
+            gid: 0,
+            accessed: Time::default(),
+            modified: Time::default(),
+            device: (0, 0),
+        };
+        let free = fs.free_inodes();
+        for bad in [&b""[..], b"a\0b", &[b'a'; BLOCK]] {
+            assert!(matches!(fs.symlink(&meta, bad, &[]), Err(Error::Target)));
+        }
+        assert_eq!(fs.free_inodes(), free);
+        for good in [&b"a"[..], &[b'a'; BLOCK - 1]] {
+            assert!(fs.symlink(&meta, good, &[]).is_ok());
+        }
     }
 }
