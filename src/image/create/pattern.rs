@@ -68,22 +68,53 @@ impl Pattern {
 }
 
 /// Whether all of `text` fits `glob`.
-fn fits(glob: &[u8], text: &[u8]) -> bool {
-    match glob {
-        [] => text.is_empty(),
-        [b'*', b'*', rest @ ..] => (0..=text.len()).any(|at| fits(rest, &text[at..])),
-        [b'*', rest @ ..] => {
-            let end = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
-            (0..=end).any(|at| fits(rest, &text[at..]))
+///
+/// Only the last star is tried anew where something does not fit: what an earlier one could take besides, the later one can
+/// take as well. A `*` ends with a part of the path, so there the last `**` is tried. All ways of all stars would be more than
+/// can ever be tried.
+fn fits(mut glob: &[u8], mut text: &[u8]) -> bool {
+    // What follows the last of each kind of star, and the text from which that was tried.
+    let (mut within, mut across) = (None::<(&[u8], &[u8])>, None::<(&[u8], &[u8])>);
+    loop {
+        if let [b'*', b'*', rest @ ..] = glob {
+            (within, across) = (None, Some((rest, text)));
+            glob = rest;
+        } else if let [b'*', rest @ ..] = glob {
+            within = Some((rest, text));
+            glob = rest;
+        } else if glob.is_empty() && text.is_empty() {
+            return true;
+        } else if let [byte, left @ ..] = text
+            && let Some(rest) = fits_one(glob, *byte)
+        {
+            (glob, text) = (rest, left);
+        } else {
+            (glob, text) = match (within, across) {
+                (Some((rest, [byte, left @ ..])), _) if *byte != b'/' => {
+                    within = Some((rest, left));
+                    (rest, left)
+                }
+                (_, Some((rest, [_, left @ ..]))) => {
+                    (within, across) = (None, Some((rest, left)));
+                    (rest, left)
+                }
+                _ => return false,
+            };
         }
-        [b'?', rest @ ..] => text.first().is_some_and(|byte| *byte != b'/') && fits(rest, &text[1..]),
-        [b'[', rest @ ..] => match (one_of(rest), text) {
-            (Some((one_of, rest)), [byte, text @ ..]) => *byte != b'/' && one_of(*byte) && fits(rest, text),
-            (None, [b'[', text @ ..]) => fits(rest, text),
-            _ => false,
+    }
+}
+
+/// What follows in `glob` if its beginning, which is no star, fits a byte.
+fn fits_one(glob: &[u8], byte: u8) -> Option<&[u8]> {
+    match glob {
+        [] => None,
+        [b'?', rest @ ..] => (byte != b'/').then_some(rest),
+        [b'[', rest @ ..] => match one_of(rest) {
+            Some((one_of, rest)) => (byte != b'/' && one_of(byte)).then_some(rest),
+            None => (byte == b'[').then_some(rest),
         },
-        [b'\\', escaped, rest @ ..] => text.first() == Some(escaped) && fits(rest, &text[1..]),
-        [byte, rest @ ..] => text.first() == Some(byte) && fits(rest, &text[1..]),
+        [b'\\', escaped, rest @ ..] => (byte == *escaped).then_some(rest),
+        [first, rest @ ..] => (byte == *first).then_some(rest),
     }
 }
 
@@ -119,7 +150,14 @@ mod tests {
 
     #[test]
     fn patterns_of_names() {
-        let cases: [(&str, &[&str], &[&str]); 10] = [
+        let cases: [(&str, &[&str], &[&str]); 13] = [
+            ("a*b/c*d", &["ab/cd", "abxb/cdd"], &["ab/xb/cd", "abx/cd", "ab/c/d"]),
+            (
+                "/a/**/b*/c",
+                &["a/b/x/b1/c", "a/x/b/c"],
+                &["a/b/x/c", "a/b1/c", "b/x/b/c"],
+            ),
+            ("**x*y", &["a/b/xy", "x/xay"], &["x/y", "xy/"]),
             ("*.iso", &["a.iso", "srv/b.iso", ".iso"], &["a.iso/b", "aiso"]),
             ("/srv", &["srv"], &["a/srv", "srv/a"]),
             ("/srv/*", &["srv/a", "srv/.b"], &["srv", "srv/a/b"]),
@@ -144,6 +182,20 @@ mod tests {
             for path in differ {
                 assert!(!parsed.matches(path.as_bytes(), false), "{pattern} {path}");
             }
+        }
+        // Not all ways of all stars are tried.
+        let name = "a".repeat(4000);
+        for many in [
+            "*a".repeat(100) + "b",
+            "**a".repeat(100) + "b",
+            "**a*a".repeat(50) + "b",
+        ] {
+            assert!(
+                !many
+                    .parse::<Pattern>()
+                    .expect("a pattern")
+                    .matches(name.as_bytes(), false)
+            );
         }
         let directories: Pattern = "target/".parse().expect("a pattern");
         assert!(directories.matches(b"a/target", true) && !directories.matches(b"a/target", false));
