@@ -8,6 +8,7 @@ mod guest;
 mod killed;
 mod links;
 mod live;
+mod members;
 mod odd;
 mod refused;
 

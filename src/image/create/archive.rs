@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use tar::EntryType;
 
 use super::bounds::Bounds;
 use super::error::Error;
-use super::exclude::Exclusions;
+use super::exclude::{Exclusions, is_swap_page};
 use super::member::{Member, excluded, member};
-use super::pax::Listener;
+use super::pax::{Listener, global};
 use super::seen::Seen;
 use super::survey::{Found, LARGEST, Survey};
 use crate::child::{Child, Streams};
-use crate::ext4::{BLOCK, FileType};
+use crate::ext4::FileType;
 use crate::image::digest::Progress;
 use crate::run::Program;
 use crate::signals;
@@ -31,6 +31,8 @@ static XZ: Program = Program::new(&["xz"]);
 static BZIP2: Program = Program::new(&["bzip2"]);
 
 const PIECE: usize = 256 << 10;
+/// Of memory, at whose end a swap file has its signature.
+const PAGE: usize = 4096;
 
 /// How an archive is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Archive {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packed::By("zstd"),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packed::By("xz"),
             [b'B', b'Z', b'h', ..] => Packed::By("bzip2"),
-            _ if head.len() == 512 && &head[257..262] == b"ustar" => Packed::Not,
+            _ if head.get(257..262) == Some(b"ustar") || is_label(head) => Packed::Not,
             _ => return Err(Error::NoSource(path.to_owned())),
         };
         let path = path.to_owned();
@@ -124,6 +126,18 @@ impl Archive {
             Packed::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIECE, &self.file))),
             Packed::By(name) => Box::new(BufReader::with_capacity(PIECE, self.unpacker(name)?)),
         })
+    }
+
+    /// Its members without the name of the archive itself (`tar --label`), whose head has nothing but that.
+    fn without_label(&self) -> Result<impl Read, Error> {
+        let mut reader = self.reader()?;
+        let mut head = Vec::new();
+        let read = reader.by_ref().take(512).read_to_end(&mut head);
+        read.map_err(|error| self.cut(&error))?;
+        if is_label(&head) {
+            head.clear();
+        }
+        Ok(Cursor::new(head).chain(reader))
     }
 
     fn unpacker(&self, name: &str) -> Result<Unpacker, Error> {
@@ -183,6 +197,19 @@ impl Archive {
             if member.path.is_empty() {
                 return Ok(());
             }
+            let mut page = Vec::new();
+            let is_looked_at = looked_at.iter().any(|path| path.as_bytes() == member.path);
+            if is_data(member.kind) && !is_looked_at && exclusions.may_be_swap(member.size) {
+                let read = content.take(PAGE as u64).read_to_end(&mut page);
+                read.map_err(|error| self.cut(&error))?;
+                if page.first_chunk().is_some_and(is_swap_page) {
+                    seen.swap(member.path);
+                    return Ok(());
+                }
+            }
+            if seen.is_swap(&member.path) {
+                return Ok(());
+            }
             if !is_left_out {
                 if new.itself {
                     survey.name(&member.path);
@@ -218,12 +245,7 @@ impl Archive {
                     }
                 }
                 EntryType::GNUSparse => {
-                    // What can not be at all may be holes without end: those are not read to be counted.
-                    let data = match bounds.size(&member.path, member.size) {
-                        Ok(()) => without_holes(content).map_err(|error| self.cut(&error))?,
-                        Err(_) if is_left_out => 0,
-                        Err(error) => return Err(error),
-                    };
+                    let data = member.without_holes();
                     (member.size, data, data)
                 }
                 EntryType::Symlink => (0, 0, if member.target.len() < 60 { 0 } else { 4096 }),
@@ -267,16 +289,35 @@ impl Archive {
         take: &mut dyn FnMut(Member, &mut dyn Read) -> Result<(), E>,
     ) -> Result<(), E> {
         let listener = Listener::default();
-        let mut archive = tar::Archive::new(listener.hear(self.reader()?));
+        let mut archive = tar::Archive::new(listener.hear(self.without_label()?));
         let entries = archive.entries().map_err(|error| self.cut(&error))?;
-        listener.begin();
+        listener.begin(0, 0);
         for entry in entries {
             let mut entry = entry.map_err(|error| self.cut(&error))?;
             let extended = listener.end().map_err(|why| self.wrong(why))?;
-            let member = member(&entry, extended).map_err(|why| self.wrong(why))?;
-            take(member, &mut entry)?;
-            self.read_out(&mut entry)?;
-            listener.begin();
+            let position = listener.position();
+            let stored = match entry.header().entry_type() {
+                // Without its holes, which nobody reads if nobody wants them.
+                EntryType::GNUSparse => {
+                    let stored = entry.header().entry_size().map_err(|error| self.cut(&error))?;
+                    let pieces = extended.map.iter().map(|(start, end)| end - start);
+                    if pieces.fold(0, u64::saturating_add) != stored {
+                        return Err(self.wrong("what it says of the holes of a file can not be").into());
+                    }
+                    stored
+                }
+                _ => entry.size(),
+            };
+            match entry.header().entry_type() {
+                EntryType::XGlobalHeader => self.global(&mut entry)?,
+                _ => take(member(&entry, extended).map_err(|why| self.wrong(why))?, &mut entry)?,
+            }
+            listener.begin(stored, position);
+        }
+        if !listener.ended() {
+            return Err(self
+                .wrong("it is cut off: what says that it is whole is missing at its end")
+                .into());
         }
         if self.packed == Packed::Not {
             return Ok(());
@@ -287,13 +328,23 @@ impl Archive {
         Ok(())
     }
 
-    /// Reads what nobody wants, unless a signal waits.
+    /// What holds for all members; `git archive` has the name of the commit there.
+    fn global(&self, content: &mut dyn Read) -> Result<(), Error> {
+        let records = global(content).map_err(|why| self.wrong(why))?;
+        let says = |key: &[u8]| !matches!(key, b"comment" | b"GNU.volume.label");
+        match records.iter().find(|(key, _)| says(key)) {
+            Some((key, _)) => Err(self.wrong(format!(
+                "it has a global header with {:?} for all its files, which is not understood: unpack it and pack it anew",
+                String::from_utf8_lossy(key)
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads what nobody wants.
     fn read_out(&self, reader: &mut dyn Read) -> Result<(), Error> {
         let mut buffer = [0; 32 << 10];
         loop {
-            if signals::waiting() {
-                return Err(Error::Interrupted);
-            }
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
@@ -304,17 +355,19 @@ impl Archive {
     }
 }
 
-/// How much of a sparse file is not holes, read to its end.
-fn without_holes(content: &mut dyn Read) -> io::Result<u64> {
-    let (mut data, mut block) = (0, Vec::with_capacity(BLOCK));
-    loop {
-        block.clear();
-        match content.take(BLOCK as u64).read_to_end(&mut block)? {
-            0 => return Ok(data),
-            length if block.iter().any(|byte| *byte != 0) => data += length as u64,
-            _ => {}
-        }
+/// Whether this is the head of a label, which GNU tar writes without the word that all others have in it.
+fn is_label(head: &[u8]) -> bool {
+    if head.len() < 512 {
+        return false;
     }
+    let header = tar::Header::from_byte_slice(head);
+    let others = head[..148].iter().chain(&head[156..]);
+    let sum = others.map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
+    header.entry_type().as_byte() == b'V' && header.cksum().is_ok_and(|said| said == sum)
+}
+
+fn is_data(kind: EntryType) -> bool {
+    matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
 }
 
 fn read_full(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {

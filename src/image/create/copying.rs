@@ -7,10 +7,11 @@ use std::io::Read;
 use tar::EntryType;
 
 use super::archive::Archive;
-use super::exclude::Exclusions;
+use super::exclude::{Exclusions, Reason};
 use super::filler::{Filler, Stop};
 use super::item::{Content, Item, Key};
 use super::member::{Member, excluded, parents};
+use super::pax::Map;
 use super::seen::Seen;
 use super::tree::Problem;
 use crate::ext4::{FileType, Meta, Time};
@@ -56,6 +57,13 @@ impl Copying<'_, '_> {
             self.filler.report.left_out(&member.path, reason);
         }
         let is_left_out = reason.is_some();
+        // Of those, other names are left out, too.
+        if self.seen.is_swap(&member.path) {
+            if !is_left_out {
+                self.filler.report.left_out(&member.path, Reason::Swap);
+            }
+            return self.enter_parents(&member.path);
+        }
         if member.lost_lists && !is_left_out {
             self.filler.report.problem(&member.path, Problem::AccessLists);
         }
@@ -86,7 +94,7 @@ impl Copying<'_, '_> {
         let names: Vec<Vec<u8>> = names.cloned().collect();
         let own = names.iter().find(|name| !self.filler.replaces(name, member.meta.kind));
         let is_edited = !is_left_out && own != Some(&first);
-        let (mut item, size, sparse) = item(member);
+        let (mut item, size, map) = item(member);
         let Some(own) = own else {
             if is_edited {
                 self.filler.file(item)?;
@@ -106,7 +114,7 @@ impl Copying<'_, '_> {
         }
         let key = item.names.map(|(key, _)| key);
         match item.meta.kind {
-            FileType::Regular => self.filler.stream(item, size, sparse, content)?,
+            FileType::Regular => self.filler.stream(item, size, map.as_ref(), content)?,
             _ => self.filler.file(item)?,
         }
         match key {
@@ -150,8 +158,9 @@ fn directory(path: Vec<u8>, permissions: u32) -> Item {
     }
 }
 
-/// A member without its data; the size of that, and whether it has holes.
-fn item(member: Member) -> (Item, u64, bool) {
+/// A member without its data; the size of that, and where it is if there are holes.
+fn item(member: Member) -> (Item, u64, Option<Map>) {
+    let map = (member.kind == EntryType::GNUSparse).then_some(member.map);
     let content = match member.kind {
         EntryType::Symlink => Content::Target(member.target),
         _ => Content::Nothing,
@@ -163,5 +172,5 @@ fn item(member: Member) -> (Item, u64, bool) {
         names: None,
         content,
     };
-    (item, member.size, member.kind == EntryType::GNUSparse)
+    (item, member.size, map)
 }

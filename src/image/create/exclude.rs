@@ -139,3 +139,8 @@ pub(super) fn is_swap(file: &fs::File) -> bool {
     let at = 4096 - SWAP_SIGNATURE.len() as u64;
     file.read_exact_at(&mut signature, at).is_ok() && signature == SWAP_SIGNATURE
 }
+
+/// Whether a file that begins with this page has it.
+pub(super) fn is_swap_page(page: &[u8; 4096]) -> bool {
+    page.ends_with(SWAP_SIGNATURE)
+}

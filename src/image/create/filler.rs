@@ -9,6 +9,7 @@ use std::io::Read;
 use super::edits::{Edit, Edits};
 use super::error::Error;
 use super::item::{Content, Item, Key};
+use super::pax::Map;
 use super::report::Report;
 use super::tree::Problem;
 use crate::ext4::{self, Attribute, Directory, FileType, Filesystem, Meta, Time, Unlinked};
@@ -175,19 +176,19 @@ impl<'a> Filler<'a> {
         self.made(item, made)
     }
 
-    /// A regular file that no edit [replaces](Self::replaces), whose content comes from `reader`; of a sparse one, blocks of
-    /// zeros are holes.
+    /// A regular file that no edit [replaces](Self::replaces), whose content comes from `reader`; of a sparse one only what is
+    /// in `map`.
     pub(super) fn stream(
         &mut self,
         mut item: Item,
         size: u64,
-        sparse: bool,
+        map: Option<&Map>,
         reader: &mut dyn Read,
     ) -> Result<(), Stop> {
         self.keep(&item.path, &mut item.attributes);
         // Something is there, if not what was to be.
         self.edits.take(&item.path);
-        let mapping = self.read(&item.path, size, sparse, reader)?;
+        let mapping = self.read(&item.path, size, map, reader)?;
         let made = self
             .fs
             .file(&item.meta, size, &mapping, &item.attributes)

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One member of a tar archive: what its heads say, checked.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use tar::EntryType;
 
 use super::exclude::{Exclusions, Reason};
-use super::pax::Records;
+use super::lists;
+use super::pax::{Extended, Map};
 use super::report::shown;
-use crate::ext4::{Attribute, FileType, Meta, Time};
+use crate::ext4::{Attribute, BLOCK, FileType, Meta, Time};
 
 /// One of an archive's members.
 pub(super) struct Member {
@@ -21,6 +23,22 @@ pub(super) struct Member {
     /// Of a link.
     pub(super) target: Vec<u8>,
     pub(super) size: u64,
+    /// Of a sparse file.
+    pub(super) map: Map,
+}
+
+impl Member {
+    /// Bytes in the blocks of a sparse file that are not holes.
+    pub(super) fn without_holes(&self) -> u64 {
+        let block = BLOCK as u64;
+        let (mut count, mut next) = (0, 0);
+        for (start, end) in &self.map {
+            let end = end.div_ceil(block);
+            count = end.saturating_sub(next.max(start / block)).saturating_add(count);
+            next = end;
+        }
+        count.saturating_mul(block)
+    }
 }
 
 /// `PATH_MAX` (path_resolution(7)).
@@ -55,7 +73,8 @@ fn shown_raw(path: &[u8]) -> String {
 }
 
 /// What the heads of a member say, with those of its extended one.
-pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> Result<Member, String> {
+pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> Result<Member, String> {
+    let Extended { records: extended, map } = extended;
     let other = |key: &[u8]| {
         extended
             .iter()
@@ -64,14 +83,21 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
             .map(|(_, value)| value.clone())
     };
     let path = below(&other(b"path").unwrap_or_else(|| entry.path_bytes().into_owned()))?;
-    let named = |what: &str| format!("{}: {what}", shown(&path));
+    let named_path = shown(&path);
+    let named = |what: &str| format!("{named_path}: {what}");
     let owner = |key: &[u8], header: io::Result<u64>| {
         let text = other(key).and_then(|value| String::from_utf8(value).ok());
         let number: u64 = match text.and_then(|text| text.parse().ok()) {
             Some(number) => number,
             None => header.map_err(|error| named(&error.to_string()))?,
         };
-        u32::try_from(number).map_err(|_| named(&format!("it belongs to {number}, which is more than an owner can be")))
+        // The last number means that an owner stays as it is (chown(2)).
+        match u32::try_from(number) {
+            Ok(owner) if owner < u32::MAX => Ok(owner),
+            _ => Err(named(&format!(
+                "it belongs to {number}, which is more than an owner can be"
+            ))),
+        }
     };
     let header = entry.header();
     let kind = header.entry_type();
@@ -100,6 +126,7 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
     match kind {
         EntryType::Link => target = below(&target)?,
         EntryType::Symlink if target.is_empty() || target.len() > 4095 => return Err(named("it leads nowhere")),
+        EntryType::Symlink if target.contains(&0) => return Err(named("it leads to a name with a zero in it")),
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {}
         _ => size = 0,
     }
@@ -118,49 +145,41 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Records) -> R
         modified: time,
         device: (device(header.device_major()), device(header.device_minor())),
     };
-    let lost_lists = loses_lists(&extended);
-    let mut attributes = Vec::new();
+    if extended.iter().any(|(key, _)| key.starts_with(b"GNU.sparse.")) {
+        // The member's own name is one that GNU tar made up.
+        let name = other(b"GNU.sparse.name").map_or(named_path, |name| shown(&name));
+        return Err(format!(
+            "{name}: it has holes as only GNU tar knows them: pack it anew without -S (--sparse)"
+        ));
+    }
+    let lost_lists = lists::are_lost(&extended);
+    // The last one of a name holds, as for all keys.
+    let mut attributes = BTreeMap::new();
     for (key, value) in extended {
         let text = String::from_utf8_lossy(&value);
         match key.as_slice() {
             b"mtime" => meta.modified = pax_time(&text).unwrap_or(meta.modified),
             b"atime" => meta.accessed = pax_time(&text).unwrap_or(meta.accessed),
-            key if key.starts_with(b"GNU.sparse.") => {
-                return Err(named(
-                    "it has holes as only GNU tar knows them: pack it anew with `tar --format=gnu`",
-                ));
-            }
             key => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    let name = name.to_vec();
-                    attributes.push(Attribute { name, value });
+                    if name.starts_with(b"system.posix_acl_") && !lists::is_valid(&value) {
+                        return Err(format!("{}: its access list is damaged", shown(&path)));
+                    }
+                    attributes.insert(name.to_vec(), value);
                 }
             }
         }
     }
+    let attributes = attributes.into_iter().map(|(name, value)| Attribute { name, value });
     Ok(Member {
         path,
         kind,
         meta,
-        attributes,
+        attributes: attributes.collect(),
         lost_lists,
         target,
         size,
-    })
-}
-
-/// Whether there is an access list that no attribute has (`tar --acls` without `--xattrs`). One that says no more than the
-/// permissions is none.
-fn loses_lists(extended: &Records) -> bool {
-    let has = |key: &[u8]| extended.iter().any(|(found, _)| found == key);
-    extended.iter().any(|(key, text)| {
-        let entries = text.split(|byte| matches!(byte, b',' | b'\n'));
-        let entries = entries.filter(|entry| !entry.is_empty()).count();
-        match key.as_slice() {
-            b"SCHILY.acl.access" => entries > 3 && !has(b"SCHILY.xattr.system.posix_acl_access"),
-            b"SCHILY.acl.default" => entries > 0 && !has(b"SCHILY.xattr.system.posix_acl_default"),
-            _ => false,
-        }
+        map,
     })
 }
 
@@ -200,21 +219,6 @@ mod tests {
         for bad in [&b"/a"[..], b"a/../b", b"..", b"a\0b"] {
             assert!(below(bad).is_err());
         }
-    }
-
-    #[test]
-    fn lists_without_attributes() {
-        let of = |records: &[(&str, &str)]| {
-            let record = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
-            loses_lists(&records.iter().map(record).collect())
-        };
-        let plain = "user::rw-,group::r--,other::r--";
-        let named = "user::rw-,user:10:rwx,group::r--,mask::rwx,other::r--";
-        assert!(!of(&[("SCHILY.acl.access", plain)]));
-        assert!(of(&[("SCHILY.acl.access", named)]));
-        assert!(of(&[("SCHILY.acl.access", plain), ("SCHILY.acl.default", plain)]));
-        let attribute = ("SCHILY.xattr.system.posix_acl_access", "binary");
-        assert!(!of(&[("SCHILY.acl.access", named), attribute]));
     }
 
     #[test]

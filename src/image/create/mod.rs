@@ -15,6 +15,7 @@ mod exclude;
 mod filler;
 mod identity;
 mod item;
+mod lists;
 mod member;
 mod pattern;
 mod pax;
@@ -65,7 +66,7 @@ const MKE2FS_LIMIT: Duration = Duration::from_secs(30 * 60);
 #[derive(Debug)]
 enum Source {
     Tree(Tree),
-    Archive(Archive, Seen),
+    Archive(Archive, Box<Seen>),
 }
 
 /// An image that can be made, as far as can be said before.
@@ -107,7 +108,7 @@ impl Creation {
             let archive = Archive::open(&request.source)?;
             let (found, survey, seen) =
                 archive.survey(&exclusions, &identity::LOOKED_AT, Bounds::of(request.kind), progress)?;
-            (Source::Archive(archive, seen), found, survey)
+            (Source::Archive(archive, Box::new(seen)), found, survey)
         } else {
             return Err(Error::NoSource(request.source));
         };

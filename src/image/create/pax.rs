@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Extended headers of tar archives, read a second time: the tar crate splits them at line ends, which names and the values
-//! of attributes may have.
+//! Heads of tar archives, read a second time: the tar crate splits extended headers at line ends, which names and the values
+//! of attributes may have, and says nothing of where the holes of a file are.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
+
+use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
+
+use crate::signals;
 
 const BLOCK: usize = 512;
 /// More than all heads of a member can sensibly take: those of tar stay in memory.
@@ -13,11 +17,22 @@ const LONGEST: usize = 4 << 20;
 /// Keys and values.
 pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// Where the data of a sparse file is: from where to where, in their order.
+pub(super) type Map = Vec<(u64, u64)>;
+
+/// What the heads of a member say besides what the tar crate says of them.
+#[derive(Debug, Default)]
+pub(super) struct Extended {
+    pub(super) records: Records,
+    /// Of a sparse file.
+    pub(super) map: Map,
+}
+
 /// What was read of an archive since the last member's content.
 #[derive(Debug, Default)]
 struct Heads {
     listening: bool,
-    /// Where the first byte was.
+    /// Where the first head is.
     start: u64,
     bytes: Vec<u8>,
     position: u64,
@@ -39,12 +54,27 @@ impl Listener {
         Heard { reader, listener }
     }
 
-    /// From now on; before the next member is asked for.
-    pub(super) fn begin(&self) {
+    /// From the heads of the next member on, before which are so many bytes of content; before it is asked for.
+    pub(super) fn begin(&self, content: u64, position: u64) {
         let mut heads = self.0.borrow_mut();
         heads.listening = true;
-        heads.start = heads.position;
+        heads.start = position
+            .saturating_add(content)
+            .div_ceil(BLOCK as u64)
+            .saturating_mul(BLOCK as u64);
         heads.bytes.clear();
+    }
+
+    /// Where in the archive it is.
+    pub(super) fn position(&self) -> u64 {
+        self.0.borrow().position
+    }
+
+    /// Whether zeros come where the next member would, which say that there is none; else the archive ends without.
+    pub(super) fn ended(&self) -> bool {
+        let heads = self.0.borrow();
+        let zeros = heads.bytes.get(..BLOCK);
+        zeros.is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0))
     }
 
     /// No more.
@@ -52,32 +82,45 @@ impl Listener {
         self.0.borrow_mut().listening = false;
     }
 
-    /// No more; returns the keys and values of the extended header there was.
-    pub(super) fn end(&self) -> Result<Records, &'static str> {
+    /// No more; returns what the heads said.
+    pub(super) fn end(&self) -> Result<Extended, &'static str> {
         self.stop();
         let heads = self.0.borrow();
-        let before = heads.start.next_multiple_of(BLOCK as u64) - heads.start;
-        let mut rest = heads.bytes.get(before as usize..).unwrap_or_default();
+        let mut extended = Extended::default();
+        let mut rest = heads.bytes.as_slice();
         while let Some((head, after)) = rest.split_at_checked(BLOCK) {
-            let size = number(&head[124..136]);
+            // As the tar crate reads it, so that both are at the same place.
+            let size = Header::from_byte_slice(head).entry_size().unwrap_or(u64::MAX);
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
             match head[156] {
-                b'x' => return records(after.get(..size).ok_or("its extended header is cut off")?),
-                // Long names, and what holds for all members.
-                b'L' | b'K' | b'g' => rest = after.get(size.next_multiple_of(BLOCK)..).unwrap_or_default(),
+                b'x' => extended.records = records(after.get(..size).ok_or("its extended header is cut off")?)?,
+                // Long names.
+                b'L' | b'K' => {}
+                b'S' => {
+                    extended.map = map(head, after);
+                    break;
+                }
                 _ => break,
             }
+            let size = size.div_ceil(BLOCK).saturating_mul(BLOCK);
+            rest = after.get(size..).unwrap_or_default();
         }
-        Ok(Vec::new())
+        Ok(extended)
     }
 }
 
 impl<R: Read> Read for Heard<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Also what nobody wants is read, and may be much.
+        if signals::waiting() {
+            return Err(io::Error::other("it was interrupted"));
+        }
         let length = self.reader.read(buffer)?;
         let mut heads = self.listener.0.borrow_mut();
+        let before = heads.start.saturating_sub(heads.position).min(length as u64) as usize;
         heads.position += length as u64;
         if heads.listening {
-            heads.bytes.extend_from_slice(&buffer[..length]);
+            heads.bytes.extend_from_slice(&buffer[before..length]);
             if heads.bytes.len() > LONGEST {
                 return Err(io::Error::other("the heads of a file in it have no end"));
             }
@@ -86,11 +129,34 @@ impl<R: Read> Read for Heard<R> {
     }
 }
 
-fn number(octal: &[u8]) -> usize {
-    let digits = octal.iter().filter(|byte| (b'0'..=b'7').contains(byte));
-    digits.fold(0usize, |number, digit| {
-        number.saturating_mul(8).saturating_add(usize::from(digit - b'0'))
-    })
+/// Where the data of a sparse file is by its head, and by those that follow it. That it is in order, and within the file, the
+/// tar crate has seen to.
+fn map(head: &[u8], mut more: &[u8]) -> Map {
+    let mut map = Vec::new();
+    let mut add = |piece: &GnuSparseHeader| {
+        if let (false, Ok(start), Ok(length @ 1..)) = (piece.is_empty(), piece.offset(), piece.length()) {
+            map.push((start, start.saturating_add(length)));
+        }
+    };
+    if let Some(head) = Header::from_byte_slice(head).as_gnu() {
+        head.sparse.iter().for_each(&mut add);
+        let mut is_extended = head.is_extended();
+        while is_extended && let Some((bytes, rest)) = more.split_at_checked(BLOCK) {
+            let mut next = GnuExtSparseHeader::new();
+            next.as_mut_bytes().copy_from_slice(bytes);
+            next.sparse.iter().for_each(&mut add);
+            (is_extended, more) = (next.is_extended(), rest);
+        }
+    }
+    map
+}
+
+/// The keys of a header that holds for all members.
+pub(super) fn global(content: &mut dyn Read) -> Result<Records, &'static str> {
+    let mut bytes = Vec::new();
+    let read = content.take(LONGEST as u64).read_to_end(&mut bytes);
+    read.map_err(|_| "its global header is cut off")?;
+    records(&bytes)
 }
 
 /// Each is "LENGTH KEY=VALUE" and a line end, all of which are counted (pax(1)).

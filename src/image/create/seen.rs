@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an archive has been seen to have, from its beginning on: whether a member can be taken, and which are names of one file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tar::EntryType;
 
@@ -17,6 +17,8 @@ pub(super) struct Seen {
     others: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     /// The first name, by the others.
     first: HashMap<Vec<u8>, Vec<u8>>,
+    /// Swap files, by their first names.
+    swaps: HashSet<Vec<u8>>,
 }
 
 /// What came with a member that had not come before.
@@ -63,6 +65,16 @@ impl Seen {
             Some(true) if is_directory => Ok(New { implied, itself: false }),
             Some(_) => Err(format!("it has {path} twice: unpack it and pack it anew")),
         }
+    }
+
+    /// The file whose first name is `path` is a swap file.
+    pub(super) fn swap(&mut self, path: Vec<u8>) {
+        self.swaps.insert(path);
+    }
+
+    /// Whether the file at `path` is a swap file.
+    pub(super) fn is_swap(&self, path: &[u8]) -> bool {
+        self.swaps.contains(self.first(path))
     }
 
     /// The first name of the file at `path`.

@@ -11,6 +11,7 @@ use super::{Filler, Stop, failed};
 use crate::ext4::{self, BLOCK, Mapping, Unlinked};
 use crate::image::create::content::{piece, read_at};
 use crate::image::create::item::{Content, Item, has_holes};
+use crate::image::create::pax::Map;
 use crate::image::create::reader::is_same;
 use crate::image::create::tree::Problem;
 
@@ -39,15 +40,18 @@ impl Filler<'_> {
         made.map_err(failed(&item.path))
     }
 
-    /// Lays down what comes from `reader`; of a sparse file, blocks of zeros are holes.
+    /// Lays down what comes from `reader`; of a sparse file only the blocks in which something of `map` is. Holes are read like
+    /// the rest: only the last one, which may be by far the largest, need not be.
     pub(super) fn read(
         &mut self,
         path: &[u8],
         size: u64,
-        sparse: bool,
+        map: Option<&Map>,
         reader: &mut dyn Read,
     ) -> Result<Mapping, Stop> {
         let mut mapping = Mapping::default();
+        let size = map.map_or(size, |map| map.last().map_or(0, |(_, end)| *end).min(size));
+        let mut pieces = map.map(|map| map.iter().peekable());
         let mut at = 0;
         let mut buffer = vec![0; PIECE.min((size as usize).next_multiple_of(BLOCK))];
         while at < size {
@@ -58,15 +62,22 @@ impl Filler<'_> {
                 source,
             };
             read.map_err(unread).map_err(failed(path))?;
-            for (index, block) in buffer[..want].chunks(if sparse { BLOCK } else { PIECE }).enumerate() {
-                if !sparse || block.iter().any(|byte| *byte != 0) {
-                    let appended = self.fs.append(&mut mapping, at / BLOCK as u64 + index as u64, block);
+            let mut laid = 0;
+            for block in buffer[..want].chunks(if map.is_some() { BLOCK } else { PIECE }) {
+                let end = at + block.len() as u64;
+                let is_data = pieces.as_mut().is_none_or(|pieces| {
+                    while pieces.next_if(|(_, before)| *before <= at).is_some() {}
+                    pieces.peek().is_some_and(|(start, _)| *start < end)
+                });
+                if is_data {
+                    let appended = self.fs.append(&mut mapping, at / BLOCK as u64, block);
                     appended.map_err(failed(path))?;
+                    laid += block.len() as u64;
                 }
+                at = end;
             }
-            at += want as u64;
             // Holes are not counted, since they were not before.
-            self.count(if sparse { 0 } else { want as u64 })?;
+            self.count(laid)?;
         }
         Ok(mapping)
     }
