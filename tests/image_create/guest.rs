@@ -216,3 +216,68 @@ fn devices_that_are_files() {
     place.made("--size 64M --from DIR/x.tar");
     assert!(device("console").contains("0640"), "{}", device("console"));
 }
+
+/// Busybox has another table, and an ifupdown that does not hear of cards as they come.
+#[test]
+fn with_busybox() {
+    let place = Place::new("busybox");
+    place.file("etc/hostname", "localhost\n");
+    place.file("etc/hosts", "127.0.0.1 localhost\n");
+    place.file(
+        "etc/inittab",
+        "::sysinit:/sbin/openrc boot\n::wait:/sbin/openrc default\n",
+    );
+    place.file("etc/network/interfaces", "auto eth0\niface eth0 inet static\n");
+    place.file("usr/sbin/sshd", "");
+    place.file("usr/bin/ssh-keygen", "");
+    place.file("etc/ssh/ssh_host_rsa_key", "secret");
+    place.file("sbin/agetty", "");
+    symlink("/bin/busybox", place.path("src/sbin/ifup")).expect("a link");
+    let said = place.made("--size 64M --from DIR/src");
+    let table = place.content("/etc/inittab");
+    assert!(
+        table.contains(
+            "\n::respawn:/bin/sh -c '[ -c /dev/hvc0 ] || exec sleep 100000; exec /sbin/agetty 115200 hvc0 linux'\n"
+        ),
+        "{table}"
+    );
+    assert!(table.ends_with("\n::sysinit:/usr/bin/ssh-keygen -A\n"), "{table}");
+    assert!(!place.has("/etc/ssh/ssh_host_rsa_key"));
+    assert_eq!(place.content("/etc/hosts"), "127.0.0.1 localhost\n127.0.1.1\tclientA\n");
+    let network = place.content("/etc/network/interfaces");
+    assert!(
+        network.ends_with("\nauto eth0\niface eth0 inet dhcp\n") && !network.contains("allow-hotplug"),
+        "{network}"
+    );
+    assert!(said.contains("its network: ifupdown, with DHCP on eth0\n"), "{said}");
+}
+
+/// Only netplan starts what it is for.
+#[test]
+fn with_netplan() {
+    let place = Place::new("netplan");
+    let path = "etc/systemd/system/multi-user.target.wants/NetworkManager.service";
+    for renderer in ["networkd", "NetworkManager"] {
+        place.file("etc/netplan/50-cloud-init.yaml", "network: {}\n");
+        place.file("etc/systemd/system/serial-getty@hvc0.service", "");
+        if renderer == "NetworkManager" {
+            place.file(path, "");
+        }
+        let said = place.made("--size 64M --from DIR/src");
+        assert!(
+            said.contains("its network: netplan, with DHCP on all network cards\n"),
+            "{said}"
+        );
+        let plan = place.content("/etc/netplan/80-ttvm-guest.yaml");
+        assert!(
+            plan.contains(&format!("\n  renderer: {renderer}\n")) && plan.contains("dhcp4: true"),
+            "{plan}"
+        );
+        assert!(debugfs(&place.path("image"), "stat /etc/netplan/80-ttvm-guest.yaml").contains("Mode:  0600"));
+        assert!(!place.has("/etc/netplan/50-cloud-init.yaml"));
+        assert!(!place.has("/etc/systemd/network/80-ttvm-guest.network"));
+        // Empty, it was masked.
+        assert!(!place.has("/etc/systemd/system/serial-getty@hvc0.service"));
+        fs::remove_file(place.path("image")).expect("the image goes");
+    }
+}

@@ -71,9 +71,13 @@ impl Found {
     }
 
     /// What is in it, if it is a regular file.
+    pub(super) fn content(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path)?.as_deref()
+    }
+
+    /// That, if it is text.
     pub(super) fn text(&self, path: &str) -> Option<String> {
-        let content = self.0.get(path)?.as_ref()?;
-        String::from_utf8(content.clone()).ok()
+        String::from_utf8(self.content(path)?.to_vec()).ok()
     }
 
     pub(super) fn add(&mut self, path: &'static str, content: Option<Vec<u8>>) {
