@@ -87,7 +87,11 @@ impl Wanted<'_> {
         if named(self.volume.lv.as_str()).is_some() {
             return Err(Error::Exists(self.volume.to_string()));
         }
-        let left = self.left(&group)?.map_or(0, |left| left.size);
+        // A thin one takes nothing of the group itself.
+        let left = self
+            .left(&group)?
+            .filter(|left| left.segtype != "thin")
+            .map_or(0, |left| left.size);
         match self.pool {
             Some(pool) if named(pool.as_str()).is_none_or(|found| found.segtype != "thin-pool") => {
                 let (vg, lv) = (vg.clone(), pool.clone());
@@ -97,7 +101,7 @@ impl Wanted<'_> {
             Some(_) => Ok(group),
             None if self.size.bytes() > group.free + left => Err(Error::GroupFull {
                 vg: vg.clone(),
-                free: Size::from_bytes(group.free),
+                free: Size::from_bytes(group.free + left),
                 need: self.size,
             }),
             None => Ok(group),
@@ -230,7 +234,12 @@ impl Unfinished<'_> {
         self.finished = true;
         fail_point::reach("create.volume-named");
         let tags = ["ttvm".to_owned(), wanted.tag()];
-        lvm2_cmd::remove_tags(wanted.volume, &tags).map_err(wanted.lvm("take the tags from", wanted.volume))
+        if let Err(error) = lvm2_cmd::remove_tags(wanted.volume, &tags) {
+            // It is whole, and has its name.
+            let why = crate::error::one_line(&error);
+            tracing::warn!(ttvm_lv = %wanted.volume, "{} is made, but still has the tag {}: {why}", wanted.volume, wanted.tag());
+        }
+        Ok(())
     }
 }
 
