@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -55,6 +55,13 @@ pub fn defer() -> Deferred {
 pub fn let_in() {
     let before = swap(&ending(), SigmaskHow::SIG_UNBLOCK);
     swap(&before, SigmaskHow::SIG_SETMASK);
+}
+
+/// What is more than a limit of the size of files (`ulimit -f`) fails from now on, instead of ending the program
+/// (setrlimit(2)).
+pub fn ignore_file_size_limit() {
+    // SAFETY: no handler is set that could be called at a wrong moment.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// Whether a signal to end is waiting: work that takes long looks here, undoes what it has begun, and lets it in.

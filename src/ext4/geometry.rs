@@ -44,6 +44,12 @@ impl Kind {
         blocks * BLOCK as u64
     }
 
+    /// The largest file system that is made here: no number of a block has more than 32 bits, which is all that ext2 and ext3
+    /// know, and the inode that lets it grow.
+    pub fn largest(self) -> u64 {
+        u64::from(u32::MAX) * BLOCK as u64
+    }
+
     /// Names that a file can have. What each directory in another one has for that are names, too; ext4 does not count those.
     pub fn most_names(self) -> u32 {
         match self {
@@ -108,7 +114,7 @@ pub fn room(kind: Kind, size: u64, inodes: u64) -> Room {
     let per_group = inodes.div_ceil(groups).next_multiple_of(16);
     let descriptor = if kind == Kind::Ext4 { 64 } else { 32 };
     let table = (groups * descriptor).div_ceil(BLOCK as u64);
-    let backups = (0..groups).filter(|group| has_superblock(*group)).count() as u64;
+    let backups = superblocks(groups);
     // Room for the table to grow to a thousand times, one block of pointers at the most.
     let grown =
         (blocks.saturating_mul(1024).min(u64::from(u32::MAX)).div_ceil(group) * descriptor).div_ceil(BLOCK as u64);
@@ -140,6 +146,15 @@ fn journal(blocks: u64) -> u64 {
     ];
     let step = steps.into_iter().find(|(below, _)| blocks < *below);
     step.map_or(262_144, |(_, journal)| journal)
+}
+
+/// How many of so many groups have a copy of the superblock (`sparse_super`).
+fn superblocks(groups: u64) -> u64 {
+    let powers = |base: u64| {
+        let powers = std::iter::successors(Some(base), move |power| power.checked_mul(base));
+        powers.take_while(|power| *power < groups).count() as u64
+    };
+    groups.min(2) + powers(3) + powers(5) + powers(7)
 }
 
 /// Whether a copy of the superblock and of the table of groups is in this group (`sparse_super`).
@@ -236,6 +251,10 @@ mod tests {
     fn groups_with_a_superblock() {
         let with: Vec<u64> = (0..130).filter(|group| has_superblock(*group)).collect();
         assert_eq!(with, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+        for groups in [0, 1, 2, 3, 4, 8, 130, 2402] {
+            let counted = (0..groups).filter(|group| has_superblock(*group)).count() as u64;
+            assert_eq!(superblocks(groups), counted, "{groups}");
+        }
     }
 
     /// What mke2fs leaves free in a file of this size.

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Place, header, sound};
+use super::{Place, header, is_root, sound};
 
 #[test]
 fn before_anything_is_made() {
@@ -40,7 +40,7 @@ fn before_anything_is_made() {
     std::io::copy(&mut std::io::Read::take(std::io::repeat(1), 70 << 20), &mut &large).expect("data");
     place.says(
         line,
-        "ttvm: 64M is too small for 70.0M in 4 files: --size 128M would do\n[4]",
+        "ttvm: 64M is too small for 4 files, which take 71M: --size 128M would do\n[4]",
     );
     assert_eq!(place.rest(), [""; 0]);
     place.made("--size 128M --from DIR/src");
@@ -104,7 +104,7 @@ fn implied_directories_are_counted() {
     archive.into_inner().expect("an archive");
     place.says(
         "--size 10M --from DIR/x.tar --file DIR/image",
-        "ttvm: 10M is too small for 0.0M in 6001 files: --size 64M would do\n[4]",
+        "ttvm: 10M is too small for 6001 files, which take 13M: --size 24M would do\n[4]",
     );
     assert_eq!(place.rest(), ["x.tar"]);
     place.made("--size 64M --from DIR/x.tar --exclude /d7 --exclude /d8/f");
@@ -198,6 +198,86 @@ fn a_dry_run_makes_nothing() {
          would seal DIR/var/lib/ttvm/images/clientA.img\n[0]",
     );
     assert_eq!(place.rest(), [""; 0]);
+}
+
+/// It is looked for room before all is looked through, and a dry run says what the other would.
+#[test]
+fn places_without_room() {
+    let place = Place::new("places");
+    place.file("etc/hostname", "host");
+    for run in ["", " --dry-run"] {
+        place.says(
+            &format!("--size 64M --from DIR/src --file DIR/new/{run}"),
+            "ttvm: DIR/new/ is the name of a directory: --file takes that of a file, such as DIR/new/image\n[2]",
+        );
+        place.says(
+            &format!("--size 64M --from DIR/src --file DIR/new/image{run}"),
+            "ttvm: can not make a file in DIR/new\n  because: No such file or directory (os error 2)\n[1]",
+        );
+        for kind in ["ext4", "ext2"] {
+            place.says(
+                &format!("--size 60000T --from DIR/src --file DIR/image --fs {kind}{run}"),
+                "ttvm: 60000T is more than a file system that is made here can be (nearly 16T): give it less with --size\n[2]",
+            );
+        }
+        let script = format!("ulimit -f 20000; \"$TTVM\" image create clientA --size 64M --from src --file image{run}");
+        let output = std::process::Command::new("bash")
+            .args(["-c", &script])
+            .env("TTVM", env!("CARGO_BIN_EXE_ttvm"))
+            .current_dir(&place.0)
+            .output();
+        assert_eq!(
+            place.said(&output.expect("bash runs")),
+            "ttvm: a file of 64M can not be in DIR: give it less with --size or a higher limit with `ulimit -f`, or put it on another disk\n  because: File too large (os error 27)\n[4]",
+        );
+    }
+    assert_eq!(place.rest(), [""; 0]);
+}
+
+/// A disk that is full before the image is.
+#[test]
+fn full_places() {
+    let place = Place::new("full-place");
+    for number in 0..4000 {
+        place.file(&number.to_string(), "");
+    }
+    place.file("large", vec![1; 3 << 20]);
+    if !is_root() {
+        return;
+    }
+    for (room, code, text) in [
+        ("3M", "[4]\n", "DIR/disk is full: the image needs "),
+        // Room for the files, but not for their inodes.
+        (
+            "4200K",
+            "[1]\n",
+            "DIR/disk/image can not be written, since what it is on is full: make room there, or put it elsewhere\n",
+        ),
+    ] {
+        let script = format!(
+            "set -e; mkdir -p disk; mount -t tmpfs -o size={room} full disk
+            \"$TTVM\" image create clientA --size 64M --from src --file disk/image || {{ echo [$?]; ls disk; }}"
+        );
+        let said = place.said(&place.privately(&script));
+        assert!(said.starts_with(code) && said.contains(text), "{said}");
+    }
+}
+
+#[test]
+fn what_is_no_field_of_fstab() {
+    let place = Place::new("fstab-root");
+    place.file("etc/hostname", "host");
+    for root in ["", "a b", "a\tb", "a\nb", "#a"] {
+        let mut command = place.command("--size 64M --from DIR/src --file DIR/image --fstab-root");
+        let said = place.said(&command.arg(root).output().expect("ttvm runs"));
+        assert!(
+            said.contains("fstab has no such device") && said.ends_with("[2]"),
+            "{said}"
+        );
+    }
+    let mut command = place.command("--size 64M --from DIR/src --file");
+    let said = place.said(&command.arg(place.path("a\"b")).output().expect("ttvm runs"));
+    assert!(said.contains("\norigin = 'DIR/a\"b'\n"), "{said}");
 }
 
 #[test]

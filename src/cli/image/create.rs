@@ -53,7 +53,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, default_value = "ext4", value_parser = kind())]
     fs: Kind,
     /// What the guest's fstab calls its root, such as /dev/xvda1 [default: the UUID of the file system]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = fstab_root)]
     fstab_root: Option<String>,
     /// Seal it when it is made
     #[arg(long)]
@@ -71,6 +71,15 @@ pub(in crate::cli) struct Arguments {
 
 fn keep() -> impl TypedValueParser<Value = Keep> {
     PossibleValuesParser::new(Keep::NAMES.map(|(name, _)| name)).try_map(|name| name.parse::<Keep>())
+}
+
+/// A field of fstab(5), which ends at a blank.
+fn fstab_root(text: &str) -> Result<String, &'static str> {
+    let is_field = !text.is_empty() && !text.starts_with('#');
+    match is_field && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Ok(text.to_owned()),
+        false => Err("fstab has no such device: write /dev/xvda1, LABEL=root or UUID=..., without blanks"),
+    }
 }
 
 const KINDS: [Kind; 3] = [Kind::Ext4, Kind::Ext3, Kind::Ext2];
@@ -257,9 +266,9 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
     };
     writeln!(
         out,
-        "\nIn {}:\n\n{before}[[disk]]\norigin = \"{}\"\n{after}",
+        "\nIn {}:\n\n{before}[[disk]]\norigin = {}\n{after}",
         guest_file.display(),
-        request.place
+        toml::Value::from(request.place.to_string())
     )
 }
 

@@ -36,16 +36,50 @@ pub enum Error {
         why: String,
     },
     /// It does not fit.
-    #[error("{size} is too small for {need} in {files} files: --size {fits} would do")]
+    #[error("{size} is too small for {files} files, which take {need}: --size {fits} would do")]
     TooSmall {
         /// What was asked for.
         size: Size,
-        /// Bytes there are, for people.
-        need: String,
+        /// What they take there.
+        need: Size,
         /// Files there are.
         files: u64,
         /// What would do.
         fits: Size,
+    },
+    /// No file system is so large.
+    #[error("{size} is more than a file system that is made here can be (nearly {largest}): give it less with --size")]
+    LargeFilesystem {
+        /// What was asked for.
+        size: Size,
+        /// What there can be.
+        largest: Size,
+    },
+    /// The place is the name of a directory.
+    #[error("{} is the name of a directory: --file takes that of a file, such as {}", .0.display(), .0.join("image").display())]
+    NoFileName(PathBuf),
+    /// The place takes no file that is so large.
+    #[error(
+        "a file of {size} can not be in {}: give it less with --size or a higher limit with `ulimit -f`, or put it on another disk",
+        path.display()
+    )]
+    LargeImage {
+        /// The directory of the image.
+        path: PathBuf,
+        /// The image's size.
+        size: Size,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The place was full before the image was.
+    #[error("{place} can not be written, since what it is on is full: make room there, or put it elsewhere")]
+    PlaceFull {
+        /// The image.
+        place: image::Origin,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
     },
     /// It did not fit after all.
     #[error("{path} does not fit into {size}: there is more than when it was looked through; give it more with --size")]
@@ -193,11 +227,12 @@ impl Classify for Error {
             | Self::ManyNames { .. }
             | Self::GroupFull { .. }
             | Self::NoSpace { .. }
+            | Self::LargeImage { .. }
             | Self::Busy(_)
             | Self::InTheWay(_)
             | Self::Archive { .. }
             | Self::NoTemporary(_) => Exit::Refused,
-            Self::NoSource(_) | Self::LongName(_) => Exit::Usage,
+            Self::NoSource(_) | Self::LongName(_) | Self::NoFileName(_) | Self::LargeFilesystem { .. } => Exit::Usage,
             Self::Lock(error) => error.exit(),
             _ => Exit::Failed,
         }

@@ -29,10 +29,13 @@ mod unnamed;
 mod volume;
 
 use std::fs::{self, File};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
+
+use nix::libc;
 
 use self::archive::Archive;
 use self::bounds::Bounds;
@@ -83,10 +86,25 @@ impl Creation {
     /// Looks through the source and at the place; makes nothing. `progress` hears how many files were seen, and of about how
     /// many.
     pub fn prepare(request: Request, progress: &mut Progress<'_>) -> Result<Self, Error> {
-        match &request.place {
-            Origin::File(path) => unnamed::is_free(path)?,
-            Origin::Volume(volume) => drop(request.wanted(volume).examine()?),
+        // A limit of whoever calls (ulimit -f) is an error like others, and not the end of the program.
+        signals::ignore_file_size_limit();
+        let (size, largest) = (request.size, request.kind.largest());
+        if size.bytes() > largest {
+            let largest = Size::from_bytes(largest.next_multiple_of(1 << 40));
+            return Err(Error::LargeFilesystem { size, largest });
         }
+        // Of what is looked through for minutes, it is said before that it can not be put there.
+        let probe = match &request.place {
+            Origin::File(path) => {
+                unnamed::is_free(path)?;
+                let is_usual = *path == usual_place(&request.state, &request.name);
+                Some(Unnamed::probe(path, is_usual, size.bytes())?)
+            }
+            Origin::Volume(volume) => {
+                request.wanted(volume).examine()?;
+                None
+            }
+        };
         let exclusions = request.exclusions();
         let unreadable = |source| Error::Source {
             path: request.source.clone(),
@@ -120,6 +138,9 @@ impl Creation {
             survey,
         };
         creation.fits()?;
+        if let Some(probe) = probe {
+            probe.has_room(creation.survey.blocks() * BLOCK as u64)?;
+        }
         Ok(creation)
     }
 
@@ -280,6 +301,9 @@ impl Creation {
             Stop::CalledOff => Error::Interrupted,
             Stop::Source(error) => *error,
             Stop::Failed(path, source) => {
+                if let Some(error) = self.full_place(&source) {
+                    return error;
+                }
                 let (path, kind) = (report::shown(&path), self.request.kind);
                 match source {
                     ext4::Error::Full(_) => Error::Full {
@@ -292,6 +316,24 @@ impl Creation {
                     source => Error::File { path, source },
                 }
             }
+        }
+    }
+
+    /// That the place of the image is full, if that is why it can not be written.
+    fn full_place(&self, source: &ext4::Error) -> Option<Error> {
+        let ext4::Error::Io {
+            action: "write",
+            source,
+        } = source
+        else {
+            return None;
+        };
+        match source.raw_os_error()? {
+            libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Some(Error::PlaceFull {
+                place: self.request.place.clone(),
+                source: io::Error::from_raw_os_error(source.raw_os_error()?),
+            }),
+            _ => None,
         }
     }
 
@@ -322,8 +364,8 @@ impl Creation {
     }
 
     fn too_small(&self) -> Error {
-        let step = 64 << 20;
         let smallest = self.survey.blocks() * BLOCK as u64;
+        let step = if smallest < 32 << 20 { 8 << 20 } else { 64 << 20 };
         let first = smallest.max(self.request.size.bytes()).next_multiple_of(step);
         // With some room for the guest.
         let fits = (0..)
@@ -331,7 +373,7 @@ impl Creation {
             .find(|size| self.fits_into(size - size / 20));
         Error::TooSmall {
             size: self.request.size,
-            need: Size::from_bytes(self.survey.bytes).to_string(),
+            need: Size::from_bytes(smallest.next_multiple_of(1 << 20)),
             files: self.survey.files,
             fits: Size::from_bytes(fits.unwrap_or(first)),
         }

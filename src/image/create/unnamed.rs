@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use nix::sys::statvfs::fstatvfs;
 use nix::unistd::linkat;
 
 use super::error::Error;
+use crate::config::types::Size;
 
 /// An image file without a name.
 #[derive(Debug)]
@@ -27,8 +29,11 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
     move |source| Error::Image { action, path, source }
 }
 
-/// Refuses what is there.
+/// Refuses what is there, and what no file can be.
 pub(super) fn is_free(path: &Path) -> Result<(), Error> {
+    if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
+        return Err(Error::NoFileName(path.to_owned()));
+    }
     match fs::symlink_metadata(path) {
         Ok(_) => Err(Error::Exists(path.display().to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -47,6 +52,14 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 }
 
 impl Unnamed {
+    /// One as [`new`](Self::new) makes it, only to see whether it can be; of a directory that is made then, in the one that
+    /// that is in.
+    pub(super) fn probe(path: &Path, makes_directory: bool, size: u64) -> Result<Self, Error> {
+        let there = |path: &&Path| !makes_directory || directory(path).is_dir();
+        let path = path.ancestors().find(there).unwrap_or(path);
+        Self::new(path, size)
+    }
+
     /// A sparse file of `size` bytes that is to be `path`. Only its owner can read it: it may have passwords in it.
     pub(super) fn new(path: &Path, size: u64) -> Result<Self, Error> {
         let directory = directory(path);
@@ -60,7 +73,14 @@ impl Unnamed {
             Some(libc::EOPNOTSUPP | libc::EISDIR) => Error::NoTemporary(directory.to_owned()),
             _ => failed("make a file in", directory)(error),
         })?;
-        file.set_len(size).map_err(failed("make", path))?;
+        file.set_len(size).map_err(|source| match source.raw_os_error() {
+            Some(libc::EFBIG | libc::EINVAL) => Error::LargeImage {
+                path: directory.to_owned(),
+                size: Size::from_bytes(size),
+                source,
+            },
+            _ => failed("make", path)(source),
+        })?;
         let path = path.to_owned();
         Ok(Self { file, path })
     }
