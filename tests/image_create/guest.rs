@@ -234,6 +234,7 @@ fn with_busybox() {
     place.file("sbin/agetty", "");
     symlink("/bin/busybox", place.path("src/sbin/ifup")).expect("a link");
     let said = place.made("--size 64M --from DIR/src");
+    assert!(!said.contains("host keys"), "{said}");
     let table = place.content("/etc/inittab");
     assert!(
         table.contains(
@@ -250,6 +251,19 @@ fn with_busybox() {
         "{network}"
     );
     assert!(said.contains("its network: ifupdown, with DHCP on eth0\n"), "{said}");
+    fs::remove_file(place.path("image")).expect("the image goes");
+    fs::remove_file(place.path("src/etc/inittab")).expect("the table goes");
+    let said = place.made("--size 64M --from DIR/src");
+    assert!(
+        said.contains("its host keys of SSH are gone: see that it makes new ones (`ssh-keygen -A`)\n"),
+        "{said}"
+    );
+    fs::remove_file(place.path("image")).expect("the image goes");
+    assert!(
+        !place
+            .made("--size 64M --from DIR/src --keep ssh-keys")
+            .contains("host keys")
+    );
 }
 
 /// Only netplan starts what it is for.

@@ -258,6 +258,12 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
     if let Some(network) = creation.network() {
         writeln!(out, "its network: {network}")?;
     }
+    if creation.lacks_keys() {
+        writeln!(
+            out,
+            "its host keys of SSH are gone: see that it makes new ones (`ssh-keygen -A`)"
+        )?;
+    }
     // Xen gets its guests' disks from volumes; an emulated machine from files, too.
     let (before, after) = match (&request.place, &request.pool) {
         (Origin::File(_), _) => ("toolstack = \"qemu\"\n\n", "target = \"vda\""),

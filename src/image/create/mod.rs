@@ -183,6 +183,11 @@ impl Creation {
         self.identity(String::new()).network_in_words()
     }
 
+    /// Whether somebody has to make new host keys of SSH in the guest.
+    pub fn lacks_keys(&self) -> bool {
+        self.identity(String::new()).lacks_keys()
+    }
+
     /// What is to be made.
     pub fn request(&self) -> &Request {
         &self.request
@@ -321,20 +326,16 @@ impl Creation {
 
     /// That the place of the image is full, if that is why it can not be written.
     fn full_place(&self, source: &ext4::Error) -> Option<Error> {
-        let ext4::Error::Io {
-            action: "write",
-            source,
-        } = source
-        else {
-            return None;
+        let code = match source {
+            ext4::Error::Io {
+                action: "write",
+                source,
+            } => source.raw_os_error()?,
+            _ => return None,
         };
-        match source.raw_os_error()? {
-            libc::ENOSPC | libc::EDQUOT | libc::EFBIG => Some(Error::PlaceFull {
-                place: self.request.place.clone(),
-                source: io::Error::from_raw_os_error(source.raw_os_error()?),
-            }),
-            _ => None,
-        }
+        let (place, source) = (self.request.place.clone(), io::Error::from_raw_os_error(code));
+        let is_full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG].contains(&code);
+        is_full.then_some(Error::PlaceFull { place, source })
     }
 
     fn identity(&self, root: String) -> Identity<'_> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host keys of SSH: that the guest makes its own.
 
-use super::Identity;
+use super::{Identity, Keep};
 use crate::image::create::edits::{Edit, Edits};
 
 /// Makes those that are missing (ssh-keygen(1)).
@@ -17,6 +17,12 @@ const SERVICE: &str = "# Written by `ttvm image create`: the keys of the host ar
 impl Identity<'_> {
     pub(super) fn has_ssh(&self) -> bool {
         self.found.has("usr/sbin/sshd") && self.found.has("usr/bin/ssh-keygen")
+    }
+
+    /// Whether the keys are gone, and nothing that is known here makes new ones.
+    pub(in crate::image::create) fn lacks_keys(&self) -> bool {
+        let makes = self.has_systemd() || (self.has_ssh() && self.found.text("etc/inittab").is_some());
+        self.changes(Keep::SshKeys) && self.found.has("usr/sbin/sshd") && !makes
     }
 
     pub(super) fn ssh_keys(&self, edits: &mut Edits) {
