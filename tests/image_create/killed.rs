@@ -2,6 +2,7 @@
 //! Whatever ends it, nothing is left: no file, no mount, no loop device; and the next one works.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
@@ -158,4 +159,52 @@ fn files_come_and_go_meanwhile() {
         assert!(said.contains("vanished while it was copied: 10 (/late/"), "{said}");
     }
     sound(&place.path("image"));
+}
+
+/// A file with two names goes while it is copied, and another one gets its number: it has its own content.
+#[test]
+fn a_number_is_given_again() {
+    let place = Place::new("killed-number");
+    let first = place.file("a/first", "the first one");
+    let number = fs::metadata(&first).expect("the file").ino();
+    let other = place.path("other");
+    fs::hard_link(&first, &other).expect("a link");
+    for file in 0..400 {
+        place.file(&format!("a/{file}"), vec![1; 60_000]);
+    }
+    fs::create_dir(place.path("src/z")).expect("a directory");
+    let (child, pid) = stopped_at(&place, LINE, "create.copying");
+    kill(pid, Signal::SIGCONT).expect("a signal");
+    // As long as it is open its number is taken.
+    let is_open = || {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut targets = descriptors.filter_map(|one| fs::read_link(one.path()).ok());
+        targets.any(|target| target == first)
+    };
+    while is_open() {}
+    kill(pid, Signal::SIGSTOP).expect("a signal");
+    fs::remove_file(&first)
+        .and_then(|()| fs::remove_file(&other))
+        .expect("it goes");
+    let second = place.path("src/z/second");
+    let got_it = (0..3000).any(|attempt| {
+        // Beside it: numbers near the directory are given first.
+        let new = place.file("a/new", "the second");
+        fs::rename(new, &second).expect("a name");
+        let same = fs::metadata(&second).expect("the file").ino() == number;
+        if !same {
+            fs::rename(&second, place.path(&format!("kept-{attempt}"))).expect("a name");
+        }
+        same
+    });
+    kill(pid, Signal::SIGCONT).expect("a signal");
+    let said = place.said(&child.wait_with_output().expect("it ends"));
+    sound(&place.path("image"));
+    if !got_it {
+        return eprintln!("skipped: numbers are not given again here");
+    }
+    assert_eq!(place.content("/a/first"), "the first one", "{said}");
+    // Or it had been there already.
+    let content = place.content("/z/second");
+    assert!(content.is_empty() || content == "the second", "{content}: {said}");
 }

@@ -167,10 +167,10 @@ impl<'a> Filler<'a> {
         if let Some(edit) = self.edits.replacing(&item.path, Some(item.meta.kind)) {
             let (meta, attributes) = (item.meta, item.attributes.clone());
             self.edited(item.path.clone(), edit, Some(Before { meta, attributes }))?;
-            if let Some((key, _)) = item.names {
-                self.names.insert(key, Several::Held(item));
-            }
-            return Ok(());
+            return match item.names {
+                Some((key, _)) => self.expect(key, Several::Held(item)),
+                None => Ok(()),
+            };
         }
         let made = self.make(&item)?;
         self.made(item, made)
@@ -203,10 +203,18 @@ impl<'a> Filler<'a> {
         match item.names {
             Some((key, names)) => {
                 let (attributes, left) = (item.attributes, names - 1);
-                self.names.insert(key, Several::There { file, attributes, left });
-                Ok(())
+                self.expect(key, Several::There { file, attributes, left })
             }
             None => self.fs.finish_file(&file).map_err(failed(&item.path)),
+        }
+    }
+
+    /// Further names of a file are to come. If another one is known by that number, it is gone from the source: it has all the
+    /// names it will have.
+    fn expect(&mut self, key: Key, several: Several) -> Result<(), Stop> {
+        match self.names.insert(key, several) {
+            Some(Several::There { file, .. }) => self.fs.finish_file(&file).map_err(failed(b"")),
+            Some(Several::Held(_)) | None => Ok(()),
         }
     }
 

@@ -23,6 +23,7 @@ mod reader;
 mod report;
 mod request;
 mod seen;
+mod statx;
 mod survey;
 mod tree;
 mod unnamed;

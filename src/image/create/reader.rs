@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::mpsc::SyncSender;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -12,6 +13,7 @@ use nix::sys::stat::{FileStat, fstat};
 
 use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Content, Item, Key, meta};
+use super::statx::Mark;
 use super::tree::{At, Problem, Tree, Visitor};
 use crate::ext4::{Attribute, FileType};
 use crate::xattr;
@@ -48,7 +50,7 @@ struct Reader<'a> {
     events: SyncSender<Event>,
     exclusions: &'a Exclusions,
     /// Files with further names to come, and how many.
-    names: HashMap<Key, u64>,
+    names: HashMap<Key, (Mark, u64)>,
 }
 
 /// Nobody listens.
@@ -159,12 +161,17 @@ impl Visitor for Reader<'_> {
 
     fn file(&mut self, at: &At<'_>) -> Result<(), Unheard> {
         let key = (at.stat.st_dev, at.stat.st_ino);
-        if let Some(left) = self.names.get_mut(&key) {
-            *left -= 1;
-            if *left == 0 {
-                self.names.remove(&key);
+        if let Some((mark, left)) = self.names.get_mut(&key) {
+            let found = Mark::of(at.parent, at.name);
+            if found.is_some_and(|(found, now)| found == key && now.is_of_the_same(mark)) {
+                *left -= 1;
+                if *left == 0 {
+                    self.names.remove(&key);
+                }
+                return self.send(Event::Again(at.path.to_vec(), key));
             }
-            return self.send(Event::Again(at.path.to_vec(), key));
+            // The file is gone, and another one has got its number.
+            self.names.remove(&key);
         }
         let item = match at.stat.st_mode & libc::S_IFMT {
             libc::S_IFREG => self.regular(at)?,
@@ -172,7 +179,13 @@ impl Visitor for Reader<'_> {
         };
         let Some(item) = item else { return Ok(()) };
         if let Some((key, names)) = item.names {
-            self.names.insert(key, names - 1);
+            let found = match &item.content {
+                Content::File(file, _) => Mark::of(file.as_fd(), c""),
+                _ => Mark::of(at.parent, at.name),
+            };
+            if let Some((_, mark)) = found.filter(|(found, _)| *found == key) {
+                self.names.insert(key, (mark, names - 1));
+            }
         }
         self.send(Event::File(item))
     }

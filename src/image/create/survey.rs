@@ -128,8 +128,8 @@ struct Surveyor<'a> {
     survey: Survey,
     exclusions: &'a Exclusions,
     bounds: Bounds,
-    /// How many names of files with several have come.
-    names: HashMap<Key, u32>,
+    /// How many names of files with several have come. One that has got the number of another one is known by its time.
+    names: HashMap<(Key, i64, i64), u32>,
     go_on: &'a mut dyn FnMut() -> ControlFlow<()>,
 }
 
@@ -154,7 +154,8 @@ impl Visitor for Surveyor<'_> {
         let stat = at.stat;
         self.survey.name(at.path);
         if stat.st_nlink > 1 {
-            let names = self.names.entry((stat.st_dev, stat.st_ino)).or_default();
+            let known = ((stat.st_dev, stat.st_ino), stat.st_mtime, stat.st_mtime_nsec);
+            let names = self.names.entry(known).or_default();
             *names += 1;
             if *names > 1 {
                 return self.bounds.names(at.path, *names);

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use super::exclude::{Exclusions, Reason};
+use super::statx::mount;
 
 /// A directory as a source.
 #[derive(Debug)]
@@ -265,20 +265,6 @@ fn are_different(outer: Option<u64>, inner: Option<u64>) -> bool {
     outer.is_none() || outer != inner
 }
 
-/// The number of the mount that a file is on; Linux says it since 5.8.
-fn mount(parent: BorrowedFd<'_>, name: &CStr) -> Option<u64> {
-    let mut found = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the name ends with a NUL, and the structure is written by the kernel only; all zeros is a value of it.
-    let found = unsafe {
-        let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-        let fd = parent.as_raw_fd();
-        let done = libc::statx(fd, name.as_ptr(), flags, libc::STATX_MNT_ID, found.as_mut_ptr());
-        Errno::result(done).ok()?;
-        found.assume_init()
-    };
-    (found.stx_mask & libc::STATX_MNT_ID != 0).then_some(found.stx_mnt_id)
-}
-
 impl At<'_> {
     /// Opens the file to read it; its time of reading stays, where that is allowed.
     pub(super) fn read(&self) -> nix::Result<File> {
@@ -314,16 +300,6 @@ mod tests {
         assert!(!are_different(Some(7), Some(7)));
         for (outer, inner) in [(Some(7), Some(8)), (None, Some(7)), (Some(7), None), (None, None)] {
             assert!(are_different(outer, inner));
-        }
-    }
-
-    #[test]
-    fn mounts_have_numbers() {
-        let root = File::open("/").expect("a directory");
-        let number = |name| mount(root.as_fd(), name);
-        assert_eq!(number(c"nothing of that name"), None);
-        if number(c".").is_some() {
-            assert_ne!(number(c"."), number(c"proc"));
         }
     }
 
