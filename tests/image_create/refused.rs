@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Place, header, is_root, sound};
+use super::{Place, debugfs, header, is_root, sh, sound};
 
 #[test]
 fn before_anything_is_made() {
@@ -326,4 +326,90 @@ fn as_json() {
         (&row["state"], &row["digest"]),
         (&status[0]["state"], &status[0]["digest"])
     );
+}
+
+/// Files that tell the host from others are where a link leads to, and none would be the guest's own.
+#[test]
+fn links_on_the_way() {
+    let place = Place::new("diverted");
+    for (name, content) in [
+        ("usr/etc/hostname", "host7"),
+        ("usr/etc/ssh/ssh_host_ed25519_key", "secret"),
+        ("usr/lib/systemd/systemd", ""),
+        ("usr/bin/ssh-keygen", ""),
+        ("usr/sbin/sshd", ""),
+    ] {
+        place.file(name, content);
+    }
+    // Ordinary, and so is a directory that is elsewhere, as long as it is one.
+    sh(
+        "ln -s usr/bin bin; ln -s usr/lib lib; ln -s usr/sbin sbin; mkdir -p var/mnt; ln -s var/mnt mnt",
+        &place.path("src"),
+    );
+    let remedy = |way: &str| {
+        format!(
+            ": copy a source in which that is otherwise, leave it out with --exclude {way}, or have that part as it is with --keep (MAKING IMAGES in ttvm(1))\n[4]"
+        )
+    };
+    let says = |script: &str, expected: &str| {
+        sh(&format!("cp -a src x; cd x; {script}; tar -cf ../x.tar *"), &place.0);
+        for source in ["x", "x.tar"] {
+            place.says(&format!("--size 64M --from DIR/{source} --file DIR/image"), expected);
+            place.says(
+                &format!("--size 64M --from DIR/{source} --file DIR/image --dry-run"),
+                expected,
+            );
+        }
+        sh("rm -r x", &place.0);
+    };
+    let diverted = |way: &str, kind: &str, path: &str| {
+        format!(
+            "ttvm: {way} is {kind}, so that {path} would not become the guest's own{}",
+            remedy(way)
+        )
+    };
+    says(
+        "ln -s usr/etc etc",
+        &diverted("/etc", "a link to usr/etc", "/etc/fstab"),
+    );
+    says(
+        "mv usr/etc .; mkdir srv; mv etc/ssh srv; ln -s /srv/ssh etc",
+        &diverted("/etc/ssh", "a link to /srv/ssh", "/etc/ssh/ssh_host_*"),
+    );
+    says(
+        "mv usr/etc .; mkdir srv; ln -s /srv etc/systemd",
+        &diverted("/etc/systemd", "a link to /srv", "/etc/systemd/system"),
+    );
+    says(
+        "mkdir -p etc/fstab",
+        &diverted("/etc/fstab", "a directory", "/etc/fstab"),
+    );
+    says("ln -s var dev", &diverted("/dev", "a link to var", "/dev/console"));
+    for (script, path, kind) in [
+        ("echo x >proc", "/proc", "no directory"),
+        ("ln -s /nowhere tmp", "/tmp", "a link to /nowhere"),
+    ] {
+        let expected = format!(
+            "ttvm: {path} is {kind}, and the guest needs a directory there: leave it out with --exclude {path}, and it gets one\n[4]"
+        );
+        says(script, &expected);
+    }
+    // A link that leads out of the source leads to nothing of this host.
+    fs::rename(place.path("src/usr/etc"), place.path("src/etc")).expect("a name");
+    place.file("outside/ssh_host_key", "of another");
+    fs::rename(place.path("src/outside"), place.path("outside")).expect("a name");
+    let nvme = place.path("src/etc/nvme");
+    std::os::unix::fs::symlink(place.path("outside"), &nvme).expect("a link");
+    place.made("--size 64M --from DIR/src");
+    assert!(place.has("/mnt") && place.has("/etc/systemd/system/ttvm-ssh-keys.service"));
+    assert!(!place.has("/etc/ssh/ssh_host_ed25519_key"));
+    // The remedies do what they say.
+    fs::remove_file(place.path("image")).expect("the image goes");
+    fs::write(place.path("src/proc"), "").expect("a file");
+    place.made("--size 64M --from DIR/src --exclude /proc");
+    assert!(debugfs(&place.path("image"), "stat /proc").contains("Type: directory"));
+    fs::remove_file(place.path("image")).expect("the image goes");
+    sh("rm proc; mv etc usr; ln -s usr/etc etc", &place.path("src"));
+    place.made("--size 64M --from DIR/src --keep all");
+    assert_eq!(place.content("/usr/etc/hostname"), "host7");
 }

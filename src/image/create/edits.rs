@@ -89,6 +89,11 @@ impl Edits {
             .collect()
     }
 
+    /// Those that are left, by their paths.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Edit)> {
+        self.0.iter().map(|(path, edit)| (path.as_slice(), edit))
+    }
+
     /// How many inodes they may need.
     pub(super) fn len(&self) -> u64 {
         self.0.len() as u64

@@ -35,6 +35,28 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// What is to be otherwise in the guest is not where it should be.
+    #[error(
+        "{way} is {kind}, so that {path} would not become the guest's own: copy a source in which that is otherwise, leave it out with --exclude {way}, or have that part as it is with --keep (MAKING IMAGES in ttvm(1))"
+    )]
+    Diverted {
+        /// What is on the way to it.
+        way: String,
+        /// Of what kind that is.
+        kind: String,
+        /// What is to be otherwise.
+        path: String,
+    },
+    /// Something has the name of a directory that no system is without.
+    #[error(
+        "{path} is {kind}, and the guest needs a directory there: leave it out with --exclude {path}, and it gets one"
+    )]
+    NotADirectory {
+        /// Its path.
+        path: String,
+        /// What it is.
+        kind: String,
+    },
     /// It does not fit.
     #[error("{size} is too small for {files} files, which take {need}: --size {fits} would do")]
     TooSmall {
@@ -222,6 +244,8 @@ impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Exists(_)
+            | Self::Diverted { .. }
+            | Self::NotADirectory { .. }
             | Self::TooSmall { .. }
             | Self::LargeFile { .. }
             | Self::ManyNames { .. }

@@ -62,6 +62,8 @@ pub(super) struct Exclusions {
     files: HashMap<(u64, u64), Reason>,
     caches: bool,
     swap: bool,
+    /// Of those, what must be gone if the guest is to be another one.
+    own: Vec<String>,
 }
 
 /// Debian keeps the answers of its administrator here.
@@ -77,11 +79,23 @@ impl Exclusions {
 
     /// A pattern that is known to be one.
     pub(super) fn fixed(&mut self, patterns: &[&str], reason: Reason) {
+        if let Reason::Identity | Reason::Services | Reason::Network = reason {
+            self.own.extend(patterns.iter().map(|pattern| pattern.to_string()));
+        }
         self.patterns.extend(
             patterns
                 .iter()
                 .filter_map(|pattern| Some((pattern.parse().ok()?, reason))),
         );
+    }
+
+    /// The directories in which something of the host must be gone, and the patterns of that.
+    pub(super) fn cleared(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.own.iter().filter_map(|pattern| {
+            let path = pattern.trim_start_matches('/');
+            let plain = path.find(['*', '?', '[']).unwrap_or(path.len());
+            Some((path[..plain].rsplit_once('/')?.0, pattern.as_str()))
+        })
     }
 
     /// One file, whatever its name, if it is there.

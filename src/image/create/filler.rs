@@ -122,7 +122,9 @@ impl<'a> Filler<'a> {
             self.fs.root()
         } else {
             // One that was to be there is.
-            self.edits.take(&item.path);
+            if !matches!(self.edits.take(&item.path), None | Some(Edit::Directory { .. })) {
+                self.report.problem(&item.path, Problem::Unmade);
+            }
             let (parent, name) = split(&item.path);
             let Some(parent) = self.open.get_mut(parent) else {
                 return Ok(());
@@ -273,6 +275,11 @@ impl<'a> Filler<'a> {
         for several in std::mem::take(&mut self.names).into_values() {
             if let Several::There { file, .. } = several {
                 self.fs.finish_file(&file).map_err(failed(b""))?;
+            }
+        }
+        for (path, edit) in self.edits.iter() {
+            if *edit != Edit::Nothing {
+                self.report.problem(path, Problem::Unmade);
             }
         }
         self.fs.finish().map_err(failed(b""))?;

@@ -28,6 +28,7 @@ mod survey;
 mod tree;
 mod unnamed;
 mod volume;
+mod way;
 
 use std::fs::{self, File};
 use std::io;
@@ -40,14 +41,17 @@ use nix::libc;
 
 use self::archive::Archive;
 use self::bounds::Bounds;
+use self::edits::Edit;
 use self::exclude::Exclusions;
 use self::filler::{Filler, Stop};
 use self::identity::Identity;
+use self::member::excluded;
 use self::reader::Event;
 use self::seen::Seen;
 use self::survey::{Found, Survey};
 use self::tree::Tree;
 use self::unnamed::Unnamed;
+use self::way::Here;
 use super::Origin;
 use super::digest::Progress;
 use crate::config::types::{GuestName, Size};
@@ -138,11 +142,34 @@ impl Creation {
             found,
             survey,
         };
+        creation.is_straight()?;
         creation.fits()?;
         if let Some(probe) = probe {
             probe.has_room(creation.survey.blocks() * BLOCK as u64)?;
         }
         Ok(creation)
+    }
+
+    /// Refuses a source in which what is to be otherwise in the guest is not where its path says.
+    fn is_straight(&self) -> Result<(), Error> {
+        let look = |path: &[u8]| {
+            let here = match &self.source {
+                Source::Tree(tree) => tree.here(path),
+                Source::Archive(_, seen) => seen.here(path),
+            };
+            here.filter(|here| excluded(&self.exclusions, path, *here == Here::Directory).is_none())
+        };
+        for (path, edit) in self.identity(String::new()).edits().iter() {
+            way::is_straight(&look, path)?;
+            match edit {
+                Edit::Directory { .. } => way::is_directory(&look, path)?,
+                _ => way::is_no_directory(&look, path)?,
+            }
+        }
+        for (directory, pattern) in self.exclusions.cleared() {
+            way::is_cleared(&look, directory.as_bytes(), pattern)?;
+        }
+        Ok(())
     }
 
     /// What [`make`](Self::make) will do, in words.

@@ -68,6 +68,7 @@ impl std::fmt::Display for Problem {
                 write!(f, "could not be read ({})", crate::error::reason(&error))
             }
             Self::Attributes => f.write_str("lost extended attributes"),
+            Self::Unmade => f.write_str("could not be made the guest's own, since it changed while it was copied"),
             Self::AccessLists => {
                 f.write_str("lost access lists, which the archive has as text (tar --xattrs keeps them)")
             }

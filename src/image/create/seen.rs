@@ -7,12 +7,15 @@ use tar::EntryType;
 
 use super::member::{Member, parents};
 use super::report::shown;
+use super::way::Here;
 
 /// What an archive has been seen to have, by paths.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Whether it is a directory.
     paths: HashMap<Vec<u8>, bool>,
+    /// What symbolic links lead to.
+    links: HashMap<Vec<u8>, Vec<u8>>,
     /// The further names of files, by the first one, with which the data is.
     others: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     /// The first name, by the others.
@@ -60,6 +63,9 @@ impl Seen {
             others.push(member.path.clone());
             self.first.insert(member.path.clone(), first);
         }
+        if member.kind == EntryType::Symlink {
+            self.links.insert(member.path.clone(), member.target.clone());
+        }
         match self.paths.insert(member.path.clone(), is_directory) {
             None => Ok(New { implied, itself: true }),
             Some(true) if is_directory => Ok(New { implied, itself: false }),
@@ -75,6 +81,17 @@ impl Seen {
     /// Whether the file at `path` is a swap file.
     pub(super) fn is_swap(&self, path: &[u8]) -> bool {
         self.swaps.contains(self.first(path))
+    }
+
+    /// What is at `path`.
+    pub(super) fn here(&self, path: &[u8]) -> Option<Here> {
+        let is_directory = self.paths.get(path)?;
+        let target = self.links.get(self.first(path));
+        Some(match (is_directory, target) {
+            (true, _) => Here::Directory,
+            (false, Some(target)) => Here::Symlink(target.clone()),
+            (false, None) => Here::Other,
+        })
     }
 
     /// The first name of the file at `path`.

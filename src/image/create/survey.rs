@@ -2,19 +2,17 @@
 //! A look at a source before anything is made: how much there is, and what matters for the guest.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
 
-use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
-use nix::sys::stat::{Mode, fstatat};
 
 use super::bounds::Bounds;
 use super::error::Error;
 use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Key, has_holes};
 use super::tree::{At, Problem, Tree, Visitor};
+use super::way::{Here, follow};
 use crate::ext4::BLOCK;
 
 /// How much there is.
@@ -89,18 +87,23 @@ impl Found {
     pub(super) fn in_tree(tree: &Tree, paths: &[&'static str]) -> Self {
         let mut found = Self::default();
         for path in paths {
-            let Ok(stat) = fstatat(tree.root(), *path, AtFlags::AT_SYMLINK_NOFOLLOW) else {
+            // Through /lib, for one, which mostly is a link.
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let Some((mut there, _)) = follow(&|path| tree.here(path), parent.as_bytes()) else {
                 continue;
             };
-            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let regular = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
-            let content = regular.then(|| {
-                let file = File::from(openat(tree.root(), *path, flags, Mode::empty()).ok()?);
-                let mut content = Vec::new();
-                file.take(LARGEST + 1).read_to_end(&mut content).ok()?;
-                Some(content)
-            });
-            found.add(path, content.flatten());
+            there.push(b'/');
+            there.extend_from_slice(name.as_bytes());
+            let content = match tree.here(&there) {
+                None => continue,
+                Some(Here::Other) => tree.read(&there).and_then(|file| {
+                    let mut content = Vec::new();
+                    file.take(LARGEST + 1).read_to_end(&mut content).ok()?;
+                    Some(content)
+                }),
+                Some(_) => None,
+            };
+            found.add(path, content);
         }
         found
     }

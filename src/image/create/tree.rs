@@ -17,6 +17,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use super::exclude::{Exclusions, Reason};
 use super::statx::mount;
+use super::way::Here;
 
 /// A directory as a source.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub enum Problem {
     Attributes,
     /// An archive has its access lists as text only, with names of users that the guest may not have.
     AccessLists,
+    /// It was to be otherwise in the guest, and something else came in its way.
+    Unmade,
 }
 
 /// Whoever is led through a tree. An error ends the walk.
@@ -96,6 +99,47 @@ impl Tree {
     /// The descriptor of the root.
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// The directory that the file at `path` is in, and its name there, without going through any link.
+    fn find(&self, path: &[u8]) -> Option<(OwnedFd, CString)> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut directory = self.root.try_clone().ok()?;
+        let mut parts = path
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty())
+            .peekable();
+        while let Some(part) = parts.next() {
+            let name = CString::new(part).ok()?;
+            if parts.peek().is_none() {
+                return Some((directory, name));
+            }
+            directory = nix::fcntl::openat(&directory, name.as_c_str(), flags, Mode::empty()).ok()?;
+        }
+        Some((directory, c".".to_owned()))
+    }
+
+    /// What is at `path`, of which no part may be a link but the last one.
+    pub(super) fn here(&self, path: &[u8]) -> Option<Here> {
+        let (directory, name) = self.find(path)?;
+        let stat = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        Some(match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => Here::Directory,
+            libc::S_IFLNK => {
+                let target = nix::fcntl::readlinkat(&directory, name.as_c_str()).ok()?;
+                Here::Symlink(target.into_vec())
+            }
+            _ => Here::Other,
+        })
+    }
+
+    /// The regular file at `path`, of which no part may be a link.
+    pub(super) fn read(&self, path: &[u8]) -> Option<File> {
+        let (directory, name) = self.find(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = nix::fcntl::openat(&directory, name.as_c_str(), flags, Mode::empty()).ok()?;
+        let is_regular = fstat(&file).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        is_regular.then(|| File::from(file))
     }
 
     /// How many files its file system has.
