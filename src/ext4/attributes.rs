@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Extended attributes: in the inode as long as there is room, else all in a block of their own.
+//! Extended attributes: in the inode as long as there is room, the rest in a block of their own, as the kernel does it
+//! (`ext4_xattr_set_handle`).
 
 use super::checksum::Checksum;
 use super::error::Error;
@@ -21,6 +22,8 @@ const PREFIXES: [(&[u8], u8); 6] = [
     (b"system.", 7),
 ];
 const ACCESS_LISTS: [u8; 2] = [2, 3];
+/// The list that says who may use the file itself.
+pub const ACCESS: &[u8] = b"system.posix_acl_access";
 
 /// An extended attribute, as `getxattr(2)` gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,34 +51,78 @@ pub(super) fn write(attributes: &[Attribute]) -> Result<Written, Error> {
     }
     let mut stored: Vec<Stored<'_>> = attributes.iter().filter_map(stored).collect();
     stored.sort_by_key(|one| (one.index, one.name.len(), one.name));
-    let size: usize = stored.iter().map(Stored::size).sum();
-    // The head, and four zeros at the end of the list.
-    if 4 + size + 4 <= in_inode.len() {
+    let (inner, outer) = share(stored).ok_or(Error::Attributes)?;
+    if !inner.is_empty() {
         put(&mut in_inode, 0, MAGIC.to_le_bytes());
-        lay(&mut in_inode[4..], 0, &stored, false);
-        return Ok((in_inode, None));
+        lay(&mut in_inode[4..], 0, &inner, false);
     }
-    if HEAD + size + 4 > BLOCK {
-        return Err(Error::Attributes);
+    if outer.is_empty() {
+        return Ok((in_inode, None));
     }
     let mut block = vec![0; BLOCK];
     put(&mut block, 0, MAGIC.to_le_bytes());
     // One file uses it, and it is one block.
     put(&mut block, 4, 1_u32.to_le_bytes());
     put(&mut block, 8, 1_u32.to_le_bytes());
-    let hash = lay(&mut block, HEAD, &stored, true);
+    let hash = lay(&mut block, HEAD, &outer, true);
     put(&mut block, 12, hash.to_le_bytes());
     Ok((in_inode, Some(block)))
 }
 
-/// Drops what can not be stored: attributes of other kinds, and all if they are too much. `true` if nothing was dropped.
+/// Which go into the inode and which into the block, each in their order; `None` if there is no room. All go into one of them
+/// if they can.
+fn share(stored: Vec<Stored<'_>>) -> Option<(Vec<Stored<'_>>, Vec<Stored<'_>>)> {
+    // Behind the head, and before four zeros at the end of the list.
+    let (inode, block) = (SIZE - ATTRIBUTES - 4 - 4, BLOCK - HEAD - 4);
+    let size: usize = stored.iter().map(Stored::size).sum();
+    if size <= inode {
+        return Some((stored, Vec::new()));
+    }
+    if size <= block {
+        return Some((Vec::new(), stored));
+    }
+    let mut left = inode;
+    let (inner, outer): (Vec<_>, Vec<_>) = stored.into_iter().partition(|one| {
+        let fits = one.size() <= left;
+        left -= if fits { one.size() } else { 0 };
+        fits
+    });
+    let size: usize = outer.iter().map(Stored::size).sum();
+    (size <= block).then_some((inner, outer))
+}
+
+/// Drops what can not be stored: attributes of other kinds, and as many as are too much. `true` if nothing was dropped.
+///
+/// Without its access list a file's group bits would be the list's mask, and without its label or capabilities a program
+/// something else: a user's own attributes go first, the largest before the others.
 pub fn keep_storable(attributes: &mut Vec<Attribute>) -> bool {
     let before = attributes.len();
     attributes.retain(|attribute| stored(attribute).is_some());
-    if write(attributes).is_err() {
-        attributes.clear();
+    while write(attributes).is_err() {
+        let worth = |attribute: &Attribute| match attribute.name.as_slice() {
+            name if name.starts_with(b"user.") => 0,
+            name if name.starts_with(b"security.") || name == ACCESS => 2,
+            _ => 1,
+        };
+        let first = (0..attributes.len()).min_by_key(|at| {
+            let attribute = &attributes[*at];
+            (worth(attribute), std::cmp::Reverse(attribute.value.len()))
+        });
+        let Some(first) = first else { break };
+        attributes.remove(first);
     }
     attributes.len() == before
+}
+
+/// The permissions that a file may have without its access list, which was `list`: with it the group's bits are its mask, and
+/// the group has what both the mask and its own entry give it (acl(5)).
+pub fn permissions_without(list: &[u8], permissions: u32) -> u32 {
+    let entries = list.get(4..).unwrap_or_default();
+    let group = entries.chunks_exact(8).find(|entry| entry[..2] == [0x04, 0]);
+    match group {
+        Some(group) => permissions & (!0o070 | u32::from(group[2] & 7) << 3),
+        None => permissions,
+    }
 }
 
 /// Puts the checksum into a block of attributes that goes to `at`.
@@ -181,6 +228,41 @@ mod tests {
             write(&[attribute("user.a", &[7; 4096])]),
             Err(Error::Attributes)
         ));
+    }
+
+    #[test]
+    fn what_is_too_much_goes_first() {
+        let list = [
+            2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 4, 0, 1, 0, 255, 255, 255, 255, 16, 0, 7, 0, 255, 255, 255, 255,
+        ];
+        let all = [
+            attribute("user.big", &[7; 3900]),
+            attribute("user.small", &[8; 60]),
+            attribute("security.capability", &[9; 20]),
+            attribute("system.posix_acl_access", &list),
+        ];
+        let (inode, block) = write(&all).expect("attributes");
+        assert!(inode[..4] == MAGIC.to_le_bytes() && block.is_some());
+        let mut more = all.to_vec();
+        assert!(keep_storable(&mut more) && more == all);
+        more.extend([attribute("user.more", &[1; 300]), attribute("trusted.x", &[1; 3000])]);
+        assert!(!keep_storable(&mut more));
+        let names: Vec<_> = more
+            .iter()
+            .map(|one| String::from_utf8_lossy(&one.name).into_owned())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "user.small",
+                "security.capability",
+                "system.posix_acl_access",
+                "user.more",
+                "trusted.x"
+            ]
+        );
+        assert_eq!(permissions_without(&list, 0o4775), 0o4715);
+        assert_eq!(permissions_without(b"", 0o775), 0o775);
     }
 
     #[test]

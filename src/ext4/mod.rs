@@ -19,7 +19,7 @@ mod inode;
 mod mapping;
 mod output;
 
-pub use attributes::{Attribute, keep_storable};
+pub use attributes::{ACCESS, Attribute, keep_storable, permissions_without};
 pub use directory::Directory;
 pub use error::Error;
 pub use fill::{Filesystem, Unlinked};

@@ -3,6 +3,7 @@
 //! comparison sees; as anybody by what e2fsprogs says of them.
 
 mod archives;
+mod attributes;
 mod damaged;
 mod guest;
 mod killed;

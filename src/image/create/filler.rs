@@ -111,7 +111,7 @@ impl<'a> Filler<'a> {
 
     /// A directory in one that is there; the root is the first. One that is there gets other owners and times.
     pub(super) fn enter(&mut self, mut item: Item) -> Result<(), Stop> {
-        self.keep(&item.path, &mut item.attributes);
+        self.keep(&mut item);
         if let Some(open) = self.open.get_mut(&item.path) {
             open.meta = item.meta;
             open.attributes = item.attributes;
@@ -165,7 +165,7 @@ impl<'a> Filler<'a> {
 
     /// Anything but a directory.
     pub(super) fn file(&mut self, mut item: Item) -> Result<(), Stop> {
-        self.keep(&item.path, &mut item.attributes);
+        self.keep(&mut item);
         if let Some(edit) = self.edits.replacing(&item.path, Some(item.meta.kind)) {
             let (meta, attributes) = (item.meta, item.attributes.clone());
             self.edited(item.path.clone(), edit, Some(Before { meta, attributes }))?;
@@ -187,7 +187,7 @@ impl<'a> Filler<'a> {
         map: Option<&Map>,
         reader: &mut dyn Read,
     ) -> Result<(), Stop> {
-        self.keep(&item.path, &mut item.attributes);
+        self.keep(&mut item);
         // Something is there, if not what was to be.
         self.edits.take(&item.path);
         let mapping = self.read(&item.path, size, map, reader)?;
@@ -250,10 +250,16 @@ impl<'a> Filler<'a> {
         Ok(())
     }
 
-    /// Drops the attributes that can not be stored.
-    fn keep(&mut self, path: &[u8], attributes: &mut Vec<Attribute>) {
-        if !ext4::keep_storable(attributes) {
-            self.report.problem(path, Problem::Attributes);
+    /// Drops the attributes that can not be stored. Nobody gains a right by that.
+    fn keep(&mut self, item: &mut Item) {
+        let list = |attributes: &[Attribute]| attributes.iter().position(|one| one.name == ext4::ACCESS);
+        let before = list(&item.attributes).map(|at| item.attributes[at].value.clone());
+        if ext4::keep_storable(&mut item.attributes) {
+            return;
+        }
+        self.report.problem(&item.path, Problem::Attributes);
+        if let (Some(before), None) = (before, list(&item.attributes)) {
+            item.meta.permissions = ext4::permissions_without(&before, item.meta.permissions);
         }
     }
 

@@ -18,6 +18,20 @@ pub(super) fn are_lost(extended: &Records) -> bool {
     })
 }
 
+/// What an access list that is lost gives to the file's own group: the group's bits of the mode are the list's mask (acl(5)).
+pub(super) fn lost_group(extended: &Records) -> Option<u32> {
+    let has_attribute = extended
+        .iter()
+        .any(|(key, _)| key == b"SCHILY.xattr.system.posix_acl_access");
+    let list = extended.iter().find(|(key, _)| *key == b"SCHILY.acl.access");
+    let (_, text) = list.filter(|_| !has_attribute)?;
+    let mut entries = text.split(|byte| matches!(byte, b',' | b'\n'));
+    let group = entries.find_map(|entry| entry.strip_prefix(b"group::"))?;
+    let bits = [(b'r', 4), (b'w', 2), (b'x', 1)];
+    let given = bits.iter().zip(group).filter(|((letter, _), byte)| letter == *byte);
+    Some(given.map(|((_, bit), _)| bit).sum())
+}
+
 /// Whether the value of an attribute is an access list that a kernel takes: the owner, other users, the group, other groups, a
 /// mask if there are others of either, and the rest, each with permissions (acl(5), "VALID ACLs").
 pub(super) fn is_valid(value: &[u8]) -> bool {
@@ -56,6 +70,21 @@ mod tests {
         assert!(of(&[("SCHILY.acl.access", plain), ("SCHILY.acl.default", plain)]));
         let attribute = ("SCHILY.xattr.system.posix_acl_access", "binary");
         assert!(!of(&[("SCHILY.acl.access", named), attribute]));
+    }
+
+    #[test]
+    fn a_lost_list_gives_nothing() {
+        let of = |records: &[(&str, &str)]| {
+            let record = |(key, value): &(&str, &str)| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
+            lost_group(&records.iter().map(record).collect())
+        };
+        let list = (
+            "SCHILY.acl.access",
+            "user::rw-,user:10:rwx,group::r-x,mask::rwx,other::r--",
+        );
+        assert_eq!(of(&[list]), Some(5));
+        assert_eq!(of(&[list, ("SCHILY.xattr.system.posix_acl_access", "binary")]), None);
+        assert_eq!(of(&[("SCHILY.acl.default", "group::---")]), None);
     }
 
     #[test]

@@ -153,6 +153,9 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
         ));
     }
     let lost_lists = lists::are_lost(&extended);
+    if let Some(group) = lists::lost_group(&extended) {
+        meta.permissions &= !0o070 | group << 3;
+    }
     // The last one of a name holds, as for all keys.
     let mut attributes = BTreeMap::new();
     for (key, value) in extended {

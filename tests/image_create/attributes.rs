@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Attributes that need both places there are for them, and those that have no place.
+
+use super::{Place, debugfs, is_root, sh};
+
+const SET: &str = "
+    for name in dev proc sys run tmp mnt; do mkdir $name; done
+    echo x >capable; chmod 640 capable; setfacl -m u:1234:rwx,g::--- capable
+    setfattr -n user.big -v $(head -c 3900 /dev/zero | tr '\\0' b) capable; setfattr -n user.small -v $(head -c 60 /dev/zero | tr '\\0' s) capable
+    setcap cap_net_raw+ep capable";
+
+/// As `cp -a` on ext4 keeps them.
+#[test]
+fn in_both_places() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("attributes");
+    sh(SET, &place.path("src"));
+    for kind in ["ext4", "ext3"] {
+        let said = place.made(&format!("--size 64M --from DIR/src --keep all --fs {kind}"));
+        assert!(!said.contains("lost"), "{said}");
+        assert_eq!(place.differences(), "", "{kind}");
+        std::fs::remove_file(place.path("image")).expect("the image goes");
+    }
+}
+
+/// What is lost is said, it is the least one can do without, and nobody gains a right by it.
+#[test]
+fn without_a_place() {
+    let place = Place::new("attributes-lost");
+    let mut archive = tar::Builder::new(std::fs::File::create(place.path("x.tar")).expect("a file"));
+    let mut header = super::header();
+    header.set_mode(0o670);
+    let mut add = |name: &str, records: &[(&str, &[u8])]| {
+        let head = archive.append_pax_extensions(records.iter().copied());
+        head.expect("a head");
+        let appended = archive.append_data(&mut header, name, std::io::empty());
+        appended.expect("a member");
+    };
+    let text = b"user::rw-,user:1234:rwx,group::---,mask::rwx,other::---".as_slice();
+    add("text", &[("SCHILY.acl.access", text)]);
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in [
+        (1_u16, 6_u16, u32::MAX),
+        (4, 4, u32::MAX),
+        (16, 7, u32::MAX),
+        (32, 0, u32::MAX),
+    ] {
+        list.extend([tag.to_le_bytes(), rights.to_le_bytes()].as_flattened());
+        list.extend(id.to_le_bytes());
+    }
+    let kept = ("SCHILY.xattr.system.posix_acl_access", list.as_slice());
+    let large = [b'x'; 4090];
+    add("large", &[("SCHILY.xattr.user.large", &large), kept]);
+    for number in 0..600_u32 {
+        list.extend([2, 0, 7, 0]);
+        list.extend(number.to_le_bytes());
+    }
+    add("list", &[("SCHILY.xattr.system.posix_acl_access", &list)]);
+    archive.into_inner().expect("an archive");
+    let said = place.made("--size 64M --from DIR/x.tar --keep all");
+    assert!(said.contains("lost extended attributes: 2 (/large"), "{said}");
+    for (name, mode, is_kept) in [
+        ("text", "0600", false),
+        ("large", "0670", true),
+        ("list", "0640", false),
+    ] {
+        let stat = debugfs(&place.path("image"), &format!("stat /{name}"));
+        assert!(stat.contains(&format!("Mode:  {mode}")), "{name}: {stat}");
+        assert_eq!(stat.contains("posix_acl_access"), is_kept, "{name}: {stat}");
+    }
+}
