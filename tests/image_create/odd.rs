@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use super::{Place, is_root, set_mode, sh};
@@ -234,4 +235,65 @@ fn small_blocks() {
         mount -o loop,ro image mnt; cmp small/x mnt/x";
     let output = place.privately(script);
     assert!(output.status.success(), "{}", place.said(&output));
+}
+
+/// Deeper than a stack, and than a process may have files open.
+#[test]
+fn very_deep() {
+    let place = Place::new("deep");
+    let script = "
+import os
+os.chdir('src')
+for level in range(4000):
+    open('f', 'w').write(str(level))
+    os.mkdir('d')
+    os.chdir('d')
+os.chdir('..')
+open('z', 'w')";
+    let status = Command::new("python3")
+        .args(["-c", script])
+        .current_dir(&place.0)
+        .status();
+    assert!(status.expect("python3 runs").success());
+    let limited = |descriptors: u32| {
+        let mut command = Command::new("prlimit");
+        let inner = place.command("--file DIR/image --size 64M --from DIR/src --keep all");
+        command
+            .arg(format!("--nofile={descriptors}"))
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        place.said(&command.output().expect("prlimit runs"))
+    };
+    let said = limited(40);
+    assert!(
+        said.starts_with("ttvm: too many files are open: raise the limit"),
+        "{said}"
+    );
+    let said = limited(512);
+    assert!(
+        said.contains("with 8008 files") && !said.contains("could not"),
+        "{said}"
+    );
+    super::sound(&place.path("image"));
+    sh("rm -r src", &place.0);
+}
+
+/// A mount that is under another one is no mount of the directory that has its path now.
+#[test]
+fn mounts_under_others() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("mounts-hidden");
+    let script =
+        "set -e; mkdir -p m; mount -t tmpfs one m; mkdir m/sub; mount -t tmpfs two m/sub; mount -t tmpfs three m
+        mkdir m/sub m/own; echo data >m/sub/file; mount -t tmpfs four m/own; echo foreign >m/own/file
+        \"$TTVM\" --root \"$DIR\" image create clientA --file image --size 64M --from m --keep all";
+    let said = place.said(&place.privately(script));
+    assert!(
+        said.contains("left out: what is mounted there (1)\n") && said.ends_with("[0]"),
+        "{said}"
+    );
+    assert_eq!(place.content("/sub/file"), "data\n");
+    assert!(place.has("/own") && !place.has("/own/file"));
 }

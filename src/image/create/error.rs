@@ -228,6 +228,11 @@ pub enum Error {
         #[source]
         source: Box<image::Error>,
     },
+    /// A limit of this process or of the system.
+    #[error(
+        "too many files are open: raise the limit (`ulimit -n`), or wait until others have closed theirs, and try again"
+    )]
+    Descriptors,
     /// A signal.
     #[error("it was interrupted: nothing is left of it")]
     Interrupted,

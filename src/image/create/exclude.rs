@@ -34,6 +34,8 @@ pub enum Reason {
     Services,
     /// How this host reaches the world.
     Network,
+    /// Another file system.
+    Mounted,
 }
 
 impl fmt::Display for Reason {
@@ -50,6 +52,7 @@ impl fmt::Display for Reason {
             Self::Identity => "identity of this host",
             Self::Services => "services for guests",
             Self::Network => "network configuration of this host",
+            Self::Mounted => "what is mounted there",
         })
     }
 }

@@ -17,6 +17,7 @@ mod identity;
 mod item;
 mod lists;
 mod member;
+mod mounts;
 mod pattern;
 mod pax;
 mod reader;
@@ -28,6 +29,7 @@ mod survey;
 mod tree;
 mod unnamed;
 mod volume;
+mod walk;
 mod way;
 
 use std::fs::{self, File};
@@ -318,6 +320,7 @@ impl Creation {
                         Ok(())
                     }
                     Event::Problem(path, problem) => {
+                        problem.is_bearable()?;
                         filler.report.problem(&path, problem);
                         Ok(())
                     }

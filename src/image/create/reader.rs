@@ -15,6 +15,7 @@ use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Content, Item, Key, meta};
 use super::statx::Mark;
 use super::tree::{At, Problem, Tree, Visitor};
+use super::walk::walk;
 use crate::ext4::{Attribute, FileType};
 use crate::xattr;
 
@@ -43,7 +44,7 @@ pub(super) fn read(tree: &Tree, exclusions: &Exclusions, events: SyncSender<Even
         names: HashMap::new(),
     };
     // Nobody listens any more.
-    drop(tree.walk(exclusions, &mut reader));
+    drop(walk(tree, exclusions, &mut reader));
 }
 
 struct Reader<'a> {

@@ -99,6 +99,6 @@ mod tests {
         assert!(a.0 != c.0 && !a.1.is_of_the_same(&c.1));
         assert_eq!(a.1.is_of_the_same(&written.1), a.1.born.is_some());
         let without = |mark| Mark { born: None, ..mark };
-        assert!(without(a.1).is_of_the_same(&b.1) && !without(a.1).is_of_the_same(&written.1));
+        assert!(without(a.1).is_of_the_same(&without(b.1)) && !without(a.1).is_of_the_same(&without(written.1)));
     }
 }

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Key, has_holes};
 use super::tree::{At, Problem, Tree, Visitor};
+use super::walk::walk;
 use super::way::{Here, follow};
 use crate::ext4::BLOCK;
 
@@ -123,7 +124,7 @@ pub(super) fn of_tree(
         names: HashMap::new(),
         go_on,
     };
-    tree.walk(exclusions, &mut surveyor)?;
+    walk(tree, exclusions, &mut surveyor)?;
     Ok(surveyor.survey)
 }
 
@@ -188,8 +189,8 @@ impl Visitor for Surveyor<'_> {
         Ok(())
     }
 
-    fn problem(&mut self, _: &[u8], _: Problem) -> Result<(), Error> {
-        // The copy will come to it, too.
-        Ok(())
+    fn problem(&mut self, _: &[u8], problem: Problem) -> Result<(), Error> {
+        // To any other the copy will come, too.
+        problem.is_bearable()
     }
 }

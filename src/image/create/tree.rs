@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -15,8 +15,9 @@ use nix::fcntl::{AtFlags, OFlag, open};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use super::exclude::{Exclusions, Reason};
-use super::statx::mount;
+use super::error::Error;
+use super::exclude::Reason;
+use super::mounts;
 use super::way::Here;
 
 /// A directory as a source.
@@ -79,6 +80,15 @@ impl Problem {
             errno => Self::Unreadable(errno as i32),
         }
     }
+
+    /// Refuses what is no fault of the file at hand: so many more would be missing that it would be no copy.
+    pub(super) fn is_bearable(self) -> Result<(), Error> {
+        const LIMITS: [i32; 2] = [libc::EMFILE, libc::ENFILE];
+        match self {
+            Self::Unreadable(errno) if LIMITS.contains(&errno) => Err(Error::Descriptors),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Tree {
@@ -87,12 +97,12 @@ impl Tree {
         let path = fs::canonicalize(path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // Where it may be had: without what is mounted in it, so that the directories under that are seen.
+        let own = open(&path, flags, Mode::empty())?;
+        let mounts = mounts::below(own.as_fd(), &path);
         let root = match bare(&path) {
             Ok(bare) => nix::fcntl::openat(&bare, ".", flags, Mode::empty())?,
-            Err(_) => open(&path, flags, Mode::empty())?,
+            Err(_) => own,
         };
-        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let mounts = mounts(&table, &path);
         Ok(Self { root, mounts })
     }
 
@@ -153,20 +163,15 @@ impl Tree {
         self.mounts.len()
     }
 
-    /// Leads `visitor` through all of it.
-    pub(super) fn walk<V: Visitor>(&self, exclusions: &Exclusions, visitor: &mut V) -> Result<(), V::Stop> {
-        let stat = match fstat(&self.root) {
-            Ok(stat) => stat,
-            Err(errno) => return visitor.problem(b"", Problem::of(errno)),
-        };
-        let mut walk = Walk {
-            tree: self,
-            exclusions,
-            visitor,
-            path: Vec::new(),
-        };
-        let root = Dir::openat(&self.root, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-        walk.directory(self.root(), c".", root, &stat)
+    /// Whether something is mounted on the directory at `path`.
+    pub(super) fn is_mount(&self, path: &[u8]) -> bool {
+        self.mounts.contains(path)
+    }
+
+    /// The directory at `path`, of which no part may be a link.
+    pub(super) fn directory(&self, path: &[u8], flags: OFlag) -> Option<Dir> {
+        let (directory, name) = self.find(path)?;
+        Dir::openat(&directory, name.as_c_str(), flags, Mode::empty()).ok()
     }
 }
 
@@ -180,133 +185,6 @@ fn bare(path: &Path) -> io::Result<OwnedFd> {
     let fd = Errno::result(fd)?;
     // SAFETY: the descriptor was just made and belongs to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// What the table of mounts (proc_pid_mountinfo(5)) has below `root`, relative to it.
-fn mounts(table: &[u8], root: &Path) -> HashSet<Vec<u8>> {
-    let places = table.split(|byte| *byte == b'\n').filter_map(|line| {
-        let place = line.split(|byte| *byte == b' ').nth(4)?;
-        let place = PathBuf::from(std::ffi::OsString::from_vec(unescape(place)));
-        let below = place.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec();
-        (!below.is_empty()).then_some(below)
-    });
-    places.collect()
-}
-
-/// Takes back `\040` and the like.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::new();
-    let mut rest = text;
-    while let [first, more @ ..] = rest {
-        rest = more;
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', more @ ..]) = (first, more) {
-            plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-            rest = more;
-        } else {
-            plain.push(*first);
-        }
-    }
-    plain
-}
-
-struct Walk<'a, V> {
-    tree: &'a Tree,
-    exclusions: &'a Exclusions,
-    visitor: &'a mut V,
-    path: Vec<u8>,
-}
-
-impl<V: Visitor> Walk<'_, V> {
-    /// A directory and what is in it; one that can not be read is empty.
-    fn directory(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &CStr,
-        opened: nix::Result<Dir>,
-        stat: &FileStat,
-    ) -> Result<(), V::Stop> {
-        let mut at = At {
-            parent,
-            name,
-            path: &self.path,
-            stat,
-            open: None,
-        };
-        let mut directory = match opened {
-            Ok(directory) => directory,
-            Err(errno) => {
-                self.visitor.enter(&at)?;
-                self.visitor.problem(&self.path, Problem::of(errno))?;
-                return self.visitor.leave(&self.path);
-            }
-        };
-        at.open = Some(directory.as_fd());
-        self.visitor.enter(&at)?;
-        // As the disk has them: by their numbers.
-        let mut names = Vec::new();
-        for entry in directory.iter() {
-            match entry {
-                Ok(entry) if [c".", c".."].contains(&entry.file_name()) => {}
-                Ok(entry) => names.push((entry.ino(), entry.file_name().to_owned())),
-                Err(errno) => {
-                    self.visitor.problem(&self.path, Problem::of(errno))?;
-                    break;
-                }
-            }
-        }
-        names.sort_unstable();
-        let length = self.path.len();
-        for (_, name) in names {
-            if length > 0 {
-                self.path.push(b'/');
-            }
-            self.path.extend_from_slice(name.to_bytes());
-            self.entry(directory.as_fd(), &name, stat.st_dev)?;
-            self.path.truncate(length);
-        }
-        self.visitor.leave(&self.path)
-    }
-
-    /// What has this name in a directory on this device.
-    fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, device: u64) -> Result<(), V::Stop> {
-        let stat = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(errno) => return self.visitor.problem(&self.path, Problem::of(errno)),
-        };
-        let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        let reason = self
-            .exclusions
-            .judge(&self.path, is_directory, (stat.st_dev, stat.st_ino));
-        if let Some(reason) = reason {
-            return self.visitor.left_out(&self.path, reason);
-        }
-        let at = At {
-            parent,
-            name,
-            path: &self.path,
-            stat: &stat,
-            open: None,
-        };
-        if !is_directory {
-            return self.visitor.file(&at);
-        }
-        // The table has bind mounts, too, which are on the same device.
-        let is_elsewhere = || stat.st_dev != device && are_different(mount(parent, c"."), mount(parent, name));
-        if self.tree.mounts.contains(&self.path) || is_elsewhere() {
-            // A directory to mount on.
-            self.visitor.enter(&at)?;
-            return self.visitor.leave(&self.path);
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened = Dir::openat(parent, name, flags, Mode::empty());
-        self.directory(parent, name, opened, &stat)
-    }
-}
-
-/// Whether two directories on different devices are on different mounts, as far as those are known. A subvolume of btrfs has a
-/// device of its own, but is mounted with what it is part of.
-fn are_different(outer: Option<u64>, inner: Option<u64>) -> bool {
-    outer.is_none() || outer != inner
 }
 
 impl At<'_> {
@@ -332,26 +210,5 @@ impl At<'_> {
     pub(super) fn target(&self) -> nix::Result<Vec<u8>> {
         let target = nix::fcntl::readlinkat(self.parent, OsStr::from_bytes(self.name.to_bytes()))?;
         Ok(target.into_vec())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subvolume_is_no_mount() {
-        assert!(!are_different(Some(7), Some(7)));
-        for (outer, inner) in [(Some(7), Some(8)), (None, Some(7)), (Some(7), None), (None, None)] {
-            assert!(are_different(outer, inner));
-        }
-    }
-
-    #[test]
-    fn mounts_below_a_directory() {
-        let table = b"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:2 / /srv rw - x x rw\n3 2 0:5 /a /srv/a\\040b/c rw - x x rw\n4 1 0:6 / /srvx rw - x x rw\n";
-        let found = mounts(table, Path::new("/srv"));
-        assert_eq!(found, HashSet::from([b"a b/c".to_vec()]));
-        assert_eq!(mounts(table, Path::new("/")).len(), 3);
     }
 }
