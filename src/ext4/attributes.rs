@@ -125,6 +125,11 @@ pub fn permissions_without(list: &[u8], permissions: u32) -> u32 {
     }
 }
 
+/// Whether attributes need a block of their own.
+pub fn need_a_block(attributes: &[Attribute]) -> bool {
+    write(attributes).is_ok_and(|(_, block)| block.is_some())
+}
+
 /// Puts the checksum into a block of attributes that goes to `at`.
 pub(super) fn seal(block: &mut [u8], at: u64, checksum: Option<Checksum>) {
     if let Some(checksum) = checksum {

@@ -150,6 +150,20 @@ fn pointers(fs: &mut Filesystem, mapping: &Mapping) -> Result<([u8; 60], u64), E
     }
 }
 
+/// Blocks that ext3 and ext2 need for the pointers to `data` blocks, of a file that is of `size` blocks with its holes; with
+/// holes it may be less.
+pub fn pointer_blocks(data: u64, size: u64) -> u64 {
+    let (mut below, mut most, mut sum) = (data, size.saturating_sub(DIRECT), 0);
+    // The inode has one pointer of each depth, so that the first block of a depth is in no block of the next one.
+    for _ in 0..3 {
+        let level = most.div_ceil(POINTERS);
+        below = below.min(level);
+        sum += below;
+        most = level.saturating_sub(1);
+    }
+    sum
+}
+
 /// A block of pointers to what begins at `from` of the file; 0 if there is nothing but a hole.
 fn indirect(fs: &mut Filesystem, mapping: &Mapping, from: u64, depth: u32, used: &mut u64) -> Result<u64, Error> {
     let span = POINTERS.pow(depth - 1);
@@ -192,6 +206,17 @@ pub(super) fn first_block(root: &[u8], extents: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_of_pointers() {
+        let dense = |blocks| pointer_blocks(blocks, blocks);
+        assert_eq!([0, 12, 13, 12 + 1024, 12 + 1025].map(dense), [0, 0, 1, 1, 3]);
+        assert_eq!(dense(12 + 1024 + 1024 * 1024), 1 + 1 + 1024);
+        assert_eq!(dense(12 + 1024 + 1024 * 1024 + 1), 1 + 1 + 1024 + 3);
+        // One block far behind.
+        assert_eq!(pointer_blocks(1, 12 + 1024 + 1024 * 1024 + 1), 3);
+        assert_eq!(pointer_blocks(0, 1 << 20), 0);
+    }
 
     #[test]
     fn what_follows_is_one_extent() {

@@ -19,13 +19,13 @@ mod inode;
 mod mapping;
 mod output;
 
-pub use attributes::{ACCESS, Attribute, keep_storable, permissions_without};
+pub use attributes::{ACCESS, Attribute, keep_storable, need_a_block, permissions_without};
 pub use directory::Directory;
 pub use error::Error;
 pub use fill::{Filesystem, Unlinked};
 pub use geometry::{Kind, Room, mke2fs_arguments, room};
 pub use inode::{FileType, Meta, Time};
-pub use mapping::Mapping;
+pub use mapping::{Mapping, pointer_blocks};
 
 /// Bytes in a block: that of every file system made here.
 pub const BLOCK: usize = 4096;

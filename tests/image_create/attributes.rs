@@ -71,3 +71,34 @@ fn without_a_place() {
         assert_eq!(stat.contains("posix_acl_access"), is_kept, "{name}: {stat}");
     }
 }
+
+/// What attributes and lists of blocks take is known before: what is said to do does.
+#[test]
+fn room_for_them() {
+    let place = Place::new("attributes-room");
+    for number in 0..9000 {
+        place.file(&format!("{}/{number}", number % 10), "x");
+    }
+    let set = "find . -type f -print0 | xargs -0 setfattr -n user.a -v $(head -c 300 /dev/zero | tr '\\0' a) 2>/dev/null || echo no >../no";
+    sh(set, &place.path("src"));
+    if place.path("no").exists() {
+        return eprintln!("skipped: there are no attributes here");
+    }
+    let said = place.session("--size 8M --file DIR/image --from DIR/src");
+    let (_, size) = said.split_once("--size ").expect(&said);
+    let size = size.split(' ').next().expect("a size");
+    place.made(&format!("--size {size} --from DIR/src"));
+    std::fs::remove_file(place.path("image")).expect("the image goes");
+    sh("rm -r src; mkdir src", &place.0);
+    for number in 0..800 {
+        place.file(&number.to_string(), vec![1; 52 << 10]);
+    }
+    for size in ["46500K", "47500K", "48500K", "49500K", "50500K", "51500K", "52500K"] {
+        let said = place.session(&format!("--size {size} --file DIR/image --from DIR/src --fs ext3"));
+        assert!(
+            said.contains("is too small for") || said.ends_with("[0]"),
+            "{size}: {said}"
+        );
+        let _ = std::fs::remove_file(place.path("image"));
+    }
+}

@@ -177,7 +177,7 @@ fn full_after_all() {
     let said = place.session("--size 12M --from DIR/x.tar --file DIR/image");
     assert!(
         said.contains(
-            " does not fit into 12M: there is more than when it was looked through; give it more with --size\n"
+            " does not fit into 12M: attributes, lists of blocks, or what has come since take more than was reckoned with; give it more with --size\n"
         ),
         "{said}"
     );

@@ -104,7 +104,9 @@ pub enum Error {
         source: io::Error,
     },
     /// It did not fit after all.
-    #[error("{path} does not fit into {size}: there is more than when it was looked through; give it more with --size")]
+    #[error(
+        "{path} does not fit into {size}: attributes, lists of blocks, or what has come since take more than was reckoned with; give it more with --size"
+    )]
     Full {
         /// The file that did not.
         path: String,

@@ -147,7 +147,7 @@ impl Creation {
         creation.is_straight()?;
         creation.fits()?;
         if let Some(probe) = probe {
-            probe.has_room(creation.survey.blocks() * BLOCK as u64)?;
+            probe.has_room(creation.survey.blocks(creation.request.kind) * BLOCK as u64)?;
         }
         Ok(creation)
     }
@@ -233,7 +233,7 @@ impl Creation {
                     unnamed::make_directory(path)?;
                 }
                 let image = Unnamed::new(path, size.bytes())?;
-                image.has_room(self.survey.blocks() * BLOCK as u64)?;
+                image.has_room(self.survey.blocks(self.request.kind) * BLOCK as u64)?;
                 self.make_filesystem(&image.device(), size.bytes(), true)?;
                 let file = image.file().try_clone().map_err(|source| Error::Image {
                     action: "open",
@@ -278,7 +278,7 @@ impl Creation {
     fn fill(&self, file: File, zeroed: bool, progress: &mut Progress<'_>) -> Result<Report, Error> {
         let now = now();
         let fs = Filesystem::open(file, zeroed, now).map_err(Error::Filesystem)?;
-        if fs.free_blocks() < self.survey.blocks() || fs.free_inodes() < self.files() {
+        if fs.free_blocks() < self.survey.blocks(self.request.kind) || fs.free_inodes() < self.files() {
             return Err(self.too_small());
         }
         let root = self.request.root.clone();
@@ -392,11 +392,11 @@ impl Creation {
     }
 
     fn fits_into(&self, size: u64) -> bool {
-        ext4::room(self.request.kind, size, self.files()).blocks >= self.survey.blocks()
+        ext4::room(self.request.kind, size, self.files()).blocks >= self.survey.blocks(self.request.kind)
     }
 
     fn too_small(&self) -> Error {
-        let smallest = self.survey.blocks() * BLOCK as u64;
+        let smallest = self.survey.blocks(self.request.kind) * BLOCK as u64;
         let step = if smallest < 32 << 20 { 8 << 20 } else { 64 << 20 };
         let first = smallest.max(self.request.size.bytes()).next_multiple_of(step);
         // With some room for the guest.

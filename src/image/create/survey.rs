@@ -8,13 +8,15 @@ use std::ops::ControlFlow;
 use nix::libc;
 
 use super::bounds::Bounds;
+use super::content::piece;
 use super::error::Error;
 use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Key, has_holes};
 use super::tree::{At, Problem, Tree, Visitor};
 use super::walk::walk;
 use super::way::{Here, follow};
-use crate::ext4::BLOCK;
+use crate::ext4::{self, Attribute, BLOCK, Kind};
+use crate::xattr;
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +28,12 @@ pub(super) struct Survey {
     blocks: u64,
     directories: u64,
     names: u64,
+    /// Blocks that say where others are, without extents.
+    pointers: u64,
+    /// Files that may have many pieces.
+    sparse: u64,
+    /// Blocks of attributes, of the files that were asked for theirs, and how many those stand for.
+    attributes: u64,
 }
 
 impl Survey {
@@ -46,13 +54,29 @@ impl Survey {
     pub(super) fn content(&mut self, bytes: u64, taken: u64) {
         self.files += 1;
         self.bytes += bytes;
-        self.blocks += taken.div_ceil(BLOCK as u64);
+        let blocks = taken.div_ceil(BLOCK as u64);
+        self.blocks += blocks;
+        self.pointers += ext4::pointer_blocks(blocks, blocks);
     }
 
-    /// The blocks that are needed, with some for lists of blocks and for attributes.
-    pub(super) fn blocks(&self) -> u64 {
+    /// A file of this size with so many bytes that are not holes.
+    fn sparse(&mut self, size: u64, data: u64) {
         let block = BLOCK as u64;
-        self.blocks + self.directories + self.names / (block * 3 / 4) + self.blocks / 500 + self.files / 100 + 64
+        self.files += 1;
+        self.bytes += data;
+        self.blocks += data.div_ceil(block);
+        self.pointers += ext4::pointer_blocks(data.div_ceil(block), size.div_ceil(block));
+        self.sparse += 1;
+    }
+
+    /// The blocks that are needed in a file system of this kind, with some for lists of blocks and for attributes.
+    pub(super) fn blocks(&self, kind: Kind) -> u64 {
+        let block = BLOCK as u64;
+        let lists = match kind {
+            Kind::Ext4 => self.blocks / 300 + self.sparse,
+            Kind::Ext3 | Kind::Ext2 => self.pointers,
+        };
+        self.blocks + self.directories + self.names / (block * 3 / 4) + lists + self.attributes + self.files / 100 + 64
     }
 }
 
@@ -122,6 +146,7 @@ pub(super) fn of_tree(
         exclusions,
         bounds,
         names: HashMap::new(),
+        come: 0,
         go_on,
     };
     walk(tree, exclusions, &mut surveyor)?;
@@ -134,7 +159,52 @@ struct Surveyor<'a> {
     bounds: Bounds,
     /// How many names of files with several have come. One that has got the number of another one is known by its time.
     names: HashMap<(Key, i64, i64), u32>,
+    come: u64,
     go_on: &'a mut dyn FnMut() -> ControlFlow<()>,
+}
+
+/// So many files are asked for their attributes; of the others, one for so many more. Most sources have them all alike, and to
+/// ask costs as much as all else that is known of a file before.
+const ALL_ASKED: u64 = 1024;
+const ONE_OF: u64 = 16;
+/// A smaller file with holes is taken as one without.
+const SMALL: u64 = 64 << 10;
+
+impl Surveyor<'_> {
+    fn attributes(&mut self, at: &At<'_>) {
+        self.come += 1;
+        let stands_for = match self.come {
+            come if come <= ALL_ASKED => 1,
+            come if come.is_multiple_of(ONE_OF) => ONE_OF,
+            _ => return,
+        };
+        let found = match at.open {
+            Some(open) => xattr::of_file(&open),
+            None => xattr::of_name(&at.proc_path()),
+        };
+        let found = found.unwrap_or_default().into_iter();
+        let mut attributes: Vec<Attribute> = found.map(|(name, value)| Attribute { name, value }).collect();
+        ext4::keep_storable(&mut attributes);
+        self.survey.attributes += stands_for * u64::from(ext4::need_a_block(&attributes));
+    }
+}
+
+/// How much of a file is not holes. What its blocks take in the source tells little: they may be smaller there, or packed.
+fn data(at: &At<'_>) -> u64 {
+    let size = at.stat.st_size as u64;
+    if size <= SMALL {
+        return size;
+    }
+    let Ok(file) = at.read() else { return 0 };
+    let (mut sum, mut from) = (0, 0);
+    while let Ok(Some((start, end))) = piece(&file, from, size) {
+        sum += end - start;
+        from = end;
+        if from >= size {
+            break;
+        }
+    }
+    sum
 }
 
 impl Visitor for Surveyor<'_> {
@@ -143,6 +213,7 @@ impl Visitor for Surveyor<'_> {
     fn enter(&mut self, at: &At<'_>) -> Result<(), Error> {
         self.survey.directory();
         self.survey.name(at.path);
+        self.attributes(at);
         self.bounds.directory(at.path)?;
         match (self.go_on)() {
             ControlFlow::Continue(()) => Ok(()),
@@ -165,6 +236,7 @@ impl Visitor for Surveyor<'_> {
                 return self.bounds.names(at.path, *names);
             }
         }
+        self.attributes(at);
         if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
             // A long link takes a block.
             let taken = if stat.st_size >= 60 { stat.st_size } else { 0 };
@@ -175,12 +247,10 @@ impl Visitor for Surveyor<'_> {
         let swap = self.exclusions.may_be_swap(size) && at.read().is_ok_and(|file| is_swap(&file));
         if !swap {
             self.bounds.size(at.path, size)?;
-            let data = if has_holes(stat) {
-                stat.st_blocks as u64 * 512
-            } else {
-                size
-            };
-            self.survey.content(data, data);
+            match has_holes(stat) {
+                true => self.survey.sparse(size, data(at)),
+                false => self.survey.content(size, size),
+            }
         }
         Ok(())
     }
