@@ -40,24 +40,28 @@ fn without_a_place() {
     };
     let text = b"user::rw-,user:1234:rwx,group::---,mask::rwx,other::---".as_slice();
     add("text", &[("SCHILY.acl.access", text)]);
-    let mut list = 2_u32.to_le_bytes().to_vec();
-    for (tag, rights, id) in [
-        (1_u16, 6_u16, u32::MAX),
-        (4, 4, u32::MAX),
-        (16, 7, u32::MAX),
-        (32, 0, u32::MAX),
-    ] {
-        list.extend([tag.to_le_bytes(), rights.to_le_bytes()].as_flattened());
-        list.extend(id.to_le_bytes());
-    }
-    let kept = ("SCHILY.xattr.system.posix_acl_access", list.as_slice());
+    // The owner, other users, the group, the mask, and the rest.
+    let list = |users: u32| {
+        let entry = |tag: u16, rights: u16, id: u32| {
+            [
+                [tag.to_le_bytes(), rights.to_le_bytes()].as_flattened(),
+                &id.to_le_bytes(),
+            ]
+            .concat()
+        };
+        let mut list = [2_u32.to_le_bytes().to_vec(), entry(1, 6, u32::MAX)].concat();
+        list.extend((0..users).flat_map(|user| entry(2, 7, user)));
+        list.extend(
+            [(4, 4), (16, 7), (32, 0)]
+                .map(|(tag, rights)| entry(tag, rights, u32::MAX))
+                .concat(),
+        );
+        list
+    };
     let large = [b'x'; 4090];
-    add("large", &[("SCHILY.xattr.user.large", &large), kept]);
-    for number in 0..600_u32 {
-        list.extend([2, 0, 7, 0]);
-        list.extend(number.to_le_bytes());
-    }
-    add("list", &[("SCHILY.xattr.system.posix_acl_access", &list)]);
+    let name = "SCHILY.xattr.system.posix_acl_access";
+    add("large", &[("SCHILY.xattr.user.large", &large), (name, &list(0))]);
+    add("list", &[(name, &list(600))]);
     archive.into_inner().expect("an archive");
     let said = place.made("--size 64M --from DIR/x.tar --keep all");
     assert!(said.contains("lost extended attributes: 2 (/large"), "{said}");
