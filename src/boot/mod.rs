@@ -10,6 +10,7 @@ mod entry_id;
 mod environment;
 mod file;
 mod firmware;
+mod generator;
 mod grub_cfg;
 mod grubenv;
 mod images;

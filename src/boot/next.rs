@@ -10,6 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::entry_id::{BOOTED, EntryId, TRIAL};
+use super::generator::masked;
 use super::grub_cfg::{DefaultRule, GrubCfg, MenuEntry};
 use super::grubenv::{self, GrubEnv};
 use super::probe::Probe;
@@ -171,6 +172,9 @@ impl<'a> BootMenu<'a> {
         let entry = self.entry(id).ok_or(Refusal::NoEntry(id))?;
         if let Some(option) = entry.script.split_whitespace().find(|word| stands_still(word)) {
             return Err(Refusal::NoReboot(option.to_owned()).into());
+        }
+        if let Some(path) = masked(self.root).filter(|_| id != EntryId::Linux) {
+            return Err(Refusal::NoDeadline(path).into());
         }
         let print = fingerprint(self.root, entry);
         if !self.cfg.knows_once {

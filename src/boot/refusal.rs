@@ -81,6 +81,9 @@ pub enum Refusal {
         "Xen would stand still after a panic: take \"{0}\" out of xen_options in /etc/ttvm/ttvm.toml, or out of GRUB_CMDLINE_XEN, and run update-grub"
     )]
     NoReboot(String),
+    /// systemd would start neither the deadline nor the verdict.
+    #[error("{} masks what reads systemd.wants=, so a boot that hangs would stay as it is; remove it", .0.display())]
+    NoDeadline(PathBuf),
     /// GRUB boots nothing by itself.
     #[error("GRUB waits for a key before it boots anything; set GRUB_TIMEOUT in /etc/default/grub and run update-grub")]
     Waits,

@@ -212,6 +212,14 @@ fn withdrawn_and_damaged(host: &mut Host) {
     // Plain Linux is no try.
     assert_eq!(host.sh("ttvm boot once --keep ttvm-linux").unwrap().status, 4);
     host.run("ttvm boot once ttvm-linux && ttvm boot cancel").unwrap();
+    // Nothing would end a boot that hangs.
+    let generator = "/run/systemd/system-generators/systemd-debug-generator";
+    host.run(&format!("mkdir -p $(dirname {generator}); ln -s /dev/null {generator}"))
+        .unwrap();
+    let refused = host.sh("ttvm boot once ttvm-ttxen-linux").unwrap();
+    assert_eq!(refused.status, 4);
+    assert!(refused.errors().contains(generator), "{}", refused.errors());
+    host.run(&format!("rm {generator}")).unwrap();
     // Xen that stands still after a panic is not tried.
     only_our_entries(host);
     host.run("printf '[boot]\\nxen_options = [\"noreboot\"]\\n' > /etc/ttvm/ttvm.toml; update-grub 2>&1")
