@@ -114,10 +114,11 @@ pub fn property(host: &mut Host, name: &str, property: &str) -> String {
 
 /// Waits until the journal of the guest's unit has `count` messages with `text`.
 pub fn journal(host: &mut Host, name: &str, text: &str, count: u32) {
-    host.run(&format!(
-        "timeout 180 sh -c 'journalctl -q -f -n all -o cat -u ttvm@{name} | grep -m {count} \"{text}\" >/dev/null'"
-    ))
-    .unwrap();
+    // Not by following it: journalctl -f goes on until it has something to say to a reader that is gone.
+    until(
+        host,
+        &format!("[ $(journalctl -o cat -u ttvm@{name} | grep -c \"{text}\") -ge {count} ]"),
+    );
 }
 
 /// Waits until the unit is in `state`.
