@@ -5,42 +5,29 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read, Seek};
+use std::io::{self, Cursor, Read, Seek};
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
 use super::bounds::Bounds;
 use super::error::Error;
 use super::exclude::{Exclusions, is_swap_page};
+use super::lists::Names;
 use super::member::{Member, excluded, member};
+use super::packed::{Packed, Unopened, is_label};
 use super::pax::{Listener, global};
 use super::seen::Seen;
+use super::sparse::Whole;
 use super::survey::{Found, LARGEST, Survey};
-use crate::child::{Child, Streams};
 use crate::ext4::FileType;
 use crate::image::digest::Progress;
-use crate::run::Program;
 use crate::signals;
 
-static ZSTD: Program = Program::new(&["zstd"]);
-static XZ: Program = Program::new(&["xz"]);
-static BZIP2: Program = Program::new(&["bzip2"]);
-
-const PIECE: usize = 256 << 10;
 /// Of memory, at whose end a swap file has its signature.
 const PAGE: usize = 4096;
-
-/// How an archive is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packed {
-    Not,
-    Gzip,
-    By(&'static str),
-}
 
 /// A tar archive as a source.
 #[derive(Debug)]
@@ -73,14 +60,7 @@ impl Archive {
         let mut head = [0; 512];
         let length = read_full(&file, &mut head).map_err(unreadable)?;
         let head = &head[..length];
-        let packed = match head {
-            [0x1f, 0x8b, ..] => Packed::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packed::By("zstd"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packed::By("xz"),
-            [b'B', b'Z', b'h', ..] => Packed::By("bzip2"),
-            _ if head.get(257..262) == Some(b"ustar") || is_label(head) => Packed::Not,
-            _ => return Err(Error::NoSource(path.to_owned())),
-        };
+        let packed = Packed::of(head).ok_or_else(|| Error::NoSource(path.to_owned()))?;
         let path = path.to_owned();
         Ok(Self {
             path,
@@ -116,16 +96,16 @@ impl Archive {
 
     /// Its members, from the first on, unpacked.
     fn reader(&self) -> Result<Box<dyn Read + '_>, Error> {
-        let failed = |source| Error::Source {
-            path: self.path.clone(),
-            source,
+        let failed = |error| match error {
+            Unopened::Io(source) => Error::Source {
+                path: self.path.clone(),
+                source,
+            },
+            Unopened::Program(name, error) => {
+                self.wrong(format!("it is packed with {name}, which can not be run: {error}"))
+            }
         };
-        (&self.file).rewind().map_err(failed)?;
-        Ok(match self.packed {
-            Packed::Not => Box::new(BufReader::with_capacity(PIECE, &self.file)),
-            Packed::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(PIECE, &self.file))),
-            Packed::By(name) => Box::new(BufReader::with_capacity(PIECE, self.unpacker(name)?)),
-        })
+        self.packed.unpack(&self.file).map_err(failed)
     }
 
     /// Its members without the name of the archive itself (`tar --label`), whose head has nothing but that.
@@ -140,29 +120,6 @@ impl Archive {
         Ok(Cursor::new(head).chain(reader))
     }
 
-    fn unpacker(&self, name: &str) -> Result<Unpacker, Error> {
-        let failed = |source| Error::Source {
-            path: self.path.clone(),
-            source,
-        };
-        let program = match name {
-            "zstd" => &ZSTD,
-            "xz" => &XZ,
-            _ => &BZIP2,
-        };
-        let (output, stdout) = io::pipe().map_err(failed)?;
-        let null = File::options().write(true).open("/dev/null").map_err(failed)?;
-        let streams = Streams {
-            stdin: self.file.try_clone().map_err(failed)?.into(),
-            stdout: stdout.into(),
-            stderr: null.into(),
-        };
-        let child = Child::spawn(program, &["-dc".to_owned()], streams, &[]);
-        let child =
-            child.map_err(|error| self.wrong(format!("it is packed with {name}, which can not be run: {error}")))?;
-        Ok(Unpacker { child, output })
-    }
-
     /// Looks through all of it. `progress` hears of bytes of the archive.
     pub(super) fn survey(
         &self,
@@ -171,6 +128,7 @@ impl Archive {
         mut bounds: Bounds,
         progress: &mut Progress<'_>,
     ) -> Result<(Found, Survey, Seen), Error> {
+        let looked_at = [looked_at, &Names::FILES].concat();
         let (mut found, mut survey, mut seen) = (Found::default(), Survey::default(), Seen::default());
         // Size and content of files that are left out by their first names: the others may not be.
         let mut left_out = HashMap::new();
@@ -220,6 +178,9 @@ impl Archive {
                         _ => found.add(path, self.text(&member, content)?),
                     }
                 }
+            }
+            if member.kind != EntryType::Link && !is_left_out {
+                survey.attributes(member.attributes.clone(), 1);
             }
             let (size, data, taken) = match member.kind {
                 EntryType::Directory if new.itself && !is_left_out => {
@@ -294,7 +255,7 @@ impl Archive {
         listener.begin(0, 0);
         for entry in entries {
             let mut entry = entry.map_err(|error| self.cut(&error))?;
-            let extended = listener.end().map_err(|why| self.wrong(why))?;
+            let mut extended = listener.end().map_err(|why| self.wrong(why))?;
             let position = listener.position();
             let stored = match entry.header().entry_type() {
                 // Without its holes, which nobody reads if nobody wants them.
@@ -308,9 +269,16 @@ impl Archive {
                 }
                 _ => entry.size(),
             };
-            match entry.header().entry_type() {
-                EntryType::XGlobalHeader => self.global(&mut entry)?,
-                _ => take(member(&entry, extended).map_err(|why| self.wrong(why))?, &mut entry)?,
+            if entry.header().entry_type() == EntryType::XGlobalHeader {
+                self.global(&mut entry)?;
+            } else if let Some(sparse) = extended.sparse.take() {
+                extended.map = sparse.map(&mut entry, stored).map_err(|why| self.wrong(why))?;
+                let (map, size) = (extended.map.clone(), sparse.size);
+                extended.sparse = Some(sparse);
+                let member = member(&entry, extended).map_err(|why| self.wrong(why))?;
+                take(member, &mut Whole::new(&mut entry, &map, size))?;
+            } else {
+                take(member(&entry, extended).map_err(|why| self.wrong(why))?, &mut entry)?;
             }
             listener.begin(stored, position);
         }
@@ -355,17 +323,6 @@ impl Archive {
     }
 }
 
-/// Whether this is the head of a label, which GNU tar writes without the word that all others have in it.
-fn is_label(head: &[u8]) -> bool {
-    if head.len() < 512 {
-        return false;
-    }
-    let header = tar::Header::from_byte_slice(head);
-    let others = head[..148].iter().chain(&head[156..]);
-    let sum = others.map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
-    header.entry_type().as_byte() == b'V' && header.cksum().is_ok_and(|said| said == sum)
-}
-
 fn is_data(kind: EntryType) -> bool {
     matches!(kind, EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse)
 }
@@ -379,21 +336,4 @@ fn read_full(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(done)
-}
-
-/// A program that unpacks.
-struct Unpacker {
-    child: Child,
-    output: io::PipeReader,
-}
-
-impl Read for Unpacker {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.output.read(buffer)? {
-            0 if !buffer.is_empty() && !self.child.wait()?.success() => {
-                Err(io::Error::other("what unpacks it says that it is damaged"))
-            }
-            length => Ok(length),
-        }
-    }
 }

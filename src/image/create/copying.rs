@@ -10,16 +10,19 @@ use super::archive::Archive;
 use super::exclude::{Exclusions, Reason};
 use super::filler::{Filler, Stop};
 use super::item::{Content, Item, Key};
+use super::lists::Names;
 use super::member::{Member, excluded, parents};
 use super::pax::Map;
 use super::seen::Seen;
+use super::survey::Found;
 use super::tree::Problem;
 use crate::ext4::{FileType, Meta, Time};
 
-/// Puts all of `archive`, in which all that was `seen` is, into an image.
+/// Puts all of `archive`, in which all that was `seen` is, into an image; what was `found` has the names of its access lists.
 pub(super) fn copy(
     archive: &Archive,
     seen: &Seen,
+    found: &Found,
     exclusions: &Exclusions,
     filler: &mut Filler<'_>,
 ) -> Result<(), Stop> {
@@ -28,6 +31,7 @@ pub(super) fn copy(
         exclusions,
         filler,
         seen,
+        names: Names::of(found),
         keys: HashMap::new(),
         elected: HashSet::new(),
     };
@@ -43,6 +47,8 @@ struct Copying<'a, 'b> {
     filler: &'a mut Filler<'b>,
     /// All of it.
     seen: &'a Seen,
+    /// Of the guest's users and groups.
+    names: Names,
     /// Of files with several names, by the first one.
     keys: HashMap<Vec<u8>, Key>,
     /// Further names that their files have got already.
@@ -50,7 +56,7 @@ struct Copying<'a, 'b> {
 }
 
 impl Copying<'_, '_> {
-    fn member(&mut self, member: Member, content: &mut dyn Read) -> Result<(), Stop> {
+    fn member(&mut self, mut member: Member, content: &mut dyn Read) -> Result<(), Stop> {
         let is_directory = member.kind == EntryType::Directory;
         let reason = excluded(self.exclusions, &member.path, is_directory);
         if let Some(reason) = reason {
@@ -64,7 +70,7 @@ impl Copying<'_, '_> {
             }
             return self.enter_parents(&member.path);
         }
-        if member.lost_lists && !is_left_out {
+        if !self.access_lists(&mut member) && !is_left_out {
             self.filler.report.problem(&member.path, Problem::AccessLists);
         }
         self.enter_parents(&member.path)?;
@@ -82,6 +88,21 @@ impl Copying<'_, '_> {
             }
             _ => self.data(member, is_left_out, content),
         }
+    }
+
+    /// Makes attributes of a member's access lists. `false` if one can not be had; then nobody has more rights than with it.
+    fn access_lists(&self, member: &mut Member) -> bool {
+        let mut is_whole = true;
+        for list in std::mem::take(&mut member.lists) {
+            match list.attribute(&self.names) {
+                Some(attribute) => member.attributes.push(attribute),
+                None => {
+                    is_whole = false;
+                    member.meta.permissions = list.permissions_without(member.meta.permissions);
+                }
+            }
+        }
+        is_whole
     }
 
     /// A file with its data, which is here and nowhere else: if its first name is left out, or an edit gives that to another

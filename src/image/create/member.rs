@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use tar::EntryType;
 
 use super::exclude::{Exclusions, Reason};
-use super::lists;
+use super::lists::{self, TextList};
 use super::pax::{Extended, Map};
 use super::report::shown;
 use crate::ext4::{Attribute, BLOCK, FileType, Meta, Time};
@@ -18,10 +18,11 @@ pub(super) struct Member {
     pub(super) kind: EntryType,
     pub(super) meta: Meta,
     pub(super) attributes: Vec<Attribute>,
-    /// It has access lists as text, of this host's names, and not as attributes.
-    pub(super) lost_lists: bool,
+    /// Access lists that are no attributes.
+    pub(super) lists: Vec<TextList>,
     /// Of a link.
     pub(super) target: Vec<u8>,
+    /// With its holes.
     pub(super) size: u64,
     /// Of a sparse file.
     pub(super) map: Map,
@@ -74,7 +75,11 @@ fn shown_raw(path: &[u8]) -> String {
 
 /// What the heads of a member say, with those of its extended one.
 pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> Result<Member, String> {
-    let Extended { records: extended, map } = extended;
+    let Extended {
+        records: extended,
+        map,
+        sparse,
+    } = extended;
     let other = |key: &[u8]| {
         extended
             .iter()
@@ -82,7 +87,9 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
             .find(|(found, _)| found == key)
             .map(|(_, value)| value.clone())
     };
-    let path = below(&other(b"path").unwrap_or_else(|| entry.path_bytes().into_owned()))?;
+    let (own, whole) = sparse.map_or((None, None), |sparse| (sparse.name, Some(sparse.size)));
+    let path = own.or_else(|| other(b"path"));
+    let path = below(&path.unwrap_or_else(|| entry.path_bytes().into_owned()))?;
     let named_path = shown(&path);
     let named = |what: &str| format!("{named_path}: {what}");
     let owner = |key: &[u8], header: io::Result<u64>| {
@@ -100,8 +107,10 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
         }
     };
     let header = entry.header();
-    let kind = header.entry_type();
-    let mut size = entry.size();
+    let (mut kind, mut size) = (header.entry_type(), entry.size());
+    if let (Some(whole), EntryType::Regular | EntryType::Continuous) = (whole, kind) {
+        (kind, size) = (EntryType::GNUSparse, whole);
+    }
     let target = || {
         entry
             .link_name_bytes()
@@ -145,17 +154,7 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
         modified: time,
         device: (device(header.device_major()), device(header.device_minor())),
     };
-    if extended.iter().any(|(key, _)| key.starts_with(b"GNU.sparse.")) {
-        // The member's own name is one that GNU tar made up.
-        let name = other(b"GNU.sparse.name").map_or(named_path, |name| shown(&name));
-        return Err(format!(
-            "{name}: it has holes as only GNU tar knows them: pack it anew without -S (--sparse)"
-        ));
-    }
-    let lost_lists = lists::are_lost(&extended);
-    if let Some(group) = lists::lost_group(&extended) {
-        meta.permissions &= !0o070 | group << 3;
-    }
+    let lists = lists::texts(&extended);
     // The last one of a name holds, as for all keys.
     let mut attributes = BTreeMap::new();
     for (key, value) in extended {
@@ -179,7 +178,7 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
         kind,
         meta,
         attributes: attributes.collect(),
-        lost_lists,
+        lists,
         target,
         size,
         map,

@@ -19,12 +19,14 @@ mod item;
 mod lists;
 mod member;
 mod mounts;
+mod packed;
 mod pattern;
 mod pax;
 mod reader;
 mod report;
 mod request;
 mod seen;
+mod sparse;
 mod statx;
 mod survey;
 mod tree;
@@ -292,7 +294,7 @@ impl Creation {
         let mut filler = Filler::new(fs, identity.edits(), now, &mut go_on);
         let filled = match &self.source {
             Source::Tree(tree) => self.copy(tree, &mut filler),
-            Source::Archive(archive, seen) => copying::copy(archive, seen, &self.exclusions, &mut filler),
+            Source::Archive(archive, seen) => copying::copy(archive, seen, &self.found, &self.exclusions, &mut filler),
         };
         filled.map_err(|stop| self.stopped(stop))?;
         fail_point::reach("create.copied");

@@ -8,11 +8,13 @@ use std::rc::Rc;
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
+use super::sparse::Sparse;
 use crate::signals;
 
-const BLOCK: usize = 512;
+/// Of an archive.
+pub(super) const BLOCK: usize = 512;
 /// More than all heads of a member can sensibly take: those of tar stay in memory.
-const LONGEST: usize = 4 << 20;
+pub(super) const LONGEST: usize = 4 << 20;
 
 /// Keys and values.
 pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
@@ -26,6 +28,8 @@ pub(super) struct Extended {
     pub(super) records: Records,
     /// Of a sparse file.
     pub(super) map: Map,
+    /// Of one in pax's format, whose map may be elsewhere.
+    pub(super) sparse: Option<Sparse>,
 }
 
 /// What was read of an archive since the last member's content.
@@ -105,6 +109,7 @@ impl Listener {
             let size = size.div_ceil(BLOCK).saturating_mul(BLOCK);
             rest = after.get(size..).unwrap_or_default();
         }
+        extended.sparse = Sparse::of(&extended.records)?;
         Ok(extended)
     }
 }

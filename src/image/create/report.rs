@@ -70,7 +70,7 @@ impl std::fmt::Display for Problem {
             Self::Attributes => f.write_str("lost extended attributes"),
             Self::Unmade => f.write_str("could not be made the guest's own, since it changed while it was copied"),
             Self::AccessLists => {
-                f.write_str("lost access lists, which the archive has as text (tar --xattrs keeps them)")
+                f.write_str("lost access lists, which the archive has as text, of names that the guest has not (tar --xattrs keeps them)")
             }
         }
     }

@@ -69,6 +69,14 @@ impl Survey {
         self.sparse += 1;
     }
 
+    /// A file with these attributes, which stands for so many.
+    pub(super) fn attributes(&mut self, mut attributes: Vec<Attribute>, stands_for: u64) {
+        if !attributes.is_empty() {
+            ext4::keep_storable(&mut attributes);
+            self.attributes += stands_for * u64::from(ext4::need_a_block(&attributes));
+        }
+    }
+
     /// The blocks that are needed in a file system of this kind, with some for lists of blocks and for attributes.
     pub(super) fn blocks(&self, kind: Kind) -> u64 {
         let block = BLOCK as u64;
@@ -183,9 +191,8 @@ impl Surveyor<'_> {
             None => xattr::of_name(&at.proc_path()),
         };
         let found = found.unwrap_or_default().into_iter();
-        let mut attributes: Vec<Attribute> = found.map(|(name, value)| Attribute { name, value }).collect();
-        ext4::keep_storable(&mut attributes);
-        self.survey.attributes += stands_for * u64::from(ext4::need_a_block(&attributes));
+        let attributes = found.map(|(name, value)| Attribute { name, value });
+        self.survey.attributes(attributes.collect(), stands_for);
     }
 }
 
