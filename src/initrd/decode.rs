@@ -282,7 +282,7 @@ impl<'a> Bare<'a> {
     }
 
     fn next(&mut self) -> io::Result<()> {
-        let head = self.input.peek(HEADER_SIZE + TRAILER.len())?;
+        let head = self.input.peek(HEADER_SIZE + TRAILER.len() + 1)?;
         let zeros = head.iter().take_while(|byte| **byte == 0).count();
         if zeros > 0 {
             self.left = zeros as u64;
@@ -295,7 +295,9 @@ impl<'a> Bare<'a> {
             self.ended = true;
             return Ok(());
         };
-        self.ended = name == TRAILER && name_size as usize == TRAILER.len() + 1;
+        // More zeros may follow, which align what comes then.
+        let is_trailer = name.strip_prefix(TRAILER).is_some_and(|rest| rest.starts_with(&[0]));
+        self.ended = is_trailer && name_size as usize > TRAILER.len();
         let head = HEADER_SIZE as u64 + u64::from(name_size);
         let size = u64::from(header.size);
         self.left = head + newc::padding(head) + size + newc::padding(size);

@@ -131,13 +131,14 @@ pub struct Entry {
     /// A NUL follows the target of the symbolic link.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub terminated: bool,
+    /// NULs behind the one that ends the name, by which the data is aligned.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub padded: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(number: &(u32, u32)) -> bool {
-    *number == (0, 0)
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
-
 mod octal {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -169,6 +170,7 @@ impl Entry {
             sum: header.sum.is_some(),
             placeholder: false,
             terminated: false,
+            padded: header.padded,
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Header {
     pub rdev: (u32, u32),
     /// The sum of the data's bytes, if the header has one.
     pub sum: Option<u32>,
+    /// NULs that follow the one that ends the name, and count as part of it: by these some programs align the data.
+    pub padded: u32,
 }
 
 impl Header {
@@ -78,13 +80,15 @@ impl Header {
             dev: (numbers[7], numbers[8]),
             rdev: (numbers[9], numbers[10]),
             sum: with_sum.then_some(numbers[12]),
+            padded: 0,
         };
         Ok((header, name_size))
     }
 
     /// The header as it is written, with its name and what aligns the data.
     fn bytes(&self, digits: &[u8; 16]) -> io::Result<Vec<u8>> {
-        let name_size = u32::try_from(self.name.len() + 1).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let padded = self.padded as usize;
+        let name_size = u32::try_from(self.name.len() + 1 + padded).map_err(|_| io::ErrorKind::InvalidInput)?;
         let numbers = [
             self.ino,
             self.mode,
@@ -100,15 +104,15 @@ impl Header {
             name_size,
             self.sum.unwrap_or(0),
         ];
-        let mut bytes = Vec::with_capacity(HEADER_SIZE + self.name.len() + 4);
+        let mut bytes = Vec::with_capacity(HEADER_SIZE + self.name.len() + padded + 4);
         bytes.extend(if self.sum.is_some() { MAGIC_SUM } else { MAGIC });
         for number in numbers {
             let digit = |shift: u32| digits[(number >> shift & 15) as usize];
             bytes.extend([28, 24, 20, 16, 12, 8, 4, 0].map(digit));
         }
         bytes.extend(&self.name);
-        bytes.push(0);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        let end = bytes.len() + 1 + padded;
+        bytes.resize(end.next_multiple_of(4), 0);
         Ok(bytes)
     }
 }
@@ -140,6 +144,8 @@ pub struct Writer<W> {
     written: u64,
     buffer: Vec<u8>,
     digits: &'static [u8; 16],
+    /// The last entry had a sum.
+    with_sums: bool,
 }
 
 impl<W: Write> Writer<W> {
@@ -150,6 +156,7 @@ impl<W: Write> Writer<W> {
             written: 0,
             buffer: Vec::new(),
             digits: b"0123456789abcdef",
+            with_sums: false,
         }
     }
 
@@ -168,6 +175,7 @@ impl<W: Write> Writer<W> {
     /// Those of both sides; [`io::ErrorKind::UnexpectedEof`] if `data` is shorter than its header says.
     pub fn entry(&mut self, header: &Header, data: &mut dyn Read) -> io::Result<()> {
         let bytes = header.bytes(self.digits)?;
+        self.with_sums = header.sum.is_some();
         self.out.write_all(&bytes)?;
         self.written += bytes.len() as u64;
         let mut left = header.size as usize;
@@ -188,7 +196,7 @@ impl<W: Write> Writer<W> {
         self.align(4)
     }
 
-    /// Writes the entry that ends an archive; another archive may follow.
+    /// Writes the entry that ends an archive, which has a sum if those before it have; another archive may follow.
     ///
     /// # Errors
     ///
@@ -197,6 +205,7 @@ impl<W: Write> Writer<W> {
         let trailer = Header {
             name: TRAILER.to_vec(),
             nlink: 1,
+            sum: self.with_sums.then_some(0),
             ..Header::default()
         };
         self.entry(&trailer, &mut io::empty())

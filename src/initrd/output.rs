@@ -47,28 +47,8 @@ pub(super) struct Output {
 impl Draft {
     /// A file that is to be `to`, in place of what is there, whose mode it gets, if that is to be replaced. A new one has `mode`.
     pub fn new(to: &Path, replace: bool, mode: u32) -> Result<(Self, Output), Error> {
-        let to = match fs::symlink_metadata(to) {
-            Ok(_) if !replace => return Err(Error::Exists(to.to_owned())),
-            // What the link leads to is the image.
-            Ok(data) if data.is_symlink() => fs::canonicalize(to).map_err(Error::io("find", to))?,
-            Ok(data) if !data.is_file() => {
-                let wanted = "a file that an image could replace";
-                return Err(Error::NotA {
-                    path: to.to_owned(),
-                    wanted,
-                });
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io("look at", to)(error)),
-            _ => to.to_owned(),
-        };
-        let beside = Beside::new(&to, MARK).ok_or_else(|| Error::NotA {
-            path: to.clone(),
-            wanted: "a name that a file can have",
-        })?;
-        for left in beside.there()? {
-            remove_left(&left)?;
-        }
-        let path = beside.own();
+        let to = place(to, replace)?;
+        let path = clean(&to)?.own();
         let failed = |error: io::Error| Error::io("make", &path)(error);
         let file = OpenOptions::new()
             .write(true)
@@ -129,6 +109,45 @@ impl Draft {
     pub fn to(&self) -> &Path {
         &self.to
     }
+}
+
+/// Where an image `to` will be. If that is a link, what it leads to is the image.
+fn place(to: &Path, replace: bool) -> Result<PathBuf, Error> {
+    let there = match fs::symlink_metadata(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(to.to_owned()),
+        there => there.map_err(Error::io("look at", to))?,
+    };
+    if !replace {
+        return Err(Error::Exists(to.to_owned()));
+    }
+    let place = match there.is_symlink() {
+        true => fs::canonicalize(to).map_err(Error::io("find", to))?,
+        false => to.to_owned(),
+    };
+    match place.metadata().map_err(Error::io("look at", to))?.is_file() {
+        true => Ok(place),
+        false => Err(Error::NotA {
+            path: to.to_owned(),
+            wanted: "a file that an image could replace",
+        }),
+    }
+}
+
+/// Removes what programs that were killed have left of an image `to`; returns the names that it may have before it is whole.
+fn clean(to: &Path) -> Result<Beside<'_>, Error> {
+    let beside = Beside::new(to, MARK).ok_or_else(|| Error::NotA {
+        path: to.to_owned(),
+        wanted: "a name that a file can have",
+    })?;
+    for left in beside.there()? {
+        remove_left(&left)?;
+    }
+    Ok(beside)
+}
+
+/// That for an image that [`Draft::new`] will be asked for, so that it is no part of it.
+pub(super) fn clean_up(to: &Path, replace: bool) -> Result<(), Error> {
+    clean(&place(to, replace)?).map(drop)
 }
 
 impl Drop for Draft {

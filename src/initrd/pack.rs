@@ -14,7 +14,7 @@ use self::packing::Packing;
 use super::compression::Compression;
 use super::error::Error;
 use super::manifest::{self, Archive, Manifest, Owners, Padding};
-use super::output::Draft;
+use super::output::{self, Draft};
 use super::plan::{Data, Item, plan};
 use super::scan::stray;
 use super::umask::umask;
@@ -254,6 +254,8 @@ fn check(to: &Path, options: &Options) -> Result<(), Error> {
 pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Packed, Error> {
     // Before there are other threads: a signal would end the process in one of them.
     let _deferred = signals::defer();
+    check(to, options)?;
+    output::clean_up(to, options.force)?;
     let plan = Plan::of(directory, to, options)?;
     let total = plan.outline().iter().map(|segment| segment.size).sum();
     let mode = match plan.is_public() {

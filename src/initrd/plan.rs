@@ -176,7 +176,8 @@ impl<'a> Planner<'a> {
                     why: "a file of this name ends an archive, for Linux and for everybody: rename it, or remove it",
                 });
             }
-            if name.len() >= NAME_LIMIT as usize {
+            let padded = entry.map_or(0, |entry| entry.padded as usize);
+            if name.len().saturating_add(padded) >= NAME_LIMIT as usize {
                 return Err(Error::Unfit {
                     path: directory.join(shorten(&found.path)),
                     why: "its name has more than 4095 bytes, and Linux passes over such files: move it up, or remove it",
@@ -259,6 +260,7 @@ impl<'a> Planner<'a> {
                 rdev,
                 // Whoever writes it reckons it.
                 sum: entry.filter(|entry| entry.sum).map(|_| 0),
+                padded: padded as u32,
             };
             items.push(Item {
                 header,

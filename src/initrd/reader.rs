@@ -377,6 +377,7 @@ impl Reader {
             return Err(wrong(self, "the name of an entry has a NUL in it"));
         }
         name.truncate(end);
+        header.padded = name_size - 1 - end as u32;
         self.skip(newc::padding(HEADER_SIZE as u64 + u64::from(name_size)))?;
         let (size, is_trailer) = (u64::from(header.size), name == TRAILER);
         header.name.clone_from(&name);
