@@ -133,12 +133,10 @@ fn open(image: &Path) -> Result<Reader, initrd::Error> {
 
 fn show(image: &Path, json: bool) -> Result<Exit, Error> {
     let mut summaries = Vec::new();
-    let result = inspect(&mut open(image)?, &mut summaries);
+    let result = inspect(&mut open(image)?, &mut summaries, &mut |_, _| Ok(()));
     // What comes before something that is wrong is worth knowing.
     if json {
-        if result.is_ok() {
-            print_json(&summaries)?;
-        }
+        print_json(&summaries)?;
     } else if !summaries.is_empty() {
         let head = [
             "SEGMENT",
@@ -297,8 +295,7 @@ fn line(header: &Header, reader: &mut Reader) -> Result<String, initrd::Error> {
 
 fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
     initrd::unpack::check(directory)?;
-    let mut summaries = Vec::new();
-    inspect(&mut Reader::open(image, limit)?.0, &mut summaries)?;
+    let summaries = initrd::unpack::plan(image, limit)?;
     let line = |summary: &Summary| {
         let entries = entries(summary.entries);
         format!(

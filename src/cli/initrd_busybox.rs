@@ -77,6 +77,13 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
         output.display(),
         summary(&image, written.size)
     )?;
+    if written.closed {
+        let output = output.display();
+        writeln!(
+            io::stdout(),
+            "only its owner may read it, as before: `chmod 644 {output}` lets others start guests from it"
+        )?;
+    }
     if !image.missing.is_empty() {
         writeln!(io::stdout(), "this kernel does not have: {}", image.missing.join(" "))?;
     }

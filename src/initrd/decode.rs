@@ -5,7 +5,7 @@
 //! (<https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/init/initramfs.c>). A bare archive ends with its
 //! trailer, which may also be the content of a file; all else ends where its decoder says.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -16,6 +16,7 @@ use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
+use super::boot_config;
 use super::compression::{Compression, LZ4_LEGACY};
 use super::input::Input;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
@@ -43,6 +44,8 @@ pub(super) enum Piece {
     Data(Vec<u8>),
     /// It has ended before `offset`.
     End { offset: u64 },
+    /// A configuration for Linux, with which the image ends.
+    BootConfig { offset: u64, bytes: Vec<u8> },
     /// There is nothing any more.
     Finished { offset: u64 },
     /// It can not be read on.
@@ -95,6 +98,14 @@ impl Pieces {
     }
 }
 
+/// What comes next.
+enum Next {
+    /// Compressed so, and what its header says of the level.
+    Segment(Compression, Option<i32>),
+    BootConfig(Vec<u8>),
+    Nothing,
+}
+
 /// Nobody receives any more.
 struct Unwanted;
 
@@ -114,7 +125,7 @@ impl Decoding {
             let begun = self.begin();
             let offset = self.input.position();
             let compression = match begun {
-                Ok(Some((compression, level))) => {
+                Ok(Next::Segment(compression, level)) => {
                     self.send(Piece::Begin {
                         offset,
                         compression,
@@ -122,7 +133,12 @@ impl Decoding {
                     })?;
                     compression
                 }
-                Ok(None) => return self.send(Piece::Finished { offset }),
+                Ok(Next::BootConfig(bytes)) => {
+                    let offset = offset - bytes.len() as u64;
+                    self.send(Piece::BootConfig { offset, bytes })?;
+                    continue;
+                }
+                Ok(Next::Nothing) => return self.send(Piece::Finished { offset }),
                 Err(error) => return self.send(Piece::Failed { offset, error }),
             };
             let result = self.stream(compression)?;
@@ -138,14 +154,21 @@ impl Decoding {
     }
 
     /// What comes next, if anything.
-    fn begin(&mut self) -> io::Result<Option<(Compression, Option<i32>)>> {
+    fn begin(&mut self) -> io::Result<Next> {
         if !self.input.skip_zeros()? {
-            return Ok(None);
+            return Ok(Next::Nothing);
         }
         let head = self.input.peek(Compression::HEAD)?;
-        match Compression::detect(head) {
-            Some(compression) => Ok(Some((compression, level(compression, head)))),
-            None => Err(io::Error::new(
+        if let Some(compression) = Compression::detect(head) {
+            return Ok(Next::Segment(compression, level(compression, head)));
+        }
+        let rest = self.input.peek(boot_config::LIMIT + 1)?.to_vec();
+        match rest.len() <= boot_config::LIMIT && boot_config::is_one(&rest) {
+            true => {
+                self.input.consume(rest.len());
+                Ok(Next::BootConfig(rest))
+            }
+            false => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "what is there is no archive, and not compressed in a way that Linux knows",
             )),

@@ -2,7 +2,7 @@
 //! A directory in the making: it has another name until it is whole, and what a program that was killed has left of one goes
 //! away with the next.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -105,6 +105,10 @@ impl Drop for Draft {
 /// Makes sure that there is nothing at `to`, or an empty directory, whose mode is returned.
 pub(super) fn check(to: &Path) -> Result<Option<u32>, Error> {
     match fs::symlink_metadata(to) {
+        Ok(data) if data.is_dir() && is_here(&data) => Err(Error::NotA {
+            path: to.to_owned(),
+            wanted: "a directory that another one can take the place of, as you are in it: go up, or name a new one in it",
+        }),
         Ok(data) if data.is_dir() && is_empty(to)? => match fs::metadata(to.join("..")) {
             Ok(parent) if parent.dev() != data.dev() => Err(Error::NotA {
                 path: to.to_owned(),
@@ -116,6 +120,11 @@ pub(super) fn check(to: &Path) -> Result<Option<u32>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("look at", to)(error)),
     }
+}
+
+/// Whether that is the directory that whoever calls us is in.
+fn is_here(data: &Metadata) -> bool {
+    fs::metadata(".").is_ok_and(|here| (here.dev(), here.ino()) == (data.dev(), data.ino()))
 }
 
 fn prepare(path: &Path) -> io::Result<File> {

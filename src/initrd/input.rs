@@ -37,7 +37,7 @@ impl Input {
         self.position
     }
 
-    /// The next `count` bytes (not more than a few hundred); fewer at the end.
+    /// The next `count` bytes (far fewer than are read at once); fewer at the end.
     pub fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         if self.end - self.begin < count {
             self.buffer.copy_within(self.begin..self.end, 0);

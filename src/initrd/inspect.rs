@@ -7,8 +7,10 @@ use serde::Serialize;
 
 use super::compression::Compression;
 use super::error::Error;
+use super::event::Event;
 use super::names::{COMPONENT, escape};
-use super::reader::{Event, Reader};
+use super::newc::Header;
+use super::reader::Reader;
 
 /// How much is told of what a segment is for.
 const CONTENTS: usize = 16;
@@ -36,12 +38,17 @@ pub struct Summary {
     pub content: BTreeSet<String>,
 }
 
-/// Adds what there is in the image to `summaries`: also what comes before something that is wrong.
+/// Adds what there is in the image to `summaries`: also what comes before something that is wrong. `judge` is asked of each
+/// entry.
 ///
 /// # Errors
 ///
-/// What is wrong with the image, and where.
-pub fn inspect(reader: &mut Reader, summaries: &mut Vec<Summary>) -> Result<(), Error> {
+/// What is wrong with the image, and where, or what `judge` says.
+pub fn inspect(
+    reader: &mut Reader,
+    summaries: &mut Vec<Summary>,
+    judge: &mut dyn FnMut(&Reader, &Header) -> Result<(), Error>,
+) -> Result<(), Error> {
     while let Some(event) = reader.event()? {
         if let Event::Segment(segment) = &event {
             summaries.push(Summary {
@@ -61,11 +68,13 @@ pub fn inspect(reader: &mut Reader, summaries: &mut Vec<Summary>) -> Result<(), 
             Event::Segment(_) | Event::ArchiveEnd { .. } => {}
             Event::Archive => last.archives += 1,
             Event::Entry(header) => {
+                judge(reader, &header)?;
                 last.entries += 1;
                 if last.content.len() < CONTENTS {
                     last.content.extend(content(&header.name));
                 }
             }
+            Event::BootConfig(_) => drop(last.content.insert("boot configuration".to_owned())),
             Event::SegmentEnd {
                 size,
                 unpacked,

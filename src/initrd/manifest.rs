@@ -99,6 +99,11 @@ pub enum Line {
     },
     /// The segment ends.
     SegmentEnd { padding: Padding },
+    /// A configuration for Linux ends the image.
+    BootConfig {
+        /// All of it, [`names::escape`]d.
+        bytes: String,
+    },
 }
 
 /// A file as the image has it.
@@ -218,6 +223,8 @@ pub struct Manifest {
     pub owners: Owners,
     /// The segments, in their order.
     pub segments: Vec<Segment>,
+    /// The configuration for Linux that is behind them.
+    pub boot_config: Vec<u8>,
 }
 
 /// A segment.

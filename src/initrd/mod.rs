@@ -7,12 +7,14 @@
 mod archive;
 mod beside;
 mod blocks;
+mod boot_config;
 pub mod busybox;
 mod compression;
 mod decode;
 mod draft;
 mod encode;
 mod error;
+mod event;
 mod input;
 pub mod inspect;
 mod kind;
@@ -36,5 +38,6 @@ pub mod unpack;
 
 pub use compression::Compression;
 pub use error::{Error, Place};
+pub use event::{Event, Segment};
 pub use kind::{Kind, mode_text};
-pub use reader::{Event, Reader, Segment};
+pub use reader::Reader;

@@ -3,7 +3,7 @@
 
 mod packing;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Plan {
     segments: Vec<Segment>,
+    boot_config: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -144,7 +145,8 @@ impl Plan {
                 padding: segment.padding,
             });
         }
-        Ok(Self { segments })
+        let boot_config = manifest.boot_config.clone();
+        Ok(Self { segments, boot_config })
     }
 
     /// One archive of all that is there.
@@ -174,6 +176,7 @@ impl Plan {
                 archives: vec![Planned::new(directory.to_owned(), &archive, owners, options.epoch)?],
                 padding: Padding::Align(4),
             }],
+            boot_config: Vec::new(),
         })
     }
 
@@ -273,6 +276,7 @@ pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progr
         let next = plan.segments.get(at + 1);
         output = packing.segment(segment, next, output)?;
     }
+    output.write_all(&plan.boot_config).map_err(Error::io("write", to))?;
     fail_point::reach("initrd.packed");
     let packed = Packed {
         segments: plan.segments.len(),

@@ -11,54 +11,13 @@ use nix::libc;
 use super::compression::Compression;
 use super::decode::{Piece, Pieces};
 use super::error::{Error, Place};
+use super::event::{Event, Segment};
 use super::limits::{Exceeded, Limits};
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
 use super::source::Source;
 use crate::config::types::Size;
 use crate::signals;
-
-/// What comes next in an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A segment begins.
-    Segment(Segment),
-    /// An archive begins in it.
-    Archive,
-    /// A file in that; its content is what [`Reader::data`] gives.
-    Entry(Header),
-    /// The archive has ended.
-    ArchiveEnd {
-        /// Where in the content of the segment.
-        at: u64,
-        /// Zeros that follow it there.
-        padding: u64,
-        /// Numbers were written as cpio itself does.
-        uppercase: bool,
-    },
-    /// The segment has ended.
-    SegmentEnd {
-        /// Bytes of the image.
-        size: u64,
-        /// Bytes of what it holds.
-        unpacked: u64,
-        /// Zeros that follow it.
-        padding: u64,
-    },
-}
-
-/// A run of an image that is compressed as one, or a bare archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Counted from 1.
-    pub number: usize,
-    /// Where it begins.
-    pub offset: u64,
-    /// What it is compressed with.
-    pub compression: Compression,
-    /// What its header says of the level.
-    pub level: Option<i32>,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -99,6 +58,7 @@ pub struct Reader {
     sum: u32,
     expected: Option<u32>,
     limits: Limits,
+    boot_config: Option<Vec<u8>>,
 }
 
 impl Reader {
@@ -147,6 +107,7 @@ impl Reader {
             sum: 0,
             expected: None,
             limits: Limits::new(limit),
+            boot_config: None,
         })
     }
 
@@ -165,7 +126,7 @@ impl Reader {
             match self.state {
                 State::Outside => {
                     if !self.begin()? {
-                        return Ok(None);
+                        return Ok(self.boot_config.take().map(Event::BootConfig));
                     }
                 }
                 State::Begun => {
@@ -312,7 +273,7 @@ impl Reader {
         }
     }
 
-    /// A segment begins. `false` at the end of the image.
+    /// A segment begins. `false` at the end of the image, or of what is to be unpacked of it.
     fn begin(&mut self) -> Result<bool, Error> {
         match self.receive() {
             Piece::Begin {
@@ -331,6 +292,11 @@ impl Reader {
                 Ok(true)
             }
             Piece::Failed { offset, error } => Err(self.failed(offset, &error)),
+            Piece::BootConfig { bytes, .. } if self.segment.number > 0 => {
+                self.boot_config = Some(bytes);
+                Ok(false)
+            }
+            Piece::BootConfig { .. } => Err(Error::Nothing(self.image.clone())),
             Piece::Finished { .. } if self.segment.number == 0 => Err(Error::Nothing(self.image.clone())),
             finished => {
                 // Whoever asks again gets the same answer.
@@ -345,7 +311,10 @@ impl Reader {
         let end = self.end.unwrap_or(self.segment.offset);
         let next = self.receive();
         let padding = match &next {
-            Piece::Begin { offset, .. } | Piece::Failed { offset, .. } | Piece::Finished { offset } => offset - end,
+            Piece::Begin { offset, .. }
+            | Piece::BootConfig { offset, .. }
+            | Piece::Failed { offset, .. }
+            | Piece::Finished { offset } => offset - end,
             _ => 0,
         };
         self.ahead = Some(next);

@@ -4,7 +4,7 @@
 //! The image may have been made by anybody. All is done in a directory that nobody else can enter, part by part of each name
 //! and never through a symbolic link; it gets its name when all of it is there.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufWriter;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
@@ -15,11 +15,14 @@ use nix::unistd::{getegid, geteuid};
 use super::archive::Archive;
 use super::draft::{self, Draft};
 use super::error::Error;
+use super::event::Event;
+use super::inspect::{Summary, inspect};
+use super::kind::Kind;
 use super::maker::Maker;
 use super::manifest::{self, Entry, Line, Owners, Padding};
-use super::names::escape;
+use super::names::{escape, parts};
 use super::newc::Header;
-use super::reader::{Event, Reader};
+use super::reader::Reader;
 use super::source::Source;
 use super::umask::umask;
 use crate::config::types::Size;
@@ -46,6 +49,21 @@ pub fn check(to: &Path) -> Result<(), Error> {
     draft::check(to).map(drop)
 }
 
+/// What would be unpacked of the image at `image`.
+///
+/// # Errors
+///
+/// What is wrong with the image, and where, as far as names and kinds tell.
+pub fn plan(image: &Path, limit: Size) -> Result<Vec<Summary>, Error> {
+    let (mut reader, _) = Reader::open(image, limit)?;
+    let mut summaries = Vec::new();
+    inspect(&mut reader, &mut summaries, &mut |reader, header| {
+        Kind::of(header).map_err(|why| reader.wrong(why))?;
+        parts(&header.name).map(drop).map_err(|why| reader.wrong(why))
+    })?;
+    Ok(summaries)
+}
+
 /// Unpacks the image at `image` to the new directory `to`; what is in it may not have more than `limit` bytes.
 ///
 /// # Errors
@@ -58,7 +76,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     let umask = umask();
     let draft = Draft::new(to, umask)?;
     let (mut reader, total) = Reader::of(source, limit)?;
-    let owners = match geteuid().is_root() {
+    let owners = match geteuid().is_root() && owns_all() {
         true => Owners::Files,
         false => Owners::List,
     };
@@ -116,6 +134,10 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
                 let padding = Padding::of(offset + size, padding, end_mark);
                 unpacking.line(&Line::SegmentEnd { padding })?;
             }
+            Event::BootConfig(bytes) => {
+                let bytes = escape(&bytes);
+                unpacking.line(&Line::BootConfig { bytes })?;
+            }
         }
     }
     let mut done = unpacking.done;
@@ -124,6 +146,15 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     fail_point::reach("initrd.unpacked");
     draft.keep()?;
     Ok(done)
+}
+
+/// Whether root here may give files to anybody: not in a user namespace that does not have all owners (user_namespaces(7)).
+fn owns_all() -> bool {
+    let has_all = |map: &str| {
+        let map = fs::read_to_string(map).unwrap_or_default();
+        map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    };
+    has_all("/proc/self/uid_map") && has_all("/proc/self/gid_map")
 }
 
 struct Unpacking<'a> {

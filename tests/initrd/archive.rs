@@ -39,6 +39,21 @@ impl Default for Entry<'_> {
     }
 }
 
+/// What ends an archive.
+pub const TRAILER: Entry<'static> = Entry {
+    magic: b"070701",
+    name: b"TRAILER!!!",
+    ino: 0,
+    mode: 0,
+    owner: (0, 0),
+    nlink: 1,
+    mtime: 0,
+    data: b"",
+    size: None,
+    rdev: (0, 0),
+    sum: 0,
+};
+
 impl Archive {
     pub fn new() -> Self {
         Self::default()
@@ -124,14 +139,20 @@ impl Archive {
 
     /// With its trailer, up to a multiple of `block`.
     pub fn end(self, block: usize) -> Vec<u8> {
+        self.end_with(&TRAILER, block)
+    }
+
+    /// The same where headers have sums, as `cpio -H crc` ends it.
+    pub fn end_with_sum(self, block: usize) -> Vec<u8> {
         let trailer = Entry {
-            name: b"TRAILER!!!",
-            ino: 0,
-            mode: 0,
-            mtime: 0,
-            ..Entry::default()
+            magic: b"070702",
+            ..TRAILER
         };
-        let mut bytes = self.entry(&trailer).0;
+        self.end_with(&trailer, block)
+    }
+
+    pub fn end_with(self, trailer: &Entry<'_>, block: usize) -> Vec<u8> {
+        let mut bytes = self.entry(trailer).0;
         bytes.resize(bytes.len().next_multiple_of(block), 0);
         bytes
     }

@@ -277,7 +277,7 @@ fn bare_archives_are_packed_as_they_were() {
         ..entry
     };
     let image = [
-        first.entry(&entry).entry(&link).end(512),
+        first.entry(&entry).entry(&link).end_with_sum(512),
         small("b"),
         vec![0; 500],
         Archive::new().file("c/d", 0o600, b"").end(512),

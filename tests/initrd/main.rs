@@ -7,6 +7,7 @@ mod hostile;
 mod killed;
 mod others;
 mod roundtrip;
+mod unusual;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

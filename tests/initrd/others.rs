@@ -51,7 +51,7 @@ fn sums_are_of_files() {
     let image = Archive::new()
         .entry(&with_sum(b"f", 0o100_644, b"\x01\x02", 3))
         .entry(&with_sum(b"l", 0o120_777, b"f", 0))
-        .end(512);
+        .end_with_sum(512);
     place.put("i", &image);
     assert!(place.session("unpack i u").ends_with("[0]"));
     place.session("pack u p");

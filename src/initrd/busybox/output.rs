@@ -40,6 +40,8 @@ pub struct Written {
     pub size: usize,
     /// `false` if the file was the same before.
     pub changed: bool,
+    /// Others may not read it, as before, though there is nothing in it that they may not.
+    pub closed: bool,
 }
 
 impl Image {
@@ -73,9 +75,11 @@ impl Image {
             close(path).map_err(Error::write(path))?;
         }
         file::replace_seen(path, content, mode, &seen).map_err(Error::write(path))?;
+        let mode = fs::metadata(path).map_or(MODE, |data| data.permissions().mode());
         Ok(Written {
             size: content.len(),
             changed,
+            closed: !self.secret && mode & 0o044 == 0,
         })
     }
 }

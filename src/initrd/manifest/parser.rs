@@ -5,6 +5,7 @@ use std::io::BufRead;
 use std::path::PathBuf;
 
 use super::{Archive, Entry, Line, Manifest, NAME, Owners, Padding, Segment, VERSION};
+use crate::initrd::boot_config;
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
 use crate::initrd::names;
@@ -16,6 +17,7 @@ pub(super) struct Parser {
     segments: Vec<Segment>,
     segment: Option<Segment>,
     archive: Option<Archive>,
+    boot_config: Vec<u8>,
 }
 
 impl Parser {
@@ -27,6 +29,7 @@ impl Parser {
             segments: Vec::new(),
             segment: None,
             archive: None,
+            boot_config: Vec::new(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Parser {
             Some(owners) => Ok(Manifest {
                 owners,
                 segments: self.segments,
+                boot_config: self.boot_config,
             }),
             None => Err(self.wrong("it is empty")),
         }
@@ -75,6 +79,12 @@ impl Parser {
                 None,
                 ..,
             ) => self.owners = Some(owners),
+            _ if !self.boot_config.is_empty() => return Err("nothing can follow a boot configuration"),
+            (Line::BootConfig { bytes }, _, None, None) if !self.segments.is_empty() => {
+                let bytes = names::unescape(&bytes).filter(|bytes| boot_config::is_one(bytes));
+                self.boot_config =
+                    bytes.ok_or("that is no boot configuration: take it out, and add it by bootconfig(8)")?;
+            }
             (Line::Initrd { .. }, None, ..) => return Err("it was written by another version of ttvm"),
             (_, None, ..) => return Err("it does not begin as a list of ttvm"),
             (Line::Segment { compression, level }, _, None, None) => {

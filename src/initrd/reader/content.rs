@@ -46,7 +46,9 @@ impl Reader {
                     }
                 }
                 Piece::Failed { offset, error } => return Err(self.failed(offset, &error)),
-                Piece::Begin { .. } | Piece::Finished { .. } => return Err(self.wrong("it is cut off")),
+                Piece::Begin { .. } | Piece::BootConfig { .. } | Piece::Finished { .. } => {
+                    return Err(self.wrong("it is cut off"));
+                }
             }
         }
         Ok(true)
