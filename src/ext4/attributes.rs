@@ -4,6 +4,7 @@
 
 use super::checksum::Checksum;
 use super::error::Error;
+use super::geometry::Kind;
 use super::inode::{ATTRIBUTES, SIZE};
 use super::{BLOCK, put};
 
@@ -44,14 +45,14 @@ struct Stored<'a> {
 /// What an inode has of its attributes, and the block of them if they need one; that still lacks its checksum.
 pub(super) type Written = ([u8; SIZE - ATTRIBUTES], Option<Vec<u8>>);
 
-pub(super) fn write(attributes: &[Attribute]) -> Result<Written, Error> {
+pub(super) fn write(attributes: &[Attribute], kind: Kind) -> Result<Written, Error> {
     let mut in_inode = [0; SIZE - ATTRIBUTES];
     if attributes.is_empty() {
         return Ok((in_inode, None));
     }
     let mut stored: Vec<Stored<'_>> = attributes.iter().filter_map(stored).collect();
     stored.sort_by_key(|one| (one.index, one.name.len(), one.name));
-    let (inner, outer) = share(stored).ok_or(Error::Attributes)?;
+    let (inner, outer) = share(stored, kind).ok_or(Error::Attributes)?;
     if !inner.is_empty() {
         put(&mut in_inode, 0, MAGIC.to_le_bytes());
         lay(&mut in_inode[4..], 0, &inner, false);
@@ -70,10 +71,14 @@ pub(super) fn write(attributes: &[Attribute]) -> Result<Written, Error> {
 }
 
 /// Which go into the inode and which into the block, each in their order; `None` if there is no room. All go into one of them
-/// if they can.
-fn share(stored: Vec<Stored<'_>>) -> Option<(Vec<Stored<'_>>, Vec<Stored<'_>>)> {
+/// if they can. Linux' driver for ext2 does not look into inodes, only those for ext3 and ext4 do.
+fn share(stored: Vec<Stored<'_>>, kind: Kind) -> Option<(Vec<Stored<'_>>, Vec<Stored<'_>>)> {
     // Behind the head, and before four zeros at the end of the list.
-    let (inode, block) = (SIZE - ATTRIBUTES - 4 - 4, BLOCK - HEAD - 4);
+    let inode = match kind {
+        Kind::Ext2 => 0,
+        Kind::Ext3 | Kind::Ext4 => SIZE - ATTRIBUTES - 4 - 4,
+    };
+    let block = BLOCK - HEAD - 4;
     let size: usize = stored.iter().map(Stored::size).sum();
     if size <= inode {
         return Some((stored, Vec::new()));
@@ -95,10 +100,10 @@ fn share(stored: Vec<Stored<'_>>) -> Option<(Vec<Stored<'_>>, Vec<Stored<'_>>)> 
 ///
 /// Without its access list a file's group bits would be the list's mask, and without its label or capabilities a program
 /// something else: a user's own attributes go first, the largest before the others.
-pub fn keep_storable(attributes: &mut Vec<Attribute>) -> bool {
+pub fn keep_storable(attributes: &mut Vec<Attribute>, kind: Kind) -> bool {
     let before = attributes.len();
     attributes.retain(|attribute| stored(attribute).is_some());
-    while write(attributes).is_err() {
+    while write(attributes, kind).is_err() {
         let worth = |attribute: &Attribute| match attribute.name.as_slice() {
             name if name.starts_with(b"user.") => 0,
             name if name.starts_with(b"security.") || name == ACCESS => 2,
@@ -126,8 +131,8 @@ pub fn permissions_without(list: &[u8], permissions: u32) -> u32 {
 }
 
 /// Whether attributes need a block of their own.
-pub fn need_a_block(attributes: &[Attribute]) -> bool {
-    write(attributes).is_ok_and(|(_, block)| block.is_some())
+pub fn need_a_block(attributes: &[Attribute], kind: Kind) -> bool {
+    write(attributes, kind).is_ok_and(|(_, block)| block.is_some())
 }
 
 /// Puts the checksum into a block of attributes that goes to `at`.
@@ -225,12 +230,14 @@ mod tests {
 
     #[test]
     fn in_the_inode_or_in_a_block() {
-        let (inode, block) = write(&[attribute("user.a", b"value")]).expect("attributes");
+        let (inode, block) = write(&[attribute("user.a", b"value")], Kind::Ext4).expect("attributes");
         assert!(block.is_none() && inode[..4] == MAGIC.to_le_bytes() && inode.ends_with(b"value\0\0\0"));
-        let (inode, block) = write(&[attribute("user.a", &[7; 100])]).expect("attributes");
+        let (inode, block) = write(&[attribute("user.a", b"value")], Kind::Ext2).expect("attributes");
+        assert!(block.is_some() && inode == [0; SIZE - ATTRIBUTES]);
+        let (inode, block) = write(&[attribute("user.a", &[7; 100])], Kind::Ext4).expect("attributes");
         assert!(block.is_some() && inode == [0; SIZE - ATTRIBUTES]);
         assert!(matches!(
-            write(&[attribute("user.a", &[7; 4096])]),
+            write(&[attribute("user.a", &[7; 4096])], Kind::Ext4),
             Err(Error::Attributes)
         ));
     }
@@ -246,12 +253,12 @@ mod tests {
             attribute("security.capability", &[9; 20]),
             attribute("system.posix_acl_access", &list),
         ];
-        let (inode, block) = write(&all).expect("attributes");
+        let (inode, block) = write(&all, Kind::Ext4).expect("attributes");
         assert!(inode[..4] == MAGIC.to_le_bytes() && block.is_some());
         let mut more = all.to_vec();
-        assert!(keep_storable(&mut more) && more == all);
+        assert!(keep_storable(&mut more, Kind::Ext4) && more == all);
         more.extend([attribute("user.more", &[1; 300]), attribute("trusted.x", &[1; 3000])]);
-        assert!(!keep_storable(&mut more));
+        assert!(!keep_storable(&mut more, Kind::Ext4));
         let names: Vec<_> = more
             .iter()
             .map(|one| String::from_utf8_lossy(&one.name).into_owned())

@@ -9,7 +9,7 @@ use super::blocks::{Blocks, inode_table};
 use super::checksum::Checksum;
 use super::directory::Directory;
 use super::error::Error;
-use super::geometry::{Geometry, LINKS, LINKS_EXT3};
+use super::geometry::{Geometry, Kind, LINKS, LINKS_EXT3};
 use super::inode::{self, FileType, Inode, Meta, Time};
 use super::mapping::{self, Mapping};
 use super::output::Output;
@@ -40,6 +40,11 @@ pub struct Filesystem {
 }
 
 impl Filesystem {
+    /// Of what kind it is.
+    pub fn kind(&self) -> Kind {
+        self.geometry.kind
+    }
+
     /// The file system that mke2fs has just made on `file`, which was `zeroed` before, or not. What is made of it is called
     /// changed at `now`.
     pub fn open(file: File, zeroed: bool, now: Time) -> Result<Self, Error> {
@@ -74,7 +79,7 @@ impl Filesystem {
         filesystem.output.read(at, &mut reserved)?;
         let root = (ROOT - 1) as usize * inode::SIZE;
         let map = &reserved[root + 0x28..root + 0x28 + 60];
-        filesystem.root_block = mapping::first_block(map, filesystem.geometry.extents);
+        filesystem.root_block = mapping::first_block(map, filesystem.geometry.kind == Kind::Ext4);
         // Never full, so that it stays until the end.
         filesystem.inodes.insert(at, (reserved, 0));
         filesystem.directories[0] = 2;
@@ -175,8 +180,8 @@ impl Filesystem {
         self.append(&mut mapping, ((blocks.len() - rest.len()) / BLOCK) as u64, rest)?;
         let links = match directory.links() {
             // "Too many to count".
-            links if links > LINKS && self.geometry.extents => 1,
-            links if links > LINKS_EXT3 && !self.geometry.extents => return Err(Error::Links(LINKS_EXT3)),
+            links if links > LINKS && self.geometry.kind == Kind::Ext4 => 1,
+            links if links > LINKS_EXT3 && self.geometry.kind != Kind::Ext4 => return Err(Error::Links(LINKS_EXT3)),
             links => links,
         };
         let inode = self.inode(directory.inode, meta, blocks.len() as u64, &mapping, attributes)?;
@@ -235,7 +240,11 @@ impl Filesystem {
 
     /// Writes a file that has all its names.
     pub fn finish_file(&mut self, file: &Unlinked) -> Result<(), Error> {
-        let most = if self.geometry.extents { LINKS } else { LINKS_EXT3 };
+        let most = if self.geometry.kind == Kind::Ext4 {
+            LINKS
+        } else {
+            LINKS_EXT3
+        };
         match file.inode.links > most {
             true => Err(Error::Links(most)),
             false => self.put_inode(file.number, &file.inode),
@@ -250,7 +259,7 @@ impl Filesystem {
         mapping: &Mapping,
         attributes: &[Attribute],
     ) -> Result<Inode, Error> {
-        let (attributes, block) = attributes::write(attributes)?;
+        let (attributes, block) = attributes::write(attributes, self.geometry.kind)?;
         let mut attribute_block = 0;
         if let Some(mut block) = block {
             attribute_block = self.allocate(1)?.0;
@@ -269,7 +278,7 @@ impl Filesystem {
             links: 1,
             blocks: mapping.blocks() + tree + u64::from(attribute_block != 0),
             map,
-            extents: mapped && self.geometry.extents,
+            extents: mapped && self.geometry.kind == Kind::Ext4,
             attribute_block,
             attributes,
         })

@@ -169,7 +169,8 @@ pub(super) fn has_superblock(group: u64) -> bool {
     group <= 1 || [3, 5, 7].into_iter().any(power)
 }
 
-const COMPAT: u32 = 0x04 | 0x08 | 0x10 | 0x20;
+const HAS_JOURNAL: u32 = 0x04;
+const COMPAT: u32 = HAS_JOURNAL | 0x08 | 0x10 | 0x20;
 const RO_COMPAT: u32 = 0x01 | 0x02 | 0x08 | 0x20 | 0x40 | METADATA_CSUM;
 const METADATA_CSUM: u32 = 0x400;
 const FILETYPE: u32 = 0x02;
@@ -187,7 +188,7 @@ pub(super) struct Geometry {
     pub(super) groups: u64,
     pub(super) descriptor: usize,
     pub(super) reserved_table: u64,
-    pub(super) extents: bool,
+    pub(super) kind: Kind,
     pub(super) checksum: Option<Checksum>,
     pub(super) uuid: [u8; 16],
 }
@@ -227,7 +228,11 @@ impl Geometry {
             groups: blocks.div_ceil(per_group),
             descriptor: if wide { usize::from(get16(sb, 0xFE)) } else { 32 },
             reserved_table: u64::from(get16(sb, 0xCE)),
-            extents: incompat & EXTENTS != 0,
+            kind: match (incompat & EXTENTS != 0, compat & HAS_JOURNAL != 0) {
+                (true, _) => Kind::Ext4,
+                (false, true) => Kind::Ext3,
+                (false, false) => Kind::Ext2,
+            },
             checksum: checked.then(|| Checksum::of_uuid(&uuid)),
             uuid,
         })

@@ -3,6 +3,7 @@
 
 use super::error::Error;
 use super::fill::Filesystem;
+use super::geometry::Kind;
 use super::{BLOCK, put};
 
 /// As many blocks as one extent may have.
@@ -57,7 +58,7 @@ impl Mapping {
 
 /// What an inode has of it: 60 bytes, and how many blocks the rest takes.
 pub(super) fn write(fs: &mut Filesystem, inode: u32, mapping: &Mapping) -> Result<([u8; 60], u64), Error> {
-    match fs.geometry().extents {
+    match fs.geometry().kind == Kind::Ext4 {
         true => extents(fs, inode, mapping),
         false => pointers(fs, mapping),
     }

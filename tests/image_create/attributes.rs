@@ -40,6 +40,8 @@ fn without_a_place() {
     };
     let text = b"user::rw-,user:1234:rwx,group::---,mask::rwx,other::---".as_slice();
     add("text", &[("SCHILY.acl.access", text)]);
+    let unknown = b"user::rw-,user:anna:rwx,group::---,mask::rwx,other::---".as_slice();
+    add("unknown", &[("SCHILY.acl.access", unknown)]);
     // The owner, other users, the group, the mask, and the rest.
     let list = |users: u32| {
         let entry = |tag: u16, rights: u16, id: u32| {
@@ -66,13 +68,58 @@ fn without_a_place() {
     let said = place.made("--size 64M --from DIR/x.tar --keep all");
     assert!(said.contains("lost extended attributes: 2 (/large"), "{said}");
     for (name, mode, is_kept) in [
-        ("text", "0600", false),
+        ("text", "0670", true),
+        ("unknown", "0600", false),
         ("large", "0670", true),
         ("list", "0640", false),
     ] {
         let stat = debugfs(&place.path("image"), &format!("stat /{name}"));
         assert!(stat.contains(&format!("Mode:  {mode}")), "{name}: {stat}");
         assert_eq!(stat.contains("posix_acl_access"), is_kept, "{name}: {stat}");
+    }
+}
+
+/// What SELinux and the drivers of older kernels look for: labels as GNU tar has them, and attributes of ext2 where its driver
+/// looks, which is not the inode.
+#[test]
+fn labels() {
+    let place = Place::new("attributes-labels");
+    let mut archive = tar::Builder::new(std::fs::File::create(place.path("x.tar")).expect("a file"));
+    let mut header = super::header();
+    let label = ("RHT.security.selinux", &b"system_u:object_r:etc_t:s0"[..]);
+    let other = ("SCHILY.xattr.security.selinux", &b"system_u:object_r:shadow_t:s0\0"[..]);
+    let evm = ("SCHILY.xattr.security.evm", &b"x"[..]);
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(0o755);
+    for (name, records) in [("etc", vec![label, evm]), ("etc/shadow", vec![label, other])] {
+        archive.append_pax_extensions(records).expect("a head");
+        archive
+            .append_data(&mut header, name, std::io::empty())
+            .expect("a member");
+        header.set_entry_type(tar::EntryType::Regular);
+    }
+    archive.into_inner().expect("an archive");
+    for (kind, block) in [("ext4", "File ACL: 0\n"), ("ext2", "File ACL: ")] {
+        place.made(&format!("--size 64M --from DIR/x.tar --fs {kind}"));
+        let stat = |path: &str| debugfs(&place.path("image"), &format!("stat {path}"));
+        // A new file has that of its directory.
+        for (path, label) in [
+            ("/etc", "etc_t"),
+            ("/etc/shadow", "shadow_t"),
+            ("/etc/hostname", "etc_t"),
+        ] {
+            let stat = stat(path);
+            assert!(
+                stat.contains(&format!("\"system_u:object_r:{label}:s0\\000\"")),
+                "{kind} {path}: {stat}"
+            );
+            assert!(
+                stat.contains(block) && !stat.contains("security.evm"),
+                "{kind} {path}: {stat}"
+            );
+            assert_eq!(stat.contains("File ACL: 0\n"), kind == "ext4", "{path}: {stat}");
+        }
+        std::fs::remove_file(place.path("image")).expect("the image goes");
     }
 }
 

@@ -278,6 +278,30 @@ open('z', 'w')";
     sh("rm -r src", &place.0);
 }
 
+/// A host whose /var is a file system of its own is not whole without it: whoever asks, and whoever reads the answer, is told.
+#[test]
+fn file_systems_of_their_own() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new("mounts-own");
+    let script = "set -e; mkdir -p src/var src/tmp; truncate -s 8M disk; PATH=$PATH:/usr/sbin; mke2fs -q disk
+        mount -o loop disk src/var; echo data >src/var/file; mount -t tmpfs none src/tmp
+        for option in --dry-run ''; do
+            \"$TTVM\" --root \"$DIR\" image create clientA --file image --size 64M --from src $option
+        done";
+    let said = place.said(&place.privately(script));
+    for part in [
+        "leave out what is mounted there at 2 places\n",
+        "leave out file systems of their own: /var\n",
+        "left out: file systems of their own (1): /var\n",
+        "left out: what is mounted there (1)\n",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(place.has("/var") && !place.has("/var/file"));
+}
+
 /// A mount that is under another one is no mount of the directory that has its path now.
 #[test]
 fn mounts_under_others() {

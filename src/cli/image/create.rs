@@ -20,7 +20,7 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
 use crate::ext4::Kind;
 use crate::image::Origin;
-use crate::image::create::{self, Creation, Keep, Pattern, Report, Request, usual_place};
+use crate::image::create::{self, Creation, Keep, Pattern, Reason, Report, Request, usual_place};
 use crate::image::seal::{Outcome, Seal, State};
 
 #[derive(clap::Args)]
@@ -172,6 +172,7 @@ fn request(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<
         root: arguments.fstab_root.clone(),
         state: places.state_dir().to_owned(),
         guests: images.into_iter().collect(),
+        thin_pool_limit: host.snapshot.thin_pool_limit,
         lock_timeout: host.snapshot.lock_timeout,
     })
 }
@@ -240,6 +241,11 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
         request.place, report.files
     )?;
     for (reason, (count, files)) in &report.left_out {
+        // Without these it may be no whole system.
+        if *reason == Reason::Filesystem {
+            writeln!(out, "left out: {reason} ({count}): {}", files.join(", "))?;
+            continue;
+        }
         writeln!(out, "left out: {reason} ({count})")?;
         if verbose {
             for file in files {

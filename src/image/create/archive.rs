@@ -180,7 +180,7 @@ impl Archive {
                 }
             }
             if member.kind != EntryType::Link && !is_left_out {
-                survey.attributes(member.attributes.clone(), 1);
+                survey.attributes(member.attributes.clone(), bounds.kind(), 1);
             }
             let (size, data, taken) = match member.kind {
                 EntryType::Directory if new.itself && !is_left_out => {

@@ -20,6 +20,11 @@ impl Bounds {
         Self { kind, directories }
     }
 
+    /// That of the file system.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// A file of so many bytes, with its holes.
     pub(super) fn size(&self, path: &[u8], bytes: u64) -> Result<(), Error> {
         let (path, kind) = (shown(path), self.kind);

@@ -195,6 +195,20 @@ pub enum Error {
         /// What it needs.
         need: Size,
     },
+    /// The pool would be full.
+    #[error(
+        "thin pool {pool} has {free} left below the limit of {limit} %, and the image takes {need}: extend it (`lvextend`), remove thin volumes, or raise thin_pool_limit in ttvm.toml"
+    )]
+    PoolFull {
+        /// The pool.
+        pool: Volume,
+        /// What it has up to the limit; nothing if it takes no writes.
+        free: Size,
+        /// How full it may be, in percent.
+        limit: u8,
+        /// What is written.
+        need: Size,
+    },
     /// No such pool.
     #[error("there is no thin pool {0}: see `lvs`")]
     NoPool(Volume),
@@ -257,6 +271,7 @@ impl Classify for Error {
             | Self::LargeFile { .. }
             | Self::ManyNames { .. }
             | Self::GroupFull { .. }
+            | Self::PoolFull { .. }
             | Self::NoSpace { .. }
             | Self::LargeImage { .. }
             | Self::Busy(_)

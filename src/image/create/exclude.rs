@@ -34,7 +34,9 @@ pub enum Reason {
     Services,
     /// How this host reaches the world.
     Network,
-    /// Another file system.
+    /// Another file system of the host's own.
+    Filesystem,
+    /// What else is mounted: the kernel's, removable, bound to there.
     Mounted,
 }
 
@@ -52,6 +54,7 @@ impl fmt::Display for Reason {
             Self::Identity => "identity of this host",
             Self::Services => "services for guests",
             Self::Network => "network configuration of this host",
+            Self::Filesystem => "file systems of their own",
             Self::Mounted => "what is mounted there",
         })
     }

@@ -14,6 +14,9 @@ use super::report::Report;
 use super::tree::Problem;
 use crate::ext4::{self, Attribute, Directory, FileType, Filesystem, Meta, Time, Unlinked};
 
+/// What SELinux knows a file by.
+pub(super) const LABEL: &[u8] = b"security.selinux";
+
 /// Why it does not go on.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -254,7 +257,7 @@ impl<'a> Filler<'a> {
     fn keep(&mut self, item: &mut Item) {
         let list = |attributes: &[Attribute]| attributes.iter().position(|one| one.name == ext4::ACCESS);
         let before = list(&item.attributes).map(|at| item.attributes[at].value.clone());
-        if ext4::keep_storable(&mut item.attributes) {
+        if ext4::keep_storable(&mut item.attributes, self.fs.kind()) {
             return;
         }
         self.report.problem(&item.path, Problem::Attributes);
@@ -292,6 +295,14 @@ impl<'a> Filler<'a> {
         Ok(self.report)
     }
 
+    /// What a new file has of SELinux: mostly, that is the label of its directory.
+    fn label(&self, path: &[u8]) -> Vec<Attribute> {
+        let parent = self.open.get(split(path).0);
+        let attributes = parent.map_or(&[][..], |open| &open.attributes);
+        let label = attributes.iter().find(|attribute| attribute.name == LABEL);
+        label.cloned().into_iter().collect()
+    }
+
     /// The file that an edit says. Of the one there was before, owner and permissions are kept.
     fn edited(&mut self, path: Vec<u8>, edit: Edit, before: Option<Before>) -> Result<(), Stop> {
         let fresh = |kind, permissions| Meta {
@@ -309,7 +320,7 @@ impl<'a> Filler<'a> {
                 self.enter(Item {
                     path: path.clone(),
                     meta: fresh(FileType::Directory, permissions),
-                    attributes: Vec::new(),
+                    attributes: self.label(&path),
                     names: None,
                     content: Content::Nothing,
                 })?;
@@ -324,8 +335,10 @@ impl<'a> Filler<'a> {
         };
         let before = before.filter(|before| before.meta.kind == meta.kind);
         let (meta, attributes) = match before {
-            Some(before) => {
+            Some(mut before) => {
                 let modified = self.now;
+                // A sum of the content that was there.
+                before.attributes.retain(|attribute| attribute.name != b"security.ima");
                 (
                     Meta {
                         modified,
@@ -334,7 +347,7 @@ impl<'a> Filler<'a> {
                     before.attributes,
                 )
             }
-            None => (meta, Vec::new()),
+            None => (meta, self.label(&path)),
         };
         let item = Item {
             path,

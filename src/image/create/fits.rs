@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether the size that is asked for is enough, and which one would be.
 
-use super::{Creation, Error};
+use super::{Creation, Error, Request};
 use crate::config::types::Size;
 use crate::ext4::{self, BLOCK};
 
@@ -17,6 +17,13 @@ impl Creation {
             true => Ok(()),
             false => Err(self.too_small()),
         }
+    }
+
+    /// Bytes that are written, with the file system's own.
+    pub(super) fn written(&self) -> u64 {
+        let Request { kind, size, .. } = self.request;
+        let room = ext4::room(kind, size.bytes(), self.files()).blocks * BLOCK as u64;
+        size.bytes().saturating_sub(room) + self.survey.blocks(kind) * BLOCK as u64
     }
 
     fn fits_into(&self, size: u64) -> bool {

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use tar::EntryType;
 
 use super::exclude::{Exclusions, Reason};
+use super::filler::LABEL;
 use super::lists::{self, TextList};
 use super::pax::{Extended, Map};
 use super::report::shown;
@@ -156,10 +157,15 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
     };
     let lists = lists::texts(&extended);
     // The last one of a name holds, as for all keys.
+    let mut label = None;
     let mut attributes = BTreeMap::new();
     for (key, value) in extended {
         let text = String::from_utf8_lossy(&value);
         match key.as_slice() {
+            // It binds a file to its number on the disk it was on.
+            b"SCHILY.xattr.security.evm" => {}
+            // As GNU tar has it by itself (--selinux): with no NUL at its end.
+            b"RHT.security.selinux" => label = Some([value.strip_suffix(b"\0").unwrap_or(&value), b"\0"].concat()),
             b"mtime" => meta.modified = pax_time(&text).unwrap_or(meta.modified),
             b"atime" => meta.accessed = pax_time(&text).unwrap_or(meta.accessed),
             key => {
@@ -171,6 +177,9 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
                 }
             }
         }
+    }
+    if let Some(label) = label {
+        attributes.entry(LABEL.to_vec()).or_insert(label);
     }
     let attributes = attributes.into_iter().map(|(name, value)| Attribute { name, value });
     Ok(Member {

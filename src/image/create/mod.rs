@@ -35,6 +35,7 @@ mod volume;
 mod walk;
 mod way;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
@@ -104,6 +105,7 @@ impl Creation {
             return Err(Error::LargeFilesystem { size, largest });
         }
         // Of what is looked through for minutes, it is said before that it can not be put there.
+        let mut group = None;
         let probe = match &request.place {
             Origin::File(path) => {
                 unnamed::is_free(path)?;
@@ -111,7 +113,7 @@ impl Creation {
                 Some(Unnamed::probe(path, is_usual, size.bytes())?)
             }
             Origin::Volume(volume) => {
-                request.wanted(volume).examine()?;
+                group = Some(request.wanted(volume).examine()?);
                 None
             }
         };
@@ -151,6 +153,9 @@ impl Creation {
         creation.fits()?;
         if let Some(probe) = probe {
             probe.has_room(creation.survey.blocks(creation.request.kind) * BLOCK as u64)?;
+        }
+        if let (Origin::Volume(volume), Some(group)) = (&creation.request.place, group) {
+            creation.request.wanted(volume).fits(&group, creation.written())?;
         }
         Ok(creation)
     }
@@ -192,11 +197,16 @@ impl Creation {
             format!("copy {files} files ({bytes}) from {}", request.source.display()),
         ];
         let mounts = match &self.source {
-            Source::Tree(tree) => tree.mounts(),
-            Source::Archive(..) => 0,
+            Source::Tree(tree) => tree.mounts().clone(),
+            Source::Archive(..) => BTreeMap::new(),
         };
-        if mounts > 0 {
-            plan.push(format!("leave out what is mounted there at {mounts} places"));
+        if !mounts.is_empty() {
+            plan.push(format!("leave out what is mounted there at {} places", mounts.len()));
+        }
+        let own = mounts.iter().filter(|(_, reason)| **reason == Reason::Filesystem);
+        let own: Vec<String> = own.map(|(path, _)| report::shown(path)).collect();
+        if !own.is_empty() {
+            plan.push(format!("leave out file systems of their own: {}", own.join(", ")));
         }
         let identity = self.identity(String::from("UUID"));
         if identity.edits().len() > 6 {
@@ -251,7 +261,7 @@ impl Creation {
             }
             Origin::Volume(volume) => {
                 let wanted = self.request.wanted(volume);
-                let unfinished = wanted.make()?;
+                let unfinished = wanted.make(self.written())?;
                 self.make_filesystem(&unfinished.device()?, size.bytes(), false)?;
                 let report = self.fill(unfinished.open()?, false, progress)?;
                 fail_point::reach("create.filled");

@@ -37,6 +37,8 @@ pub struct Request {
     pub state: PathBuf,
     /// Images of other guests.
     pub guests: Vec<PathBuf>,
+    /// How full that pool may be, in percent.
+    pub thin_pool_limit: u8,
     /// How long to wait for another ttvm that works on the volume group.
     pub lock_timeout: Duration,
 }
@@ -47,6 +49,7 @@ impl Request {
             volume,
             pool: self.pool.as_ref(),
             size: self.size,
+            pool_limit: self.thin_pool_limit,
             limit: self.lock_timeout,
         }
     }

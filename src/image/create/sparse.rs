@@ -77,11 +77,14 @@ fn number(text: &[u8]) -> Option<u64> {
 /// Offsets and lengths by turns, which are in order, and within the file.
 fn map(pieces: &[u64], size: u64) -> Result<Map, &'static str> {
     let (pairs, rest) = pieces.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(WRONG);
+    }
     let mut map = Vec::new();
     let mut before = 0;
     for [start, length] in pairs {
         let end = start.checked_add(*length).filter(|end| *end <= size).ok_or(WRONG)?;
-        if *start < before || !rest.is_empty() {
+        if *start < before {
             return Err(WRONG);
         }
         // The end of a file that ends with a hole has a piece without anything.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::ops::ControlFlow;
 
+use nix::fcntl::AtFlags;
 use nix::libc;
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 use super::bounds::Bounds;
 use super::content::piece;
@@ -70,10 +72,10 @@ impl Survey {
     }
 
     /// A file with these attributes, which stands for so many.
-    pub(super) fn attributes(&mut self, mut attributes: Vec<Attribute>, stands_for: u64) {
+    pub(super) fn attributes(&mut self, mut attributes: Vec<Attribute>, kind: Kind, stands_for: u64) {
         if !attributes.is_empty() {
-            ext4::keep_storable(&mut attributes);
-            self.attributes += stands_for * u64::from(ext4::need_a_block(&attributes));
+            ext4::keep_storable(&mut attributes, kind);
+            self.attributes += stands_for * u64::from(ext4::need_a_block(&attributes, kind));
         }
     }
 
@@ -155,6 +157,7 @@ pub(super) fn of_tree(
         bounds,
         names: HashMap::new(),
         come: 0,
+        is_root: geteuid().is_root(),
         go_on,
     };
     walk(tree, exclusions, &mut surveyor)?;
@@ -168,6 +171,7 @@ struct Surveyor<'a> {
     /// How many names of files with several have come. One that has got the number of another one is known by its time.
     names: HashMap<(Key, i64, i64), u32>,
     come: u64,
+    is_root: bool,
     go_on: &'a mut dyn FnMut() -> ControlFlow<()>,
 }
 
@@ -192,7 +196,16 @@ impl Surveyor<'_> {
         };
         let found = found.unwrap_or_default().into_iter();
         let attributes = found.map(|(name, value)| Attribute { name, value });
-        self.survey.attributes(attributes.collect(), stands_for);
+        let attributes = attributes.collect();
+        self.survey.attributes(attributes, self.bounds.kind(), stands_for);
+    }
+}
+
+impl Surveyor<'_> {
+    /// Whether the content of a file can be had; of what can not, only its name will be there.
+    fn may_read(&self, at: &At<'_>) -> bool {
+        let asked = || faccessat(at.parent, at.name, AccessFlags::R_OK, AtFlags::AT_EACCESS);
+        self.is_root || at.stat.st_size == 0 || asked().is_ok()
     }
 }
 
@@ -252,7 +265,9 @@ impl Visitor for Surveyor<'_> {
         }
         let size = stat.st_size as u64;
         let swap = self.exclusions.may_be_swap(size) && at.read().is_ok_and(|file| is_swap(&file));
-        if !swap {
+        if !swap && !self.may_read(at) {
+            self.survey.content(0, 0);
+        } else if !swap {
             self.bounds.size(at.path, size)?;
             match has_holes(stat) {
                 true => self.survey.sparse(size, data(at)),

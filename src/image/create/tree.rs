@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A directory as a source: one mounted file system, walked by descriptors, so that nobody can lead us elsewhere meanwhile.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +25,7 @@ use super::way::Here;
 pub(super) struct Tree {
     root: OwnedFd,
     /// What is mounted in it, relative to it.
-    mounts: HashSet<Vec<u8>>,
+    mounts: BTreeMap<Vec<u8>, Reason>,
 }
 
 /// A file that is come to.
@@ -158,14 +158,14 @@ impl Tree {
         disk.map_or(0, |disk| disk.files().saturating_sub(disk.files_free()))
     }
 
-    /// At how many places something is mounted in it.
-    pub(super) fn mounts(&self) -> usize {
-        self.mounts.len()
+    /// What is mounted in it, by the paths.
+    pub(super) fn mounts(&self) -> &BTreeMap<Vec<u8>, Reason> {
+        &self.mounts
     }
 
-    /// Whether something is mounted on the directory at `path`.
-    pub(super) fn is_mount(&self, path: &[u8]) -> bool {
-        self.mounts.contains(path)
+    /// Why what is mounted on the directory at `path` is left out, if something is.
+    pub(super) fn mounted(&self, path: &[u8]) -> Option<Reason> {
+        self.mounts.get(path).copied()
     }
 
     /// The directory at `path`, of which no part may be a link.

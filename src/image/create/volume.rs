@@ -12,7 +12,7 @@ use nix::libc;
 
 use super::error::Error;
 use crate::config::types::{LvmName, Size, Volume};
-use crate::dm::{By, DeviceMapper};
+use crate::dm::{By, DeviceMapper, State};
 use crate::fail_point;
 use crate::lock::{Attempt, Lock, take};
 use crate::lvm2_cmd::{self, Group, LogicalVolume, Selection};
@@ -34,6 +34,8 @@ pub(super) struct Wanted<'a> {
     pub(super) volume: &'a Volume,
     pub(super) pool: Option<&'a LvmName>,
     pub(super) size: Size,
+    /// How full the pool may be, in percent.
+    pub(super) pool_limit: u8,
     /// How long to wait for another ttvm that works on the group.
     pub(super) limit: Duration,
 }
@@ -97,7 +99,6 @@ impl Wanted<'_> {
                 let (vg, lv) = (vg.clone(), pool.clone());
                 Err(Error::NoPool(Volume { vg, lv }))
             }
-            // A pool gives what it is asked for when it is written.
             Some(_) => Ok(group),
             None if self.size.bytes() > group.free + left => Err(Error::GroupFull {
                 vg: vg.clone(),
@@ -106,6 +107,38 @@ impl Wanted<'_> {
             }),
             None => Ok(group),
         }
+    }
+
+    /// Refuses what would fill the pool: it gives room when it is written, and once it is full, all its volumes stand still.
+    /// What a run that was killed has left there goes before.
+    pub(super) fn fits(&self, group: &Group, need: u64) -> Result<(), Error> {
+        let Some(pool) = self.pool else { return Ok(()) };
+        let found = group.volumes.iter().find(|volume| volume.name == pool.as_str());
+        let (Some(found), None) = (found, self.left(group)?) else {
+            return Ok(());
+        };
+        let (vg, lv) = (self.volume.vg.clone(), pool.clone());
+        let pool = Volume { vg, lv };
+        let dm = DeviceMapper::open().map_err(|error| Error::Lock(error.into()))?;
+        // With volumes in it, it is a layer below the one that has its name.
+        for name in [format!("{}-tpool", pool.dm_name()), pool.dm_name()] {
+            let device = dm.find(By::Name(&name)).map_err(|error| Error::Lock(error.into()))?;
+            let Some(State::ThinPool(state)) = device.map(|device| device.state) else {
+                continue;
+            };
+            let fill = state.data_percent.max(if state.writable { 0 } else { 100 });
+            let free = found.size / 100 * u64::from(self.pool_limit.saturating_sub(fill));
+            return match need <= free && state.metadata_percent <= self.pool_limit {
+                true => Ok(()),
+                false => Err(Error::PoolFull {
+                    pool,
+                    free: Size::from_bytes(free),
+                    limit: self.pool_limit,
+                    need: Size::from_bytes(need.next_multiple_of(1 << 20)),
+                }),
+            };
+        }
+        Ok(())
     }
 
     /// What a run that was killed has left.
@@ -128,8 +161,8 @@ impl Wanted<'_> {
         lvm2_cmd::remove(temporary, &selection).map_err(self.lvm("remove", temporary))
     }
 
-    /// Makes it, under its temporary name.
-    pub(super) fn make(&self) -> Result<Unfinished<'_>, Error> {
+    /// Makes it, under its temporary name; so many bytes of it will be written.
+    pub(super) fn make(&self, need: u64) -> Result<Unfinished<'_>, Error> {
         let temporary = self.temporary()?;
         let path = Path::new(LOCKS).join(temporary.dm_name());
         let failed = |source| Error::Image {
@@ -141,12 +174,14 @@ impl Wanted<'_> {
             return Err(Error::Busy(self.volume.clone()));
         };
         let _group = lock(&self.volume.vg, self.limit)?;
-        let group = self.examine()?;
+        let mut group = self.examine()?;
         if let Some(left) = self.left(&group)? {
             tracing::info!(ttvm_lv = %temporary, "removing {temporary}, which a run that was killed has left");
             self.settle(&temporary)?;
             self.remove(&temporary, &left.uuid, left.segtype == "thin")?;
+            group.volumes.retain(|volume| volume.name != temporary.lv.as_str());
         }
+        self.fits(&group, need)?;
         fail_point::reach("create.volume");
         let tags = ["ttvm".to_owned(), self.tag()];
         lvm2_cmd::create_volume(&temporary, self.size, self.pool, &tags).map_err(self.lvm("make", &temporary))?;

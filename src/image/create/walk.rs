@@ -97,6 +97,9 @@ impl<V: Visitor> Walk<'_, V> {
         if let Err(errno) = list(&mut directory, &mut names) {
             self.visitor.problem(&self.path, Problem::of(errno))?;
         }
+        // A name that another file gets meanwhile may be listed twice.
+        names.sort_unstable_by(|one, other| one.1.cmp(&other.1));
+        names.dedup_by(|one, other| one.1 == other.1);
         names.sort_unstable();
         self.levels.push(Level {
             directory: Some(directory),
@@ -183,11 +186,12 @@ impl<V: Visitor> Walk<'_, V> {
         }
         // The table has bind mounts, too, which are on the same device.
         let is_elsewhere = || stat.st_dev != device && are_different(mount(parent, c"."), mount(parent, name));
-        if self.tree.is_mount(&self.path) || is_elsewhere() {
+        if self.tree.mounted(&self.path).is_some() || is_elsewhere() {
             // A directory to mount on.
             self.visitor.enter(&at)?;
             self.visitor.leave(&self.path)?;
-            return self.visitor.left_out(&self.path, Reason::Mounted);
+            let reason = self.tree.mounted(&self.path).unwrap_or(Reason::Mounted);
+            return self.visitor.left_out(&self.path, reason);
         }
         let opened = Dir::openat(parent, name, FLAGS, Mode::empty());
         self.directory(parent, name, opened, &stat)

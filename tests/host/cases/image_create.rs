@@ -93,6 +93,14 @@ fn on_a_thin_volume(host: &mut Host) {
         1,
         "there is no thin pool xenvg/base",
     );
+    // A pool that is full stops all guests in it. Of so large a file system, its own tables would fill it.
+    says(
+        host,
+        "clientA --size 64G --lv xenvg/x --thin-pool pool --from /srv/src/etc --dry-run",
+        4,
+        "thin pool xenvg/pool has ",
+    );
+    assert_eq!(volumes(host), "golden");
 }
 
 fn name_is_taken(host: &mut Host) {
