@@ -113,6 +113,11 @@ fn a_guest_of_its_own() {
     ] {
         assert!(place.has(there), "{there}: {said}");
     }
+    assert!(
+        place
+            .content("/etc/systemd/system/ttvm-ssh-keys.service")
+            .contains("\nBefore=ssh.service sshd.service\n")
+    );
     assert!(debugfs(&place.path("image"), "stat /tmp").contains("Mode:  01777"));
     assert!(
         said.contains("its network: ifupdown, with DHCP on the first network card\n"),

@@ -7,9 +7,10 @@ use crate::image::create::edits::{Edit, Edits};
 /// Makes those that are missing (ssh-keygen(1)).
 pub(super) const MAKE_KEYS: &str = "/usr/bin/ssh-keygen -A";
 
-/// Debian makes keys only when the package is installed.
+/// Debian makes keys only when the package is installed. `ssh.socket` is not among what waits: sockets come before all that this
+/// service itself waits for, so that systemd would leave some of them out. What the socket starts does wait.
 const SERVICE: &str = "# Written by `ttvm image create`: the keys of the host are not those of the guest.\n\
-    [Unit]\nDescription=Host keys of SSH\nBefore=ssh.service ssh.socket sshd.service\n\
+    [Unit]\nDescription=Host keys of SSH\nBefore=ssh.service sshd.service\n\
     ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n\n\
     [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/ssh-keygen -A\n\n\
     [Install]\nWantedBy=multi-user.target\n";
