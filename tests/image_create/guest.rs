@@ -152,6 +152,22 @@ fn each_part_can_be_kept() {
     }
 }
 
+/// As it is, to the last byte, and the same file by all its names.
+#[test]
+fn all_can_be_kept() {
+    let place = Place::new("kept-all");
+    host(&place);
+    let table = "id:2:initdefault:\n1:2345:respawn:/sbin/getty 38400 tty1\n\n";
+    let path = place.file("etc/inittab", table);
+    fs::hard_link(path, place.path("src/again")).expect("a link");
+    place.made("--size 64M --from DIR/src --keep all");
+    assert_eq!(place.content("/etc/inittab"), table);
+    assert!(debugfs(&place.path("image"), "stat /etc/inittab").contains("Links: 2"));
+    fs::remove_file(place.path("image")).expect("the image goes");
+    place.made("--size 64M --from DIR/src --keep console");
+    assert_eq!(place.content("/etc/inittab"), table);
+}
+
 /// A System V init has a table of terminals, and no service for the rest.
 #[test]
 fn without_systemd() {

@@ -128,7 +128,9 @@ impl Identity<'_> {
             if self.changes(Keep::SshKeys) && self.has_ssh() && !self.has_systemd() {
                 table.at_boot("sshk", ssh::MAKE_KEYS);
             }
-            edits.file("etc/inittab", table.text);
+            if table != Table::of(&text) {
+                edits.file("etc/inittab", table.text);
+            }
         }
         if self.changes(Keep::Swap) {
             if self.found.has("etc/crypttab") {

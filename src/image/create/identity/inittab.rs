@@ -2,6 +2,7 @@
 //! The table of init, of System V or of busybox: what it starts, and on which terminals.
 
 /// A table of init.
+#[derive(PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) text: String,
     is_busybox: bool,
