@@ -168,6 +168,38 @@ fn all_can_be_kept() {
     assert_eq!(place.content("/etc/inittab"), table);
 }
 
+/// Of what is kept the plan says nothing.
+#[test]
+fn what_is_its_own() {
+    let place = Place::new("own");
+    host(&place);
+    let plan = |kept: &str| place.session(&format!("--size 64M --from DIR/src --dry-run --keep {kept}"));
+    for (kept, own) in [
+        ("id", "name and root"),
+        ("hostname,fstab", "ids"),
+        ("console,caches", "name, root and ids"),
+    ] {
+        let (said, line) = (
+            plan(kept),
+            format!("\nwould make it the guest clientA, by its own {own}\n"),
+        );
+        assert!(said.contains(&line), "{said}");
+    }
+    for kept in ["fstab,hostname,id", "all"] {
+        let said = plan(kept);
+        assert!(!said.contains("its own") && said.ends_with("[0]"), "{said}");
+    }
+    for kept in ["fstab", "all"] {
+        place.says(
+            &format!("--size 64M --from DIR/src --file DIR/image --fstab-root /dev/xvda1 --keep id,{kept}"),
+            &format!(
+                "ttvm: --fstab-root is for a new /etc/fstab, and --keep {kept} leaves the one in the source: give one of both\n[2]"
+            ),
+        );
+    }
+    assert_eq!(place.rest(), [""; 0]);
+}
+
 /// A System V init has a table of terminals, and no service for the rest.
 #[test]
 fn without_systemd() {

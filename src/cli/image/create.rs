@@ -91,7 +91,23 @@ fn kind() -> impl TypedValueParser<Value = Kind> {
     })
 }
 
+/// Refuses a root for an fstab that is not written.
+fn is_written(arguments: &Arguments) -> Result<(), Error> {
+    let kept = arguments.keep.iter().find_map(|keep| match keep {
+        Keep::Fstab => Some("fstab"),
+        Keep::All => Some("all"),
+        _ => None,
+    });
+    match (&arguments.fstab_root, kept) {
+        (Some(_), Some(kept)) => Err(Error::Usage(format!(
+            "--fstab-root is for a new /etc/fstab, and --keep {kept} leaves the one in the source: give one of both"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<(), Error> {
+    is_written(arguments)?;
     let request = request(places, host, arguments)?;
     let started = Instant::now();
     let mut looking = Progress::of(format!("looking through {}", request.source.display()));

@@ -78,6 +78,18 @@ impl Identity<'_> {
         self.found.has("usr/lib/systemd/systemd") || self.found.has("lib/systemd/systemd")
     }
 
+    /// What it has of its own by which it is known, in words; `None` if all of that is the source's.
+    pub(super) fn own_in_words(&self) -> Option<String> {
+        let parts = [(Keep::Hostname, "name"), (Keep::Fstab, "root"), (Keep::Id, "ids")];
+        let parts = parts.into_iter().filter(|(what, _)| self.changes(*what));
+        let mut own: Vec<&str> = parts.map(|(_, word)| word).collect();
+        let last = own.pop()?;
+        Some(match own.is_empty() {
+            true => last.to_owned(),
+            false => format!("{} and {last}", own.join(", ")),
+        })
+    }
+
     /// What is otherwise in the guest.
     pub(super) fn edits(&self) -> Edits {
         let mut edits = Edits::default();

@@ -209,11 +209,8 @@ impl Creation {
             plan.push(format!("leave out file systems of their own: {}", own.join(", ")));
         }
         let identity = self.identity(String::from("UUID"));
-        if identity.edits().len() > 6 {
-            plan.push(format!(
-                "make it the guest {}, by its own name, root and ids",
-                request.name
-            ));
+        if let Some(own) = identity.own_in_words() {
+            plan.push(format!("make it the guest {}, by its own {own}", request.name));
         }
         if let Some(network) = identity.network_in_words() {
             plan.push(format!("configure the network: {network}"));
