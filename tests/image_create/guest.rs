@@ -168,6 +168,42 @@ fn all_can_be_kept() {
     assert_eq!(place.content("/etc/inittab"), table);
 }
 
+/// By which others know the host, too.
+#[test]
+fn keys_and_ids_of_others() {
+    let place = Place::new("keys");
+    let keys = [
+        ("ssh-keys", "/etc/dropbear/dropbear_ed25519_host_key"),
+        ("ssh-keys", "/etc/dropbear/dropbear_ed25519_host_key.pub"),
+        ("id", "/etc/wireguard/wg0.conf"),
+        ("id", "/var/lib/tailscale/tailscaled.state"),
+        ("id", "/var/lib/zerotier-one/identity.secret"),
+        ("state", "/etc/dhcpcd.duid"),
+        ("state", "/etc/dhcpcd.secret"),
+        ("state", "/var/lib/wicked/duid.xml"),
+    ];
+    let others = ["/etc/dropbear/config", "/var/lib/zerotier-one/local.conf"];
+    for path in keys.iter().map(|(_, path)| path).chain(&others) {
+        place.file(&path[1..], "x");
+    }
+    place.file("usr/sbin/dropbear", "");
+    let said = place.made("--size 64M --from DIR/src");
+    assert!(
+        said.contains("its host keys of SSH are gone: see that it makes new ones (`dropbear -R`)\n"),
+        "{said}"
+    );
+    assert!(keys.iter().all(|(_, path)| !place.has(path)), "{said}");
+    assert!(others.iter().all(|path| place.has(path)), "{said}");
+    for kept in ["id", "ssh-keys", "state"] {
+        fs::remove_file(place.path("image")).expect("the image goes");
+        let said = place.made(&format!("--size 64M --from DIR/src --keep {kept}"));
+        assert_eq!(said.contains("host keys"), kept != "ssh-keys", "{said}");
+        for (part, path) in keys {
+            assert_eq!(place.has(path), part == kept, "{path}: {said}");
+        }
+    }
+}
+
 /// Of what is kept the plan says nothing.
 #[test]
 fn what_is_its_own() {

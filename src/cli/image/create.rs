@@ -280,10 +280,10 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
     if let Some(network) = creation.network() {
         writeln!(out, "its network: {network}")?;
     }
-    if creation.lacks_keys() {
+    if let Some(program) = creation.lacks_keys() {
         writeln!(
             out,
-            "its host keys of SSH are gone: see that it makes new ones (`ssh-keygen -A`)"
+            "its host keys of SSH are gone: see that it makes new ones (`{program}`)"
         )?;
     }
     // Xen gets its guests' disks from volumes; an emulated machine from files, too.

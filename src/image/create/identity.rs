@@ -22,7 +22,7 @@ use crate::config::types::GuestName;
 use crate::ext4::Kind;
 
 /// Files that are looked at before.
-pub(super) const LOOKED_AT: [&str; 29] = [
+pub(super) const LOOKED_AT: [&str; 30] = [
     "etc/hostname",
     "etc/hosts",
     "etc/inittab",
@@ -44,6 +44,7 @@ pub(super) const LOOKED_AT: [&str; 29] = [
     "lib/systemd/systemd",
     "usr/bin/ssh-keygen",
     "usr/sbin/sshd",
+    "usr/sbin/dropbear",
     "usr/lib/systemd/system/sshd-keygen.target",
     "var/lib/dbus/machine-id",
     "sbin/getty",
@@ -169,9 +170,17 @@ pub(super) fn exclude(keep: &[Keep], exclusions: &mut Exclusions) {
                 "/etc/iscsi/initiatorname.iscsi",
                 "/etc/nvme/host*",
                 "/var/lib/systemd/credential.secret",
+                // Keys by which others know a member of their network.
+                "/etc/wireguard/*",
+                "/var/lib/tailscale/*",
+                "/var/lib/zerotier-one/identity.*",
             ],
         ),
-        (Keep::SshKeys, Reason::Identity, &["/etc/ssh/ssh_host_*"]),
+        (
+            Keep::SshKeys,
+            Reason::Identity,
+            &["/etc/ssh/ssh_host_*", "/etc/dropbear/*_host_key*"],
+        ),
         (
             Keep::State,
             Reason::Identity,
@@ -182,6 +191,9 @@ pub(super) fn exclude(keep: &[Keep], exclusions: &mut Exclusions) {
                 "/var/lib/dhcp/*",
                 "/var/lib/dhclient/*",
                 "/var/lib/dhcpcd/*",
+                "/etc/dhcpcd.duid",
+                "/etc/dhcpcd.secret",
+                "/var/lib/wicked/*",
                 "/var/lib/NetworkManager/*",
                 "/etc/udev/rules.d/70-persistent-net.rules",
                 "/etc/udev/rules.d/75-persistent-net-generator.rules",

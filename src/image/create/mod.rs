@@ -223,8 +223,8 @@ impl Creation {
         self.identity(String::new()).network_in_words()
     }
 
-    /// Whether somebody has to make new host keys of SSH in the guest.
-    pub fn lacks_keys(&self) -> bool {
+    /// What somebody has to run in the guest for new host keys of SSH.
+    pub fn lacks_keys(&self) -> Option<&'static str> {
         self.identity(String::new()).lacks_keys()
     }
 

@@ -20,10 +20,18 @@ impl Identity<'_> {
         self.found.has("usr/sbin/sshd") && self.found.has("usr/bin/ssh-keygen")
     }
 
-    /// Whether the keys are gone, and nothing that is known here makes new ones.
-    pub(in crate::image::create) fn lacks_keys(&self) -> bool {
+    /// What makes new keys, if they are gone and nothing that is known here does it.
+    pub(in crate::image::create) fn lacks_keys(&self) -> Option<&'static str> {
         let makes = self.has_systemd() || (self.has_ssh() && self.found.text("etc/inittab").is_some());
-        self.changes(Keep::SshKeys) && self.found.has("usr/sbin/sshd") && !makes
+        if !self.changes(Keep::SshKeys) {
+            None
+        } else if self.found.has("usr/sbin/sshd") && !makes {
+            Some("ssh-keygen -A")
+        } else if self.found.has("usr/sbin/dropbear") {
+            Some("dropbear -R")
+        } else {
+            None
+        }
     }
 
     pub(super) fn ssh_keys(&self, edits: &mut Edits) {
