@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What makes a guest of a copy of a host.
 
+mod network;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -12,6 +14,7 @@ fn host(place: &Place) {
         ("usr/lib/systemd/systemd", ""),
         ("usr/bin/ssh-keygen", ""),
         ("usr/sbin/sshd", ""),
+        ("usr/sbin/ifup", ""),
         (
             "etc/fstab",
             "UUID=1 / ext4 defaults 0 1\nUUID=2 none swap sw 0 0\n/dev/vg/srv /srv xfs defaults 0 2\n",
@@ -353,34 +356,4 @@ fn with_busybox() {
             .made("--size 64M --from DIR/src --keep ssh-keys")
             .contains("host keys")
     );
-}
-
-/// Only netplan starts what it is for.
-#[test]
-fn with_netplan() {
-    let place = Place::new("netplan");
-    let path = "etc/systemd/system/multi-user.target.wants/NetworkManager.service";
-    for renderer in ["networkd", "NetworkManager"] {
-        place.file("etc/netplan/50-cloud-init.yaml", "network: {}\n");
-        place.file("etc/systemd/system/serial-getty@hvc0.service", "");
-        if renderer == "NetworkManager" {
-            place.file(path, "");
-        }
-        let said = place.made("--size 64M --from DIR/src");
-        assert!(
-            said.contains("its network: netplan, with DHCP on all network cards\n"),
-            "{said}"
-        );
-        let plan = place.content("/etc/netplan/80-ttvm-guest.yaml");
-        assert!(
-            plan.contains(&format!("\n  renderer: {renderer}\n")) && plan.contains("dhcp4: true"),
-            "{plan}"
-        );
-        assert!(debugfs(&place.path("image"), "stat /etc/netplan/80-ttvm-guest.yaml").contains("Mode:  0600"));
-        assert!(!place.has("/etc/netplan/50-cloud-init.yaml"));
-        assert!(!place.has("/etc/systemd/network/80-ttvm-guest.network"));
-        // Empty, it was masked.
-        assert!(!place.has("/etc/systemd/system/serial-getty@hvc0.service"));
-        fs::remove_file(place.path("image")).expect("the image goes");
-    }
 }

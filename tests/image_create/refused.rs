@@ -191,10 +191,11 @@ fn a_dry_run_makes_nothing() {
     let place = Place::new("dry");
     place.file("etc/hostname", "host");
     place.file("etc/network/interfaces", "");
+    place.file("sbin/ifup", "");
     place.says(
         "--size 64M --from DIR/src --dry-run --seal",
         "would make DIR/var/lib/ttvm/images/clientA.img, a sparse file of 64M, with the file system ext4\n\
-         would copy 5 files (0.0M) from DIR/src\n\
+         would copy 7 files (0.0M) from DIR/src\n\
          would make it the guest clientA, by its own name, root and ids\n\
          would configure the network: ifupdown, with DHCP on the first network card\n\
          would seal DIR/var/lib/ttvm/images/clientA.img\n[0]",

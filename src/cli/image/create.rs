@@ -280,6 +280,12 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
     if let Some(network) = creation.network() {
         writeln!(out, "its network: {network}")?;
     }
+    if creation.lacks_network() {
+        writeln!(
+            out,
+            "its network is as in the source: nothing that is known here configures it"
+        )?;
+    }
     if let Some(program) = creation.lacks_keys() {
         writeln!(
             out,

@@ -22,7 +22,7 @@ use crate::config::types::GuestName;
 use crate::ext4::Kind;
 
 /// Files that are looked at before.
-pub(super) const LOOKED_AT: [&str; 30] = [
+pub(super) const LOOKED_AT: [&str; 33] = [
     "etc/hostname",
     "etc/hosts",
     "etc/inittab",
@@ -34,6 +34,9 @@ pub(super) const LOOKED_AT: [&str; 30] = [
     "etc/systemd/network",
     "etc/systemd/system/multi-user.target.wants/NetworkManager.service",
     "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+    "etc/systemd/system/multi-user.target.wants/wicked.service",
+    "etc/systemd/system/network.service",
+    "etc/sysconfig/network",
     "etc/sysconfig/network-scripts",
     "etc/systemd/system/serial-getty@.service",
     "etc/systemd/system/serial-getty@hvc0.service",
@@ -79,8 +82,22 @@ impl Identity<'_> {
         self.found.has("usr/lib/systemd/systemd") || self.found.has("lib/systemd/systemd")
     }
 
+    /// What will be otherwise, in words.
+    pub(super) fn plan(&self) -> Vec<String> {
+        let own = self.own_in_words();
+        let own = own.map(|own| format!("make it the guest {}, by its own {own}", self.name));
+        let network = match self.network_in_words() {
+            Some(network) => Some(format!("configure the network: {network}")),
+            None if self.lacks_network() => {
+                Some("leave the network as it is in the source: nothing that is known here configures it".to_owned())
+            }
+            None => None,
+        };
+        own.into_iter().chain(network).collect()
+    }
+
     /// What it has of its own by which it is known, in words; `None` if all of that is the source's.
-    pub(super) fn own_in_words(&self) -> Option<String> {
+    fn own_in_words(&self) -> Option<String> {
         let parts = [(Keep::Hostname, "name"), (Keep::Fstab, "root"), (Keep::Id, "ids")];
         let parts = parts.into_iter().filter(|(what, _)| self.changes(*what));
         let mut own: Vec<&str> = parts.map(|(_, word)| word).collect();
@@ -210,6 +227,10 @@ pub(super) fn exclude(keep: &[Keep], exclusions: &mut Exclusions) {
                 "/etc/systemd/network/*.netdev",
                 "/etc/NetworkManager/system-connections/*",
                 "/etc/sysconfig/network-scripts/ifcfg-[!l]*",
+                "/etc/sysconfig/network-scripts/route-*",
+                "/etc/sysconfig/network/ifcfg-[!l]*",
+                "/etc/sysconfig/network/ifroute-*",
+                "/etc/sysconfig/network/routes",
             ],
         ),
         (

@@ -208,19 +208,18 @@ impl Creation {
         if !own.is_empty() {
             plan.push(format!("leave out file systems of their own: {}", own.join(", ")));
         }
-        let identity = self.identity(String::from("UUID"));
-        if let Some(own) = identity.own_in_words() {
-            plan.push(format!("make it the guest {}, by its own {own}", request.name));
-        }
-        if let Some(network) = identity.network_in_words() {
-            plan.push(format!("configure the network: {network}"));
-        }
+        plan.extend(self.identity(String::new()).plan());
         plan
     }
 
     /// What was done about the guest's network, in a few words.
     pub fn network(&self) -> Option<&'static str> {
         self.identity(String::new()).network_in_words()
+    }
+
+    /// Whether that is nothing because nothing that is known here configures it.
+    pub fn lacks_network(&self) -> bool {
+        self.identity(String::new()).lacks_network()
     }
 
     /// What somebody has to run in the guest for new host keys of SSH.
