@@ -202,7 +202,7 @@ pub enum Error {
     PoolFull {
         /// The pool.
         pool: Volume,
-        /// What it has up to the limit; nothing if it takes no writes.
+        /// What it has up to the limit; nothing if it takes no writes, or its metadata is over the limit.
         free: Size,
         /// How full it may be, in percent.
         limit: u8,

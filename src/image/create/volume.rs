@@ -126,14 +126,18 @@ impl Wanted<'_> {
             let Some(State::ThinPool(state)) = device.map(|device| device.state) else {
                 continue;
             };
-            let fill = state.data_percent.max(if state.writable { 0 } else { 100 });
-            let free = found.size / 100 * u64::from(self.pool_limit.saturating_sub(fill));
-            return match need <= free && state.metadata_percent <= self.pool_limit {
+            let limit = self.pool_limit;
+            let left = match state.writable && state.metadata_percent <= limit {
+                true => limit.saturating_sub(state.data_percent),
+                false => 0,
+            };
+            let free = found.size / 100 * u64::from(left);
+            return match need <= free {
                 true => Ok(()),
                 false => Err(Error::PoolFull {
                     pool,
                     free: Size::from_bytes(free),
-                    limit: self.pool_limit,
+                    limit,
                     need: Size::from_bytes(need.next_multiple_of(1 << 20)),
                 }),
             };
