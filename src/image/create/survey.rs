@@ -199,9 +199,7 @@ impl Surveyor<'_> {
         let attributes = attributes.collect();
         self.survey.attributes(attributes, self.bounds.kind(), stands_for);
     }
-}
 
-impl Surveyor<'_> {
     /// Whether the content of a file can be had; of what can not, only its name will be there.
     fn may_read(&self, at: &At<'_>) -> bool {
         let asked = || faccessat(at.parent, at.name, AccessFlags::R_OK, AtFlags::AT_EACCESS);
