@@ -34,9 +34,9 @@ pub enum Reason {
     Services,
     /// How this host reaches the world.
     Network,
-    /// Another file system of the host's own.
+    /// A disk or a server of its own, also if it is the same one bound to there.
     Filesystem,
-    /// What else is mounted: the kernel's, removable, bound to there.
+    /// What else is mounted: what the kernel makes, removable disks, images.
     Mounted,
 }
 
