@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # demo   record, replay; an emulated Xen host        bench  the figures of README.md
-# check  format, lints, all tests                    deb    target/debian/ttvm_*.deb
-# install DESTDIR=…                                  for everyone else
+# check  format, lints, all tests                    deb    target/debian/ttvm_*.deb      rpm    target/rpm/ttvm-*.rpm
+# install DESTDIR=…                                  what both packages, and everyone else, install, and where
 
 CARGO ?= cargo
 DESTDIR ?=
-UNITDIR ?= /lib/systemd/system
+PROFILE ?= release
+UNITDIR ?= /usr/lib/systemd/system
+# Fedora's zsh looks in site-functions.
+ZSHDIR ?= /usr/share/zsh/vendor-completions
+
+# As the first `version = "…"` and `rust-version = "…"` of Cargo.toml say.
+first = $(shell sed -n 's/^$(1) = "\(.*\)"$$/\1/p' Cargo.toml | head -n1)
+VERSION := $(call first,version)
+RUST_VERSION := $(call first,rust-version)
 
 LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot ttvm-netd
 UNITS = $(wildcard units/*)
@@ -13,48 +21,82 @@ MAN = $(wildcard man/*.[1578])
 MAN_GZ = $(MAN:man/%=target/man/%.gz)
 COMPLETIONS = target/completions/ttvm.bash target/completions/_ttvm target/completions/ttvm.fish
 
+# `make install` builds only what is older than its sources: packages call it where there may be no compiler, as another user,
+# with flags of their own. With BINDIR=… it takes the programs that are there.
+ifeq ($(origin BINDIR),undefined)
+BINDIR = target/$(PROFILE:dev=debug)
+BUILT = $(BINDIR)/.built
+$(BUILT): Cargo.toml Cargo.lock build.rs $(shell find src $(wildcard crates) -type f)
+	@$(MAKE) --no-print-directory build
+endif
+
+# Where cargo keeps the sources of others and where ours are is not in the programs: the same source gives the same bytes.
+REMAP = --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/usr/src/cargo --remap-path-prefix=$(CURDIR)=/usr/src/ttvm
+
 # The time in the package is that of the last change to what is in it: the emulated host with it installed is made anew
 # (two minutes) only for another package.
-PACKAGED = src build.rs units hooks grub.d etc man packaging README.md Cargo.toml Cargo.lock
+PACKAGED = src $(wildcard crates) build.rs units hooks grub.d etc man packaging debian README.md CHANGELOG.md \
+	LICENSE-APACHE LICENSE-MIT Makefile Cargo.toml Cargo.lock
+EPOCH = SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct -- $(PACKAGED) 2>/dev/null || date +%s)}
 
-# cargo-deb leaves packages of other versions where they are.
-DEB = $$(ls -t target/debian/ttvm_*.deb | head -n1)
+DEB = target/debian/ttvm_$(VERSION)_$$(dpkg --print-architecture).deb
+RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 
 # What needs no emulated machine.
 QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: build docs deb install demo shell check bench image lint test host-tests clean
+.PHONY: rust build docs deb rpm install demo shell check bench image lint test host-tests clean
 
-build:
-	$(CARGO) build --release --locked --bins
+# Whoever has no Rust, or one too old, gets one sentence, not a compiler's errors.
+rust:
+	@have=$$($(CARGO) --version 2>/dev/null | cut -d' ' -f2); \
+	remedy="install Rust $(RUST_VERSION) or later with rustup, see https://rustup.rs, and see that its cargo is first in PATH"; \
+	if [ -z "$$have" ]; then echo "ttvm: there is no cargo: $$remedy" >&2; exit 1; fi; \
+	if [ "$$(printf '%s\n' "$(RUST_VERSION)" "$$have" | sort -V | head -n1)" != "$(RUST_VERSION)" ]; then \
+		echo "ttvm: cargo $$have is too old: $$remedy" >&2; exit 1; fi
+
+build: rust
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build --profile $(PROFILE) --locked --bins
+	@touch target/$(PROFILE:dev=debug)/.built
 
 # Compressed without time and name: the same input gives the same package.
 target/man/%.gz: man/%
 	@mkdir -p target/man
 	gzip -9nc $< > $@
 
-target/completions/ttvm.bash: build
+target/completions/ttvm.bash: $(BUILT)
 	@mkdir -p target/completions
-	target/release/ttvm completions bash > $@
-target/completions/_ttvm: build
+	$(BINDIR)/ttvm completions bash > $@
+target/completions/_ttvm: $(BUILT)
 	@mkdir -p target/completions
-	target/release/ttvm completions zsh > $@
-target/completions/ttvm.fish: build
+	$(BINDIR)/ttvm completions zsh > $@
+target/completions/ttvm.fish: $(BUILT)
 	@mkdir -p target/completions
-	target/release/ttvm completions fish > $@
+	$(BINDIR)/ttvm completions fish > $@
 
 docs: $(MAN_GZ) $(COMPLETIONS)
 
-deb: build docs
-	@command -v cargo-deb >/dev/null || $(CARGO) install --locked cargo-deb
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct -- $(PACKAGED) 2>/dev/null || date +%s) $(CARGO) deb --no-build --no-strip --locked -q
+# No package of another version is left: tests take the one that is there.
+deb: $(if $(BUILT),build)
+	@mkdir -p target/debian
+	@rm -f target/debian/ttvm_*.deb
+	$(EPOCH) debian/rules clean binary OUT=target/debian
+	@debian/rules clean >/dev/null
 
-install: build docs
+rpm: $(if $(BUILT),build)
+	@rm -rf target/rpm target/rpmbuild
+	@mkdir -p target/rpm
+	$(EPOCH) rpmbuild -bb --quiet --build-in-place --define "_topdir $(CURDIR)/target/rpmbuild" \
+		--define "_rpmdir $(CURDIR)/target/rpm" --define '_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' \
+		packaging/rpm/ttvm.spec
+
+install: $(BUILT) docs
 	install -d $(DESTDIR)/usr/bin $(DESTDIR)/usr/libexec/ttvm $(DESTDIR)$(UNITDIR)
 	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
-	install -m 755 target/release/ttvm $(DESTDIR)/usr/bin/
-	install -m 755 $(LIBEXEC:%=target/release/%) $(DESTDIR)/usr/libexec/ttvm/
+	install -m 755 $(BINDIR)/ttvm $(DESTDIR)/usr/bin/
+	install -m 755 $(LIBEXEC:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
 	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
+	install -D -m 644 packaging/systemd/80-ttvm.preset $(DESTDIR)/usr/lib/systemd/system-preset/80-ttvm.preset
 	install -D -m 755 hooks/95-ttvm.install $(DESTDIR)/usr/lib/kernel/install.d/95-ttvm.install
 	install -D -m 644 packaging/tmpfiles.d/ttvm.conf $(DESTDIR)/usr/lib/tmpfiles.d/ttvm.conf
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.conf $(DESTDIR)/usr/share/dbus-1/system.d/org.ttvm.Network1.conf
@@ -68,44 +110,45 @@ install: build docs
 	for page in $(MAN_GZ); do section=$${page%.gz}; section=$${section##*.}; \
 		install -D -m 644 $$page $(DESTDIR)/usr/share/man/man$$section/$${page##*/} || exit 1; done
 	install -D -m 644 target/completions/ttvm.bash $(DESTDIR)/usr/share/bash-completion/completions/ttvm
-	install -D -m 644 target/completions/_ttvm $(DESTDIR)/usr/share/zsh/vendor-completions/_ttvm
+	install -D -m 644 target/completions/_ttvm $(DESTDIR)$(ZSHDIR)/_ttvm
 	install -D -m 644 target/completions/ttvm.fish $(DESTDIR)/usr/share/fish/vendor_completions.d/ttvm.fish
 
 # The emulated host's disks, and the guest that is recorded. Making them is mostly waiting, so it goes on while the compiler runs.
 image:
 	@tests/guest/build.sh >/dev/null
 
-demo:
+demo: rust
 	@$(MAKE) -s --no-print-directory -j2 image deb
 	@$(CARGO) build -q --locked --features host-tests --example replay_demo --example demo
 	@target/debug/examples/replay_demo target/release/ttvm
 	@target/debug/examples/demo $(DEB)
 
 # A prompt in the emulated host.
-shell:
+shell: rust
 	@$(MAKE) -s --no-print-directory -j2 image deb
 	@$(CARGO) build -q --locked --features host-tests --example shell
 	@target/debug/examples/shell $(DEB)
 
-bench:
+bench: rust
 	@$(MAKE) -s --no-print-directory -j2 image deb
-	@TTVM_DEB=$$PWD/$(DEB) $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench image --bench initrd --bench host -- $(PART)
+	@TTVM_DEB=$$PWD/$(DEB) RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench image --bench initrd --bench host -- $(PART)
 
-lint:
+lint: rust
 	$(CARGO) fmt --check
 	$(CARGO) clippy -q --locked --all-targets --features host-tests -- -D warnings
 
-test:
+test: rust
 	$(CARGO) test -q --locked
 
-host-tests: deb image
+host-tests: rust deb image
 	$(CARGO) test -q --locked --features host-tests --test replay --test host
 
 # `test`, then `host-tests`, compiled once.
-check:
+check: rust
 	@$(MAKE) -s --no-print-directory -j2 image deb
+	@$(MAKE) -s --no-print-directory rpm
 	@$(MAKE) --no-print-directory lint
-	lintian --allow-root --fail-on error $(DEB)
+	lintian --allow-root --fail-on error,warning $(DEB)
 	$(CARGO) test -q --locked --features host-tests --lib --bins $(addprefix --test ,$(QUICK))
 	$(CARGO) test -q --locked --features host-tests --test replay --test host
 
