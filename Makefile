@@ -78,6 +78,7 @@ docs: $(MAN_GZ) $(COMPLETIONS)
 
 # No package of another version is left: tests take the one that is there.
 deb: $(if $(BUILT),build)
+	@packaging/need.sh dh:debhelper dpkg-shlibdeps:dpkg-dev
 	@mkdir -p target/debian
 	@rm -f target/debian/ttvm_*.deb
 	$(EPOCH) debian/rules clean binary OUT=target/debian
@@ -86,6 +87,7 @@ deb: $(if $(BUILT),build)
 # --nodeps: on Debian nothing is known to rpm's database. The time, and no name, of the machine that builds: the same source gives
 # the same package.
 rpm: $(if $(BUILT),build)
+	@packaging/need.sh rpmbuild:rpm
 	@rm -rf target/rpm target/rpmbuild
 	$(EPOCH) rpmbuild -bb --quiet --nodeps --build-in-place --define "_topdir $(CURDIR)/target/rpmbuild" \
 		--define "_rpmdir $(CURDIR)/target/rpm" --define "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \

@@ -136,3 +136,27 @@ fn every_source_file_names_its_licence() {
         );
     }
 }
+
+/// One version, and one oldest Rust, wherever they are written down.
+#[test]
+fn versions_agree() {
+    let read = |file: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file);
+    let version = env!("CARGO_PKG_VERSION");
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    for (file, line) in [
+        ("debian/changelog", format!("ttvm ({version}) unstable; ")),
+        ("packaging/rpm/ttvm.spec", format!("\nVersion:        {version}\n")),
+        ("packaging/rpm/ttvm.spec", format!("developers@ttvm.org> - {version}-1\n")),
+        ("packaging/rpm/ttvm.spec", format!("\nBuildRequires:  cargo >= {rust}\n")),
+        ("CHANGELOG.md", format!("# Changes\n\n## {version}\n")),
+        ("README.md", format!("\nRust {rust} is the oldest ")),
+    ] {
+        assert!(read(file).contains(&line), "{file} has no {line:?}");
+    }
+    assert!(read("debian/changelog").starts_with(&format!("ttvm ({version}) ")));
+    for page in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).expect("man pages") {
+        let page = page.expect("a man page").path();
+        let text = fs::read_to_string(&page).expect("a man page");
+        assert!(text.contains(&format!("\"ttvm {version}\"")), "{}", page.display());
+    }
+}
