@@ -146,8 +146,14 @@ fn versions_agree() {
     for (file, line) in [
         ("debian/changelog", format!("ttvm ({version}) unstable; ")),
         ("packaging/rpm/ttvm.spec", format!("\nVersion:        {version}\n")),
-        ("packaging/rpm/ttvm.spec", format!("developers@ttvm.org> - {version}-1\n")),
-        ("packaging/rpm/ttvm.spec", format!("\nBuildRequires:  cargo >= {rust}\n")),
+        (
+            "packaging/rpm/ttvm.spec",
+            format!("developers@ttvm.org> - {version}-1\n"),
+        ),
+        (
+            "packaging/rpm/ttvm.spec",
+            format!("\nBuildRequires:  cargo >= {rust}\n"),
+        ),
         ("CHANGELOG.md", format!("# Changes\n\n## {version}\n")),
         ("README.md", format!("\nRust {rust} is the oldest ")),
     ] {

@@ -41,7 +41,11 @@ fn complete(root: &Root, version: &str) {
     );
     let missing = root.run("dpkg -L ttvm | while read -r file; do [ -e \"$file\" ] || echo \"$file\"; done");
     assert_eq!(missing, "");
-    assert_eq!(root.run("dpkg --verify ttvm"), "");
+    let changed = root.run("dpkg --verify ttvm");
+    assert!(
+        changed.lines().all(|line| line.ends_with(" c /etc/ttvm/ttvm.toml")),
+        "{changed}"
+    );
     assert_eq!(
         root.run("ttvm --version").trim(),
         format!("ttvm {}", env!("CARGO_PKG_VERSION"))

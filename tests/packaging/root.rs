@@ -112,10 +112,11 @@ impl Root {
     }
 
     /// Without this machine's processes, mounts and network, so that a script that reaches for them fails here.
-    pub(crate) fn apart() -> Command {
+    pub(crate) fn apart(&self) -> Command {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--pid", "--net", "--fork", "--kill-child"])
+            .arg(format!("--mount-proc={}", self.at("proc").display()))
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
@@ -124,7 +125,7 @@ impl Root {
     }
 
     pub(crate) fn sh(&self, script: &str) -> Output {
-        let mut command = Self::apart();
+        let mut command = self.apart();
         command.arg("chroot").arg(&self.path).args(["/bin/sh", "-ec", script]);
         command.output().expect("unshare runs")
     }
@@ -138,7 +139,7 @@ impl Root {
 
     /// Everything there is: name, kind, mode, owner, size, and where a link leads. Not what dpkg, rpm and loggers write about it.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
-        let find = "find . -xdev \\( -path ./var/lib/dpkg -o -path ./var/log -o -path ./var/lib/rpm -o -path ./dev \\) -prune \
+        let find = "find . -xdev \\( -path ./var/lib/dpkg -o -path ./var/log -o -path ./root/.rpmdb -o -path ./dev \\) -prune \
                     -o -type d -printf '%p %M %U:%G\\n' -o -printf '%p %M %U:%G %s %l\\n'";
         let list = succeeds(Command::new("sh").args(["-c", find]).current_dir(&self.path));
         list.lines().map(str::to_owned).collect()
@@ -146,7 +147,7 @@ impl Root {
 
     /// The units that are enabled, by the links that do it.
     pub(crate) fn enabled(&self) -> Vec<String> {
-        let find = "find etc/systemd/system -name 'ttvm*' -printf '%P\\n' 2>/dev/null | LC_ALL=C sort";
+        let find = "find etc/systemd/system -name 'ttvm*' ! -type d -printf '%P\\n' 2>/dev/null | LC_ALL=C sort";
         let list = succeeds(Command::new("sh").args(["-c", find]).current_dir(&self.path));
         list.lines().map(str::to_owned).collect()
     }
