@@ -27,7 +27,9 @@ pub struct Error {
 impl Error {
     fn new(prefix: &'static str, short: &'static str, text: impl Into<String>) -> Self {
         let mut text = text.into();
-        text.truncate(text.floor_char_boundary(TEXT_MAX));
+        // `floor_char_boundary` is younger than the oldest Rust that builds this.
+        let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
         Self {
             prefix,
             short,
