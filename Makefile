@@ -93,6 +93,7 @@ rpm: $(if $(BUILT),build)
 		--define "_rpmdir $(CURDIR)/target/rpm" --define "_rpmfilename %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
 		--define "_buildhost ttvm" --define "use_source_date_epoch_as_buildtime 1" \
 		--define "clamp_mtime_to_source_date_epoch 1" packaging/rpm/ttvm.spec
+	@rm -rf target/rpmbuild
 
 install: $(BUILT) docs
 	install -d $(DESTDIR)/usr/bin $(DESTDIR)/usr/libexec/ttvm $(DESTDIR)$(UNITDIR)
