@@ -265,7 +265,7 @@ fn what_systemd_is_told() {
 #[test]
 fn apt_finds_what_it_depends_on() {
     for suite in SUITES {
-        let (root, _) = root(suite, Kind::Bare, "apt");
+        let (root, _) = root(suite, Kind::Lists, "apt");
         let plan = root.run("apt-get -s -o APT::Sandbox::User=root install /new.deb");
         for name in [
             "ttvm",

@@ -130,7 +130,7 @@ fn life() {
         let enabled: &[&str] = match kind {
             Kind::Systemd => &ENABLED,
             // Nobody is there who could.
-            Kind::Bare => &[],
+            Kind::Bare | Kind::Lists => &[],
         };
         assert_eq!(root.enabled(), enabled);
         assert_eq!(root.run("/etc/grub.d/21_ttvm 2>/dev/null"), "");
@@ -150,7 +150,7 @@ fn life() {
         assert_eq!(root.read("etc/ttvm/ttvm.toml"), "# mine\n");
         let enabled: &[&str] = match kind {
             Kind::Systemd => &[ENABLED[0], ENABLED[2]],
-            Kind::Bare => &[],
+            Kind::Bare | Kind::Lists => &[],
         };
         assert_eq!(root.enabled(), enabled);
 
