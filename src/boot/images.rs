@@ -85,7 +85,8 @@ impl Kernel {
         })
     }
 
-    /// Whether something other than the kernel itself mounts the root file system, and so understands `UUID=`.
+    /// Whether something other than the kernel itself mounts the root file system, and so understands `UUID=`. Of a kernel
+    /// beside others that have an initial RAM disk it also says whether its installation came to its end.
     pub fn has_initramfs(&self) -> bool {
         self.initrd.is_some() || self.built.is_some_and(|built| built.initramfs)
     }
@@ -123,25 +124,50 @@ pub fn list(root: &Path, directory: &str, names: &[&str], notes: &mut Vec<String
     Ok(images)
 }
 
-/// The first of `images` that is a kernel with all it needs and that `fits`.
+/// The first of `images` that is a kernel with all it needs and that `fits`; `initrd` is for all of them, or each has its
+/// own. Where some have an initial RAM disk, one that has none was not installed to its end (a full /boot, a failed hook):
+/// it is taken if nothing else fits.
 pub fn first_kernel(
     root: &Path,
     images: &[Image],
+    initrd: Option<&Path>,
     fits: impl Fn(&Kernel) -> bool,
     notes: &mut Vec<String>,
 ) -> Option<Kernel> {
-    images
-        .iter()
-        .find_map(|image| match Kernel::new(root, image.clone(), None) {
-            Ok(kernel) => Some(kernel).filter(&fits),
-            Err(why) => {
-                let note = format!("ttvm-grub: ignored: {why}");
-                if !notes.contains(&note) {
-                    notes.push(note);
-                }
-                None
-            }
-        })
+    let mut note = |text: String| {
+        let text = format!("ttvm-grub: {text}");
+        if !notes.contains(&text) {
+            notes.push(text);
+        }
+    };
+    let mut kernels = Vec::new();
+    for image in images {
+        match Kernel::new(root, image.clone(), initrd) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(why) => note(format!("ignored: {why}")),
+        }
+    }
+    let usual = kernels.iter().any(|kernel| kernel.initrd.is_some());
+    let is_whole = |kernel: &Kernel| !usual || kernel.has_initramfs();
+    let bare = |kernel: &Kernel| format!("no initial RAM disk for {}", kernel.image.file.path().display());
+    let chosen = kernels.iter().position(|kernel| fits(kernel) && is_whole(kernel));
+    for kernel in kernels.iter().take(chosen.unwrap_or(0)) {
+        if !is_whole(kernel) && fits(kernel) {
+            note(format!(
+                "{}, though others there have one: another is preferred",
+                bare(kernel)
+            ));
+        }
+    }
+    let chosen = chosen.or_else(|| {
+        let at = kernels.iter().position(&fits)?;
+        note(format!(
+            "{}: nothing else there will do, so it is taken without",
+            bare(&kernels[at])
+        ));
+        Some(at)
+    });
+    chosen.map(|at| kernels.swap_remove(at))
 }
 
 /// The early initial RAM disks in /boot, by the names in the settings `stock` and `custom`.
@@ -191,21 +217,19 @@ fn is_image(name: &str, names: &[&str]) -> bool {
         && ![".dpkg-", "rescue", "recovery"].iter().any(|part| stem.contains(part))
 }
 
+/// The version in a kernel's name as grub-mkconfig's scripts see it: what is before the first digit goes, up to its last
+/// hyphen.
+fn grub_version(name: &str) -> &str {
+    let letters = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
+    name[..letters].rfind('-').map_or(name, |hyphen| &name[hyphen + 1..])
+}
+
+/// The initial RAM disk beside a kernel: the names, in their order, by which 10_linux and 20_linux_xen look for it, and
+/// some that other systems use.
 fn beside(root: &Path, kernel: &Image) -> Result<Option<BootFile>, Unusable> {
-    let version = match kernel.version.as_str() {
-        "" => String::new(),
-        version => format!("-{version}"),
-    };
-    let candidates = [
-        format!("initrd.img{version}"),
-        format!("initrd{version}.img"),
-        format!("initrd{version}.gz"),
-        format!("initrd{version}"),
-        format!("initramfs{version}.img"),
-        format!("initramfs{version}"),
-    ];
-    for name in candidates {
-        match BootFile::find(root, &kernel.file.directory().join(name)) {
+    let directory = kernel.file.directory();
+    for name in initrd_names(kernel.file.name(), &kernel.version) {
+        match BootFile::find(root, &directory.join(name)) {
             Ok(file) => return Ok(Some(file)),
             Err(Unusable::Missing(_) | Unusable::NotAFile(_)) => {}
             Err(why) => return Err(why),
@@ -214,10 +238,47 @@ fn beside(root: &Path, kernel: &Image) -> Result<Option<BootFile>, Unusable> {
     Ok(None)
 }
 
+fn initrd_names(kernel: &str, version: &str) -> Vec<String> {
+    let mut versions = vec![version];
+    let grub = grub_version(kernel);
+    if grub != kernel && grub != version {
+        versions.push(grub);
+    }
+    // 10_linux calls it the alternative version.
+    for at in 0..versions.len() {
+        versions.extend(versions[at].strip_suffix(".old"));
+    }
+    let mut names = Vec::new();
+    for version in &versions {
+        let version = match *version {
+            "" => String::new(),
+            version => format!("-{version}"),
+        };
+        names.extend([
+            format!("initrd.img{version}"),
+            format!("initrd{version}.img"),
+            format!("initrd{version}.gz"),
+            format!("initrd{version}"),
+            format!("initramfs{version}.img"),
+            format!("initramfs{version}"),
+        ]);
+    }
+    // GENKERNEL_ARCH of 10_linux: what the machine calls itself, and x86 for 32 bits, as Rust has it.
+    let of_machine = format!("initramfs-genkernel-{}", std::env::consts::ARCH);
+    for prefix in ["initramfs-genkernel", of_machine.as_str()] {
+        let named = versions.iter().filter(|version| !version.is_empty());
+        names.extend(named.map(|version| format!("{prefix}-{version}")));
+    }
+    names
+}
+
 fn built(root: &Path, kernel: &Image) -> Option<Built> {
     let version = &kernel.version;
+    let grub = grub_version(kernel.file.name());
     let places = [
         kernel.file.directory().join(format!("config-{version}")),
+        kernel.file.directory().join(format!("config-{grub}")),
+        PathBuf::from(format!("/etc/kernels/kernel-config-{grub}")),
         PathBuf::from(format!("/usr/lib/modules/{version}/config")),
     ];
     let text = places
@@ -278,5 +339,38 @@ mod tests {
         ] {
             assert!(!is_image(name, LINUX), "{name}");
         }
+    }
+
+    /// The list of 20_linux_xen in Debian 12.
+    #[test]
+    fn names_of_initial_ram_disks() {
+        let names = initrd_names("vmlinuz-5.15.88-gentoo.old", "5.15.88-gentoo.old");
+        let arch = std::env::consts::ARCH;
+        for version in ["5.15.88-gentoo.old", "5.15.88-gentoo"] {
+            for name in [
+                format!("initrd.img-{version}"),
+                format!("initrd-{version}.img"),
+                format!("initrd-{version}.gz"),
+                format!("initrd-{version}"),
+                format!("initramfs-{version}.img"),
+                format!("initramfs-genkernel-{version}"),
+                format!("initramfs-genkernel-{arch}-{version}"),
+            ] {
+                assert!(names.contains(&name), "{name}");
+            }
+        }
+        for (name, version) in [
+            ("kernel-genkernel-x86_64-5.15.88-gentoo", "x86_64-5.15.88-gentoo"),
+            ("vmlinuz-lts", "lts"),
+            ("vmlinuz-xen-6.1", "6.1"),
+            ("vmlinuz", "vmlinuz"),
+        ] {
+            assert_eq!(grub_version(name), version);
+        }
+        let names = initrd_names("kernel-genkernel-x86_64-5.15", "genkernel-x86_64-5.15");
+        assert!(
+            names.contains(&"initramfs-genkernel-x86_64-5.15".to_owned()),
+            "{names:?}"
+        );
     }
 }

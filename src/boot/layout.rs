@@ -42,18 +42,19 @@ impl<'a> Layout<'a> {
             root,
             env,
             probe,
-            devices: env.lines("GRUB_DEVICE"),
-            uuid: env.text("GRUB_DEVICE_UUID").to_owned(),
-            partuuid: env.text("GRUB_DEVICE_PARTUUID").to_owned(),
-            fs: env.text("GRUB_FS").to_owned(),
-            boot_devices: env.lines("GRUB_DEVICE_BOOT"),
-            boot_uuid: env.text("GRUB_DEVICE_BOOT_UUID").to_owned(),
+            devices: Vec::new(),
+            uuid: String::new(),
+            partuuid: String::new(),
+            fs: String::new(),
+            boot_devices: Vec::new(),
+            boot_uuid: String::new(),
             flags: None,
             answers: RefCell::default(),
         };
-        if layout.devices.is_empty() || layout.boot_devices.is_empty() {
+        if !layout.is_exported() {
             layout.ask()?;
         }
+        layout.take_settings();
         if let Some(device) = layout.devices.iter().find(|device| device.starts_with("/dev/loop")) {
             return Err(Error::Layout(format!(
                 "the root file system is on the loop device {device}"
@@ -68,6 +69,38 @@ impl<'a> Layout<'a> {
             layout.flags = (!subvolume.is_empty()).then(|| format!("rootflags=subvol={subvolume}"));
         }
         Ok(layout)
+    }
+
+    /// Whether it is all there, from grub-mkconfig. (It has known the partition's UUID since 2.04 only.)
+    fn is_exported(&self) -> bool {
+        let set = |name: &&str| self.env.get(name).is_some();
+        let there = |name: &str| !self.env.lines(name).is_empty();
+        there("GRUB_DEVICE")
+            && there("GRUB_DEVICE_BOOT")
+            && ["GRUB_DEVICE_UUID", "GRUB_DEVICE_BOOT_UUID", "GRUB_FS"].iter().all(set)
+    }
+
+    /// grub-mkconfig finds out first and reads /etc/default/grub then, so that a setting counts; what it has found of the
+    /// device before stays as it is, even if that is another one now.
+    fn take_settings(&mut self) {
+        let env = self.env;
+        let devices = |name: &str| Some(env.lines(name)).filter(|lines| !lines.is_empty());
+        let text = |name: &str| env.get(name).map(str::to_owned);
+        let set = |place: &mut String, name: &str| {
+            if let Some(value) = text(name) {
+                *place = value;
+            }
+        };
+        if let Some(lines) = devices("GRUB_DEVICE") {
+            self.devices = lines;
+        }
+        if let Some(lines) = devices("GRUB_DEVICE_BOOT") {
+            self.boot_devices = lines;
+        }
+        set(&mut self.uuid, "GRUB_DEVICE_UUID");
+        set(&mut self.partuuid, "GRUB_DEVICE_PARTUUID");
+        set(&mut self.fs, "GRUB_FS");
+        set(&mut self.boot_uuid, "GRUB_DEVICE_BOOT_UUID");
     }
 
     /// What grub-mkconfig does before it runs its scripts.

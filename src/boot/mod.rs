@@ -151,10 +151,10 @@ pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn P
         true => "there is no vmlinuz-* in /boot",
         false => "no vmlinuz-* in /boot can be used",
     };
-    let linux = images::first_kernel(root, &distribution, |_| true, notes).ok_or(Absent::None(no_linux));
+    let linux = images::first_kernel(root, &distribution, None, |_| true, notes).ok_or(Absent::None(no_linux));
     let dom0 = |kernel: &Kernel| kernel.built.is_some_and(|built| built.dom0);
     let dom0 = match &linux {
-        Ok(_) => images::first_kernel(root, &distribution, dom0, notes).ok_or(Absent::NoDom0),
+        Ok(_) => images::first_kernel(root, &distribution, None, dom0, notes).ok_or(Absent::NoDom0),
         Err(_) => Err(Absent::None(no_linux)),
     };
     let tt_linux = find_tt_linux(root, config, notes)?;
@@ -195,72 +195,106 @@ pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn P
 type Found<T> = Result<T, Absent>;
 
 fn find_tt_linux(root: &Path, config: &BootConfig, notes: &mut Vec<String>) -> Result<Found<Kernel>, Error> {
+    let initrd = config.tt_initrd.as_deref();
+    // TT Linux may come without its build configuration: that it is there says what it is for.
+    let fits = |kernel: &Kernel| kernel.built.is_none_or(|built| built.dom0);
     let image = match &config.tt_linux {
         Some(path) => BootFile::find(root, path).map(|file| Image::new(file, images::TT_LINUX)),
-        None => match images::list(root, TT_DIRECTORY, images::TT_LINUX, notes)?
-            .into_iter()
-            .next()
-        {
-            Some(image) => Ok(image),
-            None => return Ok(Err(Absent::None("there is no TT Linux (vmlinuz-*) in /boot/ttvm"))),
-        },
+        None => {
+            let images = images::list(root, TT_DIRECTORY, images::TT_LINUX, notes)?;
+            // One that is named is for all of them.
+            if let Some(Err(why)) = initrd
+                .filter(|_| !images.is_empty())
+                .map(|path| BootFile::find(root, path))
+            {
+                return Ok(Err(why.into()));
+            }
+            match images::first_kernel(root, &images, initrd, fits, notes) {
+                Some(kernel) => return Ok(Ok(kernel)),
+                // Why even the newest one is not taken.
+                None => match images.into_iter().next() {
+                    Some(image) => Ok(image),
+                    None => return Ok(Err(Absent::None("there is no TT Linux (vmlinuz-*) in /boot/ttvm"))),
+                },
+            }
+        }
     };
-    let kernel = image.and_then(|image| Kernel::new(root, image, config.tt_initrd.as_deref()));
+    let kernel = image.and_then(|image| Kernel::new(root, image, initrd));
     Ok(match kernel {
         Err(why) => Err(why.into()),
-        // TT Linux may come without its build configuration: that it is there says what it is for.
-        Ok(kernel) if kernel.built.is_some_and(|built| !built.dom0) => Err(Absent::NotDom0(path_of(&kernel.image))),
+        Ok(kernel) if !fits(&kernel) => Err(Absent::NotDom0(path_of(&kernel.image))),
         Ok(kernel) => Ok(kernel),
     })
 }
 
-/// TT Xen, else the newest Xen of the distribution.
+/// TT Xen, else the newest Xen of the distribution that GRUB can start.
 fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec<String>) -> Result<Found<Xen>, Error> {
     let firmware = Firmware::of(root);
     if let Some(why) = firmware.without_xen() {
         return Ok(Err(Absent::Firmware(why)));
     }
-    let mut newest = |directory| Ok(images::list(root, directory, images::XEN, notes)?.into_iter().next());
-    let (image, tt) = match &config.tt_xen {
+    let (images, tt) = match &config.tt_xen {
         Some(path) => match BootFile::find(root, path) {
-            Ok(file) => (Image::new(file, images::XEN), true),
+            Ok(file) => (vec![Image::new(file, images::XEN)], true),
             Err(why) => return Ok(Err(why.into())),
         },
-        None => match newest(TT_DIRECTORY)? {
-            Some(image) => (image, true),
-            None => match newest("/boot")? {
-                Some(image) => (image, false),
-                None => return Ok(Err(Absent::None("there is no Xen (xen-*) in /boot/ttvm or /boot"))),
-            },
+        None => match images::list(root, TT_DIRECTORY, images::XEN, notes)? {
+            images if images.is_empty() => (images::list(root, "/boot", images::XEN, notes)?, false),
+            images => (images, true),
         },
     };
+    let mut newest = None;
+    for image in images {
+        let loader = match loader(root, &image, firmware, probe) {
+            Ok(loader) => loader,
+            Err(why) => {
+                // Cut off by a full /boot, say: an older one that is whole may be there.
+                match newest {
+                    None => newest = Some(why),
+                    Some(_) => notes.push(format!("ttvm-grub: ignored: {why}")),
+                }
+                continue;
+            }
+        };
+        if let Some(why) = newest {
+            notes.push(format!("ttvm-grub: ignored: {why}"));
+        }
+        let what = if tt { "TT Xen" } else { "Xen" };
+        notes.push(format!("Found {what} image: {}", path_of(&image)));
+        let policy = images::policy(root, &image);
+        return Ok(Ok(Xen {
+            image,
+            tt,
+            loader,
+            policy,
+        }));
+    }
+    Ok(Err(newest.unwrap_or(Absent::None(
+        "there is no Xen (xen-*) in /boot/ttvm or /boot",
+    ))))
+}
+
+/// How GRUB starts `image`.
+fn loader(root: &Path, image: &Image, firmware: Firmware, probe: &dyn Probe) -> Found<Loader> {
     let path = under(root, image.file.path());
     let found = multiboot::has_multiboot2(&path).unwrap_or_default();
     let is = |kind| probe.is_x86(kind, &path);
     // What GRUB's program can not even read, GRUB can not start.
-    let unreadable = |error: run::Error| Absent::Unreadable(path_of(&image), one_line(&error));
+    let unreadable = |error: run::Error| Absent::Unreadable(path_of(image), one_line(&error));
     let loader = if found {
         Loader::Multiboot2
     } else {
         match is("multiboot2").and_then(|two| Ok((two, !two && is("multiboot")?))) {
-            Err(error) => return Ok(Err(unreadable(error))),
+            Err(error) => return Err(unreadable(error)),
             Ok((true, _)) => Loader::Multiboot2,
             Ok((_, true)) => Loader::Multiboot,
-            Ok(_) => return Ok(Err(Absent::NotMultiboot(path_of(&image)))),
+            Ok(_) => return Err(Absent::NotMultiboot(path_of(image))),
         }
     };
     if loader == Loader::Multiboot && firmware != Firmware::Bios {
-        return Ok(Err(Absent::NotOnUefi(path_of(&image))));
+        return Err(Absent::NotOnUefi(path_of(image)));
     }
-    let what = if tt { "TT Xen" } else { "Xen" };
-    notes.push(format!("Found {what} image: {}", path_of(&image)));
-    let policy = images::policy(root, &image);
-    Ok(Ok(Xen {
-        image,
-        tt,
-        loader,
-        policy,
-    }))
+    Ok(loader)
 }
 
 fn note_kernels(found: [(&str, &Found<Kernel>); 3], notes: &mut Vec<String>) {
