@@ -103,18 +103,33 @@ fn share(stored: Vec<Stored<'_>>, kind: Kind) -> Option<(Vec<Stored<'_>>, Vec<St
 pub fn keep_storable(attributes: &mut Vec<Attribute>, kind: Kind) -> bool {
     let before = attributes.len();
     attributes.retain(|attribute| stored(attribute).is_some());
-    while write(attributes, kind).is_err() {
+    if write(attributes, kind).is_err() {
         let worth = |attribute: &Attribute| match attribute.name.as_slice() {
             name if name.starts_with(b"user.") => 0,
             name if name.starts_with(b"security.") || name == ACCESS => 2,
             _ => 1,
         };
-        let first = (0..attributes.len()).min_by_key(|at| {
-            let attribute = &attributes[*at];
-            (worth(attribute), std::cmp::Reverse(attribute.value.len()))
-        });
-        let Some(first) = first else { break };
-        attributes.remove(first);
+        let size = |attribute: &Attribute| stored(attribute).map_or(0, |one| one.size());
+        // Sorted once, those first that go last: an archive may have any number of them.
+        let mut order: Vec<usize> = (0..attributes.len()).collect();
+        order.sort_by_key(|at| (worth(&attributes[*at]), std::cmp::Reverse(attributes[*at].value.len())));
+        let mut all: usize = attributes.iter().map(size).sum();
+        let mut going = vec![false; attributes.len()];
+        let mut order = order.into_iter();
+        loop {
+            if all <= BLOCK + SIZE {
+                let left = attributes.iter().zip(&going).filter(|(_, goes)| !**goes);
+                let left: Vec<Attribute> = left.map(|(attribute, _)| attribute.clone()).collect();
+                if write(&left, kind).is_ok() {
+                    break;
+                }
+            }
+            let Some(next) = order.next() else { break };
+            all -= size(&attributes[next]);
+            going[next] = true;
+        }
+        let mut going = going.into_iter();
+        attributes.retain(|_| !going.next().unwrap_or(false));
     }
     attributes.len() == before
 }

@@ -206,6 +206,8 @@ struct Row<'a> {
     /// As `ttvm image status` has it.
     #[serde(flatten)]
     state: State,
+    /// Whether the source has anything that a guest could boot.
+    bootable: bool,
     left_out: Vec<Count>,
     problems: Vec<Count>,
 }
@@ -240,6 +242,7 @@ impl<'a> Row<'a> {
             bytes: report.bytes,
             seconds: (seconds * 1000.0).round() / 1000.0,
             state,
+            bootable: creation.may_boot(),
             left_out: left_out.collect(),
             problems: problems.collect(),
         }
@@ -276,6 +279,9 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
             named.push("…");
         }
         writeln!(out, "{problem}: {count} ({})", named.join(", "))?;
+    }
+    if let Some(nothing) = creation.boots_nothing() {
+        writeln!(out, "{nothing}")?;
     }
     if let Some(network) = creation.network() {
         writeln!(out, "its network: {network}")?;

@@ -15,9 +15,10 @@ use tar::EntryType;
 use super::bounds::Bounds;
 use super::error::Error;
 use super::exclude::{Exclusions, is_swap_page};
+use super::incremental::{self, DUMP};
 use super::lists::Names;
-use super::member::{Member, excluded, member};
-use super::packed::{Packed, Unopened, is_label};
+use super::member::{Judge, Member, is_label_inside, member};
+use super::packed::{Packed, Unopened, instead, is_label};
 use super::pax::{Listener, global};
 use super::seen::Seen;
 use super::sparse::Whole;
@@ -60,8 +61,13 @@ impl Archive {
         let mut head = [0; 512];
         let length = read_full(&file, &mut head).map_err(unreadable)?;
         let head = &head[..length];
-        let packed = Packed::of(head).ok_or_else(|| Error::NoSource(path.to_owned()))?;
         let path = path.to_owned();
+        let Some(packed) = Packed::of(head) else {
+            return Err(match instead(head) {
+                Some((what, remedy)) => Error::OtherSource { path, what, remedy },
+                None => Error::NoSource(path),
+            });
+        };
         Ok(Self {
             path,
             file,
@@ -130,6 +136,7 @@ impl Archive {
     ) -> Result<(Found, Survey, Seen), Error> {
         let looked_at = [looked_at, &Names::FILES].concat();
         let (mut found, mut survey, mut seen) = (Found::default(), Survey::default(), Seen::default());
+        let mut judge = Judge::new(exclusions);
         // Size and content of files that are left out by their first names: the others may not be.
         let mut left_out = HashMap::new();
         // How many names of files with several have come, by the first one.
@@ -144,14 +151,14 @@ impl Archive {
             }
             let new = seen.check(&member).map_err(|why| self.wrong(why))?;
             for parent in &new.implied {
-                if excluded(exclusions, parent, true).is_none() {
+                if judge.excluded(parent, true).is_none() {
                     survey.directory();
                     survey.name(parent);
                     bounds.directory(parent)?;
                 }
             }
             let is_directory = member.kind == EntryType::Directory;
-            let is_left_out = excluded(exclusions, &member.path, is_directory).is_some();
+            let is_left_out = judge.excluded(&member.path, is_directory).is_some();
             if member.path.is_empty() {
                 return Ok(());
             }
@@ -269,8 +276,14 @@ impl Archive {
                 }
                 _ => entry.size(),
             };
-            if entry.header().entry_type() == EntryType::XGlobalHeader {
+            let kind = entry.header().entry_type();
+            if kind.as_byte() == DUMP {
+                incremental::is_full_list(&mut entry).map_err(|why| self.wrong(why))?;
+            }
+            if kind == EntryType::XGlobalHeader {
                 self.global(&mut entry)?;
+            } else if is_label_inside(kind) {
+                // Of an archive that was put behind this one (tar -A).
             } else if let Some(sparse) = extended.sparse.take() {
                 extended.map = sparse.map(&mut entry, stored).map_err(|why| self.wrong(why))?;
                 let (map, size) = (extended.map.clone(), sparse.size);

@@ -11,7 +11,7 @@ use super::exclude::{Exclusions, Reason};
 use super::filler::{Filler, Stop};
 use super::item::{Content, Item, Key};
 use super::lists::Names;
-use super::member::{Member, excluded, parents};
+use super::member::{Judge, Member, parents};
 use super::pax::Map;
 use super::seen::Seen;
 use super::survey::Found;
@@ -28,7 +28,7 @@ pub(super) fn copy(
 ) -> Result<(), Stop> {
     archive.unchanged()?;
     let mut copying = Copying {
-        exclusions,
+        judge: Judge::new(exclusions),
         filler,
         seen,
         names: Names::of(found),
@@ -43,7 +43,7 @@ pub(super) fn copy(
 }
 
 struct Copying<'a, 'b> {
-    exclusions: &'a Exclusions,
+    judge: Judge<'a>,
     filler: &'a mut Filler<'b>,
     /// All of it.
     seen: &'a Seen,
@@ -58,7 +58,7 @@ struct Copying<'a, 'b> {
 impl Copying<'_, '_> {
     fn member(&mut self, mut member: Member, content: &mut dyn Read) -> Result<(), Stop> {
         let is_directory = member.kind == EntryType::Directory;
-        let reason = excluded(self.exclusions, &member.path, is_directory);
+        let reason = self.judge.excluded(&member.path, is_directory);
         if let Some(reason) = reason {
             self.filler.report.left_out(&member.path, reason);
         }
@@ -109,10 +109,12 @@ impl Copying<'_, '_> {
     /// file, it gets the next of its names already now.
     fn data(&mut self, member: Member, is_left_out: bool, content: &mut dyn Read) -> Result<(), Stop> {
         let first = member.path.clone();
-        let others = self.seen.others(&first).iter();
-        let others = others.filter(|name| excluded(self.exclusions, name, false).is_none());
-        let names = (!is_left_out).then_some(&first).into_iter().chain(others);
-        let names: Vec<Vec<u8>> = names.cloned().collect();
+        let mut names: Vec<Vec<u8>> = (!is_left_out).then(|| first.clone()).into_iter().collect();
+        for name in self.seen.others(&first) {
+            if self.judge.excluded(name, false).is_none() {
+                names.push(name.clone());
+            }
+        }
         let own = names.iter().find(|name| !self.filler.replaces(name, member.meta.kind));
         let is_edited = !is_left_out && own != Some(&first);
         let (mut item, size, map) = item(member);
@@ -147,9 +149,14 @@ impl Copying<'_, '_> {
     /// The directories that a member is in, if they have not come: they may come later. As in a tree, they are there if the
     /// member itself is left out, too.
     fn enter_parents(&mut self, path: &[u8]) -> Result<(), Stop> {
+        // They come from the root on: where the last one is, all are.
+        let last = path.iter().rposition(|byte| *byte == b'/');
+        if last.is_none_or(|end| self.filler.has_directory(&path[..end])) {
+            return Ok(());
+        }
         for parent in parents(path) {
             if !self.filler.has_directory(parent) {
-                if excluded(self.exclusions, parent, true).is_some() {
+                if self.judge.excluded(parent, true).is_some() {
                     break;
                 }
                 let permissions = self.filler.permissions(parent).unwrap_or(0o755);

@@ -27,6 +27,26 @@ pub enum Error {
     /// The source is neither a directory nor an archive.
     #[error("{} is neither a directory nor a tar archive: --from takes /, a directory, or a file made by tar", .0.display())]
     NoSource(PathBuf),
+    /// The source is packed in a way that is not taken.
+    #[error("{} is {what}, which is not taken here: {remedy} first (--from takes /, a directory, or a tar archive, as it is or packed with gzip, zstd, xz or bzip2)", path.display())]
+    OtherSource {
+        /// The source.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What makes a source of it.
+        remedy: &'static str,
+    },
+    /// What a program for containers keeps, and no file system.
+    #[error("{} is what {program} writes: layers, and no file system; {remedy}", path.display())]
+    Layers {
+        /// The source.
+        path: PathBuf,
+        /// What writes such.
+        program: &'static str,
+        /// What writes a file system.
+        remedy: &'static str,
+    },
     /// An archive that is not to be trusted, or can not be.
     #[error("{} can not be used: {why}", path.display())]
     Archive {
@@ -277,8 +297,13 @@ impl Classify for Error {
             | Self::Busy(_)
             | Self::InTheWay(_)
             | Self::Archive { .. }
+            | Self::Layers { .. }
             | Self::NoTemporary(_) => Exit::Refused,
-            Self::NoSource(_) | Self::LongName(_) | Self::NoFileName(_) | Self::LargeFilesystem { .. } => Exit::Usage,
+            Self::NoSource(_)
+            | Self::OtherSource { .. }
+            | Self::LongName(_)
+            | Self::NoFileName(_)
+            | Self::LargeFilesystem { .. } => Exit::Usage,
             Self::Lock(error) => error.exit(),
             _ => Exit::Failed,
         }

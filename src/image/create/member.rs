@@ -8,6 +8,7 @@ use tar::EntryType;
 
 use super::exclude::{Exclusions, Reason};
 use super::filler::LABEL;
+use super::incremental::{self, DUMP};
 use super::lists::{self, TextList};
 use super::pax::{Extended, Map};
 use super::report::shown;
@@ -45,6 +46,8 @@ impl Member {
 
 /// `PATH_MAX` (path_resolution(7)).
 const LONGEST: usize = 4096;
+/// So many directories in one another nobody has, and each is looked at for each that is in it.
+const DEEPEST: usize = 256;
 
 /// A path without `./` and `/` at its end; `Err` if it leads out.
 fn below(path: &[u8]) -> Result<Vec<u8>, String> {
@@ -67,7 +70,15 @@ fn below(path: &[u8]) -> Result<Vec<u8>, String> {
             part => parts.push(part),
         }
     }
+    if parts.len() > DEEPEST {
+        return Err(format!("it has a path through more than {DEEPEST} directories"));
+    }
     Ok(parts.join(&b'/'))
+}
+
+/// The label of an archive that is not the first thing in it.
+pub(super) fn is_label_inside(kind: EntryType) -> bool {
+    kind.as_byte() == b'V'
 }
 
 fn shown_raw(path: &[u8]) -> String {
@@ -90,14 +101,16 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
     };
     let (own, whole) = sparse.map_or((None, None), |sparse| (sparse.name, Some(sparse.size)));
     let path = own.or_else(|| other(b"path"));
-    let path = below(&path.unwrap_or_else(|| entry.path_bytes().into_owned()))?;
+    let path = path.unwrap_or_else(|| entry.path_bytes().into_owned());
+    let has_slash = path.ends_with(b"/");
+    let path = below(&path)?;
     let named_path = shown(&path);
     let named = |what: &str| format!("{named_path}: {what}");
     let owner = |key: &[u8], header: io::Result<u64>| {
         let text = other(key).and_then(|value| String::from_utf8(value).ok());
         let number: u64 = match text.and_then(|text| text.parse().ok()) {
             Some(number) => number,
-            None => header.map_err(|error| named(&error.to_string()))?,
+            None => header.map_err(|_| named("its owner is no number"))?,
         };
         // The last number means that an owner stays as it is (chown(2)).
         match u32::try_from(number) {
@@ -109,6 +122,10 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
     };
     let header = entry.header();
     let (mut kind, mut size) = (header.entry_type(), entry.size());
+    // Before there was a type for directories, the slash said it; GNU tar takes it so to this day.
+    if kind.as_byte() == DUMP || has_slash && matches!(kind, EntryType::Regular | EntryType::Continuous) {
+        kind = EntryType::Directory;
+    }
     if let (Some(whole), EntryType::Regular | EntryType::Continuous) = (whole, kind) {
         (kind, size) = (EntryType::GNUSparse, whole);
     }
@@ -126,6 +143,9 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
         EntryType::Char => FileType::Character,
         EntryType::Block => FileType::Block,
         EntryType::Fifo => FileType::Fifo,
+        other if other.as_byte() == b'M' => {
+            return Err(named("it begins on another volume: put those together first (tar -M)"));
+        }
         other => {
             return Err(named(&format!(
                 "it is of an unknown kind ({:?})",
@@ -141,14 +161,14 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
         _ => size = 0,
     }
     let device = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
-    let seconds = header.mtime().map_err(|error| named(&error.to_string()))? as i64;
+    let seconds = header.mtime().map_err(|_| named("its time is no number"))? as i64;
     let time = Time {
         seconds,
         nanoseconds: 0,
     };
     let mut meta = Meta {
         kind: file_type,
-        permissions: header.mode().map_err(|error| named(&error.to_string()))? & 0o7777,
+        permissions: header.mode().map_err(|_| named("its mode is no number"))? & 0o7777,
         uid: owner(b"uid", header.uid())?,
         gid: owner(b"gid", header.gid())?,
         accessed: time,
@@ -166,6 +186,8 @@ pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> 
             b"SCHILY.xattr.security.evm" => {}
             // As GNU tar has it by itself (--selinux): with no NUL at its end.
             b"RHT.security.selinux" => label = Some([value.strip_suffix(b"\0").unwrap_or(&value), b"\0"].concat()),
+            // So GNU tar has it in pax's format.
+            b"GNU.dumpdir" => incremental::is_full(&value).map_err(|why| format!("{}: {why}", shown(&path)))?,
             b"mtime" => meta.modified = pax_time(&text).unwrap_or(meta.modified),
             b"atime" => meta.accessed = pax_time(&text).unwrap_or(meta.accessed),
             key => {
@@ -219,9 +241,79 @@ pub(super) fn excluded(exclusions: &Exclusions, path: &[u8], is_directory: bool)
     above.or_else(|| exclusions.judge(path, is_directory, nobody))
 }
 
+/// The same for members that come one behind the other, most of them in the directory of the one before.
+pub(super) struct Judge<'a> {
+    exclusions: &'a Exclusions,
+    directory: Vec<u8>,
+    above: Option<Reason>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(exclusions: &'a Exclusions) -> Self {
+        Self {
+            exclusions,
+            directory: Vec::new(),
+            above: None,
+        }
+    }
+
+    /// As [`excluded`].
+    pub(super) fn excluded(&mut self, path: &[u8], is_directory: bool) -> Option<Reason> {
+        let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let directory = &path[..end];
+        if self.directory != directory {
+            // From the root on, they come one in the other.
+            let is_next = directory.rsplitn(2, |byte| *byte == b'/').nth(1).unwrap_or_default() == self.directory;
+            self.above = match self.above {
+                above if is_next => above.or_else(|| self.judge(directory, true)),
+                _ => excluded(self.exclusions, directory, true).filter(|_| end > 0),
+            };
+            self.directory.clear();
+            self.directory.extend_from_slice(directory);
+        }
+        self.above.or_else(|| self.judge(path, is_directory))
+    }
+
+    fn judge(&self, path: &[u8], is_directory: bool) -> Option<Reason> {
+        self.exclusions.judge(path, is_directory, (u64::MAX, u64::MAX))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is remembered of the last directory changes nothing.
+    #[test]
+    fn judged_one_by_one_or_in_a_row() {
+        let mut exclusions = Exclusions::default();
+        for pattern in ["/a/b", "*.iso", "c/"] {
+            exclusions.pattern(pattern.parse().expect("a pattern"), Reason::Asked);
+        }
+        let mut judge = Judge::new(&exclusions);
+        for path in [
+            "a",
+            "a/x",
+            "a/b",
+            "a/b/c",
+            "a/b/c/d",
+            "a/bc",
+            "a/bc/d.iso",
+            "x.iso/y",
+            "x.iso/z/y",
+            "z",
+            "d/c",
+            "d/c/e",
+            "",
+            "c",
+            "a/b/y",
+        ] {
+            for is_directory in [true, false] {
+                let alone = excluded(&exclusions, path.as_bytes(), is_directory);
+                assert_eq!(judge.excluded(path.as_bytes(), is_directory), alone, "{path}");
+            }
+        }
+    }
 
     #[test]
     fn names_stay_below() {
@@ -230,6 +322,7 @@ mod tests {
         for bad in [&b"/a"[..], b"a/../b", b"..", b"a\0b"] {
             assert!(below(bad).is_err());
         }
+        assert!(below(&b"d/".repeat(DEEPEST)).is_ok() && below(&b"d/".repeat(DEEPEST + 1)).is_err());
     }
 
     #[test]

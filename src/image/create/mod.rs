@@ -6,6 +6,7 @@
 //! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
 
 mod archive;
+mod bootable;
 mod bounds;
 mod content;
 mod copying;
@@ -15,6 +16,7 @@ mod exclude;
 mod filler;
 mod fits;
 mod identity;
+mod incremental;
 mod item;
 mod lists;
 mod member;
@@ -123,9 +125,10 @@ impl Creation {
             source,
         };
         let data = fs::metadata(&request.source).map_err(unreadable)?;
+        let looked_at = [&identity::LOOKED_AT[..], &bootable::LOOKED_AT[..]].concat();
         let (source, found, survey) = if data.is_dir() {
             let tree = Tree::open(&request.source).map_err(unreadable)?;
-            let found = Found::in_tree(&tree, &identity::LOOKED_AT);
+            let found = Found::in_tree(&tree, &looked_at);
             let (mut seen, total) = (0, tree.files());
             let mut go_on = || {
                 seen += 1;
@@ -136,8 +139,7 @@ impl Creation {
             (Source::Tree(tree), found, survey)
         } else if data.is_file() {
             let archive = Archive::open(&request.source)?;
-            let (found, survey, seen) =
-                archive.survey(&exclusions, &identity::LOOKED_AT, Bounds::of(request.kind), progress)?;
+            let (found, survey, seen) = archive.survey(&exclusions, &looked_at, Bounds::of(request.kind), progress)?;
             (Source::Archive(archive, Box::new(seen)), found, survey)
         } else {
             return Err(Error::NoSource(request.source));
@@ -149,6 +151,7 @@ impl Creation {
             found,
             survey,
         };
+        creation.is_a_system()?;
         creation.is_straight()?;
         creation.fits()?;
         if let Some(probe) = probe {

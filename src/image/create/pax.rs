@@ -38,6 +38,8 @@ struct Heads {
     listening: bool,
     /// Where the first head is.
     start: u64,
+    /// Where the next one is.
+    next: u64,
     bytes: Vec<u8>,
     position: u64,
 }
@@ -50,12 +52,20 @@ pub(super) struct Listener(Rc<RefCell<Heads>>);
 pub(super) struct Heard<R> {
     reader: R,
     listener: Listener,
+    /// A head that is looked at before it is handed on, and how much of it is handed on.
+    head: Vec<u8>,
+    handed: usize,
 }
 
 impl Listener {
     pub(super) fn hear<R: Read>(&self, reader: R) -> Heard<R> {
         let listener = self.clone();
-        Heard { reader, listener }
+        Heard {
+            reader,
+            listener,
+            head: Vec::new(),
+            handed: 0,
+        }
     }
 
     /// From the heads of the next member on, before which are so many bytes of content; before it is asked for.
@@ -66,6 +76,7 @@ impl Listener {
             .saturating_add(content)
             .div_ceil(BLOCK as u64)
             .saturating_mul(BLOCK as u64);
+        heads.next = heads.start;
         heads.bytes.clear();
     }
 
@@ -120,7 +131,7 @@ impl<R: Read> Read for Heard<R> {
         if signals::waiting() {
             return Err(io::Error::other("it was interrupted"));
         }
-        let length = self.reader.read(buffer)?;
+        let length = self.some(buffer)?;
         let mut heads = self.listener.0.borrow_mut();
         let before = heads.start.saturating_sub(heads.position).min(length as u64) as usize;
         heads.position += length as u64;
@@ -131,6 +142,75 @@ impl<R: Read> Read for Heard<R> {
             }
         }
         Ok(length)
+    }
+}
+
+impl<R: Read> Heard<R> {
+    /// What comes next, up to a head; heads with what is missing in them.
+    fn some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.handed == self.head.len() {
+            let (listening, before) = {
+                let heads = self.listener.0.borrow();
+                (heads.listening, heads.next.saturating_sub(heads.position))
+            };
+            if !listening || buffer.is_empty() {
+                return self.reader.read(buffer);
+            }
+            if before > 0 {
+                let length = buffer.len().min(usize::try_from(before).unwrap_or(usize::MAX));
+                return self.reader.read(&mut buffer[..length]);
+            }
+            self.head.clear();
+            self.handed = 0;
+            self.reader.by_ref().take(BLOCK as u64).read_to_end(&mut self.head)?;
+            let mut heads = self.listener.0.borrow_mut();
+            heads.next = match self.head.as_mut_array::<BLOCK>() {
+                Some(head) => heads.position.saturating_add(mended(head)),
+                None => u64::MAX,
+            };
+        }
+        let rest = &self.head[self.handed..];
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        self.handed += length;
+        Ok(length)
+    }
+}
+
+/// Numbers of a head: mode, owner, group, size and time, from where to where.
+const NUMBERS: [std::ops::Range<usize>; 5] = [100..108, 108..116, 116..124, 124..136, 136..148];
+const CHECKSUM: std::ops::Range<usize> = 148..156;
+const TYPE: usize = 156;
+
+/// Writes what other programs take for it where a head leaves a number empty: 0, or what is behind a NUL at its beginning.
+/// (Archives of npm have no owners, "portable" ones no times; GNU tar and bsdtar read them so.) Solaris' type for pax's
+/// headers becomes the usual one. Returns how far it is to the next head, if this is one before that of a member.
+fn mended(head: &mut [u8; BLOCK]) -> u64 {
+    let sum = |head: &[u8; BLOCK]| {
+        let others = head[..CHECKSUM.start].iter().chain(&head[CHECKSUM.end..]);
+        others.map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ')
+    };
+    if Header::from_byte_slice(head).cksum().ok() != Some(sum(head)) {
+        return u64::MAX;
+    }
+    for place in NUMBERS {
+        let number = &mut head[place];
+        if number.iter().all(|byte| matches!(byte, 0 | b' ')) || number[0] == 0 {
+            number[0] = b'0';
+        }
+    }
+    if head[TYPE] == b'X' {
+        head[TYPE] = b'x';
+    }
+    let checksum = format!("{:06o}\0 ", sum(head));
+    head[CHECKSUM].copy_from_slice(checksum.as_bytes());
+    let size = Header::from_byte_slice(head).entry_size();
+    match (head[TYPE], size) {
+        (b'x' | b'L' | b'K', Ok(size)) => {
+            let content = size.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64);
+            content.saturating_add(BLOCK as u64)
+        }
+        _ => u64::MAX,
     }
 }
 
@@ -188,6 +268,34 @@ fn records(mut data: &[u8]) -> Result<Records, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn empty_numbers() {
+        let mut head = Header::new_ustar();
+        head.set_path("etc/motd").expect("a path");
+        head.set_size(9);
+        head.as_mut_bytes()[100..124].fill(0);
+        head.as_mut_bytes()[136..148].fill(b' ');
+        head.set_cksum();
+        let mut head = *head.as_bytes();
+        assert_eq!(mended(&mut head), u64::MAX);
+        let read = Header::from_byte_slice(&head);
+        let numbers = (read.mode().ok(), read.uid().ok(), read.gid().ok(), read.mtime().ok());
+        assert_eq!(numbers, (Some(0), Some(0), Some(0), Some(0)));
+        assert_eq!(read.entry_size().ok(), Some(9));
+        // A number behind a NUL, as GNU tar takes it; what is wrong stays so.
+        head[100..108].copy_from_slice(b"\x00000644\0");
+        head[108..116].copy_from_slice(b"root\0\0\0\0");
+        let mut header = Header::from_byte_slice(&head).clone();
+        header.set_cksum();
+        let mut head = *header.as_bytes();
+        mended(&mut head);
+        let read = Header::from_byte_slice(&head);
+        assert_eq!((read.mode().ok(), read.uid().ok()), (Some(0o644), None));
+        // Zeros at the end of an archive are none.
+        let mut end = [0; BLOCK];
+        assert_eq!((mended(&mut end), end), (u64::MAX, [0; BLOCK]));
+    }
 
     #[test]
     fn values_may_have_line_ends() {

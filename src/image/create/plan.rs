@@ -35,6 +35,7 @@ impl Creation {
             plan.push(format!("leave out file systems of their own: {}", own.join(", ")));
         }
         plan.extend(self.identity(String::new()).plan());
+        plan.extend(self.boots_nothing().map(str::to_owned));
         plan
     }
 

@@ -22,7 +22,13 @@ pub(super) struct Seen {
     first: HashMap<Vec<u8>, Vec<u8>>,
     /// Swap files, by their first names.
     swaps: HashSet<Vec<u8>>,
+    /// Bytes of all names.
+    names: u64,
 }
+
+/// What an archive may have: as an initial RAM disk (crate::initrd), for the same reason. All of that stays in memory.
+const ENTRIES: usize = 1_000_000;
+const NAMES: u64 = 64 << 20;
 
 /// What came with a member that had not come before.
 pub(super) struct New {
@@ -37,16 +43,21 @@ impl Seen {
     pub(super) fn check(&mut self, member: &Member) -> Result<New, String> {
         let path = shown(&member.path);
         let mut implied = Vec::new();
-        for parent in parents(&member.path) {
+        // Of one that is there, all that it is in are there, and directories.
+        let end = member.path.iter().rposition(|byte| *byte == b'/');
+        let is_new = end.is_some_and(|end| self.paths.get(&member.path[..end]) != Some(&true));
+        for parent in parents(&member.path).take_while(|_| is_new) {
             match self.paths.get(parent) {
                 Some(false) => return Err(format!("{path} goes through {}, which is no directory", shown(parent))),
                 Some(true) => {}
                 None => {
+                    self.count(parent)?;
                     self.paths.insert(parent.to_vec(), true);
                     implied.push(parent.to_vec());
                 }
             }
         }
+        self.count(&member.path)?;
         let is_directory = member.kind == EntryType::Directory;
         if member.path.is_empty() && !is_directory {
             return Err("its root is no directory".to_owned());
@@ -71,6 +82,18 @@ impl Seen {
             Some(true) if is_directory => Ok(New { implied, itself: false }),
             Some(_) => Err(format!("it has {path} twice: unpack it and pack it anew")),
         }
+    }
+
+    fn count(&mut self, path: &[u8]) -> Result<(), String> {
+        self.names += path.len() as u64;
+        let what = match (self.paths.len() >= ENTRIES, self.names > NAMES) {
+            (false, false) => return Ok(()),
+            (true, _) => "1000000 files",
+            (_, true) => "64 MiB of names",
+        };
+        Err(format!(
+            "it has more than {what}, for which there is no room here: unpack it, and take the directory"
+        ))
     }
 
     /// The file whose first name is `path` is a swap file.
