@@ -13,8 +13,8 @@ use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Target, Volume};
 use crate::error::{Exit, chain};
-use crate::import::{Dialect, Known, Note, Plan, Request, plan};
-use crate::lvm2_cmd;
+use crate::import::{Asked, Dialect, Known, Note, Plan, Request, plan};
+use crate::{lvm2_cmd, run};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -101,7 +101,8 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     };
     // LVM is the machine's, not a tree's.
     let here = places.root() == Path::new("/");
-    let mut made = plan(places, host, &request, &|volume| here.then(|| known(volume)).flatten())?;
+    let ask = |volume: &Volume| if here { known(volume) } else { Asked::Nothing };
+    let mut made = plan(places, host, &request, &ask)?;
     if !arguments.dry_run {
         made = made.write(places)?;
     }
@@ -166,20 +167,29 @@ fn print(plan: &Plan, refused: Option<String>, arguments: &Arguments) -> Result<
     Ok(())
 }
 
-/// What LVM says of a volume, if it is there and LVM can be asked. One LVM command.
-fn known(volume: &Volume) -> Option<Known> {
+/// What LVM says of a volume, if it can be asked. One LVM command.
+fn known(volume: &Volume) -> Asked {
     // Not the volume itself: a thin snapshot is not active by default. A group has its directory while any volume of it is.
     if !Path::new("/dev").join(volume.vg.as_str()).exists() {
-        return None;
+        // A device of that name and no such directory: it is somebody else's (multipath, dm-crypt).
+        let is_mapped = Path::new("/dev/mapper").join(volume.dm_name()).exists();
+        return if is_mapped { Asked::Unknown } else { Asked::Nothing };
     }
-    let volumes = lvm2_cmd::volumes(&volume.vg).ok()?;
-    let found = volumes.into_iter().find(|found| found.name == volume.lv.as_str())?;
+    let volumes = match lvm2_cmd::volumes(&volume.vg) {
+        Ok(volumes) => volumes,
+        // It has been asked, and knows no such group.
+        Err(lvm2_cmd::Error::Run(run::Error::Failed { .. })) => return Asked::Unknown,
+        Err(_) => return Asked::Nothing,
+    };
+    let Some(found) = volumes.into_iter().find(|found| found.name == volume.lv.as_str()) else {
+        return Asked::Unknown;
+    };
     let origin = found.origin.parse().ok().map(|lv| Volume {
         vg: volume.vg.clone(),
         lv,
     });
     let thick = found.is("thicksnapshot");
-    Some(Known {
+    Asked::Known(Known {
         origin,
         room: thick.then(|| Size::from_bytes(found.size)),
     })

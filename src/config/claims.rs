@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a guest takes for itself on the host, so that no two guests take the same thing.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::ops::Range;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::guest::{DiskSource, Guest, Origin};
@@ -17,9 +19,9 @@ pub(super) enum Claim {
     /// A volume that must stay as it is.
     Origin(Volume),
     /// A file that must stay as it is.
-    OriginFile(PathBuf),
+    OriginFile(Place),
     /// A device or file that is written.
-    Written(PathBuf),
+    Written(Place),
     Uuid(GuestUuid),
     Mac(Mac),
     Address(Ipv4Addr),
@@ -34,10 +36,10 @@ impl Claim {
                 Self::Origin(snapshot.origin.clone()),
             ],
             DiskSource::Overlay(Origin::Volume(volume)) => vec![Self::Origin(volume.clone())],
-            DiskSource::Overlay(Origin::File(path)) => vec![Self::OriginFile(path.clone())],
+            DiskSource::Overlay(Origin::File(path)) => vec![Self::OriginFile(Place::of(path))],
             DiskSource::Path {
                 path, writable: true, ..
-            } => vec![Self::Written(path.clone())],
+            } => vec![Self::Written(Place::of(path))],
             DiskSource::Path { .. } => Vec::new(),
         }
     }
@@ -66,14 +68,14 @@ impl Claim {
             (Self::Snapshot(volume), Self::Written(path)) if is_device_of(path, volume) => Some(format!(
                 "the snapshot {volume} would be removed, and it is a disk of guest \"{owner}\""
             )),
-            (Self::Written(own), Self::OriginFile(other)) if own == other => Some(format!(
+            (Self::Written(own), Self::OriginFile(other)) if own.is(other) => Some(format!(
                 "the guest would write to {}, which is an origin of guest \"{owner}\"",
                 own.display()
             )),
-            (Self::OriginFile(own), Self::Written(other)) if own == other => {
+            (Self::OriginFile(own), Self::Written(other)) if own.is(other) => {
                 Some(format!("guest \"{owner}\" writes to the origin {}", own.display()))
             }
-            (Self::Written(own), Self::Written(other)) if own == other => {
+            (Self::Written(own), Self::Written(other)) if own.is(other) => {
                 Some(format!("guest \"{owner}\" writes to {} already", own.display()))
             }
             (Self::Uuid(own), Self::Uuid(other)) if own == other => {
@@ -90,10 +92,53 @@ impl Claim {
     }
 }
 
-/// Whether `path` is one of the two names of a volume's device.
-fn is_device_of(path: &Path, volume: &Volume) -> bool {
+/// A device or file, which may have many names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    path: PathBuf,
+    identity: Option<Identity>,
+}
+
+/// What there is one of, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Identity {
+    /// A device's number.
+    Device(u64),
+    /// A file's device and number.
+    File(u64, u64),
+}
+
+impl Place {
+    /// What `path` leads to; nothing is opened.
+    fn of(path: &Path) -> Self {
+        let data = fs::metadata(path).ok();
+        let identity = data.and_then(|data| match data.file_type() {
+            kind if kind.is_block_device() => Some(Identity::Device(data.rdev())),
+            kind if kind.is_file() => Some(Identity::File(data.dev(), data.ino())),
+            _ => None,
+        });
+        // Without doubled slashes, by which it would be another text.
+        let path = path.components().collect();
+        Self { path, identity }
+    }
+
+    /// Whether both are the same.
+    fn is(&self, other: &Self) -> bool {
+        self.path == other.path || self.identity.is_some() && self.identity == other.identity
+    }
+
+    fn display(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+}
+
+/// Whether `place` is a volume's device, by one of its two names or by another.
+fn is_device_of(place: &Place, volume: &Volume) -> bool {
     let mapper = format!("/dev/mapper/{}", volume.dm_name());
-    path.as_os_str() == volume.device().as_str() || path.as_os_str() == mapper.as_str()
+    let device = volume.device();
+    let is_called = |name: &str| place.path.as_os_str() == name;
+    let is_device = || matches!(place.identity, Some(Identity::Device(_))) && place.is(&Place::of(Path::new(&device)));
+    is_called(&device) || is_called(&mapper) || is_device()
 }
 
 /// What guests have taken so far.

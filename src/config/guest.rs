@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use super::origin::Origin;
-use super::types::{GuestName, GuestUuid, InterfaceName, Invalid, Mac, Size, Target, Volume};
+use super::types::{BridgeName, GuestName, GuestUuid, InterfaceName, Invalid, Mac, Size, Target, Volume};
 
 /// A guest, complete: what its file says and, where it is silent, the host's defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -271,7 +271,7 @@ pub struct Vif {
     /// Given, or derived from the guest's UUID and the position.
     pub mac: Mac,
     /// The bridge it is pinned to; without one it follows the network mode.
-    pub bridge: Option<InterfaceName>,
+    pub bridge: Option<BridgeName>,
     /// The guest's IPv4 address: handed out by DHCP in mode `nat`, else set in the guest itself.
     pub address: Option<Ipv4Addr>,
     /// The address(es) the hotplug script lets it use.

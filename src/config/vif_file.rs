@@ -12,7 +12,7 @@ use super::claims::Claim;
 use super::guest::Vif;
 use super::guest_file::{Surroundings, text};
 use super::reader::{FromToml, Located, Source, Table};
-use super::types::{GuestUuid, Mac};
+use super::types::{BridgeName, GuestUuid, Mac};
 
 /// The guest's interfaces. Mistakes are noted in `source`.
 pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surroundings<'_>, uuid: GuestUuid) -> Vec<Vif> {
@@ -45,7 +45,7 @@ pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surrounding
         };
         vifs.push(Vif {
             mac: mac.value,
-            bridge: bridge.or_else(|| around.defaults.bridge.clone()),
+            bridge: bridge.or_else(|| around.defaults.bridge.clone().map(BridgeName::from)),
             address: address.map(|address| address.value),
             ip: field("ip"),
             script: field("script"),

@@ -81,9 +81,10 @@ fn disk(disk: &Disk) -> String {
 /// xl-network-configuration(5), of which xm's syntax is a part; `ip` is what the hotplug script is told.
 pub(super) fn vif(vif: &Vif, ip: Option<&str>, network: &GuestNetwork) -> String {
     let mut line = format!("mac={}", vif.mac);
-    let bridge = vif.bridge.as_ref().or(network.bridge.as_ref());
+    let bridge = vif.bridge.as_ref().map(|name| name.as_str());
+    let bridge = bridge.or(network.bridge.as_ref().map(|name| name.as_str()));
     let settings = [
-        ("bridge", bridge.map(|name| name.as_str())),
+        ("bridge", bridge),
         ("ip", ip),
         ("script", vif.script.as_deref()),
         ("vifname", vif.vifname.as_ref().map(|name| name.as_str())),

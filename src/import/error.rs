@@ -39,13 +39,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// It is not written in the language of xm or xl.
-    #[error("{}:{}:{}: {}; so {program} would not read this file, and nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
+    #[error("{}:{}:{}: {}; so {program} read this file, and nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
     Syntax {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         mistake: Mistake,
-        /// Which program would not read it.
+        /// Which program would not, as the message has it.
         program: &'static str,
     },
     /// xl would not read it, and it is no file of xm's either.

@@ -25,16 +25,20 @@ const XM_ONLY: [&str; 16] = [
     "restart",
     "vcpu_avail",
 ];
-/// What xl knows, and the xm of TT Xen passes over.
-const XL_ONLY: [&str; 7] = [
+/// What xl knows, and no xm.
+const XL_ONLY: [&str; 6] = [
     "bootloader_args",
     "cmdline",
     "firmware",
-    "maxvcpus",
     "on_soft_reset",
     "on_watchdog",
     "type",
 ];
+/// How much a thing counts that says whose file it is: what one program takes and the other refuses or passes over, a place
+/// that is Python and nothing that xl reads, and a key of xm, which may be left from an earlier life of the file.
+const DECIDES: usize = 4;
+const PYTHON: usize = 2;
+const HINTS: usize = 1;
 
 /// Why it can not be told, or be read.
 #[derive(Debug)]
@@ -61,31 +65,60 @@ pub(super) fn guess(bytes: &[u8]) -> Result<(Dialect, Document), Doubt> {
     };
     // Whatever xl takes and more is Python, but for a few words; of two mistakes the one in the larger language counts.
     let mut document = parse(bytes, Dialect::Xm).map_err(Doubt::Neither)?;
-    if let Some(mistake) = mistake
-        && !is_for_xm(&document)
-    {
-        if let Some(setting) = document.settings.iter().find(|setting| is_of_xl(setting)) {
+    if let Some(mistake) = mistake {
+        let (xm, xl) = (for_xm(&document) + PYTHON * python(&document), for_xl(&document));
+        if xl > 0
+            && xm <= xl
+            && let Some(setting) = document.settings.iter().find(|setting| is_of_xl(setting))
+        {
             let (key, line) = (setting.key.clone(), setting.line);
             return Err(Doubt::ForXl { mistake, key, line });
         }
-        let why = format!("taken for a file of xm, and not of xl: {}", mistake.why);
-        document.notes.push(Note::at(mistake.place, why));
+        if !is_for_xm(&document) {
+            let why = format!("taken for a file of xm, and not of xl: {}", mistake.why);
+            document.notes.push(Note::at(mistake.place, why));
+        }
     }
     Ok((Dialect::Xm, document))
 }
 
-/// Whether a file is meant for xm: xl would refuse a disk of it, or its builder, or it names what only xm knows, and nothing
-/// that only xl does.
+/// Whether a file that xl can read is meant for xm.
 fn is_for_xm(document: &Document) -> bool {
-    let refused = document.settings.iter().any(|setting| match &setting.value {
-        Value::Text(builder) if setting.key == "builder" => builder == "linux",
-        _ => has_disk(setting, Dialect::Xm, Dialect::Xl),
-    });
-    let known = |keys: &[&str]| {
-        let mut settings = document.settings.iter();
-        settings.any(|setting| keys.contains(&setting.key.as_str()))
+    for_xm(document) > for_xl(document)
+}
+
+/// How much speaks for xm: time travel, what xl would refuse, and keys that only xm knows.
+fn for_xm(document: &Document) -> usize {
+    let weight = |setting: &Setting| match &setting.value {
+        Value::Text(builder) if setting.key == "builder" && builder == "linux" => DECIDES,
+        _ if has_disk(setting, Dialect::Xm, Dialect::Xl) => DECIDES + HINTS,
+        _ if XM_ONLY.contains(&setting.key.as_str()) => HINTS,
+        _ => 0,
     };
-    document.is_for_tt_xen() || refused || known(&XM_ONLY) && !document.settings.iter().any(is_of_xl)
+    match document.is_for_tt_xen() {
+        true => usize::MAX / PYTHON,
+        false => document.settings.iter().map(weight).sum(),
+    }
+}
+
+/// How much speaks for xl.
+fn for_xl(document: &Document) -> usize {
+    DECIDES * document.settings.iter().filter(|setting| is_of_xl(setting)).count()
+}
+
+/// At how many places of a file, as xm reads it, there is what xl never could: names with capitals, Python's words and
+/// kinds of values, and what needs Python to run.
+fn python(document: &Document) -> usize {
+    let is_python = |setting: &&Setting| {
+        let small = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
+        let value = match &setting.value {
+            Value::Flag(_) | Value::Nothing | Value::Tuple(_) | Value::Fraction(_) => true,
+            Value::Number(number) => *number < 0,
+            _ => false,
+        };
+        value || !setting.key.starts_with(|c: char| c.is_ascii_lowercase()) || !setting.key.chars().all(small)
+    };
+    document.settings.iter().filter(is_python).count() + document.notes.len()
 }
 
 fn is_of_xl(setting: &Setting) -> bool {

@@ -10,6 +10,7 @@ mod plan;
 mod python;
 mod text;
 
+mod shlex;
 mod translate;
 mod value;
 mod vif;
@@ -23,7 +24,7 @@ use std::path::Path;
 
 pub use disk::{Format, Spec};
 pub use error::{Error, Mistake};
-pub use plan::{Known, Plan, Request, plan};
+pub use plan::{Asked, Known, Plan, Request, plan};
 pub use text::Place;
 pub use value::{Document, Note, Setting, Value};
 

@@ -41,6 +41,17 @@ pub struct Known {
     pub room: Option<Size>,
 }
 
+/// What LVM says when it is asked of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// Nobody asked, or it could not say.
+    Nothing,
+    /// There is no such volume.
+    Unknown,
+    /// There is.
+    Known(Known),
+}
+
 /// A guest's file before it is written.
 #[derive(Debug)]
 pub struct Plan {
@@ -70,12 +81,12 @@ pub fn plan(
     places: &Places,
     host: &HostConfig,
     request: &Request<'_>,
-    lvm: &dyn Fn(&Volume) -> Option<Known>,
+    lvm: &dyn Fn(&Volume) -> Asked,
 ) -> Result<Plan, Error> {
     let bytes = content(request.file)?;
     let (dialect, document) = read(&bytes, request)?;
     let toolstack = request.toolstack.unwrap_or_else(|| toolstack(&document, host));
-    let name = name(request, dialect, &document)?;
+    let (name, called) = name(request, dialect, &document)?;
     let source = Source {
         path: request.file,
         dialect,
@@ -84,7 +95,8 @@ pub fn plan(
         origins: request.origins,
         lvm,
     };
-    let translated = translate(document, &source)?;
+    let mut translated = translate(document, &source)?;
+    translated.notes.splice(0..0, called);
     let file = match is_stdin(request.file) {
         true => "the standard input".to_owned(),
         false => request.file.display().to_string(),
@@ -132,7 +144,10 @@ fn read(bytes: &[u8], request: &Request<'_>) -> Result<(Dialect, Document), Erro
     let syntax = |path, dialect: Dialect, mistake| Error::Syntax {
         path,
         mistake,
-        program: dialect.as_str(),
+        program: match dialect {
+            Dialect::Xm => "xm would not",
+            Dialect::Xl => "xl would not",
+        },
     };
     match request.dialect {
         Some(dialect) => match parse(bytes, dialect) {
@@ -140,7 +155,11 @@ fn read(bytes: &[u8], request: &Request<'_>) -> Result<(Dialect, Document), Erro
             Err(mistake) => Err(syntax(path, dialect, mistake)),
         },
         None => guess(bytes).map_err(|doubt| match doubt {
-            Doubt::Neither(mistake) => syntax(path, Dialect::Xm, mistake),
+            Doubt::Neither(mistake) => Error::Syntax {
+                path,
+                mistake,
+                program: "neither xl nor xm would",
+            },
             Doubt::ForXl { mistake, key, line } => Error::ForXl {
                 path,
                 mistake,
@@ -159,9 +178,15 @@ fn toolstack(document: &Document, host: &HostConfig) -> Toolstack {
     }
 }
 
-fn name(request: &Request<'_>, dialect: Dialect, document: &Document) -> Result<GuestName, Error> {
+/// What files of guests end with. Whatever else is behind a dot is part of the name.
+const EXTENSIONS: [&str; 11] = [
+    "cfg", "conf", "config", "domu", "hvm", "pv", "py", "sxp", "xen", "xl", "xm",
+];
+
+/// The guest's name, and what there is to say about it.
+fn name(request: &Request<'_>, dialect: Dialect, document: &Document) -> Result<(GuestName, Option<Note>), Error> {
     if let Some(name) = &request.name {
-        return Ok(name.clone());
+        return Ok((name.clone(), None));
     }
     let path = || request.file.to_owned();
     if let Some(line) = document.unknown.get("name") {
@@ -176,16 +201,32 @@ fn name(request: &Request<'_>, dialect: Dialect, document: &Document) -> Result<
         Some((Value::Number(number), line)) => (number.to_string(), line),
         Some(_) => return Err(Error::Nameless { path: path() }),
         // xm takes the file's name then.
-        None => match request.file.file_stem().and_then(|stem| stem.to_str()) {
-            Some(stem) if dialect == Dialect::Xm => return stem.parse().map_err(|_| Error::Nameless { path: path() }),
+        None => match request.file.file_name().and_then(|name| name.to_str()) {
+            Some(file) if dialect == Dialect::Xm && !is_stdin(request.file) => return named_after(request.file, file),
             _ => return Err(Error::Nameless { path: path() }),
         },
     };
-    text.parse().map_err(|source| Error::Name {
+    let name = text.parse().map_err(|source| Error::Name {
         path: path(),
         line,
         source,
-    })
+    })?;
+    Ok((name, None))
+}
+
+/// The guest that has the name of its file, as xm does it, but for what says that it is a guest's file.
+fn named_after(path: &Path, file: &str) -> Result<(GuestName, Option<Note>), Error> {
+    let known = |extension: &str| EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str());
+    let stem = file
+        .rsplit_once('.')
+        .filter(|(stem, extension)| !stem.is_empty() && known(extension));
+    let name = stem.map_or(file, |(stem, _)| stem);
+    let name = name.parse().map_err(|_| Error::Nameless { path: path.to_owned() })?;
+    let note = stem.map(|(stem, _)| {
+        let why = format!("the file has none: the guest is called \"{stem}\" after it, and xm would call it {file:?}");
+        Note::of(1, "name", why)
+    });
+    Ok((name, note))
 }
 
 /// What our own reader says of it: files that are missing yet, and whether anything else is wrong.

@@ -66,7 +66,7 @@ fn decimal(text: &str) -> Option<i64> {
 }
 
 /// As C's strtol() reads it, with nothing behind it: decimal, 0x… or, from 0 on, octal.
-fn strtol(text: &str) -> Option<i64> {
+pub(super) fn strtol(text: &str) -> Option<i64> {
     let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),

@@ -10,7 +10,7 @@ use ttvm::config::guest::{DiskSource, Toolstack};
 use ttvm::config::host;
 use ttvm::config::places::Places;
 use ttvm::config::types::{Size, Volume};
-use ttvm::import::{Error, Known, Plan, Request, plan};
+use ttvm::import::{Asked, Error, Known, Plan, Request, plan};
 
 /// A tree with a file of xl's, whose guest has this disk.
 fn tree(name: &str, disk: &str) -> (Places, PathBuf) {
@@ -39,7 +39,9 @@ fn made(places: &Places, file: &Path, origins: &[(&str, &str)], known: Option<&K
         origins: &origins,
     };
     let host = host::load(places).expect("the defaults");
-    plan(places, &host, &request, &|_| known.cloned())
+    plan(places, &host, &request, &|_| {
+        known.cloned().map_or(Asked::Nothing, Asked::Known)
+    })
 }
 
 fn volume(text: &str) -> Volume {
@@ -120,6 +122,10 @@ fn other_devices_are_no_volumes() {
         "/dev/disk/by-label/a",
         "/dev/nbd/0",
         "/dev/mapper/mpatha",
+        "/dev/mapper/mpathb-part1",
+        "/dev/mapper/mpathbp1",
+        "/dev/mapper/san-lun0p1",
+        "/dev/gpt/data",
         "/dev/mapper/vg-root-cow",
         "/dev/sda1",
     ] {
@@ -222,7 +228,7 @@ fn spoiled_files() {
             dialect: None,
             origins: &[],
         };
-        let Ok(plan) = plan(&places, &host, &request, &|_| None) else {
+        let Ok(plan) = plan(&places, &host, &request, &|_| Asked::Nothing) else {
             continue;
         };
         plans += 1;

@@ -9,7 +9,7 @@ mod target;
 
 pub use guest::{GuestName, GuestUuid};
 pub use lvm::{LvmName, Volume};
-pub use network::{InterfaceName, Mac};
+pub use network::{BridgeName, InterfaceName, Mac};
 pub use quantity::{Seconds, Size};
 pub use target::Target;
 

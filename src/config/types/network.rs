@@ -70,15 +70,85 @@ impl FromStr for InterfaceName {
     }
 }
 
-display_as_str!(InterfaceName);
-serialize_as_text!(InterfaceName, Mac);
-deserialize_from_text!(InterfaceName, Mac);
+/// The bridge of a guest's interface: a bridge's name, with Open vSwitch also `BRIDGE[.VLAN][:TRUNK…]`
+/// (xl-network-configuration(5)), which its hotplug script takes apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BridgeName(String);
+
+impl BridgeName {
+    /// All of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<InterfaceName> for BridgeName {
+    fn from(name: InterfaceName) -> Self {
+        Self(name.0)
+    }
+}
+
+impl FromStr for BridgeName {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let is_vlan = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits && text.parse::<u16>().is_ok_and(|number| number < 4096)
+        };
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let has_trunks = text.len() > name.len();
+        let bridge = name.rsplit_once('.').filter(|(_, vlan)| is_vlan(vlan));
+        let named = name.parse::<InterfaceName>();
+        let is_named = named.is_ok() || bridge.is_some_and(|(bridge, _)| bridge.parse::<InterfaceName>().is_ok());
+        if is_named && parts.all(is_vlan) {
+            return Ok(Self(text.to_owned()));
+        }
+        match (has_trunks, named) {
+            (false, Err(why)) => Err(why),
+            _ => invalid(format!(
+                "{text:?} is no bridge: its name (1 to 15 letters, digits, \"_\", \".\" or \"-\"), for Open vSwitch with a VLAN and trunks, such as \"ovsbr0.5:42:43\""
+            )),
+        }
+    }
+}
+
+display_as_str!(InterfaceName, BridgeName);
+serialize_as_text!(InterfaceName, BridgeName, Mac);
+deserialize_from_text!(InterfaceName, BridgeName, Mac);
 from_toml_str!(Mac, "an Ethernet address");
 from_toml_str!(InterfaceName, "an interface name");
+from_toml_str!(BridgeName, "a bridge's name");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bridges() {
+        for good in [
+            "xenbr0",
+            "ovsbr0.5",
+            "ovsbr0:42:43",
+            "ovsbr0.5:42",
+            "fifteen-letters.4094",
+        ] {
+            assert!(good.parse::<BridgeName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ":42",
+            "ovsbr0:",
+            "ovsbr0:a",
+            "ovsbr0:42,43",
+            "ovsbr0:4096",
+            "a b",
+            "sixteen-letters-x",
+            "sixteen-letters-x.5",
+        ] {
+            assert!(bad.parse::<BridgeName>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn addresses() {

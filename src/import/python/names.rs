@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What names stand for. A list is shared, as Python shares it: what changes it in its place is seen under all its names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::expression::Room;
 use super::targets::Change;
@@ -14,10 +14,10 @@ enum Content {
     Unknown(usize),
 }
 
-/// A value, and how many names it has.
+/// A value, and the names it has.
 struct Slot {
     content: Content,
-    names: usize,
+    names: BTreeSet<String>,
 }
 
 impl Slot {
@@ -68,7 +68,6 @@ impl Names {
         let Some(slot) = self.list(other) else {
             return false;
         };
-        self.slots[slot].names += 1;
         self.put(name, slot, line);
         true
     }
@@ -79,7 +78,7 @@ impl Names {
             Some(slot) => {
                 let slot = &mut self.slots[slot];
                 // Each of its names has it at the end.
-                room.take(value.weight().saturating_mul(slot.names - 1))?;
+                room.take(value.weight().saturating_mul(slot.names.len() - 1))?;
                 slot.content = Content::Known(value);
                 if let Some(binding) = self.bindings.get_mut(name) {
                     binding.line = line;
@@ -94,11 +93,9 @@ impl Names {
     pub(super) fn forget(&mut self, name: &str, change: Change, line: usize) -> Vec<String> {
         match (change, self.list(name)) {
             (Change::Augmented | Change::Touched, Some(slot)) => {
-                self.slots[slot].content = Content::Unknown(line);
-                let names = self.bindings.iter().filter(|(_, binding)| binding.slot == slot);
-                let mut names: Vec<String> = names.map(|(name, _)| name.clone()).collect();
-                names.sort();
-                names
+                let slot = &mut self.slots[slot];
+                slot.content = Content::Unknown(line);
+                slot.names.iter().cloned().collect()
             }
             // Only lists can be changed from outside.
             (Change::Touched, None) => Vec::new(),
@@ -143,7 +140,7 @@ impl Names {
 
     fn bind(&mut self, name: &str, content: Content, line: usize) {
         let own = self.bindings.get(name).map(|binding| binding.slot);
-        let slot = match own.filter(|slot| self.slots[*slot].names == 1) {
+        let slot = match own.filter(|slot| self.slots[*slot].names.len() == 1) {
             // No other name has what it was before.
             Some(slot) => {
                 self.slots[slot].content = content;
@@ -153,7 +150,8 @@ impl Names {
                 return;
             }
             None => {
-                self.slots.push(Slot { content, names: 1 });
+                let names = BTreeSet::new();
+                self.slots.push(Slot { content, names });
                 self.slots.len() - 1
             }
         };
@@ -163,7 +161,8 @@ impl Names {
     fn put(&mut self, name: &str, slot: usize, line: usize) {
         let used = false;
         if let Some(before) = self.bindings.insert(name.to_owned(), Binding { slot, line, used }) {
-            self.slots[before.slot].names -= 1;
+            self.slots[before.slot].names.remove(name);
         }
+        self.slots[slot].names.insert(name.to_owned());
     }
 }

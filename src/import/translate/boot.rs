@@ -3,9 +3,9 @@
 
 use super::Translator;
 use crate::config::guest::{GuestType, Toolstack};
-use crate::import::Dialect;
 use crate::import::output::Entry;
 use crate::import::value::Value;
+use crate::import::{Dialect, shlex};
 
 /// The kernel's command line, and the settings it is put together from, each with its line.
 struct CommandLine {
@@ -28,6 +28,45 @@ impl CommandLine {
     }
 }
 
+const SERIAL: &str = "console=ttyS0";
+const UNSEEN: &str = "there is no console=ttyS0 on the command line, and of what the guest prints nothing will be seen or compared: an emulated machine has its console there";
+
+/// Of what only Xen has, on a command line.
+enum Console<'a> {
+    /// The guest's console.
+    First(&'a str),
+    /// Another one.
+    Other,
+    /// One for the time before, or how many there are to be.
+    Early,
+}
+
+/// What of Xen's a word names, if it does.
+fn xen_console(word: &str) -> Option<Console<'_>> {
+    let (key, value) = word.split_once('=')?;
+    let device = value.split(',').next().unwrap_or_default();
+    match key {
+        "console" => {
+            let number = device.strip_prefix("hvc").or_else(|| device.strip_prefix("xvc"))?;
+            match number {
+                "" | "0" => Some(Console::First(device)),
+                number => number
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit())
+                    .then_some(Console::Other),
+            }
+        }
+        "earlyprintk" if device == "xen" => Some(Console::Early),
+        "earlycon" if device == "xenboot" || device == "xen" => Some(Console::Early),
+        "xencons" | "xencons_irq" | "kgdboc"
+            if key != "kgdboc" || device.starts_with("hvc") || device.starts_with("xvc") =>
+        {
+            Some(Console::Early)
+        }
+        _ => None,
+    }
+}
+
 impl Translator<'_> {
     pub(super) fn boot(&mut self, kind: GuestType) {
         let bootloader = self.text("bootloader").filter(|(program, _)| !program.is_empty());
@@ -35,7 +74,14 @@ impl Translator<'_> {
         let kernel = self.path("kernel");
         let initrd = self.path("ramdisk");
         let cmdline = self.command_line();
-        if let Some((program, line)) = &bootloader {
+        let emulated = kind == GuestType::Hvm && self.toolstack() == Toolstack::Xl;
+        if let Some((_, line)) = &bootloader
+            && emulated
+        {
+            let why = "a machine that is emulated whole has its own firmware, and xl passes it over";
+            self.note(*line, "bootloader", why);
+        }
+        if let Some((program, line)) = bootloader.as_ref().filter(|_| !emulated) {
             if self.toolstack() == Toolstack::Xl {
                 self.top.push(Entry::text("bootloader", program).on_line(*line));
                 self.pass_on(kernel, initrd, cmdline, arguments);
@@ -81,9 +127,15 @@ impl Translator<'_> {
         if let Some((path, line)) = initrd.filter(|(path, _)| !path.is_empty()) {
             self.top.push(Entry::text("initrd", &path).on_line(line));
         }
+        if cmdline.is_none() && self.toolstack() == Toolstack::Qemu {
+            self.note(line, "kernel", UNSEEN);
+        }
         if let Some(cmdline) = cmdline {
             let text = match self.toolstack() {
-                Toolstack::Qemu => self.with_new_disks(&cmdline),
+                Toolstack::Qemu => {
+                    let text = self.with_new_disks(&cmdline);
+                    self.with_new_console(&cmdline, &text)
+                }
                 Toolstack::Xl | Toolstack::Xm => cmdline.text.clone(),
             };
             if !text.is_empty() {
@@ -161,6 +213,15 @@ impl Translator<'_> {
             return self.list(key);
         }
         let (text, line) = self.text(key)?;
+        if self.source.dialect == Dialect::Xm {
+            // xend gives them to a shell's splitter.
+            let words = shlex::split(&text);
+            if words.is_none() {
+                let why = format!("a quote in {text:?} does not end, and xend would not start the guest");
+                self.note(line, key, why);
+            }
+            return Some((words?, line));
+        }
         Some((
             text.split([' ', '\t', '\n'])
                 .filter(|word| !word.is_empty())
@@ -168,6 +229,41 @@ impl Translator<'_> {
                 .collect(),
             line,
         ))
+    }
+
+    /// In an emulated machine, Xen's consoles are not there. The first serial port is what a person sees, and what a
+    /// recording is compared by.
+    fn with_new_console(&mut self, cmdline: &CommandLine, text: &str) -> String {
+        let mut words: Vec<&str> = Vec::new();
+        for word in text.split(' ') {
+            let (key, line) = cmdline.of(word);
+            let why = match xen_console(word) {
+                None => {
+                    words.push(word);
+                    continue;
+                }
+                Some(Console::First(name)) => {
+                    // The last one on the line is the one that the guest's own programs have.
+                    words.retain(|word| *word != SERIAL);
+                    words.push(SERIAL);
+                    format!("console {name} is ttyS0 in an emulated machine")
+                }
+                Some(Console::Other) => format!("{word:?} is left out: an emulated machine has one console, ttyS0"),
+                Some(Console::Early) => {
+                    format!("{word:?} is left out: it is Xen's, and has no counterpart in an emulated machine")
+                }
+            };
+            self.note(line, key, why);
+        }
+        let is_serial = |word: &&str| {
+            word.strip_prefix(SERIAL)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+        };
+        if !words.iter().any(is_serial) {
+            let (key, line) = cmdline.from.last().copied().unwrap_or(("cmdline", 0));
+            self.note(line, key, UNSEEN);
+        }
+        words.join(" ")
     }
 
     /// The kernel's command line, put together as the file's program does.

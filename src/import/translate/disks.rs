@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's disks.
 
-use super::Translator;
+use super::{Translator, vdev};
 use crate::config::guest::Toolstack;
 use crate::config::types::{Invalid, Size, Target, Volume};
 use crate::import::disk::{Format, Spec};
 use crate::import::error::Error;
 use crate::import::output::{Entry, Section};
-use crate::import::{Known, parse_disk};
+use crate::import::{Asked, Known, parse_disk};
 
 /// Directories below /dev that are not a volume group's, though what is in them may be called like a volume.
-const DIRECTORIES: [&str; 34] = [
+const DIRECTORIES: [&str; 35] = [
     "ataraid",
     "block",
     "bsg",
@@ -24,6 +24,7 @@ const DIRECTORIES: [&str; 34] = [
     "dri",
     "etherd",
     "fd",
+    "gpt",
     "hugepages",
     "i2o",
     "ida",
@@ -52,6 +53,7 @@ impl Translator<'_> {
         let Some((specs, line)) = self.list("disk") else {
             return;
         };
+        let there = !specs.is_empty();
         for spec in specs {
             let section = parse_disk(&spec, self.source.dialect).and_then(|disk| self.disk(line, &disk));
             match section {
@@ -59,12 +61,21 @@ impl Translator<'_> {
                 Err(why) => self.note(line, "disk", format!("{spec:?} is not carried over: {why}")),
             }
         }
+        if there && self.disks.is_empty() {
+            let why = "none of its disks is carried over: as it is, this guest has NO DISK at all";
+            self.note(line, "disk", why);
+        }
     }
 
     /// A disk, or why there can not be one.
     fn disk(&mut self, line: usize, disk: &Spec) -> Result<Section, String> {
         let path = self.is_carried(disk)?;
-        let old: Target = disk.vdev.parse().map_err(|why: Invalid| why.to_string())?;
+        let word = vdev::name(&disk.vdev, self.source.dialect);
+        let old: Target = match &word {
+            Some(name) => name.parse(),
+            None => disk.vdev.parse(),
+        }
+        .map_err(|why: Invalid| why.to_string())?;
         if old.virtio().is_some() {
             return Err("Xen has no disk of that name".into());
         }
@@ -76,10 +87,10 @@ impl Translator<'_> {
             Toolstack::Xl | Toolstack::Xm => old.clone(),
         };
         let name = Entry::text("target", target.as_str());
-        let name = if target == old {
-            name
-        } else {
-            name.remark(format!("was {old}"))
+        let name = match (target == old, &word) {
+            (true, None) => name,
+            (true, Some(_)) => name.remark(format!("{} in the file", disk.vdev)),
+            (false, _) => name.remark(format!("was {}", disk.vdev)),
         };
         let origin = self
             .source
@@ -87,8 +98,13 @@ impl Translator<'_> {
             .iter()
             .find(|(wanted, _)| *wanted == old || *wanted == target);
         let volume = Volume::of_device(&path);
-        let known = volume.as_ref().and_then(self.source.lvm);
-        let volume = volume.filter(|volume| known.is_some() || !DIRECTORIES.contains(&volume.vg.as_str()));
+        let asked = volume.as_ref().map_or(Asked::Nothing, self.source.lvm);
+        let is_likely = |volume: &Volume| !DIRECTORIES.contains(&volume.vg.as_str()) && !is_partition(&path);
+        let (volume, known) = match asked {
+            Asked::Known(known) => (volume, Some(known)),
+            Asked::Nothing => (volume.filter(is_likely), None),
+            Asked::Unknown => (None, None),
+        };
         let mut section = Section {
             title: Some("[[disk]]"),
             ..Section::default()
@@ -188,7 +204,7 @@ impl Translator<'_> {
         });
         if known.is_none() {
             section.remarks.push(format!(
-                "(LVM was not asked, or does not know it. If {volume} is a snapshot itself, \"origin\" is the volume that it is one of.)"
+                "(LVM was not asked. If {volume} is a snapshot itself, \"origin\" is the volume that it is one of.)"
             ));
         }
         section.entries.push(Entry::text("origin", &origin.to_string()).off());
@@ -249,6 +265,17 @@ impl Translator<'_> {
             }
         }
     }
+}
+
+/// Whether a device has the name of a partition of what is no volume: of multipath's `mpathb-part1`, `lun-0p1` (kpartx(8)).
+fn is_partition(path: &str) -> bool {
+    let Some(name) = path.strip_prefix("/dev/mapper/") else {
+        return false;
+    };
+    let disk = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let numbered = disk.len() < name.len();
+    let after_digit = |disk: &str| disk.ends_with(|c: char| c.is_ascii_digit() || c == '-');
+    numbered && (disk.ends_with("-part") || disk.strip_suffix('p').is_some_and(after_digit))
 }
 
 /// `snapshot` of a disk: named as the volume that the file has, if that can be.

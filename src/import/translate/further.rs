@@ -20,6 +20,15 @@ const COMMAND_LINE: [&str; 8] = [
     "nfs_root",
 ];
 
+/// What xm takes for yes and no (set_bool in xm/opts.py), as xl has it.
+pub(super) fn yes_or_no(text: &str) -> Option<u64> {
+    match text {
+        "yes" | "y" => Some(1),
+        "no" | "n" => Some(0),
+        _ => None,
+    }
+}
+
 impl Translator<'_> {
     /// Everything else is the toolstack's, as it stands, where that takes it.
     pub(super) fn further(&mut self) -> Option<Section> {
@@ -35,7 +44,11 @@ impl Translator<'_> {
         let mut settings: Vec<Setting> = std::mem::take(&mut self.settings).into_values().collect();
         settings.sort_by_key(|setting| setting.line);
         let mut entries = Vec::new();
-        for setting in settings {
+        let other = toolstack == Toolstack::Xl && self.source.dialect == Dialect::Xm;
+        for mut setting in settings {
+            if other {
+                self.respell(&mut setting);
+            }
             let Setting { key, line, used, .. } = &setting;
             if toolstack != Toolstack::Xm && self.source.dialect == Dialect::Xm && COMMAND_LINE.contains(&key.as_str())
             {
@@ -79,6 +92,22 @@ impl Translator<'_> {
         })
     }
 
+    /// Lists of strings that have settings in them, in xl's notation.
+    fn respell(&mut self, setting: &mut Setting) {
+        let Value::List(items) = &mut setting.value else {
+            return;
+        };
+        for item in items {
+            if let Value::Text(text) = item {
+                *text = match setting.key.as_str() {
+                    "vfb" => self.screen(setting.line, text),
+                    "vtpm" => self.tpm(setting.line, text),
+                    _ => return,
+                };
+            }
+        }
+    }
+
     /// What xm calls differently.
     fn rename(&mut self, key: &str, new: &str) {
         if let Some(setting) = self.take(key) {
@@ -110,6 +139,20 @@ impl Translator<'_> {
             && let Ok(number) = u64::try_from(number)
         {
             return Ok(XlValue::Number(number));
+        }
+        // xl would say that it is no number, and go on without: another guest than the file describes.
+        if self.toolstack() == Toolstack::Xl
+            && xl_keys::is_number(&setting.key)
+            && let Value::Text(text) = &setting.value
+            && setting.value.number(self.source.dialect).is_none()
+        {
+            return match yes_or_no(text).filter(|_| !xl) {
+                Some(number) => Ok(XlValue::Number(number)),
+                None => Err(format!(
+                    "{text:?} is no number, and xl takes nothing else there{}",
+                    if xl { ": it passed it over" } else { "" }
+                )),
+            };
         }
         match &setting.value {
             Value::List(items) => items.iter().map(text).collect::<Result<_, _>>().map(XlValue::List),

@@ -5,6 +5,8 @@ mod boot;
 mod disks;
 mod further;
 mod kind;
+mod vdev;
+mod vfb;
 mod xl_keys;
 
 use std::collections::BTreeMap;
@@ -13,7 +15,8 @@ use std::path::Path;
 use super::error::Error;
 use super::output::{Entry, Section};
 use super::value::{Document, Note, Setting, Value};
-use super::{Dialect, Known, vif};
+use super::{Asked, Dialect, vif};
+use crate::config::guest::GuestType;
 use crate::config::guest::{OnReboot, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::types::{GuestUuid, Target, Volume};
@@ -26,7 +29,7 @@ pub(super) struct Source<'a> {
     pub(super) toolstack: Toolstack,
     pub(super) host: &'a HostConfig,
     pub(super) origins: &'a [(Target, Volume)],
-    pub(super) lvm: &'a dyn Fn(&Volume) -> Option<Known>,
+    pub(super) lvm: &'a dyn Fn(&Volume) -> Asked,
 }
 
 /// A guest's file, and what is not in it.
@@ -81,7 +84,7 @@ pub(super) fn translate(document: Document, source: &Source<'_>) -> Result<Trans
     translator.uuid();
     translator.endings();
     translator.time_travel();
-    let vifs = translator.vifs();
+    let vifs = translator.vifs(kind);
     let further = translator.further();
     translator.every_origin_has_its_disk()?;
     let mut sections = vec![Section {
@@ -247,7 +250,19 @@ impl Translator<'_> {
 
     fn uuid(&mut self) {
         if let Some((uuid, line)) = self.text("uuid") {
-            match uuid.parse::<GuestUuid>() {
+            // xm takes out all hyphens and reads 32 digits (xend/uuid.py); to xl, one that is not as usual is an error.
+            let digits: String = uuid.chars().filter(|c| *c != '-').collect();
+            let usual = match (self.source.dialect, digits.get(..32)) {
+                (Dialect::Xm, Some(digits)) if digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                    let at = [0, 8, 12, 16, 20, 32];
+                    at.windows(2)
+                        .map(|at| &digits[at[0]..at[1]])
+                        .collect::<Vec<_>>()
+                        .join("-")
+                }
+                _ => uuid,
+            };
+            match usual.parse::<GuestUuid>() {
                 Ok(uuid) => self.top.push(Entry::text("uuid", &uuid.to_string()).on_line(line)),
                 Err(why) => self.note(line, "uuid", format!("{why}; one is derived from the guest's name")),
             }
@@ -345,7 +360,7 @@ impl Translator<'_> {
         }
     }
 
-    fn vifs(&mut self) -> Vec<Section> {
+    fn vifs(&mut self, kind: GuestType) -> Vec<Section> {
         let nics = match self.source.dialect {
             Dialect::Xm => self.number("nics", 0..=MOST as i64),
             Dialect::Xl => None,
@@ -360,10 +375,11 @@ impl Translator<'_> {
             specs.resize(specs.len().max(usize::try_from(count).unwrap_or(0)), String::new());
         }
         let mut sections = Vec::new();
-        for spec in specs {
-            let vif = vif::read(&spec, self.source.dialect, self.toolstack());
+        for (index, spec) in specs.iter().enumerate() {
+            let vif = vif::read(spec, self.source.dialect, self.toolstack(), kind);
+            let which = vif.which(index);
             for why in vif.notes {
-                self.note(line, "vif", why);
+                self.note(line, "vif", format!("{which}: {why}"));
             }
             let mut entries = vif.entries;
             if let Some(first) = entries.first_mut() {
