@@ -51,9 +51,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// [`chain`] for places that take one line: systemd's status, a table.
+/// [`chain`] for places that take one line: systemd's status, a table. What were lines of their own stay apart.
 pub fn one_line(error: &dyn std::error::Error) -> String {
-    chain(error).split_whitespace().collect::<Vec<_>>().join(" ")
+    let chain = chain(error);
+    let mut text = String::with_capacity(chain.len());
+    for line in chain.lines().filter(|line| !line.trim().is_empty()) {
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.push_str(
+            match line.starts_with("because:") || text.ends_with([':', ';', ',', '.']) {
+                _ if text.is_empty() => "",
+                true => " ",
+                false => "; ",
+            },
+        );
+        text.push_str(&line);
+    }
+    text
 }
 
 /// The system's reason in plain words, without the number Rust appends.
@@ -70,4 +83,23 @@ pub fn report(program: &str, error: &dyn Classify) -> ExitCode {
     // `dyn Classify` to `dyn Error` is a plain upcast.
     eprintln!("{program}: {}", chain(error));
     error.exit().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_lines_as_one() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it was left alone:\n    one reason\n    another\n  do it by hand")]
+        struct Reasons;
+        #[derive(Debug, thiserror::Error)]
+        #[error("it failed")]
+        struct Failed(#[source] Reasons);
+        assert_eq!(
+            one_line(&Failed(Reasons)),
+            "it failed because: it was left alone: one reason; another; do it by hand"
+        );
+    }
 }

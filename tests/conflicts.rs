@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What stops guests' packets. Each directory in `conflicts` holds one host:
 //!
-//! - `question`: `routed` or `bridged`, the bridge, and `zone` if firewalld's zone is ours;
+//! - `question`: `routed` or `bridged`, the bridge, `zone` if firewalld's zone is ours, and `silent` if the host answers
+//!   neither DHCP nor DNS there;
 //! - `rules.nft`, `rules.iptables`: its packet filters, for nft and iptables-nft-restore;
 //! - `nft.json`: what `nft -j -t list ruleset` prints then (no file: there is no nft). Those of ufw and firewalld
 //!   were taken while ufw 0.36.2 and firewalld 1.3.3 ran; 22 is made up, as a later nft may print;
@@ -33,6 +34,7 @@ struct Fixture {
     mode: Traffic,
     bridge: InterfaceName,
     ours: bool,
+    answers: bool,
 }
 
 impl Fixture {
@@ -59,7 +61,8 @@ impl Fixture {
                 other => panic!("{other}"),
             },
             bridge: words[1].parse().unwrap(),
-            ours: words.get(2) == Some(&"zone"),
+            ours: words[2..].contains(&"zone"),
+            answers: !words[2..].contains(&"silent"),
             path,
         }
     }
@@ -68,6 +71,7 @@ impl Fixture {
         Question {
             mode: self.mode,
             bridge: &self.bridge,
+            answers: self.answers,
             zone_of_bridge_is_ours: self.ours,
         }
     }
@@ -287,6 +291,7 @@ fn firewalld_for_real() {
     let question = |ours| Question {
         mode: Traffic::Routed,
         bridge: &bridge,
+        answers: true,
         zone_of_bridge_is_ours: ours,
     };
     let found = |ours| lines(&find(Path::new("/"), &question(ours)).unwrap());

@@ -183,6 +183,9 @@ pub struct Status {
     pub pending: Option<Pending>,
     /// Why the mode that was chosen is not wholly in force.
     pub degraded: Option<String>,
+    /// Whether guests get addresses from this host in mode `nat`.
+    #[serde(skip)]
+    pub dhcp: bool,
 }
 
 /// A change on its way.

@@ -115,6 +115,7 @@ impl Network {
             bridge: in_force.bridge,
             uplink: in_force.uplink,
             subnet: in_force.subnet,
+            dhcp: in_force.dhcp,
             pending: pending.map(|one| Pending {
                 id: one.id,
                 from: one.from.mode,
@@ -133,13 +134,14 @@ impl Network {
         let Some(bridge) = &status.bridge else {
             return Ok(Vec::new());
         };
-        self.conflicts_of(status.mode, bridge, zoned)
+        self.conflicts_of(status.mode, bridge, status.dhcp, zoned)
     }
 
     pub(super) fn conflicts_of(
         &self,
         mode: Mode,
         bridge: &crate::config::types::InterfaceName,
+        answers: bool,
         zoned: bool,
     ) -> Result<Vec<String>, Error> {
         let question = Question {
@@ -148,6 +150,7 @@ impl Network {
                 _ => Traffic::Routed,
             },
             bridge,
+            answers,
             zone_of_bridge_is_ours: zoned,
         };
         let found = conflicts::find(&self.root, &question)?;
@@ -191,7 +194,8 @@ impl Network {
             Some(mut plan) => {
                 if let Some(bridge) = &plan.to.settings.bridge {
                     let zoned = plan.to.settings.zone.is_some();
-                    plan.warnings.extend(self.conflicts_of(request.mode, bridge, zoned)?);
+                    plan.warnings
+                        .extend(self.conflicts_of(request.mode, bridge, plan.to.settings.dhcp, zoned)?);
                 }
                 Preview {
                     from,

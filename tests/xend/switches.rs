@@ -389,6 +389,36 @@ fn modes() {
     assert_eq!(failed.name(), "ApplyFailed", "{failed}");
     assert_eq!(host.config(), stock);
     assert_eq!((status().mode, status().pending), (Mode::None, None));
+    // A xend that makes no network: the host has made it, and the modes are as without xend.
+    for config in [
+        &b"#(network-script network-bridge)\n(vif-script vif-bridge)\n"[..],
+        b"(network-script network-dummy)\n(vif-script 'vif-bridge bridge=xenbr0')\n",
+        b"(xend-unix-server yes)\n",
+    ] {
+        let host = Host::new("modes-none", config);
+        let network = Network::new(&host.0);
+        assert_eq!(network.status().unwrap().backend, Backend::Xl);
+        let request = Request {
+            mode: Mode::Bridge,
+            options: Options {
+                bridge: Some("no-such-bridge".parse().unwrap()),
+                ..Options::default()
+            },
+            confirm: Duration::from_secs(30),
+            force: false,
+        };
+        // Not xend is asked, but the kernel.
+        let error = network.plan(&request).unwrap_err();
+        assert!(
+            error.to_string().contains("there is no bridge no-such-bridge"),
+            "{error}"
+        );
+        assert!(host.log().is_empty() && host.config() == config);
+    }
+    for config in [&b"(vif-script vif-nat)\n"[..], b"(network-script network-route)\n"] {
+        let host = Host::new("modes-other", config);
+        assert_eq!(Network::new(&host.0).status().unwrap().backend, Backend::Xend);
+    }
     // Something of a person's own is refused, and left alone.
     let host = Host::new("modes-foreign", b"(network-script my-own)\n(vif-script vif-bridge)\n");
     let network = Network::new(&host.0);

@@ -2,6 +2,7 @@
 //! `ttvm network status`.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Deserialize;
 
@@ -10,6 +11,7 @@ use super::clock;
 use crate::cli::{Error, print_json, status::duration};
 use crate::config::network::Subnet;
 use crate::error::Exit;
+use crate::network::xend::Xend;
 use crate::network::{Attachment, Backend, Mode, State};
 
 /// What the service says of itself.
@@ -94,6 +96,10 @@ fn mode(description: &Description) -> String {
     let mut text = description.mode.to_string();
     if description.backend == Backend::Xend {
         text.push_str(", made by xend's scripts");
+    } else if description.mode == Mode::None && Xend::installed(Path::new("/")).is_some() {
+        text.push_str(
+            ", made by the host itself: xend runs no network script, and puts guests on a bridge (vif-bridge)",
+        );
     }
     if description.desired != description.mode && description.pending.is_none() {
         text.push_str(&format!(" (chosen: {})", description.desired));

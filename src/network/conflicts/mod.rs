@@ -92,6 +92,8 @@ pub struct Question<'a> {
     pub mode: Traffic,
     /// The bridge the guests are attached to.
     pub bridge: &'a InterfaceName,
+    /// The host answers DHCP and DNS there.
+    pub answers: bool,
     /// The bridge is in a zone of firewalld that was chosen for it: its rules are not judged.
     pub zone_of_bridge_is_ours: bool,
 }
@@ -150,10 +152,12 @@ pub fn find_in(root: &Path, rules: Option<&str>, question: &Question<'_>) -> Res
     let mut conflicts = Vec::new();
 
     let (packets, families): (&[Packet], &[&str]) = match question.mode {
-        Traffic::Routed => (
+        Traffic::Routed if question.answers => (
             &[Packet::Dhcp, Packet::Dns, Packet::DnsTcp, Packet::Out, Packet::Back],
             &["ip", "inet"],
         ),
+        // Where nobody answers, it is all the same whether the question arrives.
+        Traffic::Routed => (&[Packet::Out, Packet::Back], &["ip", "inet"]),
         Traffic::Bridged => (&[Packet::Frame], &["bridge"]),
     };
     let dropping = search.dropping(packets, families);
@@ -187,7 +191,7 @@ pub fn find_in(root: &Path, rules: Option<&str>, question: &Question<'_>) -> Res
     }
 
     if routed && !rules.any(|name| name.starts_with("ufw-")) {
-        conflicts.extend(remedy::hidden_ufw(&host, bridge));
+        conflicts.extend(remedy::hidden_ufw(&host, bridge, question.answers));
     }
     if host.legacy && (routed || !host.bridge_calls[0].is_empty()) {
         conflicts.push(Conflict {

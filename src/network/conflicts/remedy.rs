@@ -175,7 +175,7 @@ pub fn bridge_netfilter(calls: &[&Call], bridge: &str, chains: &[&Chain]) -> Con
 }
 
 /// ufw, whose rules nft does not show: not loaded yet, or in the legacy iptables.
-pub fn hidden_ufw(host: &Host, bridge: &str) -> Option<Conflict> {
+pub fn hidden_ufw(host: &Host, bridge: &str, answers: bool) -> Option<Conflict> {
     let ufw = host.ufw.as_ref()?;
     let [input, forward] = ufw.drops;
     let (mut policies, mut commands) = (Vec::new(), Vec::new());
@@ -183,7 +183,7 @@ pub fn hidden_ufw(host: &Host, bridge: &str) -> Option<Conflict> {
         policies.push("DEFAULT_FORWARD_POLICY");
         commands.push(format!("ufw route allow in on {bridge}"));
     }
-    if input && !ufw.has("allow", bridge) {
+    if input && answers && !ufw.has("allow", bridge) {
         policies.push("DEFAULT_INPUT_POLICY");
         commands.push(format!("ufw allow in on {bridge} to any port 67 proto udp"));
         commands.push(format!("ufw allow in on {bridge} to any port 53"));

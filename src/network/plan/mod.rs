@@ -85,7 +85,7 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
     let mut to = settings(&context.config.network, request.mode, &request.options)?;
     let from = &chosen.in_force();
     let mut warnings = Vec::new();
-    if let Some(xend) = Xend::in_charge(context.root) {
+    if let Some(xend) = scripted(context, from, request)? {
         return scripts(context, &xend, chosen, from, request);
     }
     let steps = match (to.mode, &to.bridge, to.subnet) {
@@ -128,6 +128,29 @@ pub fn plan(context: &mut Context<'_>, chosen: &Chosen, request: &Request) -> Re
         afterwards,
         warnings,
     }))
+}
+
+/// xend, if the way is through its scripts: they make the network, ttvm has made them do it, or somebody wants that by force
+/// on a host that has no bridge of its own.
+fn scripted(context: &mut Context<'_>, from: &Chosen, request: &Request) -> Result<Option<Xend>, Error> {
+    let Some(xend) = Xend::installed(context.root) else {
+        return Ok(None);
+    };
+    let ours = from.steps.iter().any(|step| matches!(step, Step::Scripts(_)));
+    if ours || Xend::in_charge(context.root).is_some() {
+        return Ok(Some(xend));
+    }
+    if !request.force || request.options != Options::default() || request.mode == Mode::None {
+        return Ok(None);
+    }
+    // network-bridge would take the uplink from under a bridge that has it.
+    let links = context.kernel.links()?;
+    let bridged = |link: &super::netlink::Link| {
+        let ports = |port: &super::netlink::Link| port.controller == Some(link.index) && !port.name.starts_with("vif");
+        link.is_bridge && links.iter().any(ports)
+    };
+    let there = request.mode == Mode::Bridge && links.iter().any(bridged);
+    Ok(Some(xend).filter(|_| !there))
 }
 
 fn named(bridge: &str) -> &str {

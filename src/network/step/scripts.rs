@@ -21,7 +21,7 @@ pub struct Scripts {
 }
 
 fn xend(context: &Context<'_>) -> Result<Xend, Error> {
-    Xend::in_charge(context.root).ok_or_else(|| Error::BackendMissing {
+    Xend::installed(context.root).ok_or_else(|| Error::BackendMissing {
         what: "xend is gone, and with it its network scripts".to_owned(),
     })
 }

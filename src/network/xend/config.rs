@@ -130,6 +130,20 @@ impl XendConfig {
         self.value(Setting::Vif).unwrap_or(b"vif-bridge")
     }
 
+    /// Whether xend makes a network by it: it runs a script for that, or one for guests' interfaces that needs another
+    /// network than a bridge.
+    pub(super) fn makes_the_network(&self) -> bool {
+        let name = |path: &[u8]| {
+            let path = path.split(|byte| *byte == b' ').next().unwrap_or_default();
+            path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec()
+        };
+        // It is there to do nothing.
+        let script = self
+            .network_script()
+            .filter(|script| name(&script.file) != b"network-dummy");
+        script.is_some() || name(self.vif_script()) != b"vif-bridge"
+    }
+
     /// Which of the two ways of networking the file has, or what makes it neither.
     pub fn state(&self) -> State {
         let reasons = self.reasons();

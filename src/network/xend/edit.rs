@@ -12,7 +12,7 @@ const MAX_LINES: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Somebody has made it what it is.
-    #[error("its network settings are somebody's own:\n    {}\n  change them by hand, or use force to have them commented out", reasons.join("\n    "))]
+    #[error("its network settings are somebody's own:\n    {}\n  change them by hand, or have them commented out with --force", reasons.join("\n    "))]
     Foreign {
         /// In what way, a sentence each.
         reasons: Vec<String>,

@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// Guests would lose their network.
     #[error(
-        "{count} interfaces of running guests are on the bridge that would go away: shut these guests down first, or use force"
+        "{count} interfaces of running guests are on the bridge that would go away: shut these guests down first, or use --force"
     )]
     Attached {
         /// How many.

@@ -52,9 +52,19 @@ impl Xend {
         is_there.then_some(Self { root, elsewhere })
     }
 
-    /// xend, if it makes the network of this host: a configuration that it has left behind makes none.
-    pub fn in_charge(root: &Path) -> Option<Self> {
+    /// xend, if it is installed: a configuration that it has left behind makes no network.
+    pub fn installed(root: &Path) -> Option<Self> {
         run::find(root, "xend").and_then(|_| Self::find(root))
+    }
+
+    /// xend, if it makes the network of this host. Where its configuration names no network script, as Debian's since
+    /// squeeze, the host has made that itself, and xend's script for guests' interfaces puts them on its bridge.
+    pub fn in_charge(root: &Path) -> Option<Self> {
+        Self::installed(root).filter(|xend| match xend.read() {
+            Ok((_, config)) => xend.elsewhere.is_some() || config.makes_the_network(),
+            // Who wants to change it hears why not.
+            Err(_) => true,
+        })
     }
 
     /// How the network is set.
