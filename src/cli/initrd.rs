@@ -16,6 +16,7 @@ use crate::config::places::Given;
 use crate::config::types::Size;
 use crate::error::Exit;
 use crate::initrd::inspect::{Summary, inspect};
+use crate::initrd::linux::Linux;
 use crate::initrd::names::escape;
 use crate::initrd::newc::Header;
 use crate::initrd::pack::{Options, Plan, pack};
@@ -148,6 +149,11 @@ fn show(image: &Path, json: bool) -> Result<Exit, Error> {
             "CONTENT",
         ];
         table::print(&head, &summaries.iter().map(row).collect::<Vec<_>>())?;
+        for Summary { segment, remarks, .. } in &summaries {
+            for why in remarks {
+                writeln!(io::stdout(), "segment {segment}: {why}")?;
+            }
+        }
     }
     result?;
     Ok(Exit::Done)
@@ -220,11 +226,16 @@ fn list_json(image: &Path) -> Result<Exit, Error> {
     let mut reader = open(image)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut segment = 0;
+    let mut linux = Linux::default();
     let mut walk = || -> Result<(), Error> {
         let mut json = serde_json::Serializer::pretty(&mut out);
         let mut rows = json.serialize_seq(None).map_err(io::Error::from)?;
         let walked = loop {
-            let row = match reader.event() {
+            let event = reader.event();
+            if let Ok(Some(event)) = &event {
+                linux.see(event);
+            }
+            let row = match event {
                 Ok(None) => break Ok(()),
                 Ok(Some(Event::Segment(it))) => {
                     segment = it.number;
@@ -246,6 +257,7 @@ fn list_json(image: &Path) -> Result<Exit, Error> {
     let walked = walk();
     writeln!(out)?;
     out.flush()?;
+    say(&linux);
     walked?;
     Ok(Exit::Done)
 }
@@ -253,8 +265,10 @@ fn list_json(image: &Path) -> Result<Exit, Error> {
 fn list(image: &Path, long: bool, null: bool) -> Result<Exit, Error> {
     let mut reader = open(image)?;
     let mut out = BufWriter::new(io::stdout().lock());
+    let mut linux = Linux::default();
     let mut walk = || -> Result<(), Error> {
         while let Some(event) = reader.event()? {
+            linux.see(&event);
             let Event::Entry(header) = event else { continue };
             if null {
                 out.write_all(&header.name)?;
@@ -269,8 +283,16 @@ fn list(image: &Path, long: bool, null: bool) -> Result<Exit, Error> {
     };
     let walked = walk();
     out.flush()?;
+    say(&linux);
     walked?;
     Ok(Exit::Done)
+}
+
+/// What Linux does not take.
+fn say(linux: &Linux) {
+    for (segment, why) in linux.remarks() {
+        eprintln!("segment {segment}: {why}");
+    }
 }
 
 /// As `ls -l` has it, with numbers for owner and group: their names are not this host's.

@@ -43,7 +43,7 @@ impl Compression {
     ];
 
     /// Bytes that [`detect`](Self::detect) wants to see.
-    pub(super) const HEAD: usize = 12;
+    pub(super) const HEAD: usize = 64;
 
     /// What begins with `head`. An archive begins with the zero of its header.
     pub(super) fn detect(head: &[u8]) -> Option<Self> {

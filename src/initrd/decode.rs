@@ -19,6 +19,8 @@ use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 use super::boot_config;
 use super::compression::{Compression, LZ4_LEGACY};
 use super::input::Input;
+use super::instead::instead;
+use super::linux::refused;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
 use super::{lz4_legacy, lzop};
 
@@ -39,6 +41,8 @@ pub(super) enum Piece {
         compression: Compression,
         /// What its header says of the level.
         level: Option<i32>,
+        /// Why Linux does not decompress it.
+        refused: Option<&'static str>,
     },
     /// Its content.
     Data(Vec<u8>),
@@ -100,8 +104,8 @@ impl Pieces {
 
 /// What comes next.
 enum Next {
-    /// Compressed so, and what its header says of the level.
-    Segment(Compression, Option<i32>),
+    /// Compressed so, what its header says of the level, and why Linux does not take it.
+    Segment(Compression, Option<i32>, Option<&'static str>),
     BootConfig(Vec<u8>),
     Nothing,
 }
@@ -125,11 +129,12 @@ impl Decoding {
             let begun = self.begin();
             let offset = self.input.position();
             let compression = match begun {
-                Ok(Next::Segment(compression, level)) => {
+                Ok(Next::Segment(compression, level, refused)) => {
                     self.send(Piece::Begin {
                         offset,
                         compression,
                         level,
+                        refused,
                     })?;
                     compression
                 }
@@ -160,7 +165,11 @@ impl Decoding {
         }
         let head = self.input.peek(Compression::HEAD)?;
         if let Some(compression) = Compression::detect(head) {
-            return Ok(Next::Segment(compression, level(compression, head)));
+            return Ok(Next::Segment(
+                compression,
+                level(compression, head),
+                refused(compression, head),
+            ));
         }
         let rest = self.input.peek(boot_config::LIMIT + 1)?.to_vec();
         match rest.len() <= boot_config::LIMIT && boot_config::is_one(&rest) {
@@ -168,10 +177,11 @@ impl Decoding {
                 self.input.consume(rest.len());
                 Ok(Next::BootConfig(rest))
             }
-            false => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "what is there is no archive, and not compressed in a way that Linux knows",
-            )),
+            false => {
+                let unknown = "what is there is no archive, and not compressed in a way that Linux knows";
+                let why = instead(&rest).unwrap_or(unknown);
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Event {
         unpacked: u64,
         /// Zeros that follow it.
         padding: u64,
+        /// Why Linux would stop in it.
+        odd: Vec<&'static str>,
     },
     /// The image ends with a configuration for Linux, which is this, whole.
     BootConfig(Vec<u8>),
@@ -46,4 +48,6 @@ pub struct Segment {
     pub compression: Compression,
     /// What its header says of the level.
     pub level: Option<i32>,
+    /// Why Linux does not decompress it, if so.
+    pub refused: Option<&'static str>,
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::compression::Compression;
 use super::error::Error;
 use super::event::Event;
+use super::linux::Linux;
 use super::names::{COMPONENT, escape};
 use super::newc::Header;
 use super::reader::Reader;
@@ -36,6 +37,9 @@ pub struct Summary {
     pub padding: u64,
     /// What it is for, as far as that can be told.
     pub content: BTreeSet<String>,
+    /// What Linux does not take of it, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// Adds what there is in the image to `summaries`: also what comes before something that is wrong. `judge` is asked of each
@@ -49,7 +53,24 @@ pub fn inspect(
     summaries: &mut Vec<Summary>,
     judge: &mut dyn FnMut(&Reader, &Header) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let mut linux = Linux::default();
+    let result = look(reader, summaries, judge, &mut linux);
+    for (segment, why) in linux.remarks() {
+        if let Some(summary) = summaries.iter_mut().find(|summary| summary.segment == *segment) {
+            summary.remarks.push(why.clone());
+        }
+    }
+    result
+}
+
+fn look(
+    reader: &mut Reader,
+    summaries: &mut Vec<Summary>,
+    judge: &mut dyn FnMut(&Reader, &Header) -> Result<(), Error>,
+    linux: &mut Linux,
+) -> Result<(), Error> {
     while let Some(event) = reader.event()? {
+        linux.see(&event);
         if let Event::Segment(segment) = &event {
             summaries.push(Summary {
                 segment: segment.number,
@@ -61,6 +82,7 @@ pub fn inspect(
                 entries: 0,
                 padding: 0,
                 content: BTreeSet::new(),
+                remarks: Vec::new(),
             });
         }
         let Some(last) = summaries.last_mut() else { continue };
@@ -79,6 +101,7 @@ pub fn inspect(
                 size,
                 unpacked,
                 padding,
+                ..
             } => (last.size, last.unpacked, last.padding) = (size, unpacked, padding),
         }
     }
@@ -87,7 +110,8 @@ pub fn inspect(
 
 /// What a file of that name tells of what the archive is for.
 fn content(name: &[u8]) -> Option<String> {
-    let name = name.strip_prefix(b"./").unwrap_or(name);
+    let name = name.strip_prefix(b".").unwrap_or(name);
+    let name = &name[name.iter().take_while(|byte| **byte == b'/').count()..];
     if let Some(vendor) = name.strip_prefix(b"kernel/x86/microcode/") {
         return Some(match vendor {
             b"AuthenticAMD.bin" => "microcode of AMD".to_owned(),
@@ -123,7 +147,9 @@ mod tests {
         assert_eq!(told("kernel/x86/microcode/GenuineIntel.bin"), "microcode of Intel");
         assert_eq!(told("./kernel/x86/microcode/AuthenticAMD.bin"), "microcode of AMD");
         assert_eq!(told("usr/lib/modules/6.1.0-9-amd64/kernel"), "modules of 6.1.0-9-amd64");
-        assert_eq!(told("init"), "init");
+        for init in ["init", "./init", "/init"] {
+            assert_eq!(told(init), "init");
+        }
         assert_eq!(told("usr/bin/init"), "");
     }
 }

@@ -51,7 +51,7 @@ impl Maker<'_> {
     pub fn make(&self, archive: &mut Archive, header: &Header, reader: &mut Reader) -> Result<Made, Error> {
         let kind = Kind::of(header).map_err(|why| reader.wrong(why))?;
         let way = parts(&header.name).map_err(|why| reader.wrong(why))?;
-        let path = self.to.join(&archive.name).join(escape(&header.name));
+        let path = self.to.join(&archive.name).join(escape(&joined(&way)));
         let Some((name, parents)) = way.split_last() else {
             return match kind {
                 Kind::Directory => {

@@ -4,8 +4,9 @@
 
 mod parser;
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::libc;
@@ -259,10 +260,16 @@ impl Manifest {
     /// Reads the list in `directory`; `None` if there is none.
     pub fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(NAME);
-        let file = match File::open(&path) {
+        // It comes from whoever made the directory: a pipe would be waited for, and a link leads out.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(Error::io("open", &path))?,
         };
+        if !file.metadata().map_err(Error::io("look at", &path))?.is_file() {
+            let wanted = "a regular file, as the list of an image is";
+            return Err(Error::NotA { path, wanted });
+        }
         Parser::new(path).parse(&mut BufReader::new(file)).map(Some)
     }
 }

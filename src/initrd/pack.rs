@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::geteuid;
 
@@ -17,6 +18,7 @@ use super::manifest::{self, Archive, Manifest, Owners, Padding};
 use super::output::{self, Draft};
 use super::plan::{Data, Item, plan};
 use super::scan::stray;
+use super::tree::Tree;
 use super::umask::umask;
 use crate::image::digest::Progress;
 use crate::{fail_point, signals};
@@ -53,6 +55,8 @@ struct Segment {
 #[derive(Debug)]
 struct Planned {
     directory: PathBuf,
+    /// The list names it, and not the caller.
+    is_listed: bool,
     items: Vec<Item>,
     padding: Padding,
     uppercase: bool,
@@ -60,13 +64,31 @@ struct Planned {
 
 impl Planned {
     fn new(directory: PathBuf, archive: &Archive, owners: Owners, epoch: Option<u32>) -> Result<Self, Error> {
+        // One that the list names is in the directory, and nowhere else, whoever made the list.
+        let is_listed = !archive.directory.is_empty();
         Ok(Self {
-            items: plan(&directory, archive, owners, epoch)?,
+            items: plan(open(&directory, is_listed)?, &directory, archive, owners, epoch)?,
             directory,
+            is_listed,
             padding: archive.padding,
             uppercase: archive.uppercase,
         })
     }
+}
+
+/// The tree of an archive.
+fn open(directory: &Path, is_listed: bool) -> Result<Tree, Error> {
+    let tree = match is_listed {
+        true => Tree::open_own(directory),
+        false => Tree::open(directory),
+    };
+    tree.map_err(|error| match error {
+        Errno::ELOOP | Errno::ENOTDIR if is_listed => Error::NotA {
+            path: directory.to_owned(),
+            wanted: "a directory, as the list beside it says; a link is not followed out of the directory that is packed",
+        },
+        error => Error::io("open", directory)(error),
+    })
 }
 
 /// What a segment will be, for those who want to know before.

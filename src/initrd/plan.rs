@@ -14,6 +14,7 @@ use super::manifest::{Archive, Entry, Owners, permissions};
 use super::names::{escape, parts, shorten};
 use super::newc::{Header, NAME_LIMIT, TRAILER};
 use super::scan::{Found, scan};
+use super::tree::Tree;
 
 /// A file to be written.
 #[derive(Debug)]
@@ -39,12 +40,13 @@ pub(super) enum Data {
 
 /// The items of the archive whose files are in `directory`. Times are not later than `epoch`.
 pub(super) fn plan(
+    tree: Tree,
     directory: &Path,
     archive: &Archive,
     owners: Owners,
     epoch: Option<u32>,
 ) -> Result<Vec<Item>, Error> {
-    let found = scan(directory)?;
+    let found = scan(tree, directory)?;
     Planner::new(&found, archive, owners, epoch).items(directory)
 }
 

@@ -12,7 +12,9 @@ use super::compression::Compression;
 use super::decode::{Piece, Pieces};
 use super::error::{Error, Place};
 use super::event::{Event, Segment};
+use super::instead::instead;
 use super::limits::{Exceeded, Limits};
+use super::linux;
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
 use super::source::Source;
@@ -59,6 +61,12 @@ pub struct Reader {
     expected: Option<u32>,
     limits: Limits,
     boot_config: Option<Vec<u8>>,
+    /// Why Linux would stop in this segment.
+    odd: Vec<&'static str>,
+    /// The last segment was not compressed.
+    after_bare: bool,
+    /// Before a header, where Linux lets a stream end.
+    between: bool,
 }
 
 impl Reader {
@@ -95,6 +103,7 @@ impl Reader {
                 offset: 0,
                 compression: Compression::None,
                 level: None,
+                refused: None,
             },
             end: None,
             chunk: Vec::new(),
@@ -108,6 +117,9 @@ impl Reader {
             expected: None,
             limits: Limits::new(limit),
             boot_config: None,
+            odd: Vec::new(),
+            after_bare: false,
+            between: false,
         })
     }
 
@@ -220,6 +232,12 @@ impl Reader {
         self.limits.entry(name).map_err(|limit| self.exceeded(limit))
     }
 
+    fn is_odd(&mut self, why: &'static str) {
+        if !self.odd.contains(&why) {
+            self.odd.push(why);
+        }
+    }
+
     fn exceeded(&self, limit: Exceeded) -> Error {
         let (image, place) = (self.image.clone(), self.place());
         match limit {
@@ -280,12 +298,22 @@ impl Reader {
                 offset,
                 compression,
                 level,
+                refused,
             } => {
+                self.odd.clear();
+                match compression {
+                    _ if offset.is_multiple_of(4) => {}
+                    Compression::None => self.odd.push(linux::UNALIGNED),
+                    _ if self.after_bare => self.odd.push(linux::UNALIGNED_AFTER),
+                    _ => {}
+                }
+                self.after_bare = compression == Compression::None;
                 self.segment = Segment {
                     number: self.segment.number,
                     offset,
                     compression,
                     level,
+                    refused,
                 };
                 (self.end, self.unpacked) = (None, 0);
                 self.state = State::Begun;
@@ -322,6 +350,7 @@ impl Reader {
             size: end - self.segment.offset,
             unpacked: self.unpacked,
             padding,
+            odd: std::mem::take(&mut self.odd),
         })
     }
 
@@ -329,14 +358,25 @@ impl Reader {
     fn header(&mut self) -> Result<Option<Header>, Error> {
         self.entry = None;
         // Linux passes over zeros before each header, not only before the first.
-        if !self.skip_zeros()? {
+        self.between = true;
+        let there = self.skip_zeros();
+        self.between = false;
+        if !there? {
             return Err(self.wrong("the archive ends without a trailer: it is cut off"));
         }
         let at = self.consumed();
+        if !at.is_multiple_of(4) {
+            self.is_odd(linux::PADDING);
+        }
         let wrong = |reader: &Self, why: &str| reader.wrong(format!("{why} (byte {at} of its content)"));
         let bytes = self.take(HEADER_SIZE)?;
         let bytes: &[u8; HEADER_SIZE] = bytes.first_chunk().ok_or_else(|| wrong(self, "it is cut off"))?;
-        let (mut header, name_size) = Header::parse(bytes).map_err(|why| wrong(self, why))?;
+        let parsed = Header::parse(bytes).map_err(|why| {
+            let more = self.chunk[self.at..].iter().take(1024);
+            let beginning: Vec<u8> = bytes.iter().chain(more).copied().collect();
+            wrong(self, instead(&beginning).unwrap_or(why))
+        });
+        let (mut header, name_size) = parsed?;
         self.uppercase |= newc::is_uppercase(bytes);
         let mut name = self.take(name_size as usize)?;
         let end = name.iter().position(|byte| *byte == 0);

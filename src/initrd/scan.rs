@@ -34,8 +34,7 @@ impl Found {
 }
 
 /// All files below `directory`, each directory before what is in it, in the order of their names.
-pub(super) fn scan(directory: &Path) -> Result<Vec<Found>, Error> {
-    let mut tree = Tree::open(directory).map_err(Error::io("open", directory))?;
+pub(super) fn scan(mut tree: Tree, directory: &Path) -> Result<Vec<Found>, Error> {
     let stat = fstat(tree.last()).map_err(Error::io("look at", directory))?;
     let mut found = vec![Found {
         path: Vec::new(),

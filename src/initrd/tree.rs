@@ -38,6 +38,11 @@ impl Tree {
         open(path, DIRECTORY.difference(OFlag::O_NOFOLLOW), Mode::empty()).map(Self::new)
     }
 
+    /// The tree below `path`, whose last part somebody else named: if that is a link, it leads out.
+    pub fn open_own(path: &std::path::Path) -> Result<Self, Errno> {
+        open(path, DIRECTORY, Mode::empty()).map(Self::new)
+    }
+
     /// The directory that `parts` lead to.
     pub fn directory(&mut self, parts: &[&[u8]]) -> Result<BorrowedFd<'_>, Blocked> {
         let same = self

@@ -49,8 +49,8 @@ fn nothing_gets_out() {
     };
     let cases: Vec<(Vec<u8>, String)> = vec![
         (
-            one(&file("/etc/x")),
-            format!("{bare}, entry \"/etc/x\": its name begins with /, {outside}"),
+            one(&file("/../x")),
+            format!("{bare}, entry \"/../x\": its name has .. in it, {outside}"),
         ),
         (
             one(&file("../x")),

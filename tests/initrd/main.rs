@@ -5,6 +5,7 @@ mod archive;
 mod formats;
 mod hostile;
 mod killed;
+mod linux;
 mod others;
 mod roundtrip;
 mod unusual;
@@ -53,6 +54,13 @@ impl Place {
     /// What that prints, and how it ends.
     pub fn session(&self, line: &str) -> String {
         said(&mut self.command(line))
+    }
+
+    /// What `list` prints, without what it says of Linux.
+    pub fn listed(&self, image: &str) -> String {
+        let said = self.session(&format!("list {image}"));
+        let lines = said.lines().filter(|line| !line.starts_with("segment "));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     #[track_caller]

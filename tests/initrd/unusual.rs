@@ -86,7 +86,7 @@ fn boot_configurations() {
     let packed = packed.finish().0;
     for image in [zstd::encode_all(&bare[..], 3).expect("zstd"), packed] {
         place.put("i", &with_boot_config(&image));
-        place.says("list i", "a\n[0]");
+        assert_eq!(place.listed("i"), "a\n[0]");
         assert!(place.session("inspect i").contains("boot configuration"));
     }
     // Nothing but that; and one that is damaged.

@@ -38,13 +38,18 @@ impl Busybox {
             Some(false) => return Err(Error::DynamicBusybox(path)),
             Some(true) => {}
         }
-        let said = Command::file(path.clone()).arg("--list").run()?;
-        let applets: BTreeSet<String> = said
-            .stdout
-            .lines()
-            .filter(|name| is_name(name))
-            .map(str::to_owned)
-            .collect();
+        // Nothing of another tree is run: it may be anybody's.
+        let applets = match root == Path::new("/") {
+            true => {
+                let said = Command::file(path.clone()).arg("--list").run()?;
+                said.stdout
+                    .lines()
+                    .filter(|name| is_name(name))
+                    .map(str::to_owned)
+                    .collect()
+            }
+            false => applets(&content),
+        };
         let lacks: Vec<&str> = NEEDED.into_iter().filter(|name| !applets.contains(*name)).collect();
         match lacks.is_empty() {
             true => Ok(Self { path, content, applets }),
@@ -53,10 +58,32 @@ impl Busybox {
     }
 }
 
+/// The applets that a busybox has, by the table of their names in it: they are sorted, and the first is `[`.
+fn applets(elf: &[u8]) -> BTreeSet<String> {
+    const FIRST: &[u8] = b"\0[\0[[\0";
+    let Some(at) = elf.windows(FIRST.len()).position(|window| window == FIRST) else {
+        return BTreeSet::new();
+    };
+    let mut applets = BTreeSet::new();
+    for name in elf[at + 1..].split(|byte| *byte == 0) {
+        let Ok(name) = std::str::from_utf8(name) else { break };
+        let follows = applets.last().is_none_or(|last: &String| last.as_str() < name);
+        if name.is_empty() || !name.bytes().all(is_of_name) || !follows {
+            break;
+        }
+        applets.insert(name.to_owned());
+    }
+    applets.retain(|name| is_name(name));
+    applets
+}
+
 /// Whether an applet can have a link of that name.
 fn is_name(name: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"[_-.+".contains(&byte);
-    !["", ".", "..", "busybox"].contains(&name) && name.bytes().all(known)
+    !["", ".", "..", "busybox"].contains(&name) && name.bytes().all(is_of_name)
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"[_-.+".contains(&byte)
 }
 
 /// Whether a program for 64-bit PCs needs no interpreter, and so no library; `None` if it is no such program.
@@ -97,6 +124,14 @@ mod tests {
         elf[32..40].fill(0xff);
         assert_eq!(is_static(&elf), None, "leads nowhere");
         assert_eq!(is_static(b"#!/bin/sh"), None);
+    }
+
+    #[test]
+    fn applets_by_their_table() {
+        let table = b"ELF\0text\0[\0[[\0acpid\0busybox\0zcat\0\0after\0";
+        let found: Vec<String> = applets(table).into_iter().collect();
+        assert_eq!(found, ["[", "[[", "acpid", "zcat"]);
+        assert!(applets(b"[\0acpid\0").is_empty());
     }
 
     #[test]

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading the list, which somebody may have edited.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 
 use super::{Archive, Entry, Line, Manifest, NAME, Owners, Padding, Segment, VERSION};
+use crate::config::types::Size;
 use crate::initrd::boot_config;
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
+use crate::initrd::limits::Limits;
 use crate::initrd::names;
 
 pub(super) struct Parser {
@@ -18,7 +20,12 @@ pub(super) struct Parser {
     segment: Option<Segment>,
     archive: Option<Archive>,
     boot_config: Vec<u8>,
+    limits: Limits,
 }
+
+/// A line: more than the longest name can take, and a boot configuration.
+const LONGEST: u64 = 1 << 20;
+const MANY: &str = "there is more in it than an image can have";
 
 impl Parser {
     pub(super) fn new(path: PathBuf) -> Self {
@@ -30,6 +37,7 @@ impl Parser {
             segment: None,
             archive: None,
             boot_config: Vec::new(),
+            limits: Limits::new(Size::mib(0)),
         }
     }
 
@@ -46,9 +54,13 @@ impl Parser {
         loop {
             text.clear();
             self.line += 1;
-            let length = from.read_line(&mut text).map_err(Error::io("read", &self.path))?;
+            let length = Read::take(&mut *from, LONGEST).read_line(&mut text);
+            let length = length.map_err(Error::io("read", &self.path))?;
             if length == 0 {
                 break;
+            }
+            if length as u64 == LONGEST {
+                return Err(self.wrong("this line has no end"));
             }
             if text.trim().is_empty() {
                 continue;
@@ -92,6 +104,7 @@ impl Parser {
                 if level.is_some_and(|level| !sound(&level)) {
                     return Err("that compression has no such level");
                 }
+                self.limits.segment().map_err(|_| MANY)?;
                 self.segment = Some(Segment {
                     compression,
                     level,
@@ -120,12 +133,14 @@ impl Parser {
             (Line::Entry(entry), _, _, Some(archive)) => {
                 let name = names::unescape(&entry.name).ok_or("that name is not written as it has to be")?;
                 names::parts(&name)?;
+                self.limits.entry(name.len()).map_err(|_| MANY)?;
                 let text = String::new();
                 archive.entries.push((name, Entry { name: text, ..entry }));
             }
             (Line::Implied { name }, _, _, Some(archive)) => {
                 let name = names::unescape(&name).ok_or("that name is not written as it has to be")?;
                 names::parts(&name)?;
+                self.limits.entry(name.len()).map_err(|_| MANY)?;
                 archive.implied.push(name);
             }
             (Line::ArchiveEnd { padding, uppercase }, _, Some(segment), archive) if padding.is_sound() => {

@@ -46,7 +46,7 @@ impl Packing<'_, '_> {
         for planned in &segment.archives {
             let directory = &planned.directory;
             archive.uppercase(planned.uppercase);
-            let mut tree = Tree::open(directory).map_err(Error::io("open", directory))?;
+            let mut tree = super::open(directory, planned.is_listed)?;
             for item in &planned.items {
                 self.item(directory, &mut tree, item, &mut archive)?;
             }
@@ -63,8 +63,9 @@ impl Packing<'_, '_> {
         };
         if let Some(next) = next {
             padding = padding.max(segment.compression.end_mark());
-            if next.compression == Compression::None || segment.padding == Padding::Align(4) {
-                // Linux looks for a bare archive only there.
+            let is_bare = |segment: &Segment| segment.compression == Compression::None;
+            if is_bare(next) || is_bare(segment) || segment.padding == Padding::Align(4) {
+                // Linux looks for a bare archive only there, and for whatever follows one.
                 padding += newc::padding(output.written + padding);
             }
         }

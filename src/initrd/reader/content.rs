@@ -4,6 +4,7 @@
 use super::{Piece, Reader, State};
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
+use crate::initrd::linux;
 
 /// Where a symbolic link leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,15 @@ impl Reader {
                     if !goes_on {
                         self.ahead = Some(next);
                         self.end = Some(offset);
+                    } else if self.segment.compression != Compression::Lz4
+                        && self.segment.refused.is_none()
+                        && match self.state {
+                            // After an archive, one that holds nothing changes nothing.
+                            State::Begun => self.segment.number == 0,
+                            _ => !self.between,
+                        }
+                    {
+                        self.is_odd(linux::CUT);
                     }
                 }
                 Piece::Failed { offset, error } => return Err(self.failed(offset, &error)),
