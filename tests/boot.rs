@@ -284,3 +284,25 @@ fn shim_never_fails() {
         );
     }
 }
+
+/// A tree that is looked at may be anybody's: no shell reads its settings.
+#[test]
+fn nothing_of_another_tree_is_run() {
+    let root = Fixture::new("01-bios-ext4").root;
+    let mark = root.join("pwned");
+    fs::create_dir_all(root.join("etc/default/grub.d")).unwrap();
+    let line = format!("touch {0}\nGRUB_CMDLINE_LINUX=\"$(touch {0})\"\n", mark.display());
+    fs::write(root.join("etc/default/grub"), &line).unwrap();
+    fs::write(root.join("etc/default/grub.d/x.cfg"), &line).unwrap();
+    for command in ["render", "list"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
+            .arg("--root")
+            .arg(&root)
+            .args(["boot", command])
+            .output()
+            .unwrap();
+        // Whatever GRUB's programs make of a tree that is no system.
+        drop(output);
+        assert!(!mark.exists(), "{command}");
+    }
+}

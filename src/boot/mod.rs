@@ -5,6 +5,7 @@
 //! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
 //! that can not boot.
 
+mod assignments;
 mod entry;
 mod entry_id;
 mod environment;

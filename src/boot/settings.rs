@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The settings in /etc/default/grub, read as grub-mkconfig reads them: they are a shell's program
-//! (`GRUB_DISTRIBUTOR` is a command in it), so a shell is asked what comes out.
+//! (`GRUB_DISTRIBUTOR` is a command in it), so a shell is asked what comes out. Those of another tree than this system's may
+//! be anybody's, and no shell sees them.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use super::assignments;
 use super::environment::Environment;
 use crate::config::under;
 use crate::run::{self, Command, Program};
@@ -24,8 +28,11 @@ const SCRIPT: &str = r#"set -a
 if [ -n "$2" ]; then for file in "$2"/*.cfg; do [ ! -e "$file" ] || . "$file"; done; fi
 exec env -0"#;
 
-/// The `GRUB_*` settings of the system whose tree begins at `root`.
-pub fn read(root: &Path) -> Result<Environment, run::Error> {
+/// The `GRUB_*` settings of the system whose tree begins at `root`, and what could not be read of them.
+pub fn read(root: &Path) -> Result<(Environment, Vec<String>), run::Error> {
+    if root != Path::new("/") {
+        return Ok(of_another(root));
+    }
     let file = under(root, Path::new("/etc/default/grub"));
     // Only Debian's grub-mkconfig reads the directory.
     let directory = match MKCONFIG.path() {
@@ -38,7 +45,43 @@ pub fn read(root: &Path) -> Result<Environment, run::Error> {
         .arg(directory)
         .run()?;
     let pairs = output.stdout.split('\0').filter_map(|pair| pair.split_once('='));
-    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    let environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok((environment, Vec::new()))
+}
+
+/// Those of another tree: its plain assignments.
+fn of_another(root: &Path) -> (Environment, Vec<String>) {
+    /// More than anybody writes.
+    const LIMIT: u64 = 1 << 20;
+    let mut files = vec![PathBuf::from("/etc/default/grub")];
+    if let Ok(entries) = fs::read_dir(under(root, Path::new("/etc/default/grub.d"))) {
+        let names = entries
+            .flatten()
+            .map(|entry| Path::new("/etc/default/grub.d").join(entry.file_name()));
+        let mut names: Vec<PathBuf> = names
+            .filter(|path| path.extension().is_some_and(|it| it == "cfg"))
+            .collect();
+        names.sort();
+        files.extend(names);
+    }
+    let (mut variables, mut notes) = (BTreeMap::new(), Vec::new());
+    for file in files {
+        let real = under(root, &file);
+        let name = file.display().to_string();
+        match fs::metadata(&real) {
+            Ok(data) if data.is_file() && data.len() <= LIMIT => {}
+            Ok(_) => {
+                notes.push(format!("{name} is no file of settings"));
+                continue;
+            }
+            Err(_) => continue,
+        }
+        match fs::read(&real) {
+            Ok(bytes) => assignments::read(&String::from_utf8_lossy(&bytes), &name, &mut variables, &mut notes),
+            Err(error) => notes.push(format!("{name} can not be read ({error})")),
+        }
+    }
+    (variables.into_iter().collect(), notes)
 }
 
 /// Runs grub-mkconfig, which writes the menu of this system. It takes seconds.

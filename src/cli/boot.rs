@@ -149,8 +149,10 @@ fn confirm(root: &Path, dry_run: bool) -> Result<(), Error> {
 }
 
 fn render(root: &Path, config: &HostConfig) -> Result<Menu, Error> {
-    let environment = settings::read(root).map_err(Error::Settings)?;
-    Ok(boot::render(root, &environment, &config.boot, &System)?)
+    let (environment, said) = settings::read(root).map_err(Error::Settings)?;
+    let mut menu = boot::render(root, &environment, &config.boot, &System)?;
+    menu.notes.splice(0..0, said);
+    Ok(menu)
 }
 
 /// One entry, as `list` shows it.
