@@ -5,13 +5,14 @@
 //! and a change of its time stamps that would hide one, leave another `ctime`.
 
 use std::fs::{self, File, Metadata, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::geteuid;
 use serde::Deserialize;
 
 use super::digest::{self, Digest, Progress};
@@ -57,14 +58,47 @@ fn identity(data: &Metadata) -> (u64, u64, String, String) {
     (data.ino(), data.size(), mtime(data), ctime(data))
 }
 
+/// What is beside an image: others may write to its directory.
+enum Beside {
+    Nothing,
+    /// The text of a seal.
+    Seal(String),
+    /// Something that is no seal of ours, and why.
+    Foreign(&'static str),
+}
+
+/// A seal has some hundred bytes.
+const SEAL_LIMIT: u64 = 1 << 16;
+
+fn beside(path: &Path, image: &Metadata) -> Result<Beside, Error> {
+    let seal = seal_of(path);
+    // A pipe would be waited for, and a link leads to whatever somebody likes.
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_NOCTTY;
+    let file = match File::options().read(true).custom_flags(flags).open(&seal) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Beside::Nothing),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(Beside::Foreign("its seal is a link")),
+        file => file.map_err(Error::io("read", &seal))?,
+    };
+    let data = file.metadata().map_err(Error::io("look at", &seal))?;
+    if !data.is_file() || data.len() > SEAL_LIMIT {
+        return Ok(Beside::Foreign("what is beside it is no seal"));
+    }
+    if ![0, image.uid(), geteuid().as_raw()].contains(&data.uid()) {
+        return Ok(Beside::Foreign("its seal belongs to somebody else"));
+    }
+    let mut text = String::new();
+    let read = file.take(SEAL_LIMIT).read_to_string(&mut text);
+    read.map_err(Error::io("read", &seal))?;
+    Ok(Beside::Seal(text))
+}
+
 pub(super) fn state(path: &Path) -> Result<State, Error> {
     let data = fs::metadata(path).map_err(Error::io("look at", path))?;
-    let seal = seal_of(path);
-    let text = match fs::read_to_string(&seal) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::Unsealed),
-        text => text.map_err(Error::io("read", &seal))?,
-    };
-    Ok(judge(&text, &data))
+    Ok(match beside(path, &data)? {
+        Beside::Nothing => State::Unsealed,
+        Beside::Seal(text) => judge(&text, &data),
+        Beside::Foreign(why) => State::Broken { why: why.to_owned() },
+    })
 }
 
 fn judge(text: &str, data: &Metadata) -> State {
@@ -185,7 +219,11 @@ pub(super) fn plan_unseal(path: &Path) -> Result<Vec<String>, Error> {
 pub(super) fn unseal(path: &Path) -> Result<bool, Error> {
     let _deferred = signals::defer();
     let (file, data) = open(path)?;
-    let text = fs::read_to_string(seal_of(path)).unwrap_or_default();
+    // Of a seal that is not ours nothing is believed.
+    let text = match beside(path, &data) {
+        Ok(Beside::Seal(text)) => text,
+        _ => String::new(),
+    };
     let removed = remove_seal(path)?;
     fail_point::reach("image.untagged");
     let is_writable = data.mode() & WRITE != 0;

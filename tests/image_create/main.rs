@@ -12,6 +12,7 @@ mod live;
 mod members;
 mod odd;
 mod refused;
+mod sources;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
