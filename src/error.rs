@@ -81,7 +81,7 @@ pub fn reason(error: &std::io::Error) -> String {
 /// Prints `error` to stderr in the name of `program` and returns its exit code.
 pub fn report(program: &str, error: &dyn Classify) -> ExitCode {
     // `dyn Classify` to `dyn Error` is a plain upcast.
-    eprintln!("{program}: {}", chain(error));
+    eprintln!("{program}: {}", crate::text::lines(&chain(error)));
     error.exit().into()
 }
 

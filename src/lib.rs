@@ -12,6 +12,7 @@
 //! image                    what disks are made from, and proof that it is still the same
 //! initrd                   initial RAM disks: what is in them, and making them
 //! qemu                     the emulated machine
+//! replay_log               its log of a run, read as what it may be: anybody's
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
@@ -19,6 +20,7 @@
 //! run child signals lock file xattr  programs, signals, locks, files
 //! version                  which kernel is newer
 //! log notify error             the journal, systemd, exit codes
+//! text                     what may be shown to a person
 //! ```
 
 pub mod boot;
@@ -42,9 +44,11 @@ pub mod network;
 pub mod notify;
 pub mod qemu;
 pub mod recording;
+pub mod replay_log;
 pub mod run;
 pub mod signals;
 pub mod snapshot;
+pub mod text;
 mod version;
 mod xattr;
 pub mod xenstore;

@@ -94,9 +94,7 @@ pub(super) fn quote(text: &str) -> String {
 
 /// What can stand in a remark: one line of it.
 pub(super) fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    crate::text::line(text).into_owned()
 }
 
 /// The whole file.

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use crate::text::is_plain;
+
 /// Directories within each other; Linux would take more, nobody makes them.
 const DEPTH: usize = 128;
 /// What a file system takes for one name.
@@ -36,13 +38,6 @@ pub fn shorten(name: &[u8]) -> String {
         Some(beginning) => escape(beginning) + "…",
         None => escape(name),
     }
-}
-
-/// Not a control character, nor one of those that change the order of what is around them.
-fn is_plain(c: char) -> bool {
-    let changes_order =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    !c.is_control() && !changes_order
 }
 
 fn bytes(text: &mut String, bytes: &[u8]) {

@@ -2,11 +2,14 @@
 //! The console of a replay beside that of the recording, as it comes in.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 /// More of a line than this is not shown.
 const SHOWN: usize = 160;
+
+/// More of a line than this is not kept: enough for what is shown, however many bytes a character has.
+const LONGEST: usize = 4 * SHOWN;
 
 /// Where two consoles differ for the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,10 @@ pub struct Comparison {
     recorded: BufReader<File>,
     byte: u64,
     line: u64,
-    /// What both have printed since the last line break.
-    begun: Vec<u8>,
+    /// Bytes that both have printed since the last line break.
+    begun: u64,
+    /// The first of them: a guest need not ever break a line.
+    head: Vec<u8>,
 }
 
 impl Comparison {
@@ -40,7 +45,8 @@ impl Comparison {
             recorded: BufReader::with_capacity(1 << 16, File::open(path)?),
             byte: 0,
             line: 1,
-            begun: Vec::new(),
+            begun: 0,
+            head: Vec::new(),
         })
     }
 
@@ -81,25 +87,29 @@ impl Comparison {
         for part in text.split_inclusive(|byte| *byte == b'\n') {
             if part.ends_with(b"\n") {
                 self.line += 1;
-                self.begun.clear();
+                self.begun = 0;
+                self.head.clear();
             } else {
-                self.begun.extend_from_slice(part);
+                self.begun += part.len() as u64;
+                let room = LONGEST.saturating_sub(self.head.len());
+                self.head.extend_from_slice(&part[..part.len().min(room)]);
             }
         }
     }
 
     fn difference(&mut self, found: &[u8]) -> io::Result<Difference> {
         let mut recorded = Vec::new();
-        self.recorded.read_until(b'\n', &mut recorded)?;
+        let mut rest = self.recorded.by_ref().take(LONGEST as u64);
+        rest.read_until(b'\n', &mut recorded)?;
         let line = |rest: &[u8]| {
             let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-            let line = [self.begun.as_slice(), &rest[..end]].concat();
+            let line = [self.head.as_slice(), &rest[..end]].concat();
             (!rest.is_empty()).then(|| shown(&line))
         };
         Ok(Difference {
             byte: self.byte,
             line: self.line,
-            column: self.begun.len() as u64 + 1,
+            column: self.begun + 1,
             expected: line(&recorded),
             found: line(found),
         })
@@ -110,9 +120,7 @@ impl Comparison {
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text: String = text.trim_end_matches('\r').chars().take(SHOWN).collect();
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    crate::text::line(&text).into_owned()
 }
 
 #[cfg(test)]

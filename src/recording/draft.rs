@@ -203,7 +203,7 @@ pub(super) fn why(directory: &Path) -> String {
     let unknown = || "what recorded it was killed, or the host lost power".to_owned();
     let text = fs::read_to_string(directory.join(WHY)).unwrap_or_default();
     let line = text.lines().next().unwrap_or_default().trim();
-    let line: String = line.chars().filter(|c| !c.is_control()).take(WHY_LIMIT).collect();
+    let line: String = crate::text::line(line).chars().take(WHY_LIMIT).collect();
     if line.is_empty() { unknown() } else { line }
 }
 

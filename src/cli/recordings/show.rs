@@ -16,7 +16,7 @@ use crate::recording::check::Fault;
 use crate::recording::manifest::{FileDigest, Manifest, RunExit};
 use crate::recording::verdict::Replays;
 use crate::recording::{Entry, Id, Library, State};
-use crate::signals;
+use crate::{signals, text};
 
 /// A recording as JSON.
 #[derive(Serialize)]
@@ -72,7 +72,7 @@ pub(super) fn run(entry: Entry, json: bool) -> Result<(), Error> {
     }
     let mut out = io::stdout().lock();
     for (key, value) in lines {
-        writeln!(out, "{key:>16}: {value}")?;
+        writeln!(out, "{key:>16}: {}", text::line(&value))?;
     }
     Ok(())
 }
@@ -169,7 +169,7 @@ pub(super) fn verify(library: &Library, which: &Which, json: bool) -> Result<Exi
     }
     if !json {
         for fault in &faults {
-            writeln!(io::stdout(), "{guest} {id}: {fault}")?;
+            writeln!(io::stdout(), "{guest} {id}: {}", text::line(&fault.to_string()))?;
         }
     }
     Ok(if faults.is_empty() { Exit::Done } else { Exit::Failed })

@@ -10,7 +10,7 @@ use crate::cli::progress::Progress;
 use crate::config::types::GuestName;
 use crate::recording::import::Imported;
 use crate::recording::{self, Library, Recording};
-use crate::signals;
+use crate::{signals, text};
 
 pub(super) fn export(recording: &Recording, output: Option<&Path>, disks: bool, replace: bool) -> Result<(), Error> {
     let (guest, id) = (recording.guest(), recording.id());
@@ -72,7 +72,9 @@ pub(super) fn import(library: &Library, file: &Path, guest: Option<&GuestName>) 
             writeln!(
                 out,
                 "note: a replay needs what disk {} was made from, {} with {}: bring it here, or export with --with-disks",
-                disk.target, disk.origin, disk.digest
+                disk.target,
+                text::line(&disk.origin.to_string()),
+                disk.digest
             )?;
         }
     }

@@ -303,6 +303,5 @@ fn nested(value: &Value) -> Option<&'static str> {
 
 /// Bytes for a person to read.
 pub(super) fn text(bytes: &[u8]) -> String {
-    let one_line = |c: char| if c.is_control() { ' ' } else { c };
-    String::from_utf8_lossy(bytes).chars().map(one_line).collect()
+    crate::text::of_bytes(bytes)
 }

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Text that was not written by us (of files, guests, recordings, other programs) on its way to a person.
+//!
+//! A terminal does what is in it: an escape sequence clears the screen or types for its owner, a line break forges a line of ours,
+//! and a few characters of Unicode turn the order of those around them. Everything that is shown goes through here.
+
+use std::borrow::Cow;
+
+/// Whether a character shows itself and does nothing else.
+pub fn is_plain(c: char) -> bool {
+    let changes_order =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !changes_order
+}
+
+/// `text` as a part of a line: what is not plain is written as in a string of Rust.
+pub fn line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_plain)
+}
+
+/// The same of a text whose line breaks are ours.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c == '\n' || is_plain(c))
+}
+
+/// Bytes as a part of a line.
+pub fn of_bytes(bytes: &[u8]) -> String {
+    line(&String::from_utf8_lossy(bytes)).into_owned()
+}
+
+fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if text.chars().all(&stays) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match stays(c) {
+            true => plain.push(c),
+            false => plain.extend(c.escape_default()),
+        }
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_do() {
+        assert_eq!(line("größe: 5 \\ \"x\""), "größe: 5 \\ \"x\"");
+        assert_eq!(line("a\u{1b}]0;pwned\u{7}b"), "a\\u{1b}]0;pwned\\u{7}b");
+        assert_eq!(line("a\nstate: complete\r"), "a\\nstate: complete\\r");
+        assert_eq!(lines("a\n\u{9b}2J"), "a\n\\u{9b}2J");
+        assert_eq!(line("\u{202e}gpj"), "\\u{202e}gpj");
+        assert_eq!(of_bytes(b"\xffx\x1b"), "\u{fffd}x\\u{1b}");
+    }
+}
