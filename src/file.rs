@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writing files so that nobody ever sees half of one.
 
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -171,6 +171,56 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     // Left by a process of the same number, before a power cut.
     drop(fs::remove_file(&temporary));
     Ok(temporary)
+}
+
+/// Opens what is to be read as the content of a file or of a disk, and nothing else. The name may be somebody
+/// else's: a pipe would keep us waiting, and a watchdog would be armed by being opened.
+pub fn open_content(path: &Path) -> io::Result<File> {
+    open_disk(path, false)
+}
+
+/// The same of what may be written as well.
+pub fn open_disk(path: &Path, writable: bool) -> io::Result<File> {
+    // Only a place: nothing of it is opened yet, so what is looked at is what is opened then.
+    let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let kind = place.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        let why = "it is neither a regular file nor a disk";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(own_descriptor(&place))
+}
+
+/// Whether a path leads to a logical volume.
+pub fn is_volume(path: &Path) -> bool {
+    let Ok(data) = fs::metadata(path) else {
+        return false;
+    };
+    let (major, minor) = (libc::major(data.rdev()), libc::minor(data.rdev()));
+    let uuid = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/dm/uuid"));
+    data.file_type().is_block_device() && uuid.is_ok_and(|uuid| uuid.starts_with("LVM-"))
+}
+
+/// Makes a directory, and those above it, that everybody may look into and only we may write to, whatever the umask.
+pub fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+/// Makes one that only we may look into, whatever the umask and whoever made it before.
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    directory(path.parent().unwrap_or(path))?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    match fs::metadata(path)?.mode() & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(path, Permissions::from_mode(0o700)),
+    }
 }
 
 /// The directory that a path is in.

@@ -10,6 +10,8 @@ use std::sync::mpsc::{self, Receiver};
 
 use nix::unistd::geteuid;
 
+use crate::file;
+
 /// A lock that is held until this is dropped.
 #[derive(Debug)]
 pub struct Lock(File);
@@ -42,7 +44,7 @@ pub enum Attempt {
 /// Asks for the lock of the file at `path`, which is made if it is not there.
 pub fn take(path: &Path) -> io::Result<Attempt> {
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
+        file::directory(directory)?;
         // /run/lock is writable for everybody on Debian: whoever owns our directory there could take a lock, or its
         // file, from under its holder.
         let data = fs::symlink_metadata(directory)?;

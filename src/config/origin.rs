@@ -2,7 +2,7 @@
 //! What disks are made from: a logical volume, or a file.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -43,11 +43,27 @@ impl FromStr for Origin {
         {
             return Ok(Self::Volume(volume));
         }
-        match text.starts_with('/') && !text.starts_with("/dev/") {
+        // However it is spelled: what is there is a device, or made up by the kernel.
+        let path = normal(Path::new(text));
+        let special = ["/dev", "/proc", "/sys"].iter().any(|place| path.starts_with(place));
+        match text.starts_with('/') && !special {
             true => Ok(Self::File(text.into())),
             false => Err(NotAnOrigin(text.to_owned())),
         }
     }
+}
+
+/// A path without what leads nowhere, as far as its text tells.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(normal.pop()),
+            part => normal.push(part),
+        }
+    }
+    normal
 }
 
 impl fmt::Display for Origin {
@@ -88,6 +104,13 @@ mod tests {
             "/dev/sda",
             "/dev/mapper/xenvg-base",
             "mapper/x",
+            "//dev/watchdog",
+            "/./dev/zero",
+            "/srv/../dev/zero",
+            "/../../dev/zero",
+            "/dev",
+            "/proc/self/mem",
+            "/srv//../sys/power/state",
         ] {
             assert!(neither.parse::<Origin>().is_err(), "{neither}");
         }

@@ -19,7 +19,6 @@ pub mod xm_config;
 
 pub use error::Error;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::types::GuestName;
@@ -38,7 +37,7 @@ pub fn config_file(root: &Path, guest: &GuestName) -> PathBuf {
 /// Writes it, for root's eyes alone.
 pub fn write_config(path: &Path, text: &str) -> Result<(), Error> {
     path.parent()
-        .map_or(Ok(()), fs::create_dir_all)
+        .map_or(Ok(()), file::directory)
         .and_then(|()| file::replace(path, text.as_bytes(), 0o600))
         .map_err(|source| Error::Write {
             path: path.to_owned(),

@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{DIRECTORY, Error};
 use crate::config::guest::{Guest, Snapshot, Toolstack};
-use crate::config::types::{GuestName, GuestUuid};
+use crate::config::types::{GuestName, GuestUuid, Volume};
 use crate::error::{Classify, Exit, one_line};
 use crate::file;
+use crate::image::digest::Digest;
 
 /// A guest's preparation.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Preparation {
     toolstack: Toolstack,
     /// What is made, or is going to be.
     snapshots: Vec<Snapshot>,
+    /// What is known of the seals of the guest's volumes, if that was asked for.
+    #[serde(default)]
+    seals: Option<Vec<(Volume, Option<Digest>)>>,
     outcome: Outcome,
 }
 
@@ -68,6 +72,7 @@ impl Preparation {
             uuid: guest.uuid,
             toolstack: guest.toolstack,
             snapshots: guest.snapshots().cloned().collect(),
+            seals: None,
             outcome: Outcome::Begun,
         }
     }
@@ -92,10 +97,20 @@ impl Preparation {
         &self.snapshots
     }
 
+    /// What is known of the seals of its volumes; nothing if nobody asked.
+    pub fn seals(&self) -> Option<&[(Volume, Option<Digest>)]> {
+        self.seals.as_deref()
+    }
+
+    /// Adds what was found out of them.
+    pub fn note_seals(&mut self, seals: Vec<(Volume, Option<Digest>)>) {
+        self.seals = Some(seals);
+    }
+
     /// Writes it down.
     pub fn save(&self, guest: &GuestName) -> Result<(), Error> {
         let path = path(guest);
-        fs::create_dir_all(DIRECTORY)
+        file::directory(Path::new(DIRECTORY))
             .and_then(|()| file::replace(&path, &serde_json::to_vec(self)?, 0o600))
             .map_err(|source| Error::Write { path, source })
     }

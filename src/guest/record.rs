@@ -84,6 +84,9 @@ pub struct Record {
     /// Why it could not be started.
     #[serde(default)]
     pub why: Option<String>,
+    /// Why it stands still, while it does.
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// How the run before it ended, in words.
     #[serde(default)]
     pub previous: Option<String>,
@@ -111,6 +114,7 @@ impl Record {
             until: None,
             ending: None,
             why: None,
+            trouble: None,
             previous: Self::load(Path::new("/"), guest).and_then(|before| before.last_exit()),
             snapshot_lost: false,
         }
@@ -148,7 +152,7 @@ impl Record {
     pub fn save(&self, guest: &GuestName) {
         let path = path(guest);
         let write = || {
-            fs::create_dir_all(DIRECTORY)?;
+            file::directory(Path::new(DIRECTORY))?;
             file::replace(&path, &serde_json::to_vec(self)?, 0o644)
         };
         if let Err(error) = write() {

@@ -12,6 +12,12 @@ use crate::config::under;
 /// xend's log, of Xen 3.0.4 and later and of those before.
 const XEND: [&str; 2] = ["/var/log/xen/xend.log", "/var/log/xend.log"];
 
+/// No more of a log than this is taken into memory: a guest may print for days.
+const LONGEST: u64 = 16 << 20;
+
+/// xend says how a domain ended at the end of its log.
+const NEWEST: u64 = 1 << 20;
+
 /// A log of somebody else, from a moment on.
 #[derive(Debug)]
 pub struct Tail {
@@ -45,28 +51,31 @@ impl Tail {
         &self.path
     }
 
-    /// What was added since; `None` if there is no such file.
+    /// What was added since, or the beginning of it if that is more than anybody reads; `None` if there is no such file.
     pub fn read(&self) -> io::Result<Option<Vec<u8>>> {
+        self.read_from(|from, _| from)
+    }
+
+    /// What was added since, from the byte that `begin` makes of the first of it and the end.
+    fn read_from(&self, begin: impl FnOnce(u64, u64) -> u64) -> io::Result<Option<Vec<u8>>> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         // A shorter one was begun anew: all of it was added.
-        let from = if file.metadata()?.len() < self.from {
-            0
-        } else {
-            self.from
-        };
-        file.seek(SeekFrom::Start(from))?;
+        let length = file.metadata()?.len();
+        let from = if length < self.from { 0 } else { self.from };
+        file.seek(SeekFrom::Start(begin(from, length)))?;
         let mut added = Vec::new();
-        file.read_to_end(&mut added)?;
+        file.take(LONGEST).read_to_end(&mut added)?;
         Ok(Some(added))
     }
 
     /// Why the domain has shut down, if this is xend's log and says so. xend destroys the domain at once, so nobody else can
     /// be asked.
     pub(super) fn reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
-        let text = self.read().ok().flatten()?;
+        let newest = |from: u64, length: u64| from.max(length.saturating_sub(NEWEST));
+        let text = self.read_from(newest).ok().flatten()?;
         parse_reason(&String::from_utf8_lossy(&text), guest, domid)
     }
 

@@ -86,7 +86,7 @@ pub fn of_bytes(bytes: &[u8]) -> Digest {
 
 /// The digest of the file or block device at `path`.
 pub fn of_path(path: &Path, progress: &mut Progress<'_>) -> Result<Digest, Error> {
-    let file = File::open(path).map_err(|source| Error::Open {
+    let file = crate::file::open_content(path).map_err(|source| Error::Open {
         path: path.to_owned(),
         source,
     })?;

@@ -33,6 +33,16 @@ pub enum State {
     },
 }
 
+impl State {
+    /// The content, if it is known.
+    pub fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Sealed { digest } => Some(*digest),
+            Self::Unsealed | Self::Broken { .. } => None,
+        }
+    }
+}
+
 /// What came of sealing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A recording as one file that another host replays.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::archive::{PIECE, Part, Passing, parts};
 use super::draft::{CONSOLE, GUEST_FILE, LOG, new_file, sync};
 use super::error::Error;
 use super::sealed;
 use super::stored::{INITRD, KERNEL, Recording};
+use crate::file;
 use crate::image::digest::Progress;
 
 /// A replay log is mostly small numbers: a higher level takes longer and saves little.
@@ -24,6 +27,15 @@ struct Unfinished(PathBuf);
 impl Drop for Unfinished {
     fn drop(&mut self) {
         drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Gives the file `from` a name that nothing has, not even since a moment ago.
+fn name_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // A file system that can not: a further name never takes the place of another file either.
+        Err(Errno::EINVAL | Errno::ENOSYS) => fs::hard_link(from, to),
+        named => Ok(named?),
     }
 }
 
@@ -53,7 +65,7 @@ impl Recording {
         let mut before = 0;
         for (path, part) in &wanted {
             let head = self.header(&part.name, part.size).map_err(failed)?;
-            let file = File::open(path).map_err(Error::file("open", path))?;
+            let file = file::open_content(path).map_err(Error::file("open", path))?;
             // What has become longer is noticed by its digest, which then is taken of one byte more.
             let mut file = file.take(part.size.saturating_add(1));
             let mut passing = Passing::new(&mut file, before, total, progress);
@@ -82,8 +94,7 @@ impl Recording {
         replace: bool,
         progress: &mut Progress<'_>,
     ) -> Result<u64, Error> {
-        let exists = || !replace && fs::symlink_metadata(path).is_ok();
-        if exists() {
+        if !replace && fs::symlink_metadata(path).is_ok() {
             return Err(Error::Exists(path.to_owned()));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -96,10 +107,14 @@ impl Recording {
         drop(output);
         file.sync_all().map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        if exists() {
-            return Err(Error::Exists(path.to_owned()));
+        let named = match replace {
+            true => fs::rename(&unfinished.0, path),
+            false => name_new(&unfinished.0, path),
+        };
+        match named {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(path.to_owned())),
+            named => named.map_err(failed)?,
         }
-        fs::rename(&unfinished.0, path).map_err(failed)?;
         match path.parent() {
             Some(parent) if parent.as_os_str().is_empty() => sync(Path::new("."))?,
             Some(parent) => sync(parent)?,
@@ -124,7 +139,7 @@ impl Recording {
         };
         let path = there.unwrap_or_default();
         // Also whether it may be read.
-        File::open(&path).map_err(Error::file("open", &path))?;
+        file::open_content(&path).map_err(Error::file("open", &path))?;
         Ok(path)
     }
 

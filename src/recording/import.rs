@@ -21,6 +21,7 @@ use super::sealed;
 use super::stored::{LOCK, Recording, base, bases};
 use crate::config::types::GuestName;
 use crate::fail_point;
+use crate::guest::record::now;
 use crate::image::digest::Progress;
 
 /// Bytes that an import leaves free.
@@ -29,6 +30,9 @@ pub const RESERVE: u64 = 64 << 20;
 const LOOK: u64 = 16 << 20;
 /// A disk's zeros of this length are not written.
 const BLOCK: usize = 4096;
+
+/// Clocks of hosts differ, and so do time zones of those that are set by hand: seconds.
+const CLOCKS: u64 = 24 * 3600;
 
 /// What came of an import.
 #[derive(Debug)]
@@ -123,6 +127,7 @@ impl Import<'_, '_> {
             None => return Err(self.wrong("there is nothing in it")),
         };
         let (text, manifest) = self.manifest(first)?;
+        self.check_times(&manifest)?;
         let guest = guest.unwrap_or(&manifest.guest);
         if let Some(there) = self.already(guest, &manifest)? {
             return Ok(Imported::Already(there));
@@ -189,6 +194,18 @@ impl Import<'_, '_> {
         match manifest.result {
             Some(_) => Ok((text, manifest)),
             None => Err(self.wrong("it is an incomplete recording")),
+        }
+    }
+
+    /// Its name is made of the time it began at, and the newest is what is replayed and kept.
+    fn check_times(&self, manifest: &Manifest) -> Result<(), Error> {
+        let latest = now().saturating_add(CLOCKS);
+        let ended = manifest.result.as_ref().map_or(0, |result| result.ended);
+        match manifest.run.started.max(ended) > latest {
+            true => Err(self.wrong(
+                "it is of a time that is still to come: set the clock of this host, or record again where that of the other is right",
+            )),
+            false => Ok(()),
         }
     }
 
