@@ -122,7 +122,7 @@ fn emulate(place: &Place, mode: &Mode) {
         target: "vda".parse().expect("a target"),
         backing: Backing::Overlay { path: overlay, base },
     };
-    let mut emulator = Emulator::start(&place.machine(vec![drive]), mode).expect("QEMU");
+    let mut emulator = Emulator::start(&place.machine(vec![drive]), mode, &place.path("")).expect("QEMU");
     loop {
         while !emulator.console().expect("the console").is_empty() {}
         emulator.listen();

@@ -6,10 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
 use crate::run::{Error, Program};
@@ -41,6 +43,17 @@ impl Child {
         streams: Streams,
         inherited: &[BorrowedFd<'_>],
     ) -> Result<Self, Error> {
+        Self::spawn_as(program, args, streams, inherited, None)
+    }
+
+    /// The same as another user and group, without any other, if one is given.
+    pub fn spawn_as(
+        program: &Program,
+        args: &[String],
+        streams: Streams,
+        inherited: &[BorrowedFd<'_>],
+        identity: Option<(u32, u32)>,
+    ) -> Result<Self, Error> {
         let path = program.path()?;
         let failed = |source| Error::Io {
             command: format!("{} {}", path.display(), args.join(" ")),
@@ -57,10 +70,17 @@ impl Child {
             .stdin(Stdio::from(streams.stdin))
             .stdout(Stdio::from(streams.stdout))
             .stderr(Stdio::from(streams.stderr));
+        if let Some((uid, gid)) = identity {
+            // Before what follows: the kernel forgets a parent-death signal when the user changes.
+            command.uid(uid).gid(gid);
+        }
         // SAFETY: system calls only; nothing is allocated between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 SigSet::empty().thread_set_mask()?;
+                nix::sys::prctl::set_no_new_privs()?;
+                // Whatever it makes is its own.
+                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
                 // Whoever supervised it is gone: nobody would write down how it ended.
                 nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
                 if libc::getppid() as u32 != us {
@@ -95,6 +115,21 @@ impl Child {
         let status = self.process.wait()?;
         self.ended = Some(status);
         Ok(status)
+    }
+
+    /// The same, but no longer than `limit`; `None` if it goes on.
+    pub fn wait_for(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(0) if left.is_zero() => return Ok(None),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return self.wait().map(Some),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 
     /// Ends it at once.

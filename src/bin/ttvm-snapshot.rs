@@ -1,19 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm-snapshot reset|discard -- GUEST`: what `ttvm@GUEST.service` runs before and after a guest, at moments when no
 //! run of it is alive. Both first destroy a domain that an earlier run left behind. People use `ttvm snapshot`.
+//!
+//! With `--seals`, as the units that record and replay call it, `reset` also asks LVM for the seals of the guest's volumes: the
+//! run itself has not the rights to.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ttvm::config::guest::{Guest, Snapshot, Toolstack};
+use ttvm::config::guest::{Guest, Origin, Snapshot, Toolstack};
 use ttvm::config::host::SnapshotConfig;
 use ttvm::config::places::Places;
-use ttvm::config::types::GuestName;
+use ttvm::config::types::{GuestName, Volume};
 use ttvm::config::{self, guests, host};
 use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
+use ttvm::image::digest::Digest;
+use ttvm::image::seal;
 use ttvm::snapshot::Store;
 use ttvm::{log, notify, run, xenstore};
 
@@ -26,9 +31,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (action, guest): (fn(&GuestName) -> Result<&'static str>, _) = match words[..] {
         ["reset", "--", guest] => (reset, guest),
+        ["reset", "--seals", "--", guest] => (reset_and_ask, guest),
         ["discard", "--", guest] => (discard, guest),
         _ => {
-            eprintln!("usage: {PROGRAM} reset|discard -- GUEST");
+            eprintln!("usage: {PROGRAM} reset [--seals]|discard -- GUEST");
             return Exit::Usage.into();
         }
     };
@@ -57,6 +63,27 @@ fn system() -> Places {
 }
 
 fn reset(name: &GuestName) -> Result<&'static str> {
+    prepare(name, false)
+}
+
+fn reset_and_ask(name: &GuestName) -> Result<&'static str> {
+    prepare(name, true)
+}
+
+/// The seals of the volumes that the guest's disks are made from.
+fn seals(guest: &Guest) -> Result<Vec<(Volume, Option<Digest>)>> {
+    let volumes = guest.origins().filter_map(|origin| match origin {
+        Origin::Volume(volume) => Some(volume),
+        Origin::File(_) => None,
+    });
+    let asked = volumes.map(|volume| {
+        let state = seal::state(&Origin::Volume(volume.clone())).map_err(boxed)?;
+        Ok((volume, state.digest()))
+    });
+    asked.collect()
+}
+
+fn prepare(name: &GuestName, ask: bool) -> Result<&'static str> {
     let host = host::load(&system()).map_err(boxed)?;
     let guest = guests::load(&system(), &host, name).map_err(boxed)?;
     let mut preparation = Preparation::of(&guest);
@@ -79,7 +106,9 @@ fn reset(name: &GuestName) -> Result<&'static str> {
     let result = toolstack_is_here(&guest)
         .and_then(|()| reap(name, guest.uuid, guest.toolstack))
         .map_err(boxed)
-        .and_then(|()| change(name, preparation.snapshots().to_vec(), &host.snapshot, Store::reset));
+        .and_then(|()| change(name, preparation.snapshots().to_vec(), &host.snapshot, Store::reset))
+        .and_then(|()| if ask { seals(&guest).map(Some) } else { Ok(None) });
+    let result = result.map(|seals| seals.into_iter().for_each(|seals| preparation.note_seals(seals)));
     let outcome = result.as_ref().copied().map_err(|error| &**error);
     preparation.finish(name, outcome).map_err(boxed)?;
     result.map(|()| "snapshots are fresh")

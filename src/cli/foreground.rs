@@ -16,7 +16,7 @@ use crate::config::types::GuestName;
 use crate::config::{self, guests};
 use crate::guest as running;
 use crate::lock::{Attempt, Lock};
-use crate::recording::disks::origin_of;
+use crate::recording::disks::{Seals, origin_of};
 use crate::recording::session::{Listener, Surroundings};
 use crate::recording::{Library, record, tt_xen};
 
@@ -65,6 +65,7 @@ impl<'a> Foreground<'a> {
         Surroundings {
             snapshot: &self.host.snapshot,
             overlays: self.places.state_dir().join("overlays"),
+            seals: Seals::default(),
             prepared: false,
         }
     }

@@ -56,11 +56,12 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
     if arguments.dry_run {
+        let seals = run.surroundings().seals;
         let checked = match &guest {
             Some(guest) if with_xm && places.has_units() => {
-                tt_xen::replay::check(places.root(), &recording, guest, &mut follower).map(drop)
+                tt_xen::replay::check(places.root(), &recording, guest, &seals, &mut follower).map(drop)
             }
-            guest => replay::check(&recording, guest.as_ref(), &mut follower),
+            guest => replay::check(&recording, guest.as_ref(), &seals, &mut follower),
         };
         follower.end();
         checked?;

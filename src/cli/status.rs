@@ -42,6 +42,9 @@ struct Row {
     uptime: Option<u64>,
     reboots: u32,
     snapshot_lost: bool,
+    /// Why it stands still, while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
     last_exit: Option<String>,
 }
 
@@ -155,6 +158,7 @@ fn row(
         uptime: None,
         reboots: record.as_ref().map_or(0, |record| record.reboots),
         snapshot_lost: record.as_ref().is_some_and(|record| record.snapshot_lost),
+        trouble: None,
         last_exit: None,
     };
     let guest = match guests::load(places, host, name) {
@@ -198,6 +202,10 @@ fn row(
             row.memory = Some(guest.memory.bytes());
         }
         row.uptime = (running && row.memory.is_some()).then(|| now().saturating_sub(record.since));
+        if running && let Some(trouble) = &record.trouble {
+            row.state = format!("{}, {trouble}", row.state);
+            row.trouble = Some(trouble.clone());
+        }
         row.last_exit = if running { record.previous } else { record.last_exit() };
     }
     Ok(row)

@@ -284,6 +284,9 @@ pub struct Vif {
     pub model: Option<String>,
     /// Its bandwidth limit (`10Mb/s`).
     pub rate: Option<String>,
+    /// Whether an emulated guest reaches the host's own services, and what the host reaches.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
 }
 
 /// A value of xl.cfg(5), or of the Python that xm reads.

@@ -102,10 +102,17 @@ pub(super) fn check(guest: &Guest, table: &Table<'_>) {
                     || vif.rate.is_some()
             });
             if xen {
-                whole("vif: toolstack \"qemu\" has a network of its own for each guest, with \"mac\" as the only key");
+                whole(
+                    "vif: toolstack \"qemu\" has a network of its own for each guest, with \"mac\" and \"outside\" as the only keys",
+                );
             }
         }
         Toolstack::Xl | Toolstack::Xm => {
+            if guest.vifs.iter().any(|vif| vif.outside) {
+                whole(&format!(
+                    "vif: outside: this is not for toolstack \"{name}\", whose guests are on a bridge"
+                ));
+            }
             refuse("qemu", &format!("this is not for toolstack \"{name}\""));
             for disk in &guest.disks {
                 if disk.target.virtio().is_some() {

@@ -52,6 +52,7 @@ pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surrounding
             vifname: table.value("vifname"),
             model: field("model"),
             rate: field("rate"),
+            outside: table.value("outside").unwrap_or(false),
         });
         table.finish();
     }

@@ -2,6 +2,9 @@
 //! The QEMU that is installed.
 
 use std::fmt;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::error::{Classify, Exit};
 use crate::run::{self, Command, Program};
@@ -109,7 +112,13 @@ pub fn create_overlay(path: &str, base: Option<&str>, size: u64) -> Result<(), r
     if let Some(base) = base {
         command = command.args(["-F", "raw", "-b", base]);
     }
-    command.arg("--").arg(path).arg(size.to_string()).run().map(drop)
+    command.arg("--").arg(path).arg(size.to_string()).run()?;
+    // Whatever the umask is: what a guest writes may be secret, and a machine's state has all of its memory.
+    let path = Path::new(path);
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|source| run::Error::Io {
+        command: format!("chmod 0600 {}", path.display()),
+        source,
+    })
 }
 
 /// Where in which file the content of the qcow2 file at `path` is (`qemu-img map`), as JSON.

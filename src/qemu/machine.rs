@@ -12,7 +12,11 @@
 //! - `tx=timer`: the same as ioeventfd for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
 //!   one known to the log).
 
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -39,10 +43,19 @@ pub struct Machine {
     pub kernel: Option<Kernel>,
     /// Its disks: `vda`, `vdb` and so on.
     pub drives: Vec<Drive>,
-    /// The addresses of its network interfaces.
-    pub macs: Vec<Mac>,
+    /// Its network interfaces.
+    pub networks: Vec<Network>,
     /// Whether its own reset ends it.
     pub reset_ends: bool,
+}
+
+/// A network interface, with a network of QEMU's own behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Its address.
+    pub mac: Mac,
+    /// Whether the guest reaches the host's own services, and what the host reaches.
+    pub outside: bool,
 }
 
 /// What a machine boots.
@@ -100,18 +113,36 @@ pub enum Mode {
     },
 }
 
+/// A socket that waits for a debugger. Two are the same if they are one.
+#[derive(Debug, Clone)]
+pub struct Listening(pub Arc<UnixListener>);
+
+impl PartialEq for Listening {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Listening {}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// What a debugger needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Debug {
-    /// The socket it connects to.
-    pub socket: PathBuf,
+    /// The socket that it connects to. It was made by us, so that it is ours alone from its first moment.
+    pub socket: Listening,
     /// A qcow2 file for the machine's state, which is what going backwards starts from.
     pub state: PathBuf,
 }
 
 impl Machine {
-    /// The arguments, without those for QEMU's own connections.
-    pub fn arguments(&self, mode: &Mode) -> Vec<String> {
+    /// The arguments, without those for QEMU's own connections. `names` are what QEMU knows its files by.
+    pub fn arguments(&self, mode: &Mode, names: &Names) -> Vec<String> {
         let mut args = Arguments(Vec::new());
         args.words("-nodefaults -no-user-config -display none -vga none");
         args.words("-global apic.vapic=off");
@@ -124,22 +155,26 @@ impl Machine {
             "-icount",
             match mode {
                 Mode::Plain => format!("shift={shift}"),
-                Mode::Record(log) => format!("shift={shift},rr=record,rrfile={}", escaped(log)),
-                Mode::Replay { log, .. } => format!("shift={shift},rr=replay,rrfile={}", escaped(log)),
+                Mode::Record(log) => format!("shift={shift},rr=record,rrfile={}", escaped(&names.file(log))),
+                Mode::Replay { log, .. } => format!("shift={shift},rr=replay,rrfile={}", escaped(&names.file(log))),
             },
         );
         if let Some(kernel) = &self.kernel {
-            args.pair("-kernel", text(&kernel.kernel));
+            args.pair("-kernel", names.file(&kernel.kernel));
             if let Some(initrd) = &kernel.initrd {
-                args.pair("-initrd", text(initrd));
+                args.pair("-initrd", names.file(initrd));
             }
             args.pair("-append", &kernel.cmdline);
         }
         for drive in &self.drives {
-            args.drive(drive, *mode != Mode::Plain);
+            args.drive(drive, *mode != Mode::Plain, names);
         }
-        for (index, mac) in self.macs.iter().enumerate() {
-            args.pair("-netdev", format!("user,id=net{index}"));
+        for (index, network) in self.networks.iter().enumerate() {
+            let mac = network.mac;
+            // Not restricted, a guest speaks to 127.0.0.1 of the host with the rights of whoever runs QEMU, past the host's rules
+            // for guests.
+            let restrict = if network.outside { "" } else { ",restrict=on" };
+            args.pair("-netdev", format!("user,id=net{index}{restrict}"));
             args.pair(
                 "-device",
                 // No ROM to boot from the network, which would be another file to be the same.
@@ -155,10 +190,12 @@ impl Machine {
             args.words("-no-reboot");
         }
         if let Mode::Replay { debug: Some(debug), .. } = mode {
-            args.pair("-gdb", format!("unix:{},server=on,wait=off", escaped(&debug.socket)));
+            let fd = debug.socket.as_fd().as_raw_fd();
+            args.pair("-chardev", format!("socket,id=gdb,fd={fd},server=on,wait=off"));
+            args.pair("-gdb", "chardev:gdb");
             // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the
             // guest's own, which wait for the log when they are written.
-            let state = escaped(&debug.state);
+            let state = escaped(&names.disk(&debug.state));
             args.pair("-drive", format!("file={state},format=qcow2,if=none,id=state"));
             args.words("-S");
         }
@@ -168,6 +205,10 @@ impl Machine {
     /// The digest of everything about the machine that a replay must have the same, wherever its files are.
     pub fn digest(&self) -> Digest {
         let mut same = self.clone();
+        // What a guest reached is in the log; a replay sends nothing to anybody.
+        for network in &mut same.networks {
+            network.outside = true;
+        }
         if let Some(kernel) = &mut same.kernel {
             kernel.kernel = "kernel".into();
             kernel.initrd = kernel.initrd.is_some().then(|| "initrd".into());
@@ -178,7 +219,7 @@ impl Machine {
                 writable: drive.backing.is_writable(),
             };
         }
-        let arguments = same.arguments(&Mode::Record("log".into()));
+        let arguments = same.arguments(&Mode::Record("log".into()), &Names::default());
         digest::of_bytes(arguments.join("\n").as_bytes())
     }
 }
@@ -191,20 +232,20 @@ impl Backing {
         }
     }
 
-    fn node(&self) -> Value {
+    fn node(&self, names: &Names) -> Value {
         match self {
-            Self::Raw { path, writable } => raw(path, !writable),
+            Self::Raw { path, writable } => raw(path, !writable, names),
             Self::Overlay { path, base } => json!({
                 "driver": "qcow2",
-                "file": { "driver": "file", "filename": text(path) },
-                "backing": raw(base, true),
+                "file": { "driver": "file", "filename": names.disk(path) },
+                "backing": raw(base, true, names),
             }),
         }
     }
 }
 
 /// A file or device, block for block.
-fn raw(path: &Path, read_only: bool) -> Value {
+fn raw(path: &Path, read_only: bool, names: &Names) -> Value {
     let driver = match path.starts_with("/dev") {
         true => "host_device",
         false => "file",
@@ -212,7 +253,7 @@ fn raw(path: &Path, read_only: bool) -> Value {
     json!({
         "driver": "raw",
         "read-only": read_only,
-        "file": { "driver": driver, "filename": text(path), "read-only": read_only },
+        "file": { "driver": driver, "filename": names.disk(path), "read-only": read_only },
     })
 }
 
@@ -228,9 +269,9 @@ impl Arguments {
         self.0.push(value.into());
     }
 
-    fn drive(&mut self, drive: &Drive, logged: bool) {
+    fn drive(&mut self, drive: &Drive, logged: bool, names: &Names) {
         let target = &drive.target;
-        let mut node = drive.backing.node();
+        let mut node = drive.backing.node(names);
         node["node-name"] = json!(format!("disk-{target}"));
         self.pair("-blockdev", node.to_string());
         let mut top = format!("disk-{target}");
@@ -248,9 +289,28 @@ impl Arguments {
     }
 }
 
+/// What QEMU knows files by that it gets as descriptors; every other one by its path.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// What it opens as any program does.
+    pub files: BTreeMap<PathBuf, String>,
+    /// What it opens as a disk.
+    pub disks: BTreeMap<PathBuf, String>,
+}
+
+impl Names {
+    fn file(&self, path: &Path) -> String {
+        self.files.get(path).cloned().unwrap_or_else(|| text(path))
+    }
+
+    fn disk(&self, path: &Path) -> String {
+        self.disks.get(path).cloned().unwrap_or_else(|| text(path))
+    }
+}
+
 /// As QEMU takes text within an option.
-fn escaped(path: &Path) -> String {
-    text(path).replace(',', ",,")
+fn escaped(name: &str) -> String {
+    name.replace(',', ",,")
 }
 
 fn text(path: &Path) -> String {

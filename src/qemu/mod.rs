@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMU's emulated machine: deterministic, recorded and replayed on any host, without Xen and without root.
 
+pub mod cage;
 pub mod content;
 pub mod engine;
 pub mod machine;

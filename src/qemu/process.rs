@@ -5,15 +5,24 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::cage::{self, Handed, SANDBOX};
 use super::engine::QEMU;
 use super::machine::{Machine, Mode};
 use super::qmp::{self, Qmp};
 use crate::child::{Child, Streams};
 use crate::run;
+
+/// What is left to write when it ends has to be on the disk by then.
+const QUIT: Duration = Duration::from_secs(120);
+
+/// So much is kept of what was typed and not read yet; what comes after it is lost, as on any terminal.
+const TYPED: usize = 1 << 16;
 
 /// Of what QEMU complains about, so much is kept.
 const COMPLAINT: usize = 4096;
@@ -25,7 +34,10 @@ pub struct Emulator {
     qmp: Qmp,
     console: File,
     keyboard: File,
+    /// What was typed and not taken yet.
+    typed: Vec<u8>,
     complaints: Complaints,
+    log: Option<File>,
 }
 
 /// Why there is no running emulator.
@@ -37,6 +49,9 @@ pub enum Error {
     /// Its pipes could not be made.
     #[error("QEMU can not be connected")]
     Connect(#[from] io::Error),
+    /// A file can not be given to it.
+    #[error(transparent)]
+    Hand(#[from] cage::Error),
     /// It was started and gave up.
     #[error("QEMU gave up: {why}")]
     GaveUp {
@@ -46,13 +61,18 @@ pub enum Error {
 }
 
 impl Emulator {
-    /// Starts QEMU. The machine runs unless the mode says otherwise.
-    pub fn start(machine: &Machine, mode: &Mode) -> Result<Self, Error> {
+    /// Starts QEMU. The machine runs unless the mode says otherwise. What QEMU can not read where it is, is copied into
+    /// `scratch` for the time.
+    pub fn start(machine: &Machine, mode: &Mode, scratch: &Path) -> Result<Self, Error> {
+        let identity = cage::identity();
+        let mut handed = Handed::open(machine, mode, identity, scratch)?;
         let (ours, theirs) = UnixStream::pair()?;
         let (console, stdout) = io::pipe()?;
         let (stdin, keyboard) = io::pipe()?;
         let (complaints, stderr) = io::pipe()?;
-        let mut args = machine.arguments(mode);
+        let mut args = vec!["-sandbox".to_owned(), SANDBOX.to_owned()];
+        args.append(&mut handed.arguments);
+        args.append(&mut machine.arguments(mode, &handed.names));
         let fd = theirs.as_raw_fd();
         for words in [
             format!("-chardev socket,id=qmp,fd={fd}"),
@@ -67,8 +87,18 @@ impl Emulator {
             stdout: stdout.into(),
             stderr: stderr.into(),
         };
-        let child = Child::spawn(&QEMU, &args, streams, &[theirs.as_fd()])?;
+        let mut inherited: Vec<BorrowedFd<'_>> = handed.descriptors().collect();
+        inherited.push(theirs.as_fd());
+        if let Mode::Replay { debug: Some(debug), .. } = mode {
+            inherited.push(debug.socket.as_fd());
+        }
+        let identity = identity.map(|it| (it.uid, it.gid));
+        let child = Child::spawn_as(&QEMU, &args, streams, &inherited, identity)?;
+        drop(inherited);
         drop(theirs);
+        let log = handed.log.take();
+        // Closed here: as long as they are open, so are QEMU's locks.
+        drop(handed);
         let mut complaints = Complaints {
             pipe: unblocked(complaints.into())?,
             text: Vec::new(),
@@ -88,8 +118,10 @@ impl Emulator {
             child,
             qmp,
             console: unblocked(console.into())?,
-            keyboard: keyboard_of(keyboard),
+            keyboard: unblocked(keyboard.into())?,
+            typed: Vec::new(),
             complaints,
+            log,
         })
     }
 
@@ -106,9 +138,34 @@ impl Emulator {
         Ok(text)
     }
 
-    /// Types on the guest's console.
+    /// Types on the guest's console. A guest that does not read it does not keep us waiting.
     pub fn keys(&mut self, text: &[u8]) -> io::Result<()> {
-        self.keyboard.write_all(text)
+        let room = TYPED.saturating_sub(self.typed.len());
+        self.typed.extend_from_slice(&text[..text.len().min(room)]);
+        self.type_on()
+    }
+
+    /// Hands on what was typed, as far as it is taken.
+    pub fn type_on(&mut self) -> io::Result<()> {
+        while !self.typed.is_empty() {
+            match self.keyboard.write(&self.typed) {
+                Ok(length) => drop(self.typed.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to type, if something is left to be typed.
+    pub fn keyboard(&self) -> Option<BorrowedFd<'_>> {
+        (!self.typed.is_empty()).then(|| self.keyboard.as_fd())
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it in good order and returns how it ended.
@@ -117,7 +174,22 @@ impl Emulator {
             Ok(_) | Err(qmp::Error::Ended) => {}
             Err(error) => return Err(error),
         }
-        Ok(self.child.wait()?)
+        let status = match self.child.wait_for(QUIT)? {
+            Some(status) => status,
+            None => {
+                return Err(qmp::Error::Slow {
+                    seconds: QUIT.as_secs(),
+                });
+            }
+        };
+        self.take_back();
+        Ok(status)
+    }
+
+    fn take_back(&mut self) {
+        if let Some(log) = self.log.take() {
+            cage::take_back(&log);
+        }
     }
 
     /// How it ended; to be asked when its descriptor says that it has.
@@ -148,6 +220,13 @@ impl Emulator {
     /// Takes in what it complains about, so that it never waits for us.
     pub fn listen(&mut self) {
         self.complaints.read();
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        self.take_back();
     }
 }
 
@@ -186,8 +265,4 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 fn unblocked(fd: OwnedFd) -> io::Result<File> {
     fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(fd.into())
-}
-
-fn keyboard_of(pipe: io::PipeWriter) -> File {
-    OwnedFd::from(pipe).into()
 }

@@ -22,6 +22,14 @@ pub enum Error {
     /// The connection failed.
     #[error("the connection to QEMU failed")]
     Io(#[from] io::Error),
+    /// It does not answer.
+    #[error(
+        "QEMU did not answer for {seconds} s: it was stopped, or waits for a disk or for a processor. Look at the host (`dmesg`, `top`)"
+    )]
+    Slow {
+        /// How long.
+        seconds: u64,
+    },
     /// It is gone.
     #[error("QEMU has ended")]
     Ended,
@@ -45,6 +53,8 @@ pub enum Event {
     Shutdown(String),
     /// The processor stands still.
     Stopped,
+    /// It goes on.
+    Resumed,
 }
 
 /// A connection.
@@ -53,6 +63,8 @@ pub struct Qmp {
     stream: UnixStream,
     unread: Vec<u8>,
     events: VecDeque<Event>,
+    /// Whether nothing is waited for.
+    at_once: bool,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +91,7 @@ impl Qmp {
             stream,
             unread: Vec::new(),
             events: VecDeque::new(),
+            at_once: false,
         };
         // {"QMP": …}
         qmp.line()?;
@@ -117,6 +130,12 @@ impl Qmp {
         info["icount"].as_u64().ok_or_else(|| Error::Strange(info.to_string()))
     }
 
+    /// Whether it stands still because there was no room for what the guest wrote.
+    pub fn lacks_room(&mut self) -> Result<bool, Error> {
+        let status = self.execute("query-status", Value::Null)?;
+        Ok(status["status"].as_str() == Some("io-error"))
+    }
+
     /// A command of the monitor for people; it answers with text, and with text only.
     pub fn monitor(&mut self, line: &str) -> Result<(), Error> {
         let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
@@ -132,7 +151,9 @@ impl Qmp {
     /// The next event that has come in. Does not wait.
     pub fn event(&mut self) -> Result<Option<Event>, Error> {
         self.stream.set_nonblocking(true)?;
+        self.at_once = true;
         let filled = self.fill();
+        self.at_once = false;
         self.stream.set_nonblocking(false)?;
         match filled {
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -151,6 +172,7 @@ impl Qmp {
         let event = match message.event.as_deref() {
             Some("SHUTDOWN") => Event::Shutdown(message.data["reason"].as_str().unwrap_or_default().to_owned()),
             Some("STOP") => Event::Stopped,
+            Some("RESUME") => Event::Resumed,
             _ => return,
         };
         self.events.push_back(event);
@@ -172,7 +194,14 @@ impl Qmp {
 
     fn fill(&mut self) -> Result<(), Error> {
         let mut buffer = [0; 4096];
-        let length = self.stream.read(&mut buffer).map_err(ended)?;
+        let length = match self.stream.read(&mut buffer) {
+            // The stream waits for LIMIT, unless it was told not to wait at all.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.at_once => {
+                let seconds = LIMIT.as_secs();
+                return Err(Error::Slow { seconds });
+            }
+            length => length.map_err(ended)?,
+        };
         if length == 0 {
             return Err(Error::Ended);
         }

@@ -5,16 +5,18 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::Recording;
-use super::disks;
+use super::disks::{self, Seals};
 use super::manifest::{FileDigest, Manifest};
 use super::session::{self, Error, Listener};
-use crate::config::guest::{Boot, Guest, OnReboot, Shift};
+use crate::config::guest::{Boot, Guest, OnReboot, Origin, Shift};
 use crate::config::types::Size;
+use crate::file;
 use crate::qemu::engine::Version;
 use crate::qemu::machine::CPU;
+use crate::text;
 
 /// The recording's own files and the host's, which are read for it.
-pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Result<Vec<String>, Error> {
+pub(super) fn files(recording: &Recording, seals: &Seals, listener: &mut dyn Listener) -> Result<Vec<String>, Error> {
     let mut differences: Vec<String> = recording
         .check(&mut |done, total| {
             listener.progress("reading the recording", done, total);
@@ -33,7 +35,7 @@ pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Resul
     ];
     for (what, recorded, now) in pairs {
         if let (Some(recorded), Some(now)) = (recorded, now) {
-            differences.extend(file(what, recorded, &now, listener)?);
+            differences.extend(changed(what, recorded, &now, listener)?);
         }
     }
     for disk in &manifest.disks {
@@ -41,12 +43,20 @@ pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Resul
             differences.push(format!("disk {}: {} is not there any more", disk.target, disk.origin));
             continue;
         };
+        // By its name it is one; whatever else there may be is not read.
+        if let Origin::Volume(volume) = &disk.origin
+            && base == disk.origin.path()
+            && !file::is_volume(&base)
+        {
+            differences.push(format!("disk {}: {volume} is no logical volume here", disk.target));
+            continue;
+        }
         // The copy of an imported recording is a file; the origin may be sealed.
         let origin = match base == disk.origin.path() {
             true => disk.origin.clone(),
-            false => crate::config::guest::Origin::File(base),
+            false => Origin::File(base),
         };
-        let now = disks::digest_origin(&disk.target, &origin, listener)?;
+        let now = disks::digest_origin(&disk.target, &origin, seals, listener)?;
         if now.size != disk.size {
             let (then, now) = (Size::from_bytes(disk.size), Size::from_bytes(now.size));
             differences.push(format!("disk {}: {origin} had {then}, now it has {now}", disk.target));
@@ -60,7 +70,12 @@ pub(super) fn files(recording: &Recording, listener: &mut dyn Listener) -> Resul
     Ok(differences)
 }
 
-fn file(what: &str, recorded: &FileDigest, now: &Path, listener: &mut dyn Listener) -> Result<Option<String>, Error> {
+fn changed(
+    what: &str,
+    recorded: &FileDigest,
+    now: &Path,
+    listener: &mut dyn Listener,
+) -> Result<Option<String>, Error> {
     if !now.exists() {
         return Ok(Some(format!("{what}: {} is not there any more", now.display())));
     }
@@ -181,7 +196,8 @@ impl Differences {
     fn of<T: Display>(&mut self, what: &str, recorded: T, now: T) {
         let (recorded, now) = (recorded.to_string(), now.to_string());
         if recorded != now {
-            self.0.push(format!("{what}: it was {recorded}, now it is {now}"));
+            self.0
+                .push(format!("{what}: it was {}, now it is {now}", text::line(&recorded)));
         }
     }
 }

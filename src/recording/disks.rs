@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::manifest::{DiskDigest, FileDigest};
 use super::session::{Error, Listener, Surroundings};
 use crate::config::guest::{DiskFormat, DiskSource, Guest, Origin};
-use crate::config::types::{GuestName, Target};
+use crate::config::types::{GuestName, Target, Volume};
 use crate::image::digest::{self, Digest};
 use crate::image::seal;
 use crate::qemu::machine::{Backing, Drive};
@@ -87,7 +87,7 @@ impl<'a> Disks<'a> {
             path: path.clone(),
             source,
         };
-        std::fs::create_dir_all(&around.overlays).map_err(failed)?;
+        crate::file::private_directory(&around.overlays).map_err(failed)?;
         // What a run that was killed has left. The guest's lock is ours, so nobody uses it.
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -112,6 +112,11 @@ impl<'a> Disks<'a> {
             self.drives.push(drive);
         }
         Ok(())
+    }
+
+    /// Whether the guest's writes take room where overlays are.
+    pub(super) fn has_overlays(&self) -> bool {
+        !self.overlays.is_empty()
     }
 
     /// What each disk contains now.
@@ -169,17 +174,36 @@ pub(super) fn check_disks(guest: &Guest) -> Result<(), Error> {
     Ok(())
 }
 
+/// What is known of the seals of volumes. Only LVM knows them; a unit's run has not the rights to ask it, so its preparation
+/// did.
+#[derive(Debug, Clone, Default)]
+pub struct Seals(Option<Vec<(Volume, Option<Digest>)>>);
+
+impl Seals {
+    /// Those that were asked for; without, each is asked for when it is needed.
+    pub fn known(seals: Option<Vec<(Volume, Option<Digest>)>>) -> Self {
+        Self(seals)
+    }
+
+    /// The content of `origin`, if it is sealed.
+    fn of(&self, origin: &Origin) -> Result<Option<Digest>, Error> {
+        if let (Some(known), Origin::Volume(volume)) = (&self.0, origin) {
+            let seal = known.iter().find(|(other, _)| other == volume);
+            return Ok(seal.and_then(|(_, digest)| *digest));
+        }
+        Ok(seal::state(origin)?.digest())
+    }
+}
+
 /// An origin as it is now: instantly if it is sealed, else it is read.
 pub(super) fn digest_origin(
     target: &Target,
     origin: &Origin,
+    seals: &Seals,
     listener: &mut dyn Listener,
 ) -> Result<DiskDigest, Error> {
     let path = origin.path();
-    let sealed = match seal::state(origin)? {
-        seal::State::Sealed { digest, .. } => Some(digest),
-        seal::State::Unsealed | seal::State::Broken { .. } => None,
-    };
+    let sealed = seals.of(origin)?;
     let digest = match sealed {
         Some(digest) => digest,
         None => {
@@ -228,7 +252,7 @@ fn digest_of(path: &Path, what: &str, listener: &mut dyn Listener) -> Result<Dig
 /// Bytes of a file or device.
 pub(super) fn size_of(path: &Path) -> Result<u64, Error> {
     use std::io::Seek;
-    let size = std::fs::File::open(path).and_then(|mut file| file.seek(io::SeekFrom::End(0)));
+    let size = crate::file::open_content(path).and_then(|mut file| file.seek(io::SeekFrom::End(0)));
     size.map_err(|source| Error::Read {
         path: path.to_owned(),
         source: digest::Error::Open {

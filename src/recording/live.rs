@@ -75,6 +75,7 @@ impl<'s, 'k> Live<'s, 'k> {
                 return Ok(Happened::Timeout);
             }
             let ready = self.poll(until).map_err(Error::Wait)?;
+            self.emulator.type_on().map_err(Error::Wait)?;
             if ready.complaint {
                 self.emulator.listen();
             }
@@ -101,6 +102,11 @@ impl<'s, 'k> Live<'s, 'k> {
         if let Some(keys) = &self.keys {
             fds.push(PollFd::new(keys.descriptor(), PollFlags::POLLIN));
         }
+        fds.extend(
+            self.emulator
+                .keyboard()
+                .map(|keyboard| PollFd::new(keyboard, PollFlags::POLLOUT)),
+        );
         let left = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
         let timeout = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
@@ -116,7 +122,7 @@ impl<'s, 'k> Live<'s, 'k> {
         Ok(Ready {
             complaint: ready(2),
             signal: ready(3),
-            keys: ready(4),
+            keys: self.keys.is_some() && ready(4),
         })
     }
 }

@@ -40,6 +40,7 @@ pub mod replay;
 pub mod sealed;
 pub mod service;
 pub mod session;
+mod stillness;
 pub mod stored;
 pub mod tt_xen;
 pub mod verdict;

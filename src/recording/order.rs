@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,13 +31,13 @@ fn path(guest: &GuestName) -> PathBuf {
 
 /// Where the debugger of a replay by the unit connects.
 pub fn socket(guest: &GuestName) -> PathBuf {
-    PathBuf::from(format!("/run/ttvm/{guest}.gdb"))
+    PathBuf::from(format!("/run/ttvm/gdb/{guest}.gdb"))
 }
 
 impl Order {
     /// Leaves it for the unit.
     pub fn give(&self, guest: &GuestName) -> io::Result<()> {
-        fs::create_dir_all("/run/ttvm")?;
+        file::directory(Path::new("/run/ttvm"))?;
         file::replace(&path(guest), &serde_json::to_vec(self)?, 0o600)
     }
 

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Recording a run.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 
-use super::disks::{self, Disks, Wanted};
+use super::disks::{self, Disks, Seals, Wanted};
+use super::draft::new_file;
 use super::live::{self, Happened, Live};
 use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
-use super::session::{self, Error, Keys, Listener, Surroundings};
+use super::session::{self, Error, Keys, Listener, Surroundings, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::config::guest::{Boot, Guest, Toolstack};
 use crate::fail_point;
@@ -24,7 +25,7 @@ use crate::qemu::qmp::{Event, Qmp};
 const ROOM: u64 = 256 << 20;
 
 /// With less than this left, the recording comes to its end: as long as there is room for it, it is a whole one.
-const RESERVE: u64 = 64 << 20;
+pub(super) const RESERVE: u64 = 64 << 20;
 
 /// With less than this left, what QEMU writes at its end may not have found room; that it does not tell.
 const LAST: u64 = 64 << 10;
@@ -60,9 +61,13 @@ pub fn record(
     let version = check(guest)?;
     let signals = live::signals()?;
     require_room(library)?;
+    require_memory(guest.memory)?;
     let mut machine = session::machine_of(guest, &version);
+    for remark in blind(guest) {
+        tracing::warn!(ttvm_guest = %guest.name, "{remark}");
+    }
     let engine = engine_of(guest, &machine, &version);
-    let mut manifest = manifest(guest, file, engine, "user", listener)?;
+    let mut manifest = manifest(guest, file, engine, "user", &around.seals, listener)?;
     let disks = Disks::make(&guest.name, &wanted(guest, &manifest), around)?;
     machine.drives.clone_from(&disks.drives);
     manifest.engine.config = machine.digest();
@@ -76,10 +81,50 @@ pub fn record(
         log,
         console,
     })?;
+    if recording.prints_nothing() {
+        tracing::warn!(
+            ttvm_guest = %guest.name,
+            "the guest has printed nothing: a replay of this is compared by its end and its disks alone"
+        );
+    }
     Ok(Recorded {
         recording,
         full: ended.full,
     })
+}
+
+/// What an emulated guest's file lacks, so that there will be nothing to see of it, or nothing of it at all.
+fn blind(guest: &Guest) -> Vec<String> {
+    match &guest.boot {
+        Boot::Kernel { cmdline, .. } => {
+            let words = cmdline.as_deref().unwrap_or_default();
+            let serial = |word: &str| word.starts_with("console=ttyS") || word.starts_with("console=uart");
+            match words.split_whitespace().any(serial) {
+                true => Vec::new(),
+                false => vec![
+                    "the guest's kernel does not print to the console that is recorded: add console=ttyS0 to its cmdline"
+                        .to_owned(),
+                ],
+            }
+        }
+        Boot::Bootloader { .. } | Boot::Firmware => match guest.disks.first() {
+            None => vec!["the guest has neither a kernel nor a disk: its machine boots nothing".to_owned()],
+            Some(disk) if !is_bootable(&disks::origin_of(&disk.source).path()) => vec![format!(
+                "the guest has no kernel in its file and no boot loader on disk {}: its machine boots nothing. Give it a kernel",
+                disk.target
+            )],
+            Some(_) => Vec::new(),
+        },
+    }
+}
+
+/// Whether the firmware finds something on a disk; one that can not be read is somebody else's to tell of.
+fn is_bootable(disk: &Path) -> bool {
+    let mut sector = [0; 512];
+    match crate::file::open_content(disk).and_then(|mut file| file.read_exact(&mut sector)) {
+        Ok(()) => sector.ends_with(&[0x55, 0xaa]),
+        Err(error) => error.kind() != io::ErrorKind::UnexpectedEof,
+    }
 }
 
 /// `Ok` if there is room to begin a recording.
@@ -144,6 +189,7 @@ pub(super) fn manifest(
     file: &str,
     engine: Engine,
     network: &str,
+    seals: &Seals,
     listener: &mut dyn Listener,
 ) -> Result<Manifest, Error> {
     let (kernel, initrd) = match &guest.boot {
@@ -156,7 +202,7 @@ pub(super) fn manifest(
     let disks = guest
         .disks
         .iter()
-        .map(|disk| disks::digest_origin(&disk.target, &disks::origin_of(&disk.source), listener))
+        .map(|disk| disks::digest_origin(&disk.target, &disks::origin_of(&disk.source), seals, listener))
         .collect::<Result<_, _>>()?;
     Ok(Manifest {
         format: FORMAT,
@@ -213,8 +259,8 @@ fn run(
         path: console.clone(),
         source,
     };
-    let mut file = File::create_new(&console).map_err(failed)?;
-    let emulator = Emulator::start(machine, &Mode::Record(draft.log()))?;
+    let mut file = new_file(&console).map_err(failed)?;
+    let emulator = Emulator::start(machine, &Mode::Record(draft.log()), draft.directory())?;
     let mut live = Live::new(emulator, signals, keys);
     listener.ready(&format!("recording as {}", draft.id()));
     fail_point::reach("record.running");
@@ -229,10 +275,16 @@ fn run(
                 listener.console(&text);
             }
             Happened::Event(Event::Shutdown(reason)) => break exit_of(&reason),
-            Happened::Event(Event::Stopped) => {}
+            // There was no room for what the guest writes. While there is some for the log, it is a whole recording.
+            Happened::Event(Event::Stopped) if live.emulator.qmp().lacks_room()? => {
+                full = true;
+                break RunExit::Stopped;
+            }
+            Happened::Event(Event::Stopped | Event::Resumed) => {}
             Happened::Signal => break RunExit::Stopped,
             Happened::Ended => {
-                let why = live.emulator.complaint();
+                let status = live.emulator.wait().map_err(Error::Wait)?;
+                let why = died(status, live.emulator.complaint());
                 return Err(Error::EngineDied { why });
             }
             Happened::Timeout if end.is_some_and(|end| Instant::now() >= end) => break RunExit::Stopped,

@@ -1,31 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Replaying a recording, and the verdict: the same run, or where it was another.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use nix::sys::signalfd::SignalFd;
 
 use super::console::{Comparison, Difference};
-use super::disks::{Disks, Wanted};
+use super::disks::{Disks, Seals, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::{Manifest, Outcome};
 use super::record::{exit_of, halt};
-use super::session::{Error, Listener, Surroundings};
+use super::session::{Error, Listener, Surroundings, died, require_memory};
+use super::stillness::{Progress, Stillness, Threads};
 use super::{Divergence, Recording, Verdict, compare, tt_xen};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::types::{GuestName, Size};
 use crate::fail_point;
+use crate::file;
 use crate::qemu::engine;
-use crate::qemu::machine::{Debug, Kernel, Machine, Mode};
+use crate::qemu::machine::{Debug, Kernel, Listening, Machine, Mode, Network};
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::Event;
+use crate::replay_log;
 
-/// How often a replay is asked how far it is.
-const LOOK: Duration = Duration::from_secs(1);
+/// What QEMU says, and ends, when the log does not have what the guest asks for: `Missing character write event in the replay log`.
+const MISSING: &str = "in the replay log";
 
-/// A replay that has executed nothing for so long stands still: it waits for something the log does not have.
-const STALLED: Duration = Duration::from_secs(30);
+/// Beside a verdict on next to nothing.
+const NOTHING: &str = "nothing was printed in this run, so its end and its disks alone were compared";
 
 /// QEMU stops a machine that has shut itself down within some thousand instructions, sooner or later; no guest does anything
 /// in that time but wait.
@@ -52,7 +59,7 @@ pub fn replay(
     let manifest = recording.manifest();
     let _use = recording.use_shared()?;
     let signals = live::signals()?;
-    check(recording, guest, listener)?;
+    check(recording, guest, &around.seals, listener)?;
     let sources = sources(recording, guest);
     let wanted: Vec<Wanted<'_>> = manifest
         .disks
@@ -65,10 +72,12 @@ pub fn replay(
             size: disk.size,
         })
         .collect();
-    let mut disks = Disks::make(&manifest.guest, &wanted, around)?;
+    // By the name that is locked: the manifest has the sender's.
+    let name = recording.guest();
+    let mut disks = Disks::make(name, &wanted, around)?;
     fail_point::reach("session.disks-made");
     if options.gdb.is_some() {
-        disks.cover(&manifest.guest, around)?;
+        disks.cover(name, around)?;
     }
     let mut machine = machine(recording);
     machine.drives.clone_from(&disks.drives);
@@ -94,12 +103,20 @@ pub fn replay(
         }
         Some(verdict) => verdict,
     };
+    if recording.prints_nothing() {
+        tracing::warn!(ttvm_guest = %name, "{NOTHING}");
+    }
     recording.note_verdict(&verdict);
     Ok(Some(verdict))
 }
 
 /// Whether a replay of `recording` would be one: every difference is named.
-pub fn check(recording: &Recording, guest: Option<&Guest>, listener: &mut dyn Listener) -> Result<(), Error> {
+pub fn check(
+    recording: &Recording,
+    guest: Option<&Guest>,
+    seals: &Seals,
+    listener: &mut dyn Listener,
+) -> Result<(), Error> {
     let manifest = recording.manifest();
     tt_xen::require_unit(recording.guest(), manifest.engine.toolstack, "replay")?;
     let version = engine::find()?;
@@ -108,16 +125,42 @@ pub fn check(recording: &Recording, guest: Option<&Guest>, listener: &mut dyn Li
     if let Some(guest) = guest {
         differences.extend(compare::guest(manifest, guest, Some(&version)));
     }
-    differences.extend(compare::files(recording, listener)?);
-    match differences.is_empty() {
-        true => Ok(()),
-        false => Err(different(recording, differences)),
+    differences.extend(compare::files(recording, seals, listener)?);
+    if !differences.is_empty() {
+        return Err(different(recording, differences));
+    }
+    require_memory(Size::from_bytes(manifest.engine.memory))?;
+    check_log(recording, listener)
+}
+
+/// Whether QEMU can be shown the log, which may be anybody's: it believes what is in one.
+fn check_log(recording: &Recording, listener: &mut dyn Listener) -> Result<(), Error> {
+    let path = recording.log();
+    let failed = |source| Error::Log {
+        guest: recording.guest().clone(),
+        id: recording.id().to_string(),
+        source,
+    };
+    let log = file::open_content(&path).map_err(|error| failed(error.into()))?;
+    let size = log.metadata().map_err(|error| failed(error.into()))?.len();
+    let devices = replay_log::Devices {
+        networks: recording.manifest().vifs.len(),
+        disks: recording.manifest().disks.len(),
+    };
+    let checked = replay_log::check(log, devices, &mut |done| {
+        listener.progress("reading the log", done, size);
+        !crate::signals::waiting()
+    });
+    match checked {
+        Ok(_) => Ok(()),
+        Err(replay_log::Error::Interrupted) => Err(Error::Interrupted),
+        Err(error) => Err(failed(error)),
     }
 }
 
 pub(super) fn different(recording: &Recording, differences: Vec<String>) -> Error {
     Error::Different {
-        guest: recording.manifest().guest.clone(),
+        guest: recording.guest().clone(),
         id: recording.id().to_string(),
         differences,
     }
@@ -147,7 +190,12 @@ fn machine(recording: &Recording) -> Machine {
             cmdline: engine.cmdline.clone().unwrap_or_default(),
         }),
         drives: Vec::new(),
-        macs: recording.manifest().vifs.iter().map(|vif| vif.mac).collect(),
+        networks: (recording.manifest().vifs.iter())
+            .map(|vif| Network {
+                mac: vif.mac,
+                outside: false,
+            })
+            .collect(),
         reset_ends: engine.reset_ends,
     }
 }
@@ -174,7 +222,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    fn run(&mut self, overlays: &std::path::Path, signals: &SignalFd) -> Result<Option<Verdict>, Error> {
+    fn run(&mut self, overlays: &Path, signals: &SignalFd) -> Result<Option<Verdict>, Error> {
         let console = self.recording.console();
         let unreadable = |source| Error::Read {
             path: console.clone(),
@@ -185,14 +233,14 @@ impl Replay<'_> {
         };
         let mut comparison = Comparison::open(&console).map_err(unreadable)?;
         let debug = match &self.options.gdb {
-            Some(socket) => Some(debug(&self.recording.manifest().guest, socket, overlays)?),
+            Some(socket) => Some(debug(self.recording.guest(), socket, overlays)?),
             None => None,
         };
         let mode = Mode::Replay {
             log: self.recording.log(),
             debug: debug.as_ref().map(|it| it.0.clone()),
         };
-        let mut live = Live::new(Emulator::start(self.machine, &mode)?, signals, None);
+        let mut live = Live::new(Emulator::start(self.machine, &mode, overlays)?, signals, None);
         if debug.is_some() {
             // What a debugger that goes backwards starts from.
             live.emulator.qmp().monitor("savevm start")?;
@@ -201,7 +249,7 @@ impl Replay<'_> {
             }
         }
         self.listener.ready(&format!("replaying {}", self.recording.id()));
-        let mut progress = Progress::new();
+        let mut progress = Progress::new(Instant::now());
         let mut differs = None;
         let ended = loop {
             match live.next(Some(progress.again))? {
@@ -217,16 +265,37 @@ impl Replay<'_> {
                 }
                 // The debugger may still want to go back.
                 Happened::Event(Event::Shutdown(reason)) if debug.is_none() => break Some(exit_of(&reason)),
-                Happened::Event(Event::Shutdown(_) | Event::Stopped) => {}
-                Happened::Signal | Happened::Ended if debug.is_some() => return Ok(None),
+                Happened::Event(Event::Stopped) if debug.is_none() => {
+                    // There was no room for what the guest writes: that says nothing about the run.
+                    if live.emulator.qmp().lacks_room()? {
+                        return Err(Error::NoRoomForDisks {
+                            directory: overlays.to_owned(),
+                        });
+                    }
+                }
+                Happened::Event(Event::Shutdown(_) | Event::Stopped | Event::Resumed) => {}
+                Happened::Signal if debug.is_some() => return Ok(None),
                 Happened::Signal => return Err(Error::Interrupted),
-                Happened::Ended => break None,
+                Happened::Ended => {
+                    let status = live.emulator.wait().map_err(Error::Wait)?;
+                    let why = live.emulator.complaint();
+                    // A debugger may end it; QEMU itself says when the log has no answer to what the guest does.
+                    match debug.is_some() && status.success() {
+                        true => return Ok(None),
+                        false if debug.is_none() && status.code().is_some() && why.contains(MISSING) => break None,
+                        false => return Err(Error::EngineDied { why: died(status, why) }),
+                    }
+                }
                 Happened::Timeout => {
                     let done = live.emulator.qmp().instructions()?;
                     let total = self.result.instructions.unwrap_or_default();
                     self.listener.progress("replaying", done, total);
-                    if progress.stands_still(done) && debug.is_none() {
-                        break None;
+                    let threads = Threads::of(live.emulator.id());
+                    match progress.look(Instant::now(), done, &threads) {
+                        Stillness::No => {}
+                        _ if debug.is_some() => {}
+                        Stillness::OfTheRun => break None,
+                        Stillness::OfTheHost => return Err(Error::HostStoodStill),
                     }
                 }
             }
@@ -235,7 +304,12 @@ impl Replay<'_> {
             Some(_) => halt(live.emulator.qmp())?,
             None => live.emulator.qmp().instructions().unwrap_or(progress.done),
         };
-        live.emulator.kill();
+        match ended {
+            // What it has written is on the disks only when it has closed them.
+            Some(_) => drop(live.emulator.quit()?),
+            // It waits for what does not come, and would not end by itself.
+            None => live.emulator.kill(),
+        }
         while differs.is_none() {
             let text = live.emulator.console().map_err(Error::Wait)?;
             if text.is_empty() {
@@ -280,19 +354,25 @@ pub(super) fn divergence(found: Difference, instructions: Option<u64>) -> Diverg
 }
 
 /// A debugger's files, removed with this.
-fn debug(guest: &GuestName, socket: &std::path::Path, overlays: &std::path::Path) -> Result<(Debug, Removed), Error> {
+fn debug(guest: &GuestName, socket: &Path, overlays: &Path) -> Result<(Debug, Removed), Error> {
     let state = overlays.join(format!("{guest}-state.qcow2"));
     for path in [socket, &state] {
         drop(std::fs::remove_file(path));
     }
-    std::fs::create_dir_all(overlays).map_err(|source| Error::Write {
-        path: state.clone(),
-        source,
-    })?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    file::private_directory(overlays).map_err(failed(overlays))?;
+    let directory = file::parent(socket);
+    file::private_directory(directory).map_err(failed(directory))?;
+    let listening = UnixListener::bind(socket).map_err(failed(socket))?;
+    // The debugger's protocol has QEMU's monitor in it: who speaks to it can do whatever QEMU can.
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed(socket))?;
     // Its own content is nothing; the states of the machine lie behind it.
     engine::create_overlay(&state.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?;
     let debug = Debug {
-        socket: socket.to_owned(),
+        socket: Listening(Arc::new(listening)),
         state: state.clone(),
     };
     Ok((debug, Removed([socket.to_owned(), state])))
@@ -305,32 +385,5 @@ impl Drop for Removed {
         for path in &self.0 {
             drop(std::fs::remove_file(path));
         }
-    }
-}
-
-/// How far a replay is.
-struct Progress {
-    done: u64,
-    moved: Instant,
-    again: Instant,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            done: 0,
-            moved: now,
-            again: now + LOOK,
-        }
-    }
-
-    fn stands_still(&mut self, done: u64) -> bool {
-        let now = Instant::now();
-        if done != self.done {
-            (self.done, self.moved) = (done, now);
-        }
-        self.again = now + LOOK;
-        now - self.moved >= STALLED
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::disks::Seals;
 use super::order::{self, Order};
 use super::session::{Error as SessionError, Listener, Surroundings};
 use super::{Error as LibraryError, Library, Verdict, plain, record, replay, tt_xen};
@@ -112,6 +113,7 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
         .map_err(Error::from)
         .and_then(|()| work(kind, guest, host, &order, &mut run));
     run.until = Some(now());
+    run.trouble = None;
     run.ending = Some(match &result {
         Ok(ending) => *ending,
         Err(error) => {
@@ -139,11 +141,12 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
     let around = Surroundings {
         snapshot: &host.snapshot,
         overlays: places.state_dir().join("overlays"),
+        seals: Seals::known(Preparation::load(&guest.name).and_then(|it| it.seals().map(<[_]>::to_vec))),
         prepared: true,
     };
     let mut listener = Notifier::new(guest, run);
     match kind {
-        Kind::Plain => Ok(plain::run(guest, &around, &mut listener)?),
+        Kind::Plain => Ok(plain::run(guest, &library, &around, &mut listener)?),
         Kind::Record => {
             let path = guests::path(&places, &guest.name);
             let text =
@@ -221,6 +224,12 @@ impl Listener for Notifier<'_> {
         notify::ready(&format!("{text}, {} of memory", self.guest.memory));
         self.run.up = true;
         self.run.since = now();
+        self.run.save(&self.guest.name);
+    }
+
+    fn trouble(&mut self, why: Option<&str>) {
+        notify::status(why.unwrap_or("running"));
+        self.run.trouble = why.map(str::to_owned);
         self.run.save(&self.guest.name);
     }
 

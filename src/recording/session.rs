@@ -3,18 +3,24 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+
+use super::disks::Seals;
 use super::error::Error as LibraryError;
 use super::tt_xen;
 use crate::config::guest::{Boot, Guest};
 use crate::config::host::SnapshotConfig;
-use crate::config::types::{GuestName, Target};
+use crate::config::types::{GuestName, Size, Target};
 use crate::error::{Classify, Exit};
 use crate::image::digest::{self};
 use crate::image::{self};
-use crate::qemu::machine::{Kernel, Machine};
+use crate::qemu::machine::{Kernel, Machine, Network};
 use crate::qemu::{content, engine, process, qmp};
+use crate::replay_log;
 use crate::run;
 use crate::snapshot::{self};
 
@@ -26,6 +32,8 @@ pub trait Listener {
     fn ready(&mut self, text: &str);
     /// What takes time now, and how far it is: bytes of a disk, or instructions of a replay.
     fn progress(&mut self, what: &str, done: u64, total: u64);
+    /// The guest stands still for this reason; without one, it goes on.
+    fn trouble(&mut self, _why: Option<&str>) {}
 }
 
 /// A keyboard for the guest's console.
@@ -43,6 +51,8 @@ pub struct Surroundings<'a> {
     pub snapshot: &'a SnapshotConfig,
     /// Where overlays are made.
     pub overlays: PathBuf,
+    /// What is known of seals already.
+    pub seals: Seals,
     /// Whether somebody else makes and removes LVM's snapshots: the unit's own programs do.
     pub prepared: bool,
 }
@@ -98,11 +108,53 @@ pub enum Error {
         /// MiB needed.
         needed: u64,
     },
+    /// There is no room for what a guest will write.
+    #[error("there are {free} MiB free in {}, and {needed} MiB are left alone: make room, then start the guest again", directory.display())]
+    NoRoomForOverlays {
+        /// Where overlays are.
+        directory: PathBuf,
+        /// MiB free.
+        free: u64,
+        /// MiB needed.
+        needed: u64,
+    },
     /// QEMU ended when nobody had asked it to.
     #[error("QEMU ended in the middle of the run{}", because(.why))]
     EngineDied {
         /// What it printed.
         why: String,
+    },
+    /// The host did not let it run.
+    #[error(
+        "QEMU has executed nothing for ten minutes, because the host did not let it: it waits for a disk, was stopped, or gets no processor. Look at the host (`dmesg`, `top`) and replay again; this says nothing about the run"
+    )]
+    HostStoodStill,
+    /// There was no room for what the guest wrote to its disks.
+    #[error("there is no room in {} for what the guest writes to its disks: make room (`ttvm recordings rm`) and try again", directory.display())]
+    NoRoomForDisks {
+        /// Where its disks are.
+        directory: PathBuf,
+    },
+    /// The log is none that the recorded machine can have written.
+    #[error("nothing of {guest} {id} is run: replay.log is not what its machine can have written")]
+    Log {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: String,
+        /// What is wrong with it.
+        #[source]
+        source: replay_log::Error,
+    },
+    /// The machine does not fit into the host.
+    #[error(
+        "the machine has {memory} of memory, and this host has {free} to give: end something, or run it on a larger host"
+    )]
+    NoMemory {
+        /// What it has.
+        memory: Size,
+        /// What is free.
+        free: Size,
     },
     /// There was no room for a part of the log.
     #[error("the disk ran full, and a part of replay.log is lost: make room (`ttvm recordings rm`) and record again")]
@@ -178,7 +230,9 @@ impl Classify for Error {
             | Self::WrittenDisk { .. }
             | Self::NotRaw { .. }
             | Self::Different { .. }
-            | Self::NoSpace { .. } => Exit::Refused,
+            | Self::NoSpace { .. }
+            | Self::Log { .. }
+            | Self::NoMemory { .. } => Exit::Refused,
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
@@ -186,6 +240,39 @@ impl Classify for Error {
             _ => Exit::Failed,
         }
     }
+}
+
+/// Why QEMU is gone: what it said last, else what ended it.
+pub(super) fn died(status: ExitStatus, why: String) -> String {
+    match status.signal() {
+        Some(signal) if why.is_empty() => {
+            let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+            format!("{name} ended it")
+        }
+        _ => why,
+    }
+}
+
+/// `Ok` if the host has as much memory as the machine may take. The kernel would promise more than it has, and end somebody
+/// else when the guest takes it.
+pub(super) fn require_memory(memory: Size) -> Result<(), Error> {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    match memory_free(&text) {
+        Some(free) if memory > free => Err(Error::NoMemory { memory, free }),
+        _ => Ok(()),
+    }
+}
+
+/// What processes can still have, of /proc/meminfo.
+fn memory_free(text: &str) -> Option<Size> {
+    let kib = |name: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    let free = kib("MemAvailable")?.saturating_add(kib("SwapFree").unwrap_or(0));
+    Some(Size::mib(free >> 10))
 }
 
 /// The machine of a guest, without its disks.
@@ -208,7 +295,12 @@ pub(super) fn machine_of(guest: &Guest, version: &engine::Version) -> Machine {
             Boot::Bootloader { .. } | Boot::Firmware => None,
         },
         drives: Vec::new(),
-        macs: guest.vifs.iter().map(|vif| vif.mac).collect(),
+        networks: (guest.vifs.iter())
+            .map(|vif| Network {
+                mac: vif.mac,
+                outside: vif.outside,
+            })
+            .collect(),
         reset_ends: guest.on_reboot != crate::config::guest::OnReboot::Keep,
     }
 }

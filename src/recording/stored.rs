@@ -70,6 +70,14 @@ impl Recording {
         &self.directory
     }
 
+    /// Whether nothing was printed in it: then there is little that a replay can be compared with.
+    pub fn prints_nothing(&self) -> bool {
+        self.manifest
+            .result
+            .as_ref()
+            .is_some_and(|result| result.console.size == 0)
+    }
+
     /// The toolstack's log.
     pub fn log(&self) -> PathBuf {
         self.directory.join(draft::LOG)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use ttvm::config::types::Size;
-use ttvm::qemu::machine::{Drive, Kernel, Machine};
+use ttvm::qemu::machine::{Drive, Kernel, Machine, Network};
 use ttvm::recording::{Entry, Library, Recording};
 
 /// The user that root becomes: what is tested here needs no rights.
@@ -188,6 +188,29 @@ impl Place {
         self.write(FILE, file.as_bytes());
     }
 
+    /// The guest does what the shell `script` says in place of what its command line says.
+    pub fn script(&self, script: &str) {
+        let init = "#!/bin/busybox sh\nexport PATH=/bin\n/bin/busybox --install -s /bin\nmount -t devtmpfs dev /dev\n\
+            mount -t proc proc /proc\nexec >/dev/console 2>&1\n\
+            while read -r module; do insmod \"/modules/$module\"; done </modules/order\n";
+        self.write_init(&format!("{init}{script}\n"));
+    }
+
+    /// Gives the guest another /init: the kernel takes the last of that name.
+    pub fn write_init(&self, script: &str) {
+        let mut initrd = fs::read(self.path("initrd")).expect("an initrd");
+        initrd.resize(initrd.len().next_multiple_of(512), 0);
+        for (name, mode, content) in [("init", 0o100_755, script), ("TRAILER!!!", 0, "")] {
+            let numbers = [1, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
+            let head: String = numbers.iter().map(|number| format!("{number:08x}")).collect();
+            initrd.extend_from_slice(format!("070701{head}{name}\0").as_bytes());
+            initrd.resize(initrd.len().next_multiple_of(4), 0);
+            initrd.extend_from_slice(content.as_bytes());
+            initrd.resize(initrd.len().next_multiple_of(4), 0);
+        }
+        self.write("initrd", &initrd);
+    }
+
     /// Writes one of the user's files.
     pub fn write(&self, name: &str, content: &[u8]) {
         fs::write(self.path(name), content).expect(name);
@@ -274,7 +297,12 @@ impl Place {
                 cmdline: manifest.engine.cmdline.clone().expect("a command line"),
             }),
             drives,
-            macs: manifest.vifs.iter().map(|vif| vif.mac).collect(),
+            networks: (manifest.vifs.iter())
+                .map(|vif| Network {
+                    mac: vif.mac,
+                    outside: false,
+                })
+                .collect(),
             reset_ends: manifest.engine.reset_ends,
         }
     }

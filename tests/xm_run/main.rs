@@ -162,6 +162,7 @@ impl System {
             snapshot: &self.host.snapshot,
             overlays: self.root.join("overlays"),
             prepared: true,
+            seals: ttvm::recording::disks::Seals::default(),
         }
     }
 

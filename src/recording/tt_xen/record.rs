@@ -41,7 +41,7 @@ pub fn record(
     record::require_room(library)?;
     let watch = Watch::begin(root).map_err(Error::from)?;
     // Both network modes attach guests to a bridge.
-    let manifest = record::manifest(guest, file, machine(guest, version), "bridge", listener)?;
+    let manifest = record::manifest(guest, file, machine(guest, version), "bridge", &around.seals, listener)?;
     let disks = Disks::make(&guest.name, &record::wanted(guest, &manifest), around)?;
     let draft = library.create(&guest.name, &manifest, file)?;
     let domain = |directory: &RunDirectory| {

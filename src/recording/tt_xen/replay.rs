@@ -13,7 +13,7 @@ use crate::guest::watch::Watch;
 use crate::guest::xm::{Mode, Xm};
 use crate::image::digest;
 use crate::recording::console::Comparison;
-use crate::recording::disks::Disks;
+use crate::recording::disks::{Disks, Seals};
 use crate::recording::manifest::{Outcome, RunExit};
 use crate::recording::record;
 use crate::recording::replay::{different, disks_verdict, divergence};
@@ -26,6 +26,7 @@ pub fn check(
     root: &Path,
     recording: &Recording,
     guest: &Guest,
+    seals: &Seals,
     listener: &mut dyn Listener,
 ) -> Result<Xm, SessionError> {
     let manifest = recording.manifest();
@@ -42,7 +43,7 @@ pub fn check(
         );
     }
     differences.extend(of_file);
-    differences.extend(compare::files(recording, listener)?);
+    differences.extend(compare::files(recording, seals, listener)?);
     match differences.is_empty() {
         true => Ok(xm),
         false => Err(different(recording, differences)),
@@ -63,7 +64,7 @@ pub fn replay(
     let _use = recording.use_shared()?;
     let directory = RunDirectory::new(recording.directory()).map_err(Error::from)?;
     let watch = Watch::begin(root).map_err(Error::from)?;
-    let xm = check(root, recording, guest, listener)?;
+    let xm = check(root, recording, guest, &around.seals, listener)?;
     let result = manifest.result.as_ref().ok_or(SessionError::Interrupted)?;
     give_log(recording)?;
     let disks = Disks::make(&guest.name, &record::wanted(guest, manifest), around)?;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use super::super::Outcome;
-use super::super::lab::{Lab, Place, STATE, contents};
+use super::super::lab::{FILE, Lab, Place, STATE, contents};
 
 const REPLAYS: usize = 10;
 
@@ -27,6 +27,7 @@ pub fn network(lab: &Lab) -> Outcome {
     let server = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = server.local_addr().expect("an address").port();
     place.describe(&format!("net,tcp:{port},tcp:{port}"), "");
+    place.edit(FILE, "[[vif]]", "[[vif]]\noutside = true");
     std::thread::spawn(move || {
         for connection in server.incoming().take(2) {
             let mut connection = connection?;

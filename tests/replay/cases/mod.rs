@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 mod busybox;
+mod cage;
 mod changes;
 mod debugger;
 mod elsewhere;
@@ -9,6 +10,7 @@ mod identical;
 mod image;
 mod refusals;
 mod space;
+mod verdicts;
 
 use super::Case;
 
@@ -40,6 +42,19 @@ pub fn all() -> Vec<Case> {
         ends::rebooted,
         space::nearly_full,
         space::full,
+        verdicts::emulator_stopped,
+        verdicts::no_timer_options,
+        verdicts::written_and_off,
+        verdicts::crash,
+        verdicts::emulator_killed,
+        verdicts::nothing_printed,
+        verdicts::nothing_booted,
+        cage::sandbox,
+        cage::host_out_of_reach,
+        cage::modes,
+        cage::hostile_logs,
+        cage::too_much_memory,
+        cage::two_names,
         debugger::forwards_and_backwards,
         refusals::toolstack,
         refusals::no_emulator,
