@@ -311,3 +311,86 @@ fn manifests_that_promise_too_much() {
         "a person's"
     );
 }
+
+/// A manifest may name whatever its maker likes. A pipe would keep us waiting, a watchdog would be armed by being opened, and a
+/// time to come would make it the newest for ever.
+#[test]
+fn names_and_times_from_elsewhere() {
+    let (world, other) = (World::new("elsewhere-from"), World::new("elsewhere"));
+    let mut good = good(&world);
+    // Without the disk.
+    good.truncate(6);
+    let text = String::from_utf8(good[0].content.clone()).expect("text");
+    let origin = format!("origin = \"{}\"", world.directory.join("base.img").display());
+    assert!(text.contains(&origin), "{text}");
+    let archive = |text: &str| {
+        let mut members = good.clone();
+        members[0].content = sealed(text);
+        gzip(&tar(&members))
+    };
+    for place in [
+        "//dev/watchdog",
+        "/./dev/zero",
+        "/srv/../dev/sda",
+        "/proc/self/mem",
+        "/dev/../sys/x",
+    ] {
+        let error = refused(
+            &other,
+            &archive(&text.replace(&origin, &format!("origin = \"{place}\""))),
+        )
+        .to_string();
+        assert!(
+            error.contains("is not understood") && error.contains("neither a volume"),
+            "{error}"
+        );
+    }
+    for time in ["9000000000000000000", "250000000000"] {
+        let error = refused(
+            &other,
+            &archive(&text.replace(&format!("started = {START}"), &format!("started = {time}"))),
+        );
+        assert!(
+            error.to_string().contains("it is of a time that is still to come"),
+            "{error}"
+        );
+    }
+
+    let pipe = other.directory.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let bytes = archive(&text.replace(&origin, &format!("origin = \"{}\"", pipe.display())));
+    fs::write(other.directory.join("pipe.ttvm"), bytes).expect("a file");
+    assert!(other.exact("import pipe.ttvm").starts_with("imported clientA "));
+    let said = other.exact("export clientA --with-disks -o out.ttvm");
+    assert!(
+        said.starts_with("ttvm: can not open DIR/pipe\n") && said.contains("neither a regular file nor a disk"),
+        "{said}"
+    );
+    assert!(!other.directory.join("out.ttvm").exists());
+}
+
+/// What is shown does nothing to a terminal, and forges no lines.
+#[test]
+fn text_from_elsewhere() {
+    let (world, other) = (World::new("text-from"), World::new("text"));
+    let mut good = good(&world);
+    good.truncate(6);
+    let text = String::from_utf8(good[0].content.clone()).expect("text");
+    let ours = world.directory.join("base.img").display().to_string();
+    let text = text
+        .replace(&ours, "/srv/\\u001b[31mred\\u0007\\nnote: all is well")
+        .replace(
+            "version = \"7.2.22\"",
+            "version = \"7\\u001b]0;pwned\\u0007\\u001b[2J\\nstate: complete\"",
+        );
+    good[0].content = sealed(&text);
+    fs::write(other.directory.join("text.ttvm"), gzip(&tar(&good))).expect("a file");
+    let said =
+        other.exact("import text.ttvm") + &other.exact("show clientA") + &other.exact("export clientA --with-disks");
+    assert!(
+        said.contains("/srv/\\u{1b}[31mred\\u{7}\\nnote: all is well")
+            && said.contains("qemu 7\\u{1b}]0;pwned\\u{7}\\u{1b}[2J\\nstate: complete"),
+        "{said}"
+    );
+    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+}
