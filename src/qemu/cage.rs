@@ -99,7 +99,7 @@ pub(super) struct Handed {
     /// To be closed here once QEMU has them: its locks on disks are those of the descriptors.
     descriptors: Vec<OwnedFd>,
     /// The log that QEMU writes; it is ours alone again when QEMU has ended.
-    pub(super) log: Option<File>,
+    pub(super) log: Option<Lent>,
 }
 
 impl Handed {
@@ -189,7 +189,7 @@ impl Handed {
         let theirs = file.try_clone().map_err(Error::file("open", path))?;
         self.name(path, &theirs);
         self.descriptors.push(theirs.into());
-        self.log = Some(file);
+        self.log = Some(Lent(file));
         Ok(())
     }
 
@@ -215,12 +215,18 @@ fn lend(file: &File, identity: Identity, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))
 }
 
-/// Makes the log that QEMU wrote ours alone.
-pub(super) fn take_back(log: &File) {
-    if geteuid().is_root()
-        && let Err(error) = fchown(log, None, Some(0)).and_then(|()| log.set_permissions(Permissions::from_mode(0o600)))
-    {
-        tracing::warn!("the log stays lent to QEMU's group: {error}");
+/// A file that is lent to QEMU; dropped, it is ours alone again.
+#[derive(Debug)]
+pub(super) struct Lent(File);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if geteuid().is_root()
+            && let Err(error) =
+                fchown(&self.0, None, Some(0)).and_then(|()| self.0.set_permissions(Permissions::from_mode(0o600)))
+        {
+            tracing::warn!("the log stays lent to QEMU's group: {error}");
+        }
     }
 }
 

@@ -276,7 +276,11 @@ impl Arguments {
         self.pair("-blockdev", node.to_string());
         let mut top = format!("disk-{target}");
         if logged {
-            let node = json!({ "driver": "blkreplay", "node-name": format!("replay-{target}"), "image": top });
+            let mut node = json!({ "driver": "blkreplay", "node-name": format!("replay-{target}"), "image": top });
+            if !drive.backing.is_writable() {
+                // Else the disk's device asks to write, and QEMU refuses.
+                node["read-only"] = json!(true);
+            }
             self.pair("-blockdev", node.to_string());
             top = format!("replay-{target}");
         }

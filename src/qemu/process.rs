@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::cage::{self, Handed, SANDBOX};
+use super::cage::{self, Handed, Lent, SANDBOX};
 use super::engine::QEMU;
 use super::machine::{Machine, Mode};
 use super::qmp::{self, Qmp};
@@ -37,7 +37,8 @@ pub struct Emulator {
     /// What was typed and not taken yet.
     typed: Vec<u8>,
     complaints: Complaints,
-    log: Option<File>,
+    /// Lent to it.
+    log: Option<Lent>,
 }
 
 /// Why there is no running emulator.
@@ -182,14 +183,8 @@ impl Emulator {
                 });
             }
         };
-        self.take_back();
+        self.log = None;
         Ok(status)
-    }
-
-    fn take_back(&mut self) {
-        if let Some(log) = self.log.take() {
-            cage::take_back(&log);
-        }
     }
 
     /// How it ended; to be asked when its descriptor says that it has.
@@ -225,8 +220,8 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
+        // Before what was lent to it is taken back.
         drop(self.child.kill());
-        self.take_back();
     }
 }
 

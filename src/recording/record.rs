@@ -21,6 +21,9 @@ use crate::qemu::machine::{CPU, Machine, Mode};
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{Event, Qmp};
 
+/// No guest writes faster, in bytes a second: its machine is emulated.
+const FASTEST: u64 = 256 << 20;
+
 /// Without so much free space no recording is begun.
 const ROOM: u64 = 256 << 20;
 
@@ -358,6 +361,8 @@ impl Space {
         let left = free.saturating_sub(RESERVE);
         // Half of the time in which all would be gone at this rate.
         let wait = (looked - self.looked).as_secs_f64() * left as f64 / shrunk as f64 / 2.0;
+        // A guest that has written nothing so far may begin to.
+        let wait = wait.min(left as f64 / FASTEST as f64);
         *self = Self {
             free,
             looked,

@@ -49,6 +49,7 @@ pub fn all() -> Vec<Case> {
         verdicts::emulator_killed,
         verdicts::nothing_printed,
         verdicts::nothing_booted,
+        verdicts::disk_that_is_only_read,
         cage::sandbox,
         cage::host_out_of_reach,
         cage::modes,

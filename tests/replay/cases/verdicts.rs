@@ -97,6 +97,30 @@ pub fn nothing_printed(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// A disk that is only read, beside the one that is made fresh.
+pub fn disk_that_is_only_read(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    let disk = format!(
+        "[[disk]]\ntarget = \"vda\"\npath = \"{}\"\naccess = \"ro\"\n",
+        place.path("base.img").display()
+    );
+    place.describe("disk", "");
+    place.edit(FILE, "[[disk]]\ntarget = \"vda\"", "[[disk]]\ntarget = \"vdb\"");
+    place.edit(FILE, "[[disk]]", &format!("{disk}\n[[disk]]"));
+    same(&place, "powered itself off");
+    let console = contents(&place.recording().console());
+    let digest = |word: &str| {
+        console
+            .lines()
+            .find_map(|line| line.strip_prefix(word).map(str::trim).map(str::to_owned))
+    };
+    assert!(
+        digest("disk ").is_some() && digest("disk ") == digest("written "),
+        "{console}"
+    );
+    Ok(())
+}
+
 pub fn nothing_booted(lab: &Lab) -> Outcome {
     let place = lab.place();
     let here = place.path("").display().to_string();
