@@ -303,5 +303,9 @@ fn nested(value: &Value) -> Option<&'static str> {
 
 /// Bytes for a person to read.
 pub(super) fn text(bytes: &[u8]) -> String {
-    crate::text::of_bytes(bytes)
+    // A setting may go over several lines, and is shown as one.
+    let spaced: Vec<u8> = (bytes.iter())
+        .map(|byte| if byte.is_ascii_whitespace() { b' ' } else { *byte })
+        .collect();
+    crate::text::of_bytes(&spaced)
 }
