@@ -75,8 +75,8 @@ pub struct Summary {
 /// Why a log is none that this machine can have written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can not be read.
-    #[error("it can not be read")]
+    /// It cannot be read.
+    #[error("it cannot be read")]
     Read(#[from] io::Error),
     /// Another format, or no log.
     #[error("it is no log of a QEMU from 7.2 to 10.0: it begins with {found:#x}, not with {VERSION:#x}")]
@@ -90,8 +90,8 @@ pub enum Error {
         /// How long it is.
         at: u64,
     },
-    /// An event that this machine can not have written.
-    #[error("at byte {at} there is {what}, which the machine that was recorded can not have written")]
+    /// An event that this machine cannot have written.
+    #[error("at byte {at} there is {what}, which the machine that was recorded cannot have written")]
     Foreign {
         /// Where the event begins.
         at: u64,

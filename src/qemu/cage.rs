@@ -2,7 +2,7 @@
 //! What QEMU may touch: it reads what a guest, or whoever made a recording, has prepared for it, so it is taken for theirs.
 //!
 //! It gets every file as a descriptor and opens none of its own but its firmware. Where ttvm is root, QEMU is not: it runs as
-//! [`USER`], without any capability, and can not gain one. Its own filter of system calls forbids it to start programs,
+//! [`USER`], without any capability, and cannot gain one. Its own filter of system calls forbids it to start programs,
 //! whoever runs it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -26,11 +26,11 @@ const NOBODY: u32 = 65534;
 /// QEMU's own filter: it starts no program, gains no right, and does not change what the kernel gives it.
 pub(super) const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
-/// Why a file can not be handed to QEMU.
+/// Why a file cannot be handed to QEMU.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can not be opened, or written for QEMU.
-    #[error("can not {action} {}", path.display())]
+    /// It cannot be opened, or written for QEMU.
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
         action: &'static str,
@@ -40,8 +40,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Files can not be lent to it.
-    #[error("QEMU's group can not be joined, which is how it is lent files")]
+    /// Files cannot be lent to it.
+    #[error("QEMU's group cannot be joined, which is how it is lent files")]
     Group {
         /// The system's reason.
         #[source]

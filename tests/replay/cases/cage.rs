@@ -170,7 +170,7 @@ pub fn hostile_logs(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-/// A machine that the host can not hold is not begun.
+/// A machine that the host cannot hold is not begun.
 pub fn too_much_memory(lab: &Lab) -> Outcome {
     let place = lab.place();
     place.describe("random", "");
