@@ -164,9 +164,9 @@ impl<R: Read> Heard<R> {
             self.handed = 0;
             self.reader.by_ref().take(BLOCK as u64).read_to_end(&mut self.head)?;
             let mut heads = self.listener.0.borrow_mut();
-            heads.next = match self.head.as_mut_array::<BLOCK>() {
-                Some(head) => heads.position.saturating_add(mended(head)),
-                None => u64::MAX,
+            heads.next = match <&mut [u8; BLOCK]>::try_from(self.head.as_mut_slice()) {
+                Ok(head) => heads.position.saturating_add(mended(head)),
+                Err(_) => u64::MAX,
             };
         }
         let rest = &self.head[self.handed..];
