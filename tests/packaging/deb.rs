@@ -208,6 +208,7 @@ fn what_systemd_is_told() {
         "usr/bin/systemctl",
         "usr/bin/deb-systemd-invoke",
         "usr/bin/systemd-tmpfiles",
+        "usr/bin/systemd-sysusers",
     ] {
         root.recorder(program);
     }
@@ -218,14 +219,17 @@ fn what_systemd_is_told() {
             [
                 "systemctl --system daemon-reload",
                 "systemctl daemon-reload",
-                "systemd-tmpfiles --create ttvm.conf"
+                "systemd-tmpfiles --create ttvm.conf",
+                "systemd-sysusers ttvm.conf"
             ]
             .contains(&line),
             "{calls}"
         );
     }
     assert!(
-        calls.contains("daemon-reload") && calls.contains("systemd-tmpfiles"),
+        ["daemon-reload", "systemd-tmpfiles", "systemd-sysusers"]
+            .iter()
+            .all(|call| calls.contains(call)),
         "{calls}"
     );
 

@@ -210,11 +210,13 @@ fn what_systemd_is_told() {
     for program in [
         "usr/bin/systemctl",
         "usr/bin/systemd-tmpfiles",
+        "usr/bin/systemd-sysusers",
         "usr/lib/systemd/systemd-update-helper",
     ] {
         root.recorder(program);
     }
-    let reloaded = format!("systemctl daemon-reload\nsystemd-tmpfiles --create ttvm.conf\n{MKCONFIG}");
+    let reloaded =
+        format!("systemd-sysusers ttvm.conf\nsystemctl daemon-reload\nsystemd-tmpfiles --create ttvm.conf\n{MKCONFIG}");
     rpm(&root, &["-i", path(&package())]);
     let units = "ttvm-network.service ttvm-network-again.service";
     assert_eq!(
