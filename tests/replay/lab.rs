@@ -38,6 +38,18 @@ const QUICK: &str = "nolapic_timer no_timer_check";
 /// Bytes of a guest's disk.
 pub const DISK: usize = 4 << 20;
 
+/// The directory that a script builds, unless it is there, and prints.
+fn directory_of(script: &str) -> Result<PathBuf, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let built = Command::new(&script).stderr(Stdio::inherit()).output();
+    let built = built.map_err(|error| format!("{}: {error}", script.display()))?;
+    if built.status.success() {
+        Ok(PathBuf::from(String::from_utf8_lossy(&built.stdout).trim_end()))
+    } else {
+        Err(format!("{} failed: {}", script.display(), built.status))
+    }
+}
+
 /// What all places have in common. Dropped, everything is removed.
 pub struct Lab {
     directory: PathBuf,
@@ -53,13 +65,7 @@ impl Lab {
                 return Err(format!("{name} is not installed"));
             }
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/build.sh");
-        let built = Command::new(&script).stderr(Stdio::inherit()).output();
-        let built = built.map_err(|error| format!("{}: {error}", script.display()))?;
-        if !built.status.success() {
-            return Err(format!("{} failed: {}", script.display(), built.status));
-        }
-        let guest = PathBuf::from(String::from_utf8_lossy(&built.stdout).trim_end());
+        let guest = directory_of("tests/guest/build.sh")?;
         // Short: the names of sockets in it have to fit in 107 bytes.
         let directory = std::env::temp_dir().join(format!("ttvm-{}", std::process::id()));
         fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -104,7 +110,9 @@ impl Lab {
     /// The disk of the emulated host, with a Debian.
     #[allow(dead_code, reason = "only some make guests")]
     pub fn host_disk(&self) -> PathBuf {
-        self.guest.parent().expect("it is within").join("root.raw")
+        directory_of("tests/host/image.sh")
+            .expect("the emulated host")
+            .join("root.raw")
     }
 
     /// A new place with a disk. Its guest has no file yet.
