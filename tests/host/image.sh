@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Builds the disks of the emulated Xen host, once, and prints the directory that holds them:
+# Builds the disks of the emulated Xen host, once, and prints the directory that holds them. SUITE names the Debian that it
+# is: bookworm (12, the default) or trixie (13).
 #
 #   root.raw  data.raw      a Debian with GRUB and Xen; a volume group. Never written again.
 #   esp.raw                 what UEFI firmware starts: GRUB for the same Debian.
@@ -14,11 +15,17 @@ set -euo pipefail
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd)
+suite=${SUITE:-bookworm}
 cache=${TTVM_HOST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ttvm/host}
 PATH=$PATH:/usr/sbin:/sbin
 
-say() { echo "host image: $*" >&2; }
+say() { echo "host image ($suite): $*" >&2; }
 die() { say "$*"; exit 1; }
+
+case $suite in
+    bookworm | trixie) ;;
+    *) die "no such Debian; SUITE is bookworm or trixie" ;;
+esac
 
 # What runs in the host, and why it is more than a minimal Debian.
 packages=(
@@ -30,9 +37,11 @@ packages=(
     busybox-static cpio python3                                     # for our guests and our agent
     man-db                                                          # systemd-analyze verify asks for the pages it names
     qemu-system-x86 qemu-utils                                      # records and replays, within the emulated host
+    qemu-system-xen                                                 # the device model of HVM guests
     dracut-core                                                     # makes an initrd of the other kind
     strace                                                          # kills LVM at the system call a test names
     dosfstools                                                      # makes the EFI system partition
+    xz-utils                                                        # unpacks modules of kernels since 6.12
 )
 # Never needed. Less to unpack, to copy, and, with one emulated processor, to go through at each boot: the initrd gets
 # along without udev and LVM, and hardware that only says hello is not driven.
@@ -40,11 +49,11 @@ excluded=(
     '/usr/share/doc/*' '/usr/share/man/*' '/usr/share/info/*' '/usr/share/locale/*' '/usr/share/lintian/*'
     /usr/share/initramfs-tools/hooks/{dmsetup,fsck,keymap,lvm2,resume,thermal,thin-provisioning-tools,udev}
     /usr/share/initramfs-tools/scripts/{init-top,init-bottom,local-premount,local-top,local-block}/'*'
-    '/lib/modules/*/kernel/sound/*' '/lib/modules/*/kernel/arch/x86/'{crypto,kvm}'/*'
-    '/lib/modules/*/kernel/net/'{bluetooth,can,ceph,dccp,ieee802154,mac80211,mac802154,nfc,rds,rxrpc,sctp,smc,tipc,wireless}'/*'
-    '/lib/modules/*/kernel/fs/'{afs,btrfs,ceph,cifs,coda,f2fs,gfs2,jffs2,jfs,nfs,nfsd,nilfs2,ntfs3,ocfs2,orangefs,reiserfs,smb,ubifs,udf,ufs,xfs}'/*'
-    '/lib/modules/*/kernel/drivers/'{accessibility,ata,atm,bluetooth,comedi,cpufreq,crypto,edac,firewire,firmware,gpu,hid,hv,hwmon,i2c,iio,infiniband,input,isdn,leds,media,message,mfd,misc,mmc,mtd,nvme,parport,pcmcia,platform,power,scsi,soundwire,staging,target,thermal,thunderbolt,ufs,usb,video,w1,watchdog}'/*'
-    '/lib/modules/*/kernel/drivers/net/'{can,ethernet,fddi,hamradio,ieee802154,phy,usb,wan,wireless}'/*'
+    {,/usr}'/lib/modules/*/kernel/sound/*' {,/usr}'/lib/modules/*/kernel/arch/x86/'{crypto,kvm}'/*'
+    {,/usr}'/lib/modules/*/kernel/net/'{bluetooth,can,ceph,dccp,ieee802154,mac80211,mac802154,nfc,rds,rxrpc,sctp,smc,tipc,wireless}'/*'
+    {,/usr}'/lib/modules/*/kernel/fs/'{afs,btrfs,ceph,cifs,coda,f2fs,gfs2,jffs2,jfs,nfs,nfsd,nilfs2,ntfs3,ocfs2,orangefs,reiserfs,smb,ubifs,udf,ufs,xfs}'/*'
+    {,/usr}'/lib/modules/*/kernel/drivers/'{accessibility,ata,atm,bluetooth,comedi,cpufreq,crypto,edac,firewire,firmware,gpu,hid,hv,hwmon,i2c,iio,infiniband,input,isdn,leds,media,message,mfd,misc,mmc,mtd,nvme,parport,pcmcia,platform,power,scsi,soundwire,staging,target,thermal,thunderbolt,ufs,usb,video,w1,watchdog}'/*'
+    {,/usr}'/lib/modules/*/kernel/drivers/net/'{can,ethernet,fddi,hamradio,ieee802154,phy,usb,wan,wireless}'/*'
 )
 
 install_missing() {
@@ -71,10 +80,10 @@ install_missing
 # Once more: installing one version of qemu-system-x86 removes another version's qemu-utils.
 install_missing
 mkdir -p "$cache"
-hash=$(cd "$here" && { cat image.sh; find rootfs -type f -printf '%p %m\n' | sort; find rootfs -type f | sort | xargs cat; } | sha256sum | cut -c1-16)
+hash=$suite-$(cd "$here" && { cat image.sh; find rootfs -type f -printf '%p %m\n' | sort; find rootfs -type f | sort | xargs cat; } | sha256sum | cut -c1-16)
 done_dir=$cache/$hash
 
-exec 9>"$cache/image.lock"
+exec 9>"$cache/$suite.lock"
 flock -n 9 || { say "waiting for another build"; flock 9; }
 if [ -e "$done_dir/root.raw" ]; then
     touch "$done_dir"
@@ -83,10 +92,10 @@ if [ -e "$done_dir/root.raw" ]; then
 fi
 
 # We hold the lock: what other builds left unfinished is rubbish, and so is what nobody has used for a week.
-rm -rf "$cache"/tmp.*
-find "$cache" -maxdepth 1 -regextype posix-extended -regex '.*/[0-9a-f]{16}' -mtime +7 -exec rm -rf {} +
+rm -rf "$cache/tmp.$suite".*
+find "$cache" -maxdepth 1 -regextype posix-extended -regex '.*/([a-z]+-)?[0-9a-f]{16}' -mtime +7 -exec rm -rf {} +
 
-work=$(mktemp -d "$cache/tmp.XXXXXX")
+work=$(mktemp -d "$cache/tmp.$suite.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -102,7 +111,7 @@ if ! mmdebstrap --quiet --variant=apt --include="$list" "${excluded[@]/#/--dpkgo
         --kver "$kernel" /usr/lib/ttvm-host/initrd-dracut.img' \
     --customize-hook='cd "$1"/usr/lib/ttvm-host && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get -qq -o APT::Sandbox::User=root download \
         "$(APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: //p" | grep ^linux-image-)" && mv linux-image-*.deb second-kernel.deb' \
-    bookworm "$work/root.tar" >"$work/log" 2>&1; then
+    "$suite" "$work/root.tar" >"$work/log" 2>&1; then
     tail -n 40 "$work/log" >&2
     die "mmdebstrap failed"
 fi

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tests on the emulated host: `cargo test --features host-tests --test host [-- NAME…]`.
+//! The tests on the emulated host: `cargo test --features host-tests --test host [-- NAME… [--all]]`.
 //!
-//! Two workers, each with a machine of its own that is taken back to the booted, pristine host before every case.
-//! `TTVM_DEB` names the package under test.
+//! Two workers, each with a machine of its own that is taken back to where a case begins. `TTVM_DEB` names the package under
+//! test. Each case runs on the Debian that its list names (tests/host/cases), with `--all` on both, with `SUITE=` on that one
+//! only. A case that fails leaves the host's journal and console in `target/host/SUITE-CASE.log`; with `TTVM_TRACE=FILE`,
+//! what each script took is appended to that file.
 
 mod cases;
 mod machine;
+mod report;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,61 +17,97 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use machine::Host;
+use machine::{Host, State, Suite};
+use report::{Finished, Report};
 
-/// One test: its name, where it starts from, and what it does.
+/// One test: its name, where it starts from, where it is run, and what it does.
+#[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
-    from: From,
+    state: State,
+    when: When,
     test: fn(&mut Host),
 }
 
-/// The state of the machine a case is handed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum From {
-    /// Plain Linux, with the package lying ready.
-    Plain,
-    /// Plain Linux, with the package installed.
-    Installed,
-    /// Xen, with the package installed.
-    Xen,
+/// Where a case is run if nobody says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// By `make check`, on Debian 12.
+    Bookworm,
+    /// By `make check`, on Debian 13.
+    Trixie,
+    /// By `make check-all` only.
+    Later,
+}
+
+/// A case on one of the Debians.
+#[derive(Clone, Copy)]
+struct Run {
+    suite: Suite,
+    case: Case,
 }
 
 /// As many machines as there are CPUs to emulate dom0's one.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let mut cases: Vec<Case> = cases::all();
-    cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
-    // Taken from both ends, so that a worker changes machines rarely, one makes the machine with Xen while the other has work
-    // already, and the last ones, in the middle, are short.
-    cases.sort_by_key(|case| case.from);
-    let total = cases.len();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let all = arguments.iter().any(|argument| argument == "--all");
+    let names: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let runs = chosen(&names, all, Suite::chosen());
+    let total = runs.len();
     println!("running {total} tests on the emulated host");
     let deb = package();
-    let queue = Mutex::new(VecDeque::from(cases));
-    let failed: Mutex<Vec<&str>> = Mutex::default();
+    let queue = Mutex::new(VecDeque::from(runs));
+    let report = Report::default();
     std::thread::scope(|scope| {
         for worker in 0..WORKERS.min(total) {
             let take = match worker % 2 {
                 0 => VecDeque::pop_back,
                 _ => VecDeque::pop_front,
             };
-            let (deb, queue, failed) = (&deb, &queue, &failed);
-            scope.spawn(move || work(deb, queue, take, failed));
+            let (deb, queue, report) = (&deb, &queue, &report);
+            scope.spawn(move || work(deb, queue, take, report));
         }
     });
-    let failed = failed.into_inner().unwrap_or_default();
-    for name in &failed {
-        println!("failed: {name}");
-    }
-    println!("{} passed, {} failed", total - failed.len(), failed.len());
-    if failed.is_empty() {
+    report.print();
+    if report.failed().is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// What is run, in an order in which a worker that takes from one end changes machines rarely: each begins with another
+/// Debian, and the last ones are in the middle.
+fn chosen(names: &[&str], all: bool, suite: Option<Suite>) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for case in cases::all() {
+        if !names.is_empty() && !names.iter().any(|name| case.name.contains(name)) {
+            continue;
+        }
+        let own = match case.when {
+            When::Bookworm => Some(Suite::Bookworm),
+            When::Trixie => Some(Suite::Trixie),
+            // Asked for by name.
+            When::Later => (!names.is_empty()).then_some(Suite::Bookworm),
+        };
+        for of in Suite::ALL {
+            let wanted = match suite {
+                Some(suite) => suite == of && (all || own.is_some()),
+                None => all || own == Some(of),
+            };
+            if wanted {
+                runs.push(Run { suite: of, case });
+            }
+        }
+    }
+    runs.sort_by_key(|run| (run.suite, run.case.state));
+    runs
 }
 
 fn package() -> PathBuf {
@@ -85,58 +124,78 @@ fn package() -> PathBuf {
         .unwrap_or_else(|| panic!("no package in {}: run `make deb` first", debian.display()))
 }
 
-type Queue = VecDeque<Case>;
-
 /// What Linux says when time stands still: the emulator now and then loses a timer while the kernel boots, and nobody can go on.
 const STALL: &str = "rcu_preempt kthread timer wakeup didn't happen";
 
-/// Runs a case on a machine that is as it has to be.
-fn attempt(deb: &Path, case: &Case, machine: &mut Option<(From, Host)>) -> std::thread::Result<()> {
-    catch_unwind(AssertUnwindSafe(|| {
-        let host = match machine.take() {
-            Some((from, mut host)) if from == case.from => host.restore().map(|()| host),
-            _ => match case.from {
-                From::Xen => Host::boot(deb),
-                From::Installed => Host::boot_installed(deb),
-                From::Plain => Host::boot_plain(deb),
-            },
-        };
-        let (_, host) = machine.insert((case.from, host.expect("the emulated host")));
-        (case.test)(host);
-    }))
+/// The machine that a worker has.
+struct Held {
+    suite: Suite,
+    state: State,
+    host: Host,
 }
 
-fn work(deb: &Path, queue: &Mutex<Queue>, take: fn(&mut Queue) -> Option<Case>, failed: &Mutex<Vec<&'static str>>) {
-    let mut machine: Option<(From, Host)> = None;
+/// Makes `held` the machine as it has to be for a run, from the one that there is if that is possible.
+fn prepare(deb: &Path, run: &Run, held: &mut Option<Held>) -> machine::Result<()> {
+    let (suite, state) = (run.suite, run.case.state);
+    let host = match held.take() {
+        Some(mut held) if (held.suite, held.state) == (suite, state) => {
+            held.host.restore()?;
+            held.host
+        }
+        other => {
+            drop(other);
+            Host::start(suite, state, deb)?
+        }
+    };
+    *held = Some(Held { suite, state, host });
+    Ok(())
+}
+
+fn work(deb: &Path, queue: &Mutex<VecDeque<Run>>, take: fn(&mut VecDeque<Run>) -> Option<Run>, report: &Report) {
+    let mut held: Option<Held> = None;
     loop {
-        let Some(case) = take(&mut queue.lock().expect("the queue")) else {
+        let Some(run) = take(&mut queue.lock().expect("the queue")) else {
             return;
         };
-        let started = Instant::now();
-        let mut result = attempt(deb, &case, &mut machine);
-        if result.is_err() && machine.as_ref().is_some_and(|(_, host)| host.console().contains(STALL)) {
-            println!("test {} ... its emulator lost a timer: once more", case.name);
-            result = attempt(deb, &case, &mut machine);
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        match result {
-            Ok(()) => println!("test {} ... ok ({seconds:.1} s)", case.name),
-            Err(_) => {
-                println!("test {} ... FAILED ({seconds:.1} s)", case.name);
-                if let Some((_, host)) = &mut machine {
-                    let journal =
-                        host.sh("journalctl -b --no-pager -o short-monotonic -n 60; ttvm status; lvs; xl list");
-                    println!(
-                        "--- the host after {}\n{}",
-                        case.name,
-                        journal.map(|o| o.text()).unwrap_or_default()
-                    );
-                    let console = host.console();
-                    let from = console.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
-                    println!("--- the end of its console\n{}", &console[from..]);
+        let mut again = true;
+        loop {
+            let started = Instant::now();
+            let ready = match prepare(deb, &run, &mut held) {
+                Ok(()) => true,
+                Err(error) => {
+                    eprintln!("the emulated host could not be made ready: {error}");
+                    false
                 }
-                failed.lock().expect("the list of failures").push(case.name);
+            };
+            let prepared = started.elapsed();
+            let started = Instant::now();
+            let host = held.as_mut().map(|held| &mut held.host);
+            let passed = match host {
+                Some(host) if ready => catch_unwind(AssertUnwindSafe(|| (run.case.test)(host))).is_ok(),
+                _ => false,
+            };
+            let taken = started.elapsed();
+            let host = held.as_mut().map(|held| &mut held.host);
+            if !passed && again && host.as_ref().is_some_and(|host| host.console().contains(STALL)) {
+                println!(
+                    "test {} {} ... its emulator lost a timer: once more",
+                    run.suite.name(),
+                    run.case.name
+                );
+                again = false;
+                continue;
             }
+            report.add(
+                Finished {
+                    suite: run.suite,
+                    name: run.case.name,
+                    passed,
+                    prepared,
+                    taken,
+                },
+                host,
+            );
+            break;
         }
     }
 }

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The boot entries, on the machine that was booted through one of them.
+//! The boot entries, the machine that was booted through one of them, and the units.
 
 use super::{cases, only_our_entries};
 use crate::machine::Host;
 
-cases!(Xen: booted_through_our_entry, entries_are_right, units_are_sound);
+cases! {
+    Installed {
+        Bookworm: entries_are_right, units_are_sound;
+    }
+    Xen {
+        Trixie: booted_through_our_entry;
+    }
+}
 
 fn booted_through_our_entry(host: &mut Host) {
     let xen = host.run("xl info").unwrap();

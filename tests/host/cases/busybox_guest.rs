@@ -4,7 +4,11 @@
 use super::{THICK, cases, console, network, nothing_left, until, wait_for};
 use crate::machine::Host;
 
-cases!(Xen: login_and_poweroff);
+cases! {
+    Xen {
+        Trixie: login_and_poweroff;
+    }
+}
 
 /// The host has an image of its own under the usual name.
 const IMAGE: &str = "/boot/initrd-of-ours.img";

@@ -6,12 +6,15 @@ use serde_json::Value;
 use super::{cases, console, first_block, other_volumes, property};
 use crate::machine::Host;
 
-cases!(Xen:
-    means_the_same_to_xl_and_starts,
-    volumes_stay_as_they_are,
-    fresh_from_an_origin,
-    lvm_tells_the_origin,
-);
+cases! {
+    Installed {
+        Trixie: lvm_tells_the_origin;
+    }
+    Xen {
+        Bookworm: means_the_same_to_xl_and_starts, volumes_stay_as_they_are;
+        Later: fresh_from_an_origin;
+    }
+}
 
 /// A file of xl's, with a guest that does `steps`.
 fn file(host: &mut Host, name: &str, volume: &str, steps: &str, more: &str) -> String {

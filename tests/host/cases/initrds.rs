@@ -5,7 +5,12 @@
 use super::cases;
 use crate::machine::Host;
 
-cases!(Installed: debian_with_microcode, dracut);
+cases! {
+    Installed {
+        Bookworm: debian_with_microcode;
+        Trixie: dracut;
+    }
+}
 
 /// What the host boots from.
 const OWN: &str = "/boot/initrd.img-$(uname -r)";

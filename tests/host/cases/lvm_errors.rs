@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each thing that is wrong with LVM has a message of its own, with what to do.
 
-use super::{THICK, THIN, cases, guest};
+use super::{THICK, THIN, cases, emulated_guest};
 use crate::machine::Host;
 
-cases!(Xen: each_has_its_own_message, no_room, pool_over_its_limit, shared_group);
+cases! {
+    Installed {
+        Bookworm: each_has_its_own_message, no_room, pool_over_its_limit;
+        Trixie: shared_group;
+    }
+}
 
 /// `ttvm snapshot reset` fails with this exit code and a message that says `text`.
 fn fails(host: &mut Host, disk: &str, status: i32, text: &str) {
-    guest(host, "clientA", disk, "", "");
+    emulated_guest(host, disk, "loop");
     let output = host.sh("ttvm snapshot reset clientA").unwrap();
     assert_eq!(output.status, status, "{}", output.errors());
     assert!(output.errors().contains(text), "{}", output.errors());
@@ -35,13 +40,13 @@ fn each_has_its_own_message(host: &mut Host) {
     );
     let inactive = "lvcreate -q -y -an -L 16M -Zn -n sleeping xenvg";
     host.run(inactive).unwrap();
-    guest(host, "clientA", &THICK.replace("base", "sleeping"), "", "");
+    emulated_guest(host, &THICK.replace("base", "sleeping"), "loop");
     host.run("ttvm snapshot reset clientA").unwrap();
 }
 
 fn no_room(host: &mut Host) {
     // LVM makes no snapshot larger than its origin can ever fill: what counts is the room for that.
-    guest(host, "clientA", &THICK.replace("32M", "100G"), "", "");
+    emulated_guest(host, &THICK.replace("32M", "100G"), "loop");
     host.run("ttvm snapshot reset clientA && ttvm snapshot discard clientA")
         .unwrap();
     host.run("lvcreate -q -y -Zn -l 100%FREE -n filler xenvg").unwrap();
@@ -60,7 +65,7 @@ fn pool_over_its_limit(host: &mut Host) {
     host.run("sed -i 's/thin_pool_limit.*/thin_pool_limit = 90/' /etc/ttvm/ttvm.toml && ttvm snapshot reset clientA")
         .unwrap();
     // A size in the file of a guest with a thin origin is said not to matter.
-    guest(host, "clientA", &THIN.replace(" }", ", size = \"1G\" }"), "", "");
+    emulated_guest(host, &THIN.replace(" }", ", size = \"1G\" }"), "loop");
     let output = host.sh("ttvm snapshot reset clientA").unwrap();
     assert!(
         output.status == 0 && output.errors().contains("the configured snapshot size is not used"),

@@ -17,9 +17,11 @@ mod power_cuts;
 mod recordings;
 mod traps;
 mod trials;
+mod types;
 
 use super::Case;
-use super::machine::Host;
+pub use super::machine::THICK;
+use super::machine::{Host, guest_file};
 
 /// Every case.
 pub fn all() -> Vec<Case> {
@@ -40,26 +42,33 @@ pub fn all() -> Vec<Case> {
         recordings::cases(),
         traps::cases(),
         trials::cases(),
+        types::cases(),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Names cases by their functions.
+/// Lists the cases of a file: what state they begin in, and, by their functions, where `make check` runs each ([`crate::When`]).
 macro_rules! cases {
-    ($from:ident: $($test:ident),* $(,)?) => {
+    ($($state:ident { $($when:ident: $($test:ident),* ;)* })*) => {
         /// The cases of this file.
         pub(super) fn cases() -> Vec<$crate::Case> {
-            vec![$($crate::Case {
-                name: concat!(module_path!(), "::", stringify!($test)),
-                from: $crate::From::$from,
+            vec![$($($($crate::Case {
+                name: $crate::cases::below(concat!(module_path!(), "::", stringify!($test))),
+                state: $crate::machine::State::$state,
+                when: $crate::When::$when,
                 test: $test,
-            }),*]
+            }),*),*),*]
         }
     };
 }
 pub(super) use cases;
+
+/// The name of a function in one of the modules here.
+fn below(path: &'static str) -> &'static str {
+    path.split_once("cases::").map_or(path, |(_, name)| name)
+}
 
 /// The content of every volume that no run may touch, as sums: nobody forges one here, and digests take three times as long.
 pub fn other_volumes(host: &mut Host) -> String {
@@ -82,19 +91,34 @@ pub fn first_block(host: &mut Host, device: &str) -> String {
     .unwrap()
 }
 
-/// Writes a guest's file: `disk` and `more` are TOML, `steps` what the guest does (tests/host/rootfs, guest-init).
+/// Writes a guest's file.
 pub fn guest(host: &mut Host, name: &str, disk: &str, steps: &str, more: &str) {
-    let file = format!(
-        "memory = \"96M\"\nkernel = \"/usr/lib/ttvm-host/vmlinux\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n\
-         cmdline = \"console=hvc0 quiet {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
-    );
+    let file = guest_file(disk, steps, more);
     host.write(&format!("/etc/ttvm/guests/{name}.toml"), file.as_bytes(), 0o644)
         .unwrap();
 }
 
-/// The seed's disk, on a thick origin.
-pub const THICK: &str =
-    "[[disk]]\norigin = \"xenvg/base\"\ntarget = \"xvda1\"\nsnapshot = { name = \"snap1\", size = \"32M\" }";
+/// Writes the file of a guest of QEMU, for what needs no Xen: dom0 takes three times as long for the same LVM commands. It
+/// runs `tests/guest/tiny.c` with `cmdline`. `disk` is one of Xen's.
+pub fn emulated_guest(host: &mut Host, disk: &str, cmdline: &str) {
+    host.write("/root/tiny", &recordings::tiny(), 0o644).unwrap();
+    let disk = disk.replace("xvda1", "vda");
+    let file = format!(
+        "toolstack = \"qemu\"\nmemory = \"32M\"\nkernel = \"/root/tiny\"\ncmdline = \"{cmdline}\"\n\
+         shutdown_timeout = \"1s\"\n{disk}\n"
+    );
+    host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644)
+        .unwrap();
+}
+
+/// Gives a guest that is up another step to do.
+pub fn tell(host: &mut Host, name: &str, step: &str) {
+    host.run(&format!(
+        "echo {step} >$(xenstore-read /local/domain/$(xl domid {name})/console/tty)"
+    ))
+    .unwrap();
+}
+
 /// The same on a thin origin.
 pub const THIN: &str = "[[disk]]\norigin = \"xenvg/tbase\"\ntarget = \"xvda1\"\nsnapshot = { name = \"snap1\" }";
 
@@ -112,12 +136,20 @@ pub fn property(host: &mut Host, name: &str, property: &str) -> String {
     host.run(&format!("systemctl show -P {property} ttvm@{name}")).unwrap()
 }
 
-/// Waits until the journal of the guest's unit has `count` messages with `text`.
+/// Waits until the journal of the guest's unit has `count` messages with `text`. Followed, not looked at again and again: each
+/// look would take the one emulated CPU for half a second. journalctl is ended by hand, because it goes on until it has
+/// something to say to a reader that is gone.
 pub fn journal(host: &mut Host, name: &str, text: &str, count: u32) {
-    // Not by following it: journalctl -f goes on until it has something to say to a reader that is gone.
-    until(
-        host,
-        &format!("[ $(journalctl -o cat -u ttvm@{name} | grep -c \"{text}\") -ge {count} ]"),
+    let waited = host
+        .sh(&format!(
+            "mkfifo /run/journal.$$; journalctl -f -n all -o cat -u ttvm@{name} >/run/journal.$$ & journal=$!; \
+             timeout 600 grep -c -m {count} \"{text}\" </run/journal.$$; \
+             code=$?; kill $journal; rm /run/journal.$$; exit $code"
+        ))
+        .unwrap();
+    assert!(
+        waited.status == 0,
+        "waited ten minutes in vain for {count} times {text:?} in the journal of ttvm@{name}"
     );
 }
 
@@ -130,10 +162,13 @@ pub fn wait_for(host: &mut Host, name: &str, state: &str) {
 }
 
 /// Waits until a shell condition holds. A look every half of a second: what is waited for is written by others, and a
-/// look costs the one emulated CPU a tenth of that.
+/// look costs the one emulated CPU a tenth of that. The limit is only there for what never comes.
 fn until(host: &mut Host, condition: &str) {
-    host.run(&format!("timeout 180 sh -c 'until {condition}; do sleep 0.5; done'"))
+    let waited = host
+        .sh(&format!("timeout 600 sh -c 'until {condition}; do sleep 0.5; done'"))
         .unwrap();
+    assert!(waited.status != 124, "waited ten minutes in vain for: {condition}");
+    waited.success().unwrap();
 }
 
 /// Nothing of the guest is left: no domain, no snapshot, no process.

@@ -1,29 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The package: installed, upgraded under a running guest, removed, purged.
 
-use super::{THICK, cases, guest, nothing_left, only_our_entries, property};
-use crate::From;
+use std::path::Path;
+use std::process::Command;
+
+use super::{cases, nothing_left, only_our_entries};
 use crate::machine::Host;
 
-/// The cases of this file: some start from a machine without the package.
-pub(super) fn cases() -> Vec<crate::Case> {
-    let mut cases = on_xen();
-    cases.push(crate::Case {
-        name: concat!(module_path!(), "::install_remove_purge"),
-        from: From::Plain,
-        test: install_remove_purge,
-    });
-    cases
-}
-
-mod xen {
-    use super::{remove_with_a_running_guest, upgrade_under_a_running_guest};
-    super::cases!(Xen: upgrade_under_a_running_guest, remove_with_a_running_guest);
-    pub(super) fn all() -> Vec<crate::Case> {
-        cases()
+cases! {
+    Plain {
+        Bookworm: install_remove_purge;
+    }
+    Guest {
+        Bookworm: upgrade_under_a_running_guest;
+        Trixie: remove_with_a_running_guest;
     }
 }
-use xen::all as on_xen;
 
 fn install_remove_purge(host: &mut Host) {
     let failed = "systemctl list-units --failed --no-legend --plain | grep ttvm; true";
@@ -88,30 +80,60 @@ fn install_remove_purge(host: &mut Host) {
     assert!(["", "not-installed"].contains(&known.unwrap().as_str()));
 }
 
-/// Packs the installed package anew under a higher version.
-fn newer_package(host: &mut Host) {
-    host.push(&crate::package(), "/root/ttvm.deb", 0o644).unwrap();
-    host.run("dpkg-deb -R /root/ttvm.deb /root/newer && sed -i 's/^Version: .*/Version: 9.0/' /root/newer/DEBIAN/control && dpkg-deb -Zgzip -z1 -b /root/newer /root/newer.deb").unwrap();
+/// The package under test as it was at version 0.1.0, in the host as /root/old.deb (tests/fixtures/package).
+fn older_package(host: &mut Host) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/package/old.sh");
+    let old = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("old.{}.deb", host.suite().name()));
+    let made = Command::new(script).arg(crate::package()).arg(&old).status();
+    assert!(made.unwrap().success());
+    host.push(&old, "/root/old.deb", 0o644).unwrap();
+    std::fs::remove_file(old).unwrap();
 }
 
+/// A guest runs and a change of the network waits while another version is put in the place of this one, and this one back.
 fn upgrade_under_a_running_guest(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
-    host.run("systemctl start ttvm@clientA").unwrap();
-    let look = "xl domid clientA; systemctl show -P MainPID ttvm@clientA";
+    let look = "xl domid clientA; systemctl show -P MainPID,ActiveState ttvm@clientA";
     let before = host.run(look).unwrap();
-    newer_package(host);
+    older_package(host);
     only_our_entries(host);
-    host.run("dpkg -i /root/newer.deb 2>&1").unwrap();
+    host.run("dpkg -i /root/old.deb 2>&1").unwrap();
     assert_eq!(host.run(look).unwrap(), before, "the guest kept running");
-    assert_eq!(property(host, "clientA", "ActiveState"), "active");
+    assert_eq!(host.run("dpkg-query -W -f '${Version}' ttvm").unwrap(), "0.1.0-1");
+    host.run("systemctl cat ttvm@x.service ttvm-netd.service >/dev/null")
+        .unwrap();
+    host.run("ttvm network set nat && ttvm network set nat --subnet 10.9.0.0/24 --confirm-within 600s")
+        .unwrap();
+    host.push(&crate::package(), Host::DEB, 0o644).unwrap();
+    host.run(&format!("dpkg -i {} 2>&1", Host::DEB)).unwrap();
+    assert_eq!(host.run(look).unwrap(), before, "the guest kept running");
+    let status = host.run("ttvm network status").unwrap();
+    assert!(status.contains("waits to be confirmed"), "{status}");
+    host.run("ttvm network confirm && ip -o address show ttbr0 | grep -q 10.9.0.254")
+        .unwrap();
+    // The units are those of this version, each in one place.
+    host.run(
+        "systemctl cat ttvm@x.service ttvm-netd.service >/dev/null && test -e /usr/lib/systemd/system/ttvm@.service",
+    )
+    .unwrap();
+    assert_eq!(
+        host.run("systemctl is-enabled ttvm-network.service ttvm-network-again.service")
+            .unwrap(),
+        "enabled\nenabled"
+    );
     host.run("systemctl restart ttvm@clientA && systemctl stop ttvm@clientA")
         .unwrap();
     nothing_left(host, "clientA");
 }
 
+/// What runs is stopped, and what waits is undone, before the programs go that could do it.
 fn remove_with_a_running_guest(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
     only_our_entries(host);
-    host.run("systemctl start ttvm@clientA && dpkg -r ttvm 2>&1").unwrap();
+    host.run("ttvm network set nat && ttvm network set nat --subnet 10.9.0.0/24 --confirm-within 600s")
+        .unwrap();
+    host.run("dpkg -r ttvm 2>&1").unwrap();
     nothing_left(host, "clientA");
+    let left = "ip -o link show ttbr0 2>/dev/null; nft list tables; pgrep -a dnsmasq; systemctl list-units --no-legend 'ttvm-n*'; true";
+    assert_eq!(host.run(left).unwrap(), "");
+    host.run("dpkg -P ttvm 2>&1 && ! test -e /var/lib/ttvm && test -e /etc/ttvm/guests/clientA.toml")
+        .unwrap();
 }

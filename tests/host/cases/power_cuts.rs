@@ -5,7 +5,13 @@ use super::network::{connected, outside};
 use super::{cases, until};
 use crate::machine::Host;
 
-cases!(Installed: nat_and_power_cuts, uplink_and_power_cuts, kept_after_a_power_cut);
+cases! {
+    Installed {
+        Bookworm: uplink_and_power_cuts;
+        Trixie: kept_after_a_power_cut;
+        Later: nat_and_power_cuts;
+    }
+}
 
 /// Lets the service stand still at `point`, and cuts the power there.
 fn cut(host: &mut Host, command: &str, point: &str) {

@@ -4,28 +4,24 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{cases, until};
+use super::{THICK, cases, emulated_guest, until};
 use crate::machine::Host;
 
-cases!(Installed:
-    from_lvm,
-    ends,
-);
-
-/// The guest without an operating system (tests/guest/tiny.c): everything it does is emulated twice here. Linux as a guest is
-/// recorded and replayed by tests/replay, where it is emulated once.
-fn prepare(host: &mut Host, cmdline: &str) {
-    host.write("/root/tiny", &tiny(), 0o644).unwrap();
-    let file = format!(
-        "toolstack = \"qemu\"\nmemory = \"32M\"\nkernel = \"/root/tiny\"\ncmdline = \"{cmdline}\"\n\
-         [[disk]]\ntarget = \"vda\"\norigin = \"xenvg/base\"\nsnapshot = {{ name = \"snap1\", size = \"64M\" }}\n"
-    );
-    host.write("/etc/ttvm/guests/clientA.toml", file.as_bytes(), 0o644)
-        .unwrap();
+cases! {
+    Installed {
+        Bookworm: from_lvm;
+        Trixie: ends;
+    }
 }
 
-/// The guest, as a Multiboot image.
-fn tiny() -> Vec<u8> {
+/// Everything the guest does is emulated twice here. Linux as a guest is recorded and replayed by tests/replay, where it is
+/// emulated once.
+fn prepare(host: &mut Host, cmdline: &str) {
+    emulated_guest(host, &THICK.replace("32M", "64M"), cmdline);
+}
+
+/// The guest without an operating system, as a Multiboot image.
+pub(super) fn tiny() -> Vec<u8> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/tiny.c");
     let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny.{}", std::process::id()));
     let options = "-m32 -O1 -ffreestanding -fno-pic -fno-stack-protector -nostdlib -static -Wall -Werror \

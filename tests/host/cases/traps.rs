@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is not provably ours stays: each trap lies where the snapshot would be, and must be there afterwards, unchanged.
 
-use super::{THICK, THIN, cases, guest, other_volumes, property, wait_for};
+use super::{THICK, THIN, cases, emulated_guest, guest, other_volumes, property, wait_for};
 use crate::machine::Host;
 
-cases!(Xen:
-    ordinary_volume,
-    ordinary_volume_with_our_tag,
-    foreign_snapshot_and_its_handover,
-    snapshot_of_another_origin,
-    other_guests_snapshot,
-    origin_of_other_snapshots,
-    mounted_snapshot,
-    open_by_a_process,
-    held_by_another_device,
-    in_use_by_another_domain,
-    symlink_in_its_place,
-    names_with_dashes,
-    not_lvm,
-);
+cases! {
+    Installed {
+        Bookworm: ordinary_volume, ordinary_volume_with_our_tag, foreign_snapshot_and_its_handover, snapshot_of_another_origin,
+            other_guests_snapshot, origin_of_other_snapshots, open_by_a_process, symlink_in_its_place, names_with_dashes;
+        Trixie: mounted_snapshot, held_by_another_device, not_lvm;
+    }
+    Xen {
+        Later: in_use_by_another_domain;
+    }
+}
 
 /// Both ways in are refused with the reason, and the volume is what it was.
 fn refused(host: &mut Host, volume: &str, reason: &str) {
@@ -46,20 +41,20 @@ fn refused(host: &mut Host, volume: &str, reason: &str) {
 }
 
 fn ordinary_volume(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("lvcreate -q -y -L 16M -n snap1 xenvg && yes precious | dd of=/dev/xenvg/snap1 bs=1M count=4 iflag=fullblock 2>/dev/null").unwrap();
     refused(host, "xenvg/snap1", "foreign volume (linear), not made by ttvm");
 }
 
 fn ordinary_volume_with_our_tag(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("lvcreate -q -y -L 16M -n snap1 --addtag ttvm.guest=clientA xenvg")
         .unwrap();
     refused(host, "xenvg/snap1", "it is an ordinary volume, not a snapshot of base");
 }
 
 fn foreign_snapshot_and_its_handover(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("lvcreate -q -s -L 16M -n snap1 xenvg/base").unwrap();
     refused(
         host,
@@ -74,7 +69,7 @@ fn foreign_snapshot_and_its_handover(host: &mut Host) {
 }
 
 fn snapshot_of_another_origin(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("lvcreate -q -s -L 16M -n snap1 --addtag ttvm.guest=clientA --addtag ttvm.origin=base xenvg/other")
         .unwrap();
     refused(
@@ -85,14 +80,14 @@ fn snapshot_of_another_origin(host: &mut Host) {
 }
 
 fn other_guests_snapshot(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("lvcreate -q -s -L 16M -n snap1 --addtag ttvm.guest=clientAB xenvg/base")
         .unwrap();
     refused(host, "xenvg/snap1", "it belongs to guest \"clientAB\"");
 }
 
 fn origin_of_other_snapshots(host: &mut Host) {
-    guest(host, "clientA", THIN, "", "");
+    emulated_guest(host, THIN, "loop");
     host.run("ttvm snapshot reset clientA 2>/dev/null && lvcreate -q -s -kn -n child xenvg/snap1")
         .unwrap();
     refused(host, "xenvg/snap1", "it is itself the origin of other snapshots");
@@ -100,14 +95,14 @@ fn origin_of_other_snapshots(host: &mut Host) {
 }
 
 fn mounted_snapshot(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("ttvm snapshot reset clientA 2>/dev/null && mkfs.ext4 -q -F /dev/xenvg/snap1 && mount -o ro,noload /dev/xenvg/snap1 /mnt").unwrap();
     refused(host, "xenvg/snap1", "in use by the mount /mnt");
     host.run("umount /mnt && ttvm snapshot reset clientA").unwrap();
 }
 
 fn open_by_a_process(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run(
         "ttvm snapshot reset clientA 2>/dev/null; sleep 1000 </dev/xenvg/snap1 >/dev/null 2>&1 & echo $! >/root/pid",
     )
@@ -118,7 +113,7 @@ fn open_by_a_process(host: &mut Host) {
 }
 
 fn held_by_another_device(host: &mut Host) {
-    guest(host, "clientA", THIN, "", "");
+    emulated_guest(host, THIN, "loop");
     host.run(
         "ttvm snapshot reset clientA 2>/dev/null && echo \"0 1024 linear /dev/xenvg/snap1 0\" | dmsetup create holder",
     )
@@ -134,7 +129,7 @@ fn in_use_by_another_domain(host: &mut Host) {
 }
 
 fn symlink_in_its_place(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("vgscan --mknodes >/dev/null 2>&1; ln -s /dev/xenvg/other /dev/xenvg/snap1")
         .unwrap();
     let others = other_volumes(host);
@@ -159,7 +154,7 @@ fn symlink_in_its_place(host: &mut Host) {
 
 fn names_with_dashes(host: &mut Host) {
     let disk = THICK.replace("snap1", "snap-1");
-    guest(host, "clientA", &disk, "", "");
+    emulated_guest(host, &disk, "loop");
     // device-mapper doubles dashes: a volume whose name only looks the same there is another one.
     host.run("lvcreate -q -y -Wn -L 8M -n snap--1 xenvg; lvcreate -q -y -Wn -L 8M -n snap xenvg")
         .unwrap();
@@ -170,7 +165,7 @@ fn names_with_dashes(host: &mut Host) {
 }
 
 fn not_lvm(host: &mut Host) {
-    guest(host, "clientA", THICK, "", "");
+    emulated_guest(host, THICK, "loop");
     host.run("dmsetup create xenvg-snap1 --table '0 1024 zero' && mkdir -p /dev/xenvg && ln -s /dev/mapper/xenvg-snap1 /dev/xenvg/snap1").unwrap();
     let output = host.sh("ttvm snapshot reset clientA").unwrap();
     assert_eq!(output.status, 4, "{}", output.errors());

@@ -2,13 +2,16 @@
 //! The states a host can start from, each built once from the one before and kept in the cache:
 //!
 //!   0  image.sh       disks with Debian, GRUB, Xen and a volume group
-//!   `plain`           booted into plain Linux: a snapshot of the whole machine
-//!   `installed-…`     the package installed, plain Linux the default: a second snapshot
-//!   `xen-…`           rebooted into Xen through its own entry: a third snapshot
+//!   `plain-…`         booted into plain Linux: a snapshot of the whole machine
+//!   `installed-…`     the package installed, plain Linux the default
+//!   `uefi-…`          the same, booted by UEFI firmware
+//!   `xen-…`           rebooted into Xen through its own entry
+//!   `guest-…`         a guest started
 //!
 //! Only the overlays over the disks of layer 0 differ between them, so a layer is some hundred megabytes and cheap to copy.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,8 +21,8 @@ use std::time::Instant;
 
 use nix::fcntl::OFlag;
 
-use super::qemu::{From, Machine};
-use super::{BOOT, Context, Error, Host, Result};
+use super::qemu::{Firmware, Machine};
+use super::{BOOT, Context, Error, Host, RUNNING, Result, State, Suite, THICK, guest_file};
 
 const OVERLAYS: [&str; 2] = ["root.qcow2", "data.qcow2"];
 const ENTRY: &str = "ttvm-ttxen-linux";
@@ -27,10 +30,24 @@ const ENTRY: &str = "ttvm-ttxen-linux";
 const KEPT: usize = 2;
 
 pub struct Layer {
+    pub suite: Suite,
     /// The directory of layer 0.
     pub base: PathBuf,
-    /// The snapshot of the running machine inside the overlays.
-    pub snapshot: &'static str,
+    /// The package, where a machine is handed it when it starts.
+    pub deb: Option<PathBuf>,
+    state: State,
+}
+
+impl Layer {
+    /// The machine as it was when the layer was made.
+    pub fn machine(&self, disks: &PrivateDisks) -> Result<Machine> {
+        Machine::start(
+            &self.base,
+            &disks.paths(),
+            firmware(self.state),
+            Some(snapshot(self.state)),
+        )
+    }
 }
 
 /// Overlays of one host's own, in files without a name.
@@ -43,30 +60,44 @@ impl PrivateDisks {
     }
 }
 
-pub fn plain() -> Result<(Layer, PrivateDisks)> {
-    layer("plain", plain_layer)
-}
-
-pub fn installed(deb: &Path) -> Result<(Layer, PrivateDisks)> {
-    layer("installed", |base| installed_layer(base, deb))
-}
-
-pub fn xen(deb: &Path) -> Result<(Layer, PrivateDisks)> {
-    layer("xen", |base| xen_layer(base, deb))
-}
-
-fn layer(snapshot: &'static str, build: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<(Layer, PrivateDisks)> {
-    let base = image()?;
+pub fn layer(suite: Suite, state: State, deb: &Path) -> Result<(Layer, PrivateDisks)> {
+    let base = image(suite)?;
     let _lock = lock(&base)?;
-    let dir = build(&base)?;
+    let dir = made(&base, suite, state, deb)?;
     let disks = private_disks(&base, &dir)?;
-    Ok((Layer { base, snapshot }, disks))
+    let deb = (state == State::Plain).then(|| deb.to_owned());
+    let layer = Layer {
+        suite,
+        base,
+        deb,
+        state,
+    };
+    Ok((layer, disks))
+}
+
+/// The name of the snapshot of the running machine inside the overlays.
+fn snapshot(state: State) -> &'static str {
+    match state {
+        State::Plain => "plain",
+        State::Installed => "installed",
+        State::Uefi => "uefi",
+        State::Xen => "xen",
+        State::Guest => "guest",
+    }
+}
+
+fn firmware(state: State) -> Firmware {
+    match state {
+        State::Uefi => Firmware::Uefi,
+        State::Plain | State::Installed | State::Xen | State::Guest => Firmware::Bios,
+    }
 }
 
 /// Layer 0; the script knows whether there is anything to do.
-fn image() -> Result<PathBuf> {
+fn image(suite: Suite) -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/image.sh");
     let output = Command::new(&script)
+        .env("SUITE", suite.name())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -77,65 +108,95 @@ fn image() -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end()))
 }
 
-fn plain_layer(base: &Path) -> Result<PathBuf> {
-    build(
-        base,
-        "plain",
-        base,
-        "booting plain Linux (once; about half a minute)",
-        |disks| {
-            let mut machine = Machine::start(base, disks, From::Bios)?;
+/// The directory of a state's layer, which is made if it is not there. Needs the lock.
+fn made(base: &Path, suite: Suite, state: State, deb: &Path) -> Result<PathBuf> {
+    let (below, what) = match state {
+        State::Plain => (None, "booting plain Linux"),
+        State::Installed => (Some(State::Plain), "installing the package"),
+        State::Uefi => (Some(State::Installed), "booting by UEFI"),
+        State::Xen => (Some(State::Installed), "booting Xen"),
+        State::Guest => (Some(State::Xen), "starting a guest"),
+    };
+    let name = match below {
+        None => format!("{}-{}", snapshot(state), recipe()),
+        Some(_) => format!("{}-{}-{}", snapshot(state), recipe(), digest(deb)?),
+    };
+    let dir = base.join(&name);
+    if dir.exists() {
+        return Ok(dir);
+    }
+    let from = match below {
+        Some(below) => made(base, suite, below, deb)?,
+        None => base.to_owned(),
+    };
+    let what = format!(
+        "{}: {what} (once{})",
+        suite.name(),
+        if below.is_some() { " per package" } else { "" }
+    );
+    let dir = build(base, &name, &from, &what, |disks| {
+        // Of UEFI nothing is taken over but the disks: it boots them itself.
+        let resumed = below.filter(|_| firmware(state) == Firmware::Bios);
+        let mut machine = Machine::start(base, disks, firmware(state), resumed.map(snapshot))?;
+        if resumed.is_some() {
+            super::set_clock(&mut machine)?;
+        } else {
             machine.wait_booted("", "", Instant::now() + BOOT)?;
-            machine.monitor("savevm plain")?;
-            machine.quit()
-        },
-    )
-}
-
-fn installed_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
-    let data = fs::read(deb).context(deb.display())?;
-    let name = format!("installed-{}", digest(deb)?);
-    let plain = plain_layer(base)?;
-    let what = "installing the package (once per package; about half a minute)";
-    let dir = build(base, &name, &plain, what, |disks| {
-        let mut machine = Machine::start(base, disks, From::Snapshot("plain"))?;
-        super::set_clock(&mut machine)?;
-        machine.write(Host::DEB, &data, 0o644)?;
-        let install = format!(
-            "dpkg -i {0} && rm {0} && grub-set-default ttvm-linux && sync",
-            Host::DEB
-        );
-        machine.sh(&install, b"", BOOT)?.success()?;
-        // Only room: the layer below has that snapshot.
-        machine.monitor("delvm plain")?;
-        machine.monitor("savevm installed")?;
+        }
+        arrive(&mut machine, state, deb)?;
+        if let Some(below) = below {
+            // Only room: the layer below has that snapshot.
+            machine.monitor(&format!("delvm {}", snapshot(below)))?;
+        }
+        machine.monitor(&format!("savevm {}", snapshot(state)))?;
         machine.quit()
     })?;
-    prune(base, "installed-", &dir);
+    prune(base, &format!("{}-", snapshot(state)), &dir);
     Ok(dir)
 }
 
-fn xen_layer(base: &Path, deb: &Path) -> Result<PathBuf> {
-    let name = format!("xen-{}", digest(deb)?);
-    let installed = installed_layer(base, deb)?;
-    let what = "booting Xen (once per package; about a minute and a half)";
-    let dir = build(base, &name, &installed, what, |disks| {
-        let mut machine = Machine::start(base, disks, From::Snapshot("installed"))?;
-        super::set_clock(&mut machine)?;
-        let choose = format!("grep -q {ENTRY} /boot/grub/grub.cfg && grub-set-default {ENTRY}");
-        machine.sh(&choose, b"", BOOT)?.success()?;
-        machine.reboot("", Instant::now() + BOOT)?;
-        super::set_clock(&mut machine)?;
-        machine.sh("xl info", b"", BOOT)?.success()?;
-        machine.monitor("delvm installed")?;
-        machine.monitor("savevm xen")?;
-        machine.quit()
-    })?;
-    prune(base, "xen-", &dir);
-    Ok(dir)
+/// Another one if the machine, or how a layer is made, is another.
+fn recipe() -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(include_bytes!("layers.rs"));
+    hasher.write(include_bytes!("qemu.rs"));
+    hasher.write(guest_file("", "", "").as_bytes());
+    format!("{:016x}", hasher.finish())
 }
 
-/// Makes the directory `name` from the overlays in `from`, unless it is there. Needs the lock.
+/// What is done on a machine of the layer below to come to `state`.
+fn arrive(machine: &mut Machine, state: State, deb: &Path) -> Result<()> {
+    match state {
+        State::Plain | State::Uefi => Ok(()),
+        State::Installed => {
+            let data = fs::read(deb).context(deb.display())?;
+            machine.write(Host::DEB, &data, 0o644)?;
+            let install = format!(
+                "dpkg -i {0} && rm {0} && grub-set-default ttvm-linux && sync && fsfreeze -f / && fsfreeze -u /",
+                Host::DEB
+            );
+            machine.sh(&install, b"", BOOT)?.success().map(drop)
+        }
+        State::Xen => {
+            let choose = format!("grep -q {ENTRY} /boot/grub/grub.cfg && grub-set-default {ENTRY}");
+            machine.sh(&choose, b"", BOOT)?.success()?;
+            machine.reboot("", Instant::now() + BOOT)?;
+            super::set_clock(machine)?;
+            machine.sh("xl info", b"", BOOT)?.success().map(drop)
+        }
+        State::Guest => {
+            let file = guest_file(THICK, "ttvm.do=read", "");
+            machine.write(&format!("/etc/ttvm/guests/{RUNNING}.toml"), file.as_bytes(), 0o644)?;
+            let start = format!(
+                "systemctl start ttvm@{RUNNING} && timeout 600 sh -c 'until grep -aqs \"read: 0\" \
+                 /var/log/xen/console/guest-{RUNNING}.log; do sleep 0.5; done'"
+            );
+            machine.sh(&start, b"", BOOT)?.success().map(drop)
+        }
+    }
+}
+
+/// Makes the directory `name` from the overlays in `from`. Needs the lock.
 fn build(
     base: &Path,
     name: &str,

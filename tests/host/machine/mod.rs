@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A real Xen + systemd + LVM + GRUB machine, emulated: for the tests, the benchmark and the demo.
+//! A real Xen + systemd + LVM + GRUB machine, emulated: for the tests, the benchmark and the demo. It is a Debian 12 or a
+//! Debian 13 ([`Suite`]).
 //!
 //! ```no_run
 //! let mut host = Host::boot(Path::new("ttvm.deb"))?;   // Xen, booted through our own entry
@@ -23,12 +24,68 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use layers::{Layer, PrivateDisks};
-pub use qemu::From;
+pub use qemu::Firmware;
 use qemu::Machine;
 
-/// How long a boot may take. Far above what it takes anywhere: reaching it means that it hangs.
-const BOOT: Duration = Duration::from_secs(600);
-const SCRIPT: Duration = Duration::from_secs(300);
+/// How long a boot and a script may take. Far above what they take anywhere: reaching it means that something hangs.
+const BOOT: Duration = Duration::from_secs(1200);
+const SCRIPT: Duration = Duration::from_secs(900);
+
+/// The Debian that a host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Suite {
+    Bookworm,
+    Trixie,
+}
+
+impl Suite {
+    pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
+
+    /// Its name, as Debian's mirrors have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+
+    /// The one that the variable `SUITE` names, if it is set.
+    pub fn chosen() -> Option<Self> {
+        let name = std::env::var("SUITE").ok().filter(|name| !name.is_empty())?;
+        let suite = Self::ALL.into_iter().find(|suite| suite.name() == name);
+        Some(suite.unwrap_or_else(|| panic!("SUITE={name}: no such Debian here; it is bookworm or trixie")))
+    }
+}
+
+/// What a host is doing when it is handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Plain Linux without the package, which lies ready as [`Host::DEB`].
+    Plain,
+    /// Plain Linux, which is the default as well, with the package installed.
+    Installed,
+    /// The same, booted by UEFI firmware.
+    Uefi,
+    /// Xen with the package installed, booted through the entry `ttvm-ttxen-linux`.
+    Xen,
+    /// The same, with [`RUNNING`] running, started by its unit.
+    Guest,
+}
+
+/// The guest of [`State::Guest`], on a thick snapshot. It has read the first block of its disk, and waits to be told more.
+pub const RUNNING: &str = "clientA";
+
+/// The seed's disk, on a thick origin.
+pub const THICK: &str =
+    "[[disk]]\norigin = \"xenvg/base\"\ntarget = \"xvda1\"\nsnapshot = { name = \"snap1\", size = \"32M\" }";
+
+/// A guest's file: `disk` and `more` are TOML, `steps` what the guest does (tests/host/rootfs, guest-init).
+pub fn guest_file(disk: &str, steps: &str, more: &str) -> String {
+    format!(
+        "memory = \"96M\"\nkernel = \"/usr/lib/ttvm-host/vmlinux\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n\
+         cmdline = \"console=hvc0 quiet {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
+    )
+}
 
 /// What went wrong, as a sentence.
 pub struct Error(String);
@@ -109,30 +166,30 @@ pub struct Host {
 }
 
 impl Host {
-    /// Xen with the package installed, booted through the entry `ttvm-ttxen-linux`.
+    /// Xen with the package installed ([`State::Xen`]), on the Debian that `SUITE` names.
     pub fn boot(deb: &Path) -> Result<Self> {
-        Self::start(layers::xen(deb)?)
+        Self::start(Suite::chosen().unwrap_or(Suite::Bookworm), State::Xen, deb)
     }
 
-    /// Plain Linux, which is the default as well, with the package installed.
-    pub fn boot_installed(deb: &Path) -> Result<Self> {
-        Self::start(layers::installed(deb)?)
-    }
+    /// Where the package is that [`State::Plain`] does not have installed.
+    pub const DEB: &'static str = "/root/ttvm.deb";
 
-    /// Plain Linux without the package, which lies ready as [`Host::DEB`].
-    pub fn boot_plain(deb: &Path) -> Result<Self> {
-        let mut host = Self::start(layers::plain()?)?;
-        host.push(deb, Self::DEB, 0o644)?;
+    /// A host in this state.
+    pub fn start(suite: Suite, state: State, deb: &Path) -> Result<Self> {
+        let (layer, disks) = layers::layer(suite, state, deb)?;
+        let machine = layer.machine(&disks)?;
+        let mut host = Self { layer, disks, machine };
+        host.begin()?;
         Ok(host)
     }
 
-    /// Where `boot_plain` puts the package.
-    pub const DEB: &'static str = "/root/ttvm.deb";
-
-    fn start((layer, disks): (Layer, PrivateDisks)) -> Result<Self> {
-        let mut machine = Machine::start(&layer.base, &disks.paths(), From::Snapshot(layer.snapshot))?;
-        set_clock(&mut machine)?;
-        Ok(Self { layer, disks, machine })
+    /// What a machine does not have in its snapshot: the time, and the package where it is not part of the machine.
+    fn begin(&mut self) -> Result<()> {
+        set_clock(&mut self.machine)?;
+        match self.layer.deb.clone() {
+            Some(deb) => self.push(&deb, Self::DEB, 0o644),
+            None => Ok(()),
+        }
     }
 
     /// Takes the whole machine, memory and disks, back to where `boot` handed it out. With a new emulator: one that
@@ -140,15 +197,16 @@ impl Host {
     /// and Xen then finds itself minutes ahead of all its timers.
     pub fn restore(&mut self) -> Result<()> {
         self.machine.kill();
-        self.machine = Machine::start(
-            &self.layer.base,
-            &self.disks.paths(),
-            From::Snapshot(self.layer.snapshot),
-        )?;
-        set_clock(&mut self.machine)
+        self.machine = self.layer.machine(&self.disks)?;
+        self.begin()
     }
 
-    /// Runs a shell script as root, for at most five minutes.
+    /// The Debian it is.
+    pub fn suite(&self) -> Suite {
+        self.layer.suite
+    }
+
+    /// Runs a shell script as root, for at most a quarter of an hour.
     pub fn sh(&mut self, script: &str) -> Result<Output> {
         self.sh_within(script, SCRIPT)
     }
@@ -187,13 +245,13 @@ impl Host {
 
     /// Pulls the plug, then starts from what is on the disks, through GRUB.
     pub fn power_cut_and_boot(&mut self) -> Result<()> {
-        self.power_cut_and_boot_by(From::Bios)
+        self.power_cut_and_boot_by(Firmware::Bios)
     }
 
     /// The same, with this firmware.
-    pub fn power_cut_and_boot_by(&mut self, firmware: From) -> Result<()> {
+    pub fn power_cut_and_boot_by(&mut self, firmware: Firmware) -> Result<()> {
         self.machine.kill();
-        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), firmware)?;
+        self.machine = Machine::start(&self.layer.base, &self.disks.paths(), firmware, None)?;
         self.machine.wait_booted("", "", Instant::now() + BOOT)?;
         set_clock(&mut self.machine)
     }
@@ -207,6 +265,11 @@ impl Host {
     pub fn reboot_until(&mut self, wanted: &str) -> Result<()> {
         self.machine.reboot(wanted, Instant::now() + BOOT)?;
         set_clock(&mut self.machine)
+    }
+
+    /// What was asked of the machine since it was last asked for this, and how long each took.
+    pub fn spent(&mut self) -> Vec<(String, Duration)> {
+        std::mem::take(&mut self.machine.spent)
     }
 
     /// What the serial console has shown since this machine was started: GRUB, Xen, the kernels.

@@ -28,20 +28,19 @@ const QEMU: &str = "qemu-system-x86_64";
 const MONITOR: Duration = Duration::from_secs(120);
 /// From the end of the agent's connection to that of the monitor's, when an emulator ends.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+/// The volume group is activated by a unit of its own that nothing waits for, a thin volume last.
+const VOLUMES: &str = "timeout 900 sh -c 'until [ -e /dev/xenvg/tbase ] && ! systemctl is-active -q lvm-activate-xenvg; do sleep 0.5; done'";
 /// A piece of a file on its way in.
 const PIECE: usize = 1 << 20;
 
 /// Debian's package ovmf: UEFI firmware that remembers nothing, so that a machine's snapshots need not hold its memory.
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 
-/// What an emulator starts from.
-#[derive(Clone, Copy)]
-pub enum From {
-    /// A snapshot of the whole machine.
-    Snapshot(&'static str),
-    /// The disks, by BIOS.
+/// What boots the disks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
     Bios,
-    /// The disks, by UEFI firmware, which finds GRUB on a disk of its own.
+    /// Finds GRUB on a disk of its own.
     Uefi,
 }
 
@@ -49,8 +48,10 @@ pub enum From {
 /// that memory, and Xen takes half a minute instead of three seconds to put dom0 there.
 pub struct Machine {
     parts: Parts,
-    firmware: From,
+    firmware: Firmware,
     emulator: Emulator,
+    /// What was asked of it, and how long each took.
+    pub spent: Vec<(String, Duration)>,
 }
 
 /// What outlives an emulator.
@@ -68,7 +69,8 @@ struct Emulator {
 }
 
 impl Parts {
-    fn start(&self, from: From) -> Result<Emulator> {
+    /// From the disks, or from a snapshot of the whole machine.
+    fn start(&self, firmware: Firmware, snapshot: Option<&str>) -> Result<Emulator> {
         let (monitor, monitor_end) = UnixStream::pair().context("socket")?;
         let (agent, agent_end) = UnixStream::pair().context("socket")?;
 
@@ -88,7 +90,7 @@ impl Parts {
             "-accel",
             "tcg,thread=multi",
             "-cpu",
-            "qemu64,+svm",
+            "qemu64,+svm,+npt",
             "-smp",
             "2",
             "-m",
@@ -122,15 +124,14 @@ impl Parts {
             "-device",
             "virtserialport,chardev=agent,name=org.ttvm.agent",
         ]);
-        match from {
-            From::Snapshot(snapshot) => drop(command.args(["-loadvm", snapshot])),
-            From::Bios => {}
-            From::Uefi => {
-                command.args(["-bios", OVMF, "-drive"]).arg(format!(
-                    "if=virtio,format=raw,readonly=on,file={}",
-                    commas(&self.base.join("esp.raw"))
-                ));
-            }
+        if firmware == Firmware::Uefi {
+            command.args(["-bios", OVMF, "-drive"]).arg(format!(
+                "if=virtio,format=raw,readonly=on,file={}",
+                commas(&self.base.join("esp.raw"))
+            ));
+        }
+        if let Some(snapshot) = snapshot {
+            command.args(["-loadvm", snapshot]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(self.stderr.try_clone().context("emulator's log")?);
@@ -196,22 +197,19 @@ impl Emulator {
 
 impl Machine {
     /// Starts the emulator on `disks` (root and data overlays over the raw ones in `base`).
-    pub fn start(base: &Path, disks: &[PathBuf; 2], from: From) -> Result<Self> {
+    pub fn start(base: &Path, disks: &[PathBuf; 2], firmware: Firmware, snapshot: Option<&str>) -> Result<Self> {
         let parts = Parts {
             base: base.to_owned(),
             disks: disks.clone(),
             console: layers::unnamed_file(base)?,
             stderr: layers::unnamed_file(base)?,
         };
-        let emulator = parts.start(from)?;
-        let firmware = match from {
-            From::Uefi => From::Uefi,
-            From::Bios | From::Snapshot(_) => From::Bios,
-        };
+        let emulator = parts.start(firmware, snapshot)?;
         Ok(Self {
             parts,
             firmware,
             emulator,
+            spent: Vec::new(),
         })
     }
 
@@ -229,10 +227,10 @@ impl Machine {
     }
 
     pub fn sh(&mut self, script: &str, input: &[u8], deadline: Duration) -> Result<Output> {
-        self.emulator
-            .agent
-            .sh(script, input, deadline)
-            .map_err(|e| self.parts.explain(e))
+        let start = Instant::now();
+        let output = self.emulator.agent.sh(script, input, deadline);
+        self.spent.push((script.to_owned(), start.elapsed()));
+        output.map_err(|e| self.parts.explain(e))
     }
 
     pub fn write(&mut self, guest: &str, data: &[u8], mode: u32) -> Result<()> {
@@ -257,11 +255,11 @@ impl Machine {
             if !self.emulator.was_reset() {
                 return Err(self.parts.explain(error));
             }
-            self.emulator = self.parts.start(self.firmware)?;
+            self.emulator = self.parts.start(self.firmware, None)?;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let state = self.sh(
-            "systemctl is-system-running --wait; systemctl --failed --no-legend --plain",
+            &format!("systemctl is-system-running --wait; systemctl --failed --no-legend --plain; {VOLUMES}"),
             b"",
             left,
         )?;
