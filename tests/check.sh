@@ -1,0 +1,113 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# `make check`, and with --all `make check-all`: one stage after the other, also after one that failed. Each leaves what it
+# printed in target/check/STAGE.log. At the end stand the time by stage and by subject, the slowest cases, and one line with
+# how many passed and failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export LC_ALL=C
+# For what is built once and thrown away, notes for a next build cost a quarter of the time.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+
+all=
+[ "${1:-}" != --all ] || all=--all
+make=${MAKE:-make}
+cargo=${CARGO:-cargo}
+logs=target/check
+rm -rf "$logs"
+mkdir -p "$logs"
+stages=()
+
+# Runs a command as the stage of that name. A test program's own counts are taken from what it prints; a command without any
+# is one test.
+stage() {
+    local name=$1 start=$SECONDS status=0 counts
+    shift
+    echo "=== $name"
+    "$@" </dev/null > >(tee "$logs/$name.log") 2>&1 || status=$?
+    wait $!
+    counts=$(awk '
+        /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") p += $i; if ($(i + 1) == "failed;") f += $i }; n = 1 }
+        /^[0-9]+ passed, [0-9]+ failed/ { p += $1; f += $3; n = 1 }
+        END { if (n) print p + 0, f + 0 }' "$logs/$name.log")
+    # A test program that was killed, or did not compile, counts none of its own.
+    case "$status ${counts:-none}" in
+        "0 none") counts="1 0" ;;
+        "0 "*) ;;
+        *" none") counts="0 1" ;;
+        *" 0") counts="${counts% *} 1" ;;
+    esac
+    stages+=("$name $((SECONDS - start)) $counts")
+    echo "=== $name: $((SECONDS - start)) s, ${counts% *} passed, ${counts#* } failed"
+}
+
+# The disks of the emulated hosts are mostly waiting; they are made while the compilers run. The package is built as it is
+# shipped, everything else once; linking the one leaves a processor for the other.
+build() {
+    local status=0 job jobs=()
+    (SUITE=bookworm tests/host/image.sh && SUITE=trixie tests/host/image.sh) >/dev/null &
+    jobs+=($!)
+    $make -s --no-print-directory deb &
+    jobs+=($!)
+    $cargo test -q --locked --features host-tests --no-run --lib --bins --tests || status=$?
+    for job in "${jobs[@]}"; do wait "$job" || status=$?; done
+    return "$status"
+}
+
+quick() {
+    $cargo test --locked --no-fail-fast --features host-tests --lib --bins $($make -s quick-tests)
+}
+
+replay() {
+    $cargo test -q --locked --features host-tests --test replay
+}
+
+# The same programs with the other QEMU: all cases, or what the two differ in.
+replay_on_trixie() {
+    local program
+    program=$($cargo test -q --locked --features host-tests --test replay --no-run --message-format json |
+        sed -n 's/.*"name":"replay".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    tests/on-trixie.sh "$program" ${all:-network debugger refusals ends::rebooted}
+}
+
+host() {
+    $cargo test -q --locked --features host-tests --test host -- $all
+}
+
+stage build build
+stage rpm $make -s --no-print-directory rpm
+stage lint $make -s --no-print-directory lint
+stage lint-packages $make -s --no-print-directory lint-packages
+stage quick quick
+stage replay replay
+stage replay-trixie replay_on_trixie
+stage host host
+
+echo
+echo "STAGE            SECONDS  PASSED  FAILED"
+passed=0 failed=0
+for line in "${stages[@]}"; do
+    read -r name seconds p f <<<"$line"
+    printf '%-16s %7d %7d %7d\n' "$name" "$seconds" "$p" "$f"
+    passed=$((passed + p)) failed=$((failed + f))
+done
+printf '%-16s %7d\n' "in all" "$SECONDS"
+
+echo
+echo "SUBJECT                          SECONDS"
+# What cargo says it runs, and how long that took.
+awk '/^ *Running / { name = $2 == "unittests" ? $3 : $2 }
+    /^test result: / { sub("s$", "", $NF); printf "%-30s %9.1f\n", name, $NF }' "$logs/quick.log"
+awk '/^SUBJECT/ { in_table = 1; next } /^$/ { in_table = 0 } in_table { printf "host %-16s %-9s %9.1f\n", $1, $2, $NF }' "$logs/host.log"
+
+echo
+echo "the ten slowest cases:"
+sed -n 's/^test \(.*\) \.\.\. [a-zA-Z]* (\([0-9.]*\) s.*/\2 s  \1/p' "$logs"/replay*.log "$logs/host.log" | sort -rn | head -n 10
+
+echo
+for log in "$logs"/*.log; do
+    grep -h '^failed: \|^test .* \.\.\. FAILED' "$log" | sed "s|^|$(basename "$log" .log): |"
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
