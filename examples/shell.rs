@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use machine::{From, Host, Result};
+use machine::{Firmware, Host, Result};
 
 fn main() -> Result<()> {
     let deb = std::env::args().nth(1).unwrap_or_default();
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
         let end = match line.trim() {
             ":restore" => host.restore().map(|()| "restored".to_owned()),
             ":reboot" => host.reboot().map(|()| "booted".to_owned()),
-            ":uefi" => host.power_cut_and_boot_by(From::Uefi).map(|()| "booted".to_owned()),
+            ":uefi" => host.power_cut_and_boot_by(Firmware::Uefi).map(|()| "booted".to_owned()),
             ":cut" => host.power_cut_and_boot().map(|()| "booted".to_owned()),
             script => host.sh_within(script, Duration::from_secs(600)).map(|output| {
                 println!("{}", output.text());
