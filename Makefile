@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # demo   record, replay; an emulated Xen host        bench  the figures of README.md
-# check  format, lints, all tests                    deb    target/debian/ttvm_*.deb      rpm    target/rpm/ttvm-*.rpm
+# check  format, lints, tests; check-all: on both Debians   deb    target/debian/ttvm_*.deb      rpm    target/rpm/ttvm-*.rpm
 # install DESTDIR=…                                  what both packages, and everyone else, install, and where
 
 CARGO ?= cargo
@@ -45,7 +45,7 @@ RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 # What needs no emulated machine.
 QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: rust build docs deb rpm install demo shell check bench image lint test host-tests clean
+.PHONY: rust build docs deb rpm install demo shell check check-all bench image lint lint-packages quick-tests package-name test host-tests clean
 
 # Whoever has no Rust, or one too old, gets one sentence, not a compiler's errors.
 rust:
@@ -104,6 +104,7 @@ install: $(BUILT) docs
 	install -D -m 644 packaging/systemd/80-ttvm.preset $(DESTDIR)/usr/lib/systemd/system-preset/80-ttvm.preset
 	install -D -m 755 hooks/95-ttvm.install $(DESTDIR)/usr/lib/kernel/install.d/95-ttvm.install
 	install -D -m 644 packaging/tmpfiles.d/ttvm.conf $(DESTDIR)/usr/lib/tmpfiles.d/ttvm.conf
+	install -D -m 644 packaging/sysusers.d/ttvm.conf $(DESTDIR)/usr/lib/sysusers.d/ttvm.conf
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.conf $(DESTDIR)/usr/share/dbus-1/system.d/org.ttvm.Network1.conf
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.service $(DESTDIR)/usr/share/dbus-1/system-services/org.ttvm.Network1.service
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.xml $(DESTDIR)/usr/share/dbus-1/interfaces/org.ttvm.Network1.xml
@@ -121,12 +122,13 @@ install: $(BUILT) docs
 # The emulated host's disks, and the guest that is recorded. Making them is mostly waiting, so it goes on while the compiler runs.
 image:
 	@tests/guest/build.sh >/dev/null
+	@tests/host/image.sh >/dev/null
 
 demo: rust
-	@$(MAKE) -s --no-print-directory -j2 image deb
-	@$(CARGO) build -q --locked --features host-tests --example replay_demo --example demo
-	@target/debug/examples/replay_demo target/release/ttvm
-	@target/debug/examples/demo $(DEB)
+	@examples/demo.sh
+
+package-name:
+	@echo $(DEB)
 
 # A prompt in the emulated host.
 shell: rust
@@ -148,15 +150,21 @@ test: rust
 host-tests: rust deb image
 	$(CARGO) test -q --locked --features host-tests --test replay --test host
 
-# `test`, then `host-tests`, compiled once.
+# What can be had in twenty minutes: see tests/check.sh, docs/testing.md.
 check: rust
-	@$(MAKE) -s --no-print-directory -j2 image deb
-	@$(MAKE) -s --no-print-directory rpm
-	@$(MAKE) --no-print-directory lint
+	@tests/check.sh
+
+# Everything, on both Debians.
+check-all: rust
+	@tests/check.sh --all
+
+lint-packages:
+	@packaging/need.sh lintian:lintian rpmlint:rpmlint
 	lintian --allow-root --fail-on error,warning $(DEB)
 	rpmlint --strict -c packaging/rpm/rpmlint.toml $(RPM) packaging/rpm/ttvm.spec
-	$(CARGO) test -q --locked --features host-tests --lib --bins $(addprefix --test ,$(QUICK))
-	$(CARGO) test -q --locked --features host-tests --test replay --test host
+
+quick-tests:
+	@echo $(addprefix --test ,$(QUICK))
 
 clean:
 	$(CARGO) clean
