@@ -77,6 +77,7 @@ fn life(suite: &str, kind: Kind) {
         assert_eq!(root.run(states), "enabled\nenabled\n");
         assert_eq!(root.run("systemctl is-enabled ttvm.target || :"), "disabled\n");
     }
+    assert_eq!(root.has_user(), kind == Kind::Systemd);
 
     // A person's own settings survive everything but a purge, their guests that as well.
     root.write("etc/ttvm/ttvm.toml", "# mine\n");

@@ -146,10 +146,18 @@ impl Root {
 
     /// Everything there is: name, kind, mode, owner, size, and where a link leads. Not what dpkg, rpm and loggers write about it.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
-        let find = "find . -xdev \\( -path ./var/lib/dpkg -o -path ./var/log -o -path ./root/.rpmdb -o -path ./dev \\) -prune \
-                    -o -type d -printf '%p %M %U:%G\\n' -o -printf '%p %M %U:%G %s %l\\n'";
+        // The user that QEMU is stays, so that nobody else gets its number (`has_user`).
+        let find = "find . -xdev \\( -path ./var/lib/dpkg -o -path ./var/log -o -path ./root/.rpmdb -o -path ./dev \
+                    -o -path ./etc/.pwd.lock -o -regex './etc/g?\\(passwd\\|shadow\\|group\\)-?' \\) -prune -o -type d -printf '%p %M %U:%G\\n' -o -printf '%p %M %U:%G %s %l\\n'";
         let list = succeeds(Command::new("sh").args(["-c", find]).current_dir(&self.path));
         list.lines().map(str::to_owned).collect()
+    }
+
+    /// Whether there is the user that QEMU is where ttvm is root.
+    pub(crate) fn has_user(&self) -> bool {
+        self.read("etc/passwd")
+            .lines()
+            .any(|line| line.starts_with("ttvm-qemu:"))
     }
 
     /// The units that are enabled, by the links that do it.

@@ -186,6 +186,7 @@ fn life() {
             "+ ./usr/lib/systemd",
             "+ ./usr/lib/systemd/system",
             "+ ./usr/lib/systemd/system-preset",
+            "+ ./usr/lib/sysusers.d",
             "+ ./usr/share/dbus-1",
             "+ ./usr/share/dbus-1/interfaces",
             "+ ./usr/share/dbus-1/system-services",
