@@ -23,6 +23,8 @@ macro_rules! cases {
 /// The long ones first.
 pub fn all() -> Vec<Case> {
     cases![
+        verdicts::emulator_stopped,
+        verdicts::emulator_killed,
         identical::disk_clocks_and_random_numbers,
         identical::network,
         image::boots_to_a_login,
@@ -42,11 +44,9 @@ pub fn all() -> Vec<Case> {
         ends::rebooted,
         space::nearly_full,
         space::full,
-        verdicts::emulator_stopped,
         verdicts::no_timer_options,
         verdicts::written_and_off,
         verdicts::crash,
-        verdicts::emulator_killed,
         verdicts::nothing_printed,
         verdicts::nothing_booted,
         verdicts::disk_that_is_only_read,
