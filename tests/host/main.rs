@@ -124,9 +124,6 @@ fn package() -> PathBuf {
         .unwrap_or_else(|| panic!("no package in {}: run `make deb` first", debian.display()))
 }
 
-/// What Linux says when time stands still: the emulator now and then loses a timer while the kernel boots, and nobody can go on.
-const STALL: &str = "rcu_preempt kthread timer wakeup didn't happen";
-
 /// The machine that a worker has.
 struct Held {
     suite: Suite,
@@ -176,9 +173,9 @@ fn work(deb: &Path, queue: &Mutex<VecDeque<Run>>, take: fn(&mut VecDeque<Run>) -
             };
             let taken = started.elapsed();
             let host = held.as_mut().map(|held| &mut held.host);
-            if !passed && again && host.as_ref().is_some_and(|host| host.console().contains(STALL)) {
+            if !passed && again && host.as_ref().is_some_and(|host| host.is_at_fault()) {
                 println!(
-                    "test {} {} ... its emulator lost a timer: once more",
+                    "test {} {} ... its emulator was at fault: once more",
                     run.suite.name(),
                     run.case.name
                 );

@@ -7,9 +7,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: default_and_removal, kernel_install;
-        Trixie: tt_images;
-        Later: separate_boot, boot_on_lvm, second_kernel;
+        Bookworm: default_and_removal;
+        Trixie: kernel_install;
+        Later: tt_images, separate_boot, boot_on_lvm, second_kernel;
     }
     Uefi {
         Later: uefi;

@@ -6,9 +6,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: sealed_thick, behind_its_back, killed_at_each_step, not_an_origin;
+        Bookworm: sealed_thick, behind_its_back, not_an_origin;
         Trixie: sealed_thin, file_of_a_user;
-        Later: interrupted;
+        Later: killed_at_each_step, interrupted;
     }
     Xen {
         Later: in_use;

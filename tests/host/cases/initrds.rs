@@ -7,8 +7,8 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: debian_with_microcode;
-        Trixie: dracut;
+        Trixie: debian_with_microcode;
+        Later: dracut;
     }
 }
 

@@ -8,10 +8,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: snapshot_program_killed_at_every_step_thick, half_made_volume, lock_holder_dies, lvm_killed_in_lvremove,
-            power_cut_after_removal;
-        Trixie: snapshot_program_killed_at_every_step_thin;
-        Later: power_cut_within_lvcreate, lvm_killed_in_lvcreate;
+        Bookworm: snapshot_program_killed_at_every_step_thick, lock_holder_dies, lvm_killed_in_lvremove, power_cut_after_removal;
+        Trixie: half_made_volume;
+        Later: snapshot_program_killed_at_every_step_thin, power_cut_within_lvcreate, lvm_killed_in_lvcreate;
     }
     Xen {
         Bookworm: xl_killed;

@@ -7,9 +7,8 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: uplink_and_power_cuts;
         Trixie: kept_after_a_power_cut;
-        Later: nat_and_power_cuts;
+        Later: nat_and_power_cuts, uplink_and_power_cuts;
     }
 }
 

@@ -267,6 +267,11 @@ impl Host {
         set_clock(&mut self.machine)
     }
 
+    /// Whether the emulator is to blame for what the machine does.
+    pub fn is_at_fault(&self) -> bool {
+        self.machine.is_at_fault()
+    }
+
     /// What was asked of the machine since it was last asked for this, and how long each took.
     pub fn spent(&mut self) -> Vec<(String, Duration)> {
         std::mem::take(&mut self.machine.spent)

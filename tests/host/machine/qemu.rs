@@ -30,6 +30,12 @@ const MONITOR: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// The volume group is activated by a unit of its own that nothing waits for, a thin volume last.
 const VOLUMES: &str = "timeout 900 sh -c 'until [ -e /dev/xenvg/tbase ] && ! systemctl is-active -q lvm-activate-xenvg; do sleep 0.5; done'";
+/// How often a machine that boots is looked at, whether it stands still for good.
+const LOOK: Duration = Duration::from_secs(15);
+/// What Linux says when the emulator is at fault: it loses a timer now and then; and it can execute the first byte of an
+/// instruction that another processor is just rewriting (text_poke in Linux's arch/x86/kernel/alternative.c), seen with 6.12.
+/// Nobody can go on from there.
+const FAULTS: [&str; 2] = ["rcu_preempt kthread timer wakeup didn't happen", "Oops: int3"];
 /// A piece of a file on its way in.
 const PIECE: usize = 1 << 20;
 
@@ -63,6 +69,8 @@ struct Parts {
 }
 
 struct Emulator {
+    /// Where its part of the console begins.
+    begun: usize,
     process: Process,
     monitor: Lines,
     agent: Agent,
@@ -71,6 +79,7 @@ struct Emulator {
 impl Parts {
     /// From the disks, or from a snapshot of the whole machine.
     fn start(&self, firmware: Firmware, snapshot: Option<&str>) -> Result<Emulator> {
+        let begun = contents(&self.console).len();
         let (monitor, monitor_end) = UnixStream::pair().context("socket")?;
         let (agent, agent_end) = UnixStream::pair().context("socket")?;
 
@@ -138,6 +147,7 @@ impl Parts {
         let process = Process::start(command, [monitor_end.as_raw_fd(), agent_end.as_raw_fd()])?;
 
         let mut emulator = Emulator {
+            begun,
             process,
             monitor: Lines::new(monitor),
             agent: Agent::new(agent),
@@ -251,8 +261,18 @@ impl Machine {
     /// Waits for the agent of another boot than `before`, of a kernel that was told `wanted`, then for systemd to have
     /// started everything.
     pub fn wait_booted(&mut self, before: &str, wanted: &str, deadline: Instant) -> Result<()> {
-        while let Err(error) = self.emulator.agent.wait_boot(before, wanted, deadline) {
-            if !self.emulator.was_reset() {
+        loop {
+            let look = deadline.min(Instant::now() + LOOK);
+            let Err(error) = self.emulator.agent.wait_boot(before, wanted, look) else {
+                break;
+            };
+            if look < deadline && Instant::now() >= look {
+                if !self.is_at_fault() {
+                    continue;
+                }
+                eprintln!("ttvm host: the emulator is at fault: the machine is started once more");
+                self.emulator.process.kill();
+            } else if !self.emulator.was_reset() {
                 return Err(self.parts.explain(error));
             }
             self.emulator = self.parts.start(self.firmware, None)?;
@@ -271,6 +291,13 @@ impl Machine {
             }
             _ => Err(Error::new(format!("the host booted into the state {:?}", state.text()))),
         }
+    }
+
+    /// Whether what the machine has shown since its emulator was started is the emulator's fault.
+    pub fn is_at_fault(&self) -> bool {
+        let console = contents(&self.parts.console);
+        let shown = console.get(self.emulator.begun..).unwrap_or_default();
+        FAULTS.iter().any(|fault| shown.contains(fault))
     }
 
     /// Reboots, and waits for a kernel that is told `wanted`, however many boots that takes.
