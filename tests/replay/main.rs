@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME…]`.
 //!
-//! Real guests (tests/guest), the real program, three cases at a time. Where QEMU is not installed nothing is run.
+//! Real guests (tests/guest), the real program, two cases at a time. Where QEMU is not installed nothing is run.
 
 mod cases;
 mod lab;
@@ -26,8 +26,7 @@ pub type Outcome = Result<(), Skipped>;
 /// What is missing.
 pub struct Skipped(pub &'static str);
 
-/// One more than the processors that a small machine has: some cases wait for a minute, for what must not happen.
-const WORKERS: usize = 3;
+const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();

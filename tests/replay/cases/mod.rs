@@ -20,14 +20,14 @@ macro_rules! cases {
     };
 }
 
-/// The long ones first.
+/// The long ones first; of the two that wait for a minute, one after the other.
 pub fn all() -> Vec<Case> {
     cases![
         verdicts::emulator_stopped,
-        verdicts::emulator_killed,
         identical::disk_clocks_and_random_numbers,
         identical::network,
         image::boots_to_a_login,
+        verdicts::emulator_killed,
         busybox::recorded,
         busybox::login_and_poweroff,
         busybox::power_button,
