@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{cases, nothing_left, only_our_entries};
+use super::{cases, nothing_left, only_our_entries, until};
 use crate::machine::Host;
 
 cases! {
@@ -122,6 +122,8 @@ fn upgrade_under_a_running_guest(host: &mut Host) {
     );
     host.run("systemctl restart ttvm@clientA && systemctl stop ttvm@clientA")
         .unwrap();
+    // The network's service ends by itself when it is idle.
+    until(host, "! systemctl is-active -q ttvm-netd");
     nothing_left(host, "clientA");
 }
 
