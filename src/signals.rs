@@ -6,8 +6,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -42,6 +46,21 @@ pub struct Deferred {
 /// If there is no descriptor left.
 pub fn arrival() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&ending(), SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Waits for so long, or until a signal to end arrives. That one is left waiting, as all that arrive from now on.
+///
+/// # Errors
+///
+/// If there is no descriptor left.
+pub fn pause(time: Duration) -> io::Result<()> {
+    swap(&ending(), SigmaskHow::SIG_BLOCK);
+    let arrival = arrival()?;
+    let mut fds = [PollFd::new(arrival.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Lets signals wait from now on.

@@ -19,7 +19,7 @@ use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
 use ttvm::image::digest::Digest;
 use ttvm::image::seal;
-use ttvm::snapshot::Store;
+use ttvm::snapshot::{self, Store};
 use ttvm::{log, notify, run, xenstore};
 
 const PROGRAM: &str = "ttvm-snapshot";
@@ -145,7 +145,7 @@ fn change<'a>(
     guest: &GuestName,
     snapshots: Vec<Snapshot>,
     config: &'a SnapshotConfig,
-    action: fn(&Store<'a>) -> std::result::Result<(), ttvm::snapshot::Error>,
+    action: fn(&Store<'a>) -> std::result::Result<(), snapshot::Error>,
 ) -> Result<()> {
     let count = u32::try_from(snapshots.len()).unwrap_or(u32::MAX);
     if count == 0 {
@@ -155,7 +155,22 @@ fn change<'a>(
     let limit = (config.lock_timeout + config.busy_timeout + Duration::from_secs(180)).saturating_mul(count);
     notify::extend(limit);
     let store = Store::open(guest, snapshots, config).map_err(boxed)?;
-    action(&store).map_err(boxed)
+    action(&store).map_err(|error| match error.may_pass() {
+        true => boxed(Passing(error)),
+        false => boxed(error),
+    })
+}
+
+/// What stands in the way now, and may not a little later: for systemd it is a failure, after which the guest is started again, and
+/// not one of those that only a person can put right (RestartPreventExitStatus= in ttvm@.service).
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Passing(snapshot::Error);
+
+impl Classify for Passing {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
 }
 
 fn boxed(error: impl Classify + 'static) -> Box<dyn Classify> {

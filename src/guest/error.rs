@@ -77,6 +77,18 @@ pub enum Error {
         /// What happened.
         how: &'static str,
     },
+    /// It rebooted or crashed at once, again and again.
+    #[error(
+        "guest \"{guest}\" is not started again: {times} times in a row it {how}; look for the reason (`ttvm status {guest}`, `journalctl -u ttvm@{guest}`, its console), then `systemctl start ttvm@{guest}`"
+    )]
+    Futile {
+        /// The guest.
+        guest: GuestName,
+        /// How often.
+        times: u32,
+        /// What happened the last time, and how soon.
+        how: String,
+    },
     /// The snapshots for this start could not be made.
     #[error("guest \"{guest}\" is not started without fresh snapshots: {why}")]
     NoSnapshots {
@@ -140,9 +152,11 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::NoSnapshots { exit, .. } => *exit,
-            Self::ForeignDomain { .. } | Self::Running { .. } | Self::Claimed { .. } | Self::NoXen { .. } => {
-                Exit::Refused
-            }
+            Self::ForeignDomain { .. }
+            | Self::Running { .. }
+            | Self::Claimed { .. }
+            | Self::NoXen { .. }
+            | Self::Futile { .. } => Exit::Refused,
             _ => Exit::Failed,
         }
     }

@@ -7,6 +7,7 @@ mod error;
 pub mod mode;
 pub mod preparation;
 pub mod record;
+mod restarts;
 pub mod supervisor;
 pub mod tail;
 mod tools;

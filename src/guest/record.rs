@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::preparation::invocation;
+use super::restarts;
 use crate::config::types::GuestName;
 use crate::file;
 
@@ -92,6 +93,9 @@ pub struct Record {
     pub previous: Option<String>,
     /// A snapshot overflowed or its pool filled up: what the guest wrote is not all there.
     pub snapshot_lost: bool,
+    /// How many runs in a row, right before it, came to nothing ([`super::restarts`]).
+    #[serde(default)]
+    pub futile: u32,
 }
 
 /// Seconds since 1970.
@@ -104,9 +108,12 @@ pub fn now() -> u64 {
 impl Record {
     /// A run of `guest` that begins now.
     pub fn begin(guest: &GuestName) -> Self {
+        let before = Self::load(Path::new("/"), guest);
+        let boot = boot_id();
         Self {
             run: invocation().unwrap_or_default(),
-            boot: boot_id(),
+            futile: before.as_ref().map_or(0, |before| restarts::carried(before, &boot)),
+            boot,
             domid: None,
             up: false,
             since: now(),
@@ -115,7 +122,7 @@ impl Record {
             ending: None,
             why: None,
             trouble: None,
-            previous: Self::load(Path::new("/"), guest).and_then(|before| before.last_exit()),
+            previous: before.and_then(|before| before.last_exit()),
             snapshot_lost: false,
         }
     }

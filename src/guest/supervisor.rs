@@ -13,6 +13,7 @@ use super::domain::{self, Presence};
 use super::mode::{self, GuestNetwork};
 use super::preparation::Preparation;
 use super::record::{Ending, Record, now};
+use super::restarts::{self, Step};
 use super::tools::Tools;
 use super::watch::{Watch, Woken};
 use super::xl::Shutdown;
@@ -143,6 +144,7 @@ impl<'a> Run<'a> {
     }
 
     fn until_the_end(&mut self) -> Result<Next, Error> {
+        let mut rebooted_at_once = 0;
         loop {
             let Some(domid) = self.start()? else {
                 self.end(Ending::Stopped);
@@ -156,6 +158,14 @@ impl<'a> Run<'a> {
                         self.tools.destroy(&self.guest.name, domid)?;
                     }
                     self.record.reboots += 1;
+                    rebooted_at_once = match restarts::is_short(now().saturating_sub(self.record.since)) {
+                        true => rebooted_at_once + 1,
+                        false => 0,
+                    };
+                    if !self.again(rebooted_at_once)? {
+                        self.end(Ending::Stopped);
+                        return Ok(Next::Stop);
+                    }
                     tracing::info!(ttvm_guest = %self.guest.name, "guest rebooted: starting it again on the disk it wrote");
                     continue;
                 }
@@ -170,6 +180,38 @@ impl<'a> Run<'a> {
             self.end(ending);
             return self.next(ending);
         }
+    }
+
+    /// Before a guest that rebooted is built once more: waits if it does that again and again, `times` by now. Whether it is to be
+    /// built; not if systemd wants it stopped meanwhile.
+    fn again(&mut self, times: u32) -> Result<bool, Error> {
+        let pause = match restarts::after(times) {
+            Step::Again(pause) if pause.is_zero() => return Ok(true),
+            Step::Again(pause) => pause,
+            Step::GiveUp => {
+                let error = Error::Futile {
+                    guest: self.guest.name.clone(),
+                    times,
+                    how: "rebooted within a minute of its start".to_owned(),
+                };
+                self.record.why = Some(one_line(&error));
+                self.end(Ending::Rebooted);
+                return Err(error);
+            }
+        };
+        let text = format!(
+            "rebooted within a minute, {times} times in a row now: started again in {} s",
+            pause.as_secs()
+        );
+        tracing::warn!(ttvm_guest = %self.guest.name, "guest {text}");
+        notify::status(&text);
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            if self.watch.wait(Some(until), None)? == Woken::Signal {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn next(&self, ending: Ending) -> Result<Next, Error> {

@@ -6,14 +6,16 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use super::Error;
+use super::record::{Ending, Record};
+use super::restarts::{self, Step};
 use super::supervisor::Next;
 use crate::config::guest::Guest;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
-use crate::error::{Classify, Exit, chain};
-use crate::log;
+use crate::error::{Classify, Exit, chain, one_line};
+use crate::{log, notify, signals};
 
 /// "Start me again": the code systemd-nspawn uses for the same, named in the unit's RestartForceExitStatus=.
 const RESTART: u8 = 133;
@@ -45,13 +47,56 @@ where
         }
         work(&guest, &host)
     };
-    match load() {
-        Ok(Next::Stop) => Exit::Done.into(),
-        Ok(Next::Restart) => RESTART.into(),
-        Err(error) => {
-            tracing::error!(ttvm_guest = guest, "{}", chain(&error));
-            error.exit().into()
+    let result = load();
+    if let Err(error) = &result {
+        tracing::error!(ttvm_guest = guest, "{}", chain(error));
+    }
+    let (code, again) = match result {
+        Ok(Next::Stop) => (Exit::Done.into(), false),
+        Ok(Next::Restart) => (RESTART.into(), true),
+        Err(error) => (error.exit().into(), error.exit() == Exit::Failed),
+    };
+    // Other units are never started again by systemd.
+    if again
+        && unit == "ttvm"
+        && let Ok(name) = guest.parse()
+        && let Err(error) = slow_down(&name)
+    {
+        tracing::error!(ttvm_guest = guest, "{}", chain(&error));
+        notify::status(&one_line(&error));
+        return error.exit().into();
+    }
+    code
+}
+
+/// Before systemd starts `guest` again: waits if its last runs came to nothing.
+///
+/// # Errors
+///
+/// If it is not to be started again.
+fn slow_down(guest: &GuestName) -> Result<(), Error> {
+    let Some(last) = Record::load(Path::new("/"), guest) else {
+        return Ok(());
+    };
+    let times = restarts::count(&last);
+    let outcome = last.ending.map_or_else(String::new, |ending| ending.to_string());
+    match restarts::after(times) {
+        Step::GiveUp => Err(Error::Futile {
+            guest: guest.clone(),
+            times,
+            how: format!("ran for less than a minute (the last time: {outcome})"),
+        }),
+        // One that never came up has somebody waiting for it, who is told at once.
+        Step::Again(pause) if !pause.is_zero() && last.ending != Some(Ending::NotStarted) => {
+            let text = format!(
+                "ended: {outcome}, as {times} times in a row now within a minute; started again in {} s",
+                pause.as_secs()
+            );
+            tracing::warn!(ttvm_guest = %guest, "{text}");
+            notify::status(&text);
+            signals::pause(pause).map_err(Error::Wait)
         }
+        Step::Again(_) => Ok(()),
     }
 }
 

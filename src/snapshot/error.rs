@@ -193,6 +193,18 @@ pub enum Refusal {
     NotLvm(String),
 }
 
+impl Error {
+    /// Whether it may be over in a while without anybody doing something: others use the group's lock, or a program looks at the
+    /// volume (udev's, blkid). A mount, another device or a domain stays.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Locked { .. } => true,
+            Self::InUse { holders, .. } => holders.iter().all(|holder| matches!(holder, Holder::Process { .. })),
+            _ => false,
+        }
+    }
+}
+
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {

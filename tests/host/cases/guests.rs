@@ -2,16 +2,20 @@
 //! The life of guests: fresh disks, endings, several at once.
 
 use super::{
-    THICK, THIN, cases, console, first_block, guest, journal, nothing_left, other_volumes, property, tell, wait_for,
+    THICK, THIN, cases, console, emulated_guest, first_block, guest, journal, nothing_left, other_volumes, property,
+    tell, wait_for,
 };
 use crate::machine::Host;
 
 cases! {
+    Installed {
+        Bookworm: given_up;
+    }
     Xen {
         Bookworm: reboot_stop, not_restarted_for_a_wrong_file, ram_only_on_a_bridge;
         Trixie: thin_is_fresh;
         Later: four_guests_at_once, reboot_fresh, deaf_guest_is_destroyed, foreign_domain, overflow_is_noticed, several_disks,
-            thick_is_fresh_five_times, thin_is_fresh_five_times;
+            thick_is_fresh_five_times, thin_is_fresh_five_times, reboots_at_once;
     }
     Guest {
         Bookworm: thick_is_fresh, poweroff, reboot_keeps_the_disk, crash, status_shows_it_all,
@@ -169,6 +173,48 @@ fn crash(host: &mut Host) {
     let status = host.sh("systemctl status --no-pager ttvm@clientA").unwrap().text();
     assert!(status.contains("Status: \"ended: crashed\""), "{status}");
     assert!(host.run("ttvm status clientA").unwrap().contains("crashed"));
+    nothing_left(host, "clientA");
+}
+
+/// What fails each time it is started is given up after five times, and counts anew when it is started by hand.
+fn given_up(host: &mut Host) {
+    emulated_guest(host, THIN, "loop");
+    host.run(
+        "head -c 100000 /dev/zero >/root/tiny; mkdir -p /run/systemd/system/ttvm@clientA.service.d; \
+         printf '[Service]\\nRestartSec=10ms\\n' >/run/systemd/system/ttvm@clientA.service.d/soon.conf; systemctl daemon-reload",
+    )
+    .unwrap();
+    for _ in 0..2 {
+        assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
+        wait_for(host, "clientA", "failed");
+        assert_eq!(property(host, "clientA", "ExecMainStatus"), "4");
+        assert_eq!(property(host, "clientA", "NRestarts"), "4");
+        let text = property(host, "clientA", "StatusText");
+        assert!(text.contains("is not started again: 5 times in a row"), "{text}");
+        host.run("systemctl reset-failed ttvm@clientA").unwrap();
+    }
+    nothing_left(host, "clientA");
+}
+
+/// A guest that reboots at once is built again more and more slowly, and then not any more.
+fn reboots_at_once(host: &mut Host) {
+    guest(host, "clientA", THICK, "ttvm.do=reboot", "on_reboot = \"keep\"");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    wait_for(host, "clientA", "failed");
+    assert_eq!(property(host, "clientA", "ExecMainStatus"), "4");
+    assert_eq!(property(host, "clientA", "NRestarts"), "0");
+    let text = property(host, "clientA", "StatusText");
+    assert!(text.contains("5 times in a row it rebooted within a minute"), "{text}");
+    let log = host.run("journalctl -o cat -u ttvm@clientA").unwrap();
+    for pause in [5, 10, 20] {
+        assert!(log.contains(&format!("started again in {pause} s")), "{log}");
+    }
+    nothing_left(host, "clientA");
+    // Nobody has to wait for the end of a pause.
+    host.run("systemctl start ttvm@clientA").unwrap();
+    journal(host, "clientA", "started again in 20 s", 2);
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    assert_eq!(last_exit(host), "stopped");
     nothing_left(host, "clientA");
 }
 

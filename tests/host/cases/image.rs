@@ -268,5 +268,9 @@ fn file_of_a_user(host: &mut Host) {
     host.run("losetup /dev/loop0 /srv/images/disk").unwrap();
     says(host, "seal /srv/images/disk", 4, "in use by the loop device loop0");
     assert_ne!(host.sh(seal).unwrap().status, 0);
-    host.run(&format!("losetup -d /dev/loop0 && {seal}")).unwrap();
+    // It goes when udev, too, has closed it.
+    host.run(&format!(
+        "losetup -d /dev/loop0 && udevadm settle && until ! losetup /dev/loop0 >/dev/null 2>&1; do :; done && {seal}"
+    ))
+    .unwrap();
 }

@@ -161,6 +161,14 @@ pub fn wait_for(host: &mut Host, name: &str, state: &str) {
     );
 }
 
+/// Waits until systemd has started the unit once more by itself.
+pub fn tried_again(host: &mut Host, name: &str) {
+    until(
+        host,
+        &format!("[ \"$(systemctl show -P NRestarts ttvm@{name})\" -ge 1 ]"),
+    );
+}
+
 /// Waits until a shell condition holds. A look every half of a second: what is waited for is written by others, and a
 /// look costs the one emulated CPU a tenth of that. The limit is only there for what never comes.
 fn until(host: &mut Host, condition: &str) {

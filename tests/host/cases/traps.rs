@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is not provably ours stays: each trap lies where the snapshot would be, and must be there afterwards, unchanged.
 
-use super::{THICK, THIN, cases, emulated_guest, guest, other_volumes, property, wait_for};
+use super::{THICK, THIN, cases, emulated_guest, guest, other_volumes, property, tried_again, wait_for};
 use crate::machine::Host;
 
 cases! {
@@ -15,11 +15,8 @@ cases! {
     }
 }
 
-/// Both ways in are refused with the reason, and the volume is what it was.
-fn refused(host: &mut Host, volume: &str, reason: &str) {
-    let look = format!("lvs --noheadings -o lv_uuid,lv_tags,origin {volume}; sha256sum /dev/{volume}");
-    let before = host.run(&look).unwrap();
-    let others = other_volumes(host);
+/// People's commands are refused with the reason.
+fn commands_refuse(host: &mut Host, reason: &str) {
     host.run("sed -i 's/# busy_timeout.*/busy_timeout = \"1s\"/' /etc/ttvm/ttvm.toml")
         .unwrap();
     for command in ["reset --dry-run", "reset", "discard"] {
@@ -27,6 +24,14 @@ fn refused(host: &mut Host, volume: &str, reason: &str) {
         assert_eq!(output.status, 4, "{command}: {}", output.errors());
         assert!(output.errors().contains(reason), "{command}: {}", output.errors());
     }
+}
+
+/// Both ways in are refused with the reason, and the volume is what it was.
+fn refused(host: &mut Host, volume: &str, reason: &str) {
+    let look = format!("lvs --noheadings -o lv_uuid,lv_tags,origin {volume}; sha256sum /dev/{volume}");
+    let before = host.run(&look).unwrap();
+    let others = other_volumes(host);
+    commands_refuse(host, reason);
     assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
     let log = host.run("journalctl -o cat -u ttvm@clientA").unwrap();
     assert!(log.contains(reason), "{log}");
@@ -107,9 +112,17 @@ fn open_by_a_process(host: &mut Host) {
         "ttvm snapshot reset clientA 2>/dev/null; sleep 1000 </dev/xenvg/snap1 >/dev/null 2>&1 & echo $! >/root/pid",
     )
     .unwrap();
-    refused(host, "xenvg/snap1", "in use by the process sleep (pid");
-    // Somebody who lets go in time is waited for.
-    host.run("sed -i 's/busy_timeout.*/busy_timeout = \"30s\"/' /etc/ttvm/ttvm.toml; (sleep 2; kill $(cat /root/pid)) & ttvm snapshot reset clientA").unwrap();
+    commands_refuse(host, "in use by the process sleep (pid");
+    // A program may let go: the guest is started again until it has.
+    assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
+    assert!(property(host, "clientA", "StatusText").contains("in use by the process sleep (pid"));
+    tried_again(host, "clientA");
+    host.run("kill $(cat /root/pid)").unwrap();
+    wait_for(host, "clientA", "active");
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    // Who lets go in time is waited for.
+    host.run("sed -i 's/busy_timeout.*/busy_timeout = \"30s\"/' /etc/ttvm/ttvm.toml; ttvm snapshot reset clientA 2>/dev/null; \
+              sleep 1000 </dev/xenvg/snap1 >/dev/null 2>&1 & pid=$!; (sleep 2; kill $pid) & ttvm snapshot reset clientA").unwrap();
 }
 
 fn held_by_another_device(host: &mut Host) {

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests that come to nothing: what reboots, crashes or fails as soon as it is started is started again more and more slowly,
+//! and in the end not at all. Each start takes the one CPU of dom0 for seconds, and the lock of whoever else wants to start a
+//! guest. xend refuses to restart what has run for less than 20 s; systemd's own limit counts starts in a time, which a
+//! start that takes long never exceeds, and knows nothing of reboots within a run.
+
+use std::time::Duration;
+
+use super::record::{Ending, Record, now};
+
+/// A run shorter than this, in seconds, has come to nothing.
+const SHORT: u64 = 60;
+
+/// After so many of these in a row there is no further one.
+const LIMIT: u32 = 5;
+
+/// What comes after so many runs in a row that came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The guest is started again, after this time.
+    Again(Duration),
+    /// It is not.
+    GiveUp,
+}
+
+/// Once is nothing; from then on the pause doubles: 0, 5, 10 and 20 s.
+pub fn after(futile: u32) -> Step {
+    match futile {
+        0 | 1 => Step::Again(Duration::ZERO),
+        LIMIT.. => Step::GiveUp,
+        more => Step::Again(Duration::from_secs(5 << (more - 2))),
+    }
+}
+
+/// Whether a guest that ran for so many seconds, and then rebooted, has come to nothing.
+pub fn is_short(seconds: u64) -> bool {
+    seconds < SHORT
+}
+
+/// How many runs in a row came to nothing, `run` being the newest. One that never came up counts however long that took: it may
+/// have waited for a lock.
+pub fn count(run: &Record) -> u32 {
+    let lasted = run.until.unwrap_or_else(now).saturating_sub(run.since);
+    let futile = match run.ending {
+        Some(Ending::NotStarted) => true,
+        Some(Ending::Rebooted | Ending::Crashed | Ending::Watchdog | Ending::Suspended | Ending::Abandoned) | None => {
+            is_short(lasted)
+        }
+        Some(Ending::PoweredOff | Ending::Stopped | Ending::Killed | Ending::Destroyed | Ending::Identical) => false,
+    };
+    if futile { run.futile.saturating_add(1) } else { 0 }
+}
+
+/// The same for a run that begins after `before`, in the boot of that id. Who starts a guest that was given up has looked into it:
+/// that counts from the beginning.
+pub fn carried(before: &Record, boot: &str) -> u32 {
+    match count(before) {
+        _ if before.boot != boot => 0,
+        LIMIT.. => 0,
+        futile => futile,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(ending: Option<Ending>, lasted: u64, futile: u32) -> Record {
+        Record {
+            run: String::new(),
+            boot: "this".into(),
+            domid: None,
+            up: false,
+            since: 1000,
+            reboots: 0,
+            until: Some(1000 + lasted),
+            ending,
+            why: None,
+            trouble: None,
+            previous: None,
+            snapshot_lost: false,
+            futile,
+        }
+    }
+
+    #[test]
+    fn slower_and_then_not_at_all() {
+        let steps: Vec<Step> = (1..=6).map(after).collect();
+        let again = |seconds| Step::Again(Duration::from_secs(seconds));
+        assert_eq!(
+            steps,
+            [again(0), again(5), again(10), again(20), Step::GiveUp, Step::GiveUp]
+        );
+    }
+
+    #[test]
+    fn only_what_comes_to_nothing_counts() {
+        assert_eq!(count(&run(Some(Ending::Crashed), 59, 2)), 3);
+        assert_eq!(count(&run(Some(Ending::Crashed), 60, 2)), 0);
+        assert_eq!(count(&run(Some(Ending::Rebooted), 3, 0)), 1);
+        assert_eq!(count(&run(Some(Ending::PoweredOff), 3, 2)), 0, "as intended");
+        assert_eq!(count(&run(Some(Ending::Stopped), 3, 2)), 0, "somebody wanted that");
+        assert_eq!(count(&run(Some(Ending::NotStarted), 120, 2)), 3, "it waited for a lock");
+        assert_eq!(count(&run(None, 3, 1)), 2, "its supervisor was killed");
+    }
+
+    #[test]
+    fn who_starts_it_by_hand_begins_anew() {
+        assert_eq!(carried(&run(Some(Ending::Crashed), 3, 3), "this"), 4);
+        assert_eq!(carried(&run(Some(Ending::Crashed), 3, 4), "this"), 0);
+        assert_eq!(carried(&run(Some(Ending::Crashed), 3, 3), "another"), 0);
+    }
+}
