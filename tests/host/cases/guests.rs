@@ -180,7 +180,7 @@ fn crash(host: &mut Host) {
 fn given_up(host: &mut Host) {
     emulated_guest(host, THIN, "loop");
     host.run(
-        "head -c 100000 /dev/zero >/root/tiny; mkdir -p /run/systemd/system/ttvm@clientA.service.d; \
+        "head -c 100 /dev/zero >/root/tiny; mkdir -p /run/systemd/system/ttvm@clientA.service.d; \
          printf '[Service]\\nRestartSec=10ms\\n' >/run/systemd/system/ttvm@clientA.service.d/soon.conf; systemctl daemon-reload",
     )
     .unwrap();

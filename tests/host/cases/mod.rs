@@ -2,7 +2,6 @@
 //! The tests, by subject, and what several of them need.
 
 mod boot;
-mod busybox_guest;
 mod entries;
 mod guests;
 mod image;
@@ -27,7 +26,6 @@ use super::machine::{Host, guest_file};
 pub fn all() -> Vec<Case> {
     [
         boot::cases(),
-        busybox_guest::cases(),
         entries::cases(),
         guests::cases(),
         image::cases(),

@@ -8,9 +8,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: a_good_try, a_unit_hangs, withdrawn_and_damaged;
+        Bookworm: a_good_try, withdrawn_and_damaged;
         Trixie: dom0_panics;
-        Later: truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
+        Later: a_unit_hangs, truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
     }
     Uefi {
         Bookworm: uefi_xen_panics;
