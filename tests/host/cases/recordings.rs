@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs that are recorded from LVM snapshots and replayed, by their units, with a QEMU within the emulated host.
 
-use std::path::Path;
-use std::process::Command;
-
 use super::{THICK, cases, emulated_guest, until};
 use crate::machine::Host;
 
@@ -19,22 +16,6 @@ cases! {
 /// emulated once.
 fn prepare(host: &mut Host, cmdline: &str) {
     emulated_guest(host, &THICK.replace("32M", "64M"), cmdline);
-}
-
-/// The guest without an operating system, as a Multiboot image.
-pub(super) fn tiny() -> Vec<u8> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/tiny.c");
-    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny.{}", std::process::id()));
-    let options = "-m32 -O1 -ffreestanding -fno-pic -fno-stack-protector -nostdlib -static -Wall -Werror \
-                   -Wl,-N,-Ttext=0x100000,-e,start,--build-id=none,--no-warn-rwx-segments -o";
-    let compiled = Command::new("cc")
-        .args(options.split_whitespace())
-        .args([&image, &source])
-        .status();
-    assert!(compiled.unwrap().success());
-    let bytes = std::fs::read(&image).unwrap();
-    std::fs::remove_file(image).unwrap();
-    bytes
 }
 
 fn from_lvm(host: &mut Host) {

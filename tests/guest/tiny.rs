@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest without an operating system (tiny.c), for whoever needs a run that is over at once.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Compiles it to a Multiboot image.
+pub fn image() -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/tiny.c");
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny.{}", std::process::id()));
+    let options = "-m32 -O1 -ffreestanding -fno-pic -fno-stack-protector -nostdlib -static -Wall -Werror \
+                   -Wl,-N,-Ttext=0x100000,-e,start,--build-id=none,--no-warn-rwx-segments -o";
+    let compiled = Command::new("cc")
+        .args(options.split_whitespace())
+        .args([&image, &source])
+        .status();
+    assert!(compiled.expect("cc").success());
+    let bytes = std::fs::read(&image).expect("what cc has made");
+    std::fs::remove_file(image).expect("it goes");
+    bytes
+}
