@@ -90,7 +90,8 @@ fn changed(
     }))
 }
 
-/// What of a manifest, which may have come from anywhere, becomes words of QEMU's command line.
+/// What of a manifest, which may have come from anywhere, becomes words of QEMU's command line, and what a replay is compared
+/// with.
 pub(super) fn words(manifest: &Manifest) -> Vec<String> {
     let mut differences = Differences::default();
     let engine = &manifest.engine;
@@ -106,6 +107,29 @@ pub(super) fn words(manifest: &Manifest) -> Vec<String> {
             .push(format!("icount: {:?} is no setting of it", engine.icount));
     }
     differences.of("processor", engine.cpu.as_str(), CPU);
+    // QEMU is told MiB; of none it makes what it likes.
+    if engine.memory == 0 || !engine.memory.is_multiple_of(1 << 20) {
+        let memory = engine.memory;
+        differences
+            .0
+            .push(format!("memory: {memory} bytes are no machine's, which has whole MiB"));
+    }
+    for (index, disk) in manifest.disks.iter().enumerate() {
+        let target = &disk.target;
+        if manifest.disks[..index].iter().any(|other| other.target == *target) {
+            differences.0.push(format!("disk {target}: there are two of this name"));
+        }
+        if disk.end.is_none() {
+            differences
+                .0
+                .push(format!("disk {target}: nobody says what was on it at the end"));
+        }
+    }
+    if manifest.result.as_ref().is_none_or(|it| it.instructions.is_none()) {
+        differences
+            .0
+            .push("instructions: nobody says how many there were".to_owned());
+    }
     differences.0
 }
 

@@ -301,8 +301,8 @@ impl Replay<'_> {
             }
         };
         let instructions = match ended {
-            Some(_) => halt(live.emulator.qmp())?,
-            None => live.emulator.qmp().instructions().unwrap_or(progress.done),
+            Some(_) => Some(halt(live.emulator.qmp())?),
+            None => live.emulator.qmp().instructions().ok(),
         };
         match ended {
             // What it has written is on the disks only when it has closed them.
@@ -318,24 +318,20 @@ impl Replay<'_> {
             self.listener.console(&text);
             differs = comparison.feed(&text).map_err(unreadable)?;
         }
-        let expected = self.result.instructions.unwrap_or(instructions);
+        let counts = self.result.instructions.zip(instructions);
         let at = match (differs, ended) {
-            (Some(found), _) => divergence(found, Some(instructions)),
+            (Some(found), _) => divergence(found, instructions),
             (None, None) => Divergence::Stalled { instructions },
             (None, Some(exit)) if exit != self.result.exit => Divergence::Exit {
                 expected: self.result.exit,
                 found: exit.to_string(),
             },
-            (None, Some(_)) => match comparison.finish().map_err(unreadable)? {
-                Some(found) => divergence(found, Some(instructions)),
-                None if instructions.abs_diff(expected) > AFTER_SHUTDOWN => Divergence::Instructions {
-                    expected,
-                    found: instructions,
-                },
-                None => {
-                    let instructions = Some(instructions);
-                    return Ok(Some(Verdict::Identical { instructions }));
+            (None, Some(_)) => match (comparison.finish().map_err(unreadable)?, counts) {
+                (Some(found), _) => divergence(found, instructions),
+                (None, Some((expected, found))) if found.abs_diff(expected) > AFTER_SHUTDOWN => {
+                    Divergence::Instructions { expected, found }
                 }
+                (None, _) => return Ok(Some(Verdict::Identical { instructions })),
             },
         };
         Ok(Some(Verdict::Diverged { at }))

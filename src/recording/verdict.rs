@@ -75,8 +75,8 @@ pub enum Divergence {
     },
     /// The log says something else than what the guest did: it did not go on.
     Stalled {
-        /// Instructions the guest had executed.
-        instructions: u64,
+        /// Instructions the guest had executed; none where QEMU had ended before it could be asked.
+        instructions: Option<u64>,
     },
 }
 
@@ -131,10 +131,13 @@ impl fmt::Display for Divergence {
             Self::Instructions { expected, found } => {
                 write!(f, "the guest executed {found} instructions, it had been {expected}")
             }
-            Self::Stalled { instructions } => write!(
-                f,
-                "the guest went another way than the log and stood still after {instructions} instructions"
-            ),
+            Self::Stalled { instructions } => {
+                f.write_str("the guest went another way than the log")?;
+                match instructions {
+                    Some(instructions) => write!(f, " and stood still after {instructions} instructions"),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }
