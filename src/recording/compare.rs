@@ -16,7 +16,12 @@ use crate::qemu::machine::CPU;
 use crate::text;
 
 /// The recording's own files and the host's, which are read for it.
-pub(super) fn files(recording: &Recording, seals: &Seals, listener: &mut dyn Listener) -> Result<Vec<String>, Error> {
+pub(super) fn files(
+    recording: &Recording,
+    guest: Option<&Guest>,
+    seals: &Seals,
+    listener: &mut dyn Listener,
+) -> Result<Vec<String>, Error> {
     let mut differences: Vec<String> = recording
         .check(&mut |done, total| {
             listener.progress("reading the recording", done, total);
@@ -39,8 +44,15 @@ pub(super) fn files(recording: &Recording, seals: &Seals, listener: &mut dyn Lis
         }
     }
     for disk in &manifest.disks {
-        let Some(base) = recording.base_path(disk) else {
-            differences.push(format!("disk {}: {} is not there any more", disk.target, disk.origin));
+        let Some(base) = recording.base_path(disk, guest) else {
+            differences.push(match recording.is_imported() {
+                true => format!(
+                    "disk {}: what it was made from did not come with the recording: import it once more, from a file that was \
+                     exported with --with-disks or with --disk FILE",
+                    disk.target
+                ),
+                false => format!("disk {}: {} is not there any more", disk.target, disk.origin),
+            });
             continue;
         };
         // By its name it is one; whatever else there may be is not read.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::id::Id;
-use crate::config::types::{GuestName, Size};
+use crate::config::types::{GuestName, Size, Target};
 use crate::error::{Classify, Exit};
 use crate::image::digest::{self, Digest};
 
@@ -140,6 +140,22 @@ pub enum Error {
         found: String,
         /// What it was.
         expected: String,
+    },
+    /// What a disk was made from did not come with an imported recording.
+    #[error(
+        "what disk {target} was made from did not come with the recording: export it without --with-disks, or import it once more with --disk FILE"
+    )]
+    NoDisk {
+        /// The disk.
+        target: Target,
+    },
+    /// No disk of it was made from this.
+    #[error("no disk of the recording was made from {}, which has {found}: `ttvm recordings show` says from what", path.display())]
+    NotItsDisk {
+        /// What was named.
+        path: PathBuf,
+        /// Its content.
+        found: Digest,
     },
     /// A file that is to be imported.
     #[error("{archive} is not imported: {why}")]

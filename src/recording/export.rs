@@ -133,8 +133,15 @@ impl Recording {
             INITRD => self.initrd_path(),
             _ => {
                 let disk = self.manifest().disks.iter().find(|disk| disk.digest == part.digest);
-                let there = disk.and_then(|disk| self.base_path(disk));
-                there.or_else(|| disk.map(|disk| disk.origin.path()))
+                let there = disk.and_then(|disk| self.base_path(disk, None));
+                match disk {
+                    Some(disk) if there.is_none() && self.is_imported() => {
+                        return Err(Error::NoDisk {
+                            target: disk.target.clone(),
+                        });
+                    }
+                    disk => there.or_else(|| disk.map(|disk| disk.origin.path())),
+                }
             }
         };
         let path = there.unwrap_or_default();

@@ -18,11 +18,12 @@ use super::library::{Library, State, free_space};
 use super::manifest::Manifest;
 use super::removal::{IMPORTING, remove_tree};
 use super::sealed;
-use super::stored::{LOCK, Recording, base, bases};
+use super::stored::{IMPORTED, LOCK, Recording, base, bases};
 use crate::config::types::GuestName;
 use crate::fail_point;
+use crate::file;
 use crate::guest::record::now;
-use crate::image::digest::Progress;
+use crate::image::digest::{self, Progress};
 
 /// Bytes that an import leaves free.
 pub const RESERVE: u64 = 64 << 20;
@@ -91,6 +92,28 @@ impl Library {
         }
         result
     }
+
+    /// Takes in what a disk of `recording` was made from, as a copy of `path`: the user says where it is, the manifest only
+    /// what it is.
+    pub fn import_disk(&self, recording: &Recording, path: &Path, progress: &mut Progress<'_>) -> Result<(), Error> {
+        let lock = self.lock()?;
+        lock.lock_shared().map_err(Error::file("lock", &self.recordings()))?;
+        let found = digest::of_path(path, progress).map_err(Error::read(path))?;
+        let mut disks = parts(recording.manifest()).into_iter().filter(|part| part.base);
+        let Some(part) = disks.find(|part| part.digest == found) else {
+            return Err(Error::NotItsDisk {
+                path: path.to_owned(),
+                found,
+            });
+        };
+        let mut file = file::open_content(path).map_err(Error::file("open", path))?;
+        let mut import = Import {
+            library: self,
+            name: &path.display().to_string(),
+            progress,
+        };
+        import.base(&part, &mut file, 0, 0)
+    }
 }
 
 struct Import<'a, 'b> {
@@ -141,7 +164,7 @@ impl Import<'_, '_> {
         let directory = recordings.join(temporary());
         make_directory(&directory).map_err(Error::file("make", &directory))?;
         let directory = Unfinished(directory);
-        for (name, content) in [(sealed::NAME, text.as_bytes()), (LOCK, b"")] {
+        for (name, content) in [(sealed::NAME, text.as_bytes()), (LOCK, b""), (IMPORTED, b"")] {
             let path = directory.0.join(name);
             let written = new_file(&path).and_then(|mut file| {
                 file.write_all(content)?;

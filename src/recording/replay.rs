@@ -125,7 +125,7 @@ pub fn check(
     if let Some(guest) = guest {
         differences.extend(compare::guest(manifest, guest, Some(&version)));
     }
-    differences.extend(compare::files(recording, seals, listener)?);
+    differences.extend(compare::files(recording, guest, seals, listener)?);
     if !differences.is_empty() {
         return Err(different(recording, differences));
     }
@@ -171,7 +171,9 @@ fn sources(recording: &Recording, guest: Option<&Guest>) -> Vec<(DiskSource, Opt
     let disks = recording.manifest().disks.iter().map(|disk| {
         let now = guest.and_then(|guest| guest.disks.iter().find(|it| it.target == disk.target));
         let source = now.map_or_else(|| DiskSource::Overlay(disk.origin.clone()), |it| it.source.clone());
-        let base = recording.base_path(disk).filter(|base| *base != disk.origin.path());
+        let base = recording
+            .base_path(disk, guest)
+            .filter(|base| *base != disk.origin.path());
         (source, base)
     });
     disks.collect()

@@ -4,12 +4,13 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use super::disks::origin_of;
 use super::draft;
 use super::error::Error;
 use super::id::Id;
 use super::manifest::{DiskDigest, Manifest};
 use super::verdict::{Replays, Verdict};
-use crate::config::guest::Toolstack;
+use crate::config::guest::{Guest, Toolstack};
 use crate::config::types::GuestName;
 use crate::guest::record::now;
 use crate::image::digest::Digest;
@@ -21,6 +22,8 @@ pub(super) const LOCK: &str = "lock";
 pub(super) const KERNEL: &str = "kernel";
 /// Its initial RAM disk.
 pub(super) const INITRD: &str = "initrd";
+/// The mark of an imported recording.
+pub(super) const IMPORTED: &str = "imported";
 
 /// A complete recording.
 #[derive(Debug, Clone)]
@@ -93,7 +96,13 @@ impl Recording {
         self.directory.join(draft::GUEST_FILE)
     }
 
-    /// The guest's kernel: the one that came with the recording, else the one it was recorded with.
+    /// Whether it came from another host. The paths in its manifest are then those of whoever made it.
+    pub fn is_imported(&self) -> bool {
+        // An older ttvm left no mark, but a kernel.
+        [IMPORTED, KERNEL].iter().any(|name| self.directory.join(name).exists())
+    }
+
+    /// The guest's kernel: the one it was recorded with; of an imported recording, the one that came with it.
     pub fn kernel_path(&self) -> Option<PathBuf> {
         let kernel = self.manifest.kernel.as_ref()?;
         Some(self.brought(KERNEL).unwrap_or_else(|| kernel.path.clone()))
@@ -105,20 +114,23 @@ impl Recording {
         Some(self.brought(INITRD).unwrap_or_else(|| initrd.path.clone()))
     }
 
-    /// The file that came with the recording from another host.
+    /// The file that came with the recording, if it came from another host.
     pub(super) fn brought(&self, name: &str) -> Option<PathBuf> {
-        Some(self.directory.join(name)).filter(|path| path.is_file())
+        self.is_imported().then(|| self.directory.join(name))
     }
 
     /// What `disk` was made from: the copy that came from another host, else the origin. `None` if neither is there. The
-    /// copy is block for block. Xen's disks are made from the origin alone.
-    pub fn base_path(&self, disk: &DiskDigest) -> Option<PathBuf> {
+    /// copy is block for block. Xen's disks are made from the origin alone. The origin of an imported recording is its
+    /// maker's word: only if the file of `guest`, the guest here, says the same is it looked at.
+    pub fn base_path(&self, disk: &DiskDigest, guest: Option<&Guest>) -> Option<PathBuf> {
         let emulated = self.manifest.engine.toolstack == Toolstack::Qemu;
         let copy = emulated.then(|| base(&self.state, disk.digest));
-        [copy, Some(disk.origin.path())]
-            .into_iter()
-            .flatten()
-            .find(|path| path.exists())
+        let is_said_here = |guest: &Guest| {
+            let mut disks = guest.disks.iter();
+            disks.any(|it| it.target == disk.target && origin_of(&it.source) == disk.origin)
+        };
+        let origin = (!self.is_imported() || guest.is_some_and(is_said_here)).then(|| disk.origin.path());
+        [copy, origin].into_iter().flatten().find(|path| path.exists())
     }
 
     /// The copy, if there is one.

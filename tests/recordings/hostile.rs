@@ -363,9 +363,12 @@ fn names_and_times_from_elsewhere() {
     assert!(other.exact("import pipe.ttvm").starts_with("imported clientA "));
     let said = other.exact("export clientA --with-disks -o out.ttvm");
     assert!(
-        said.starts_with("ttvm: can not open DIR/pipe\n") && said.contains("neither a regular file nor a disk"),
+        said.starts_with("ttvm: what disk vda was made from did not come with the recording: "),
         "{said}"
     );
+    // Nor is it taken from the user without a look.
+    let said = other.exact("import pipe.ttvm --disk pipe");
+    assert!(said.contains("neither a regular file nor a disk"), "{said}");
     assert!(!other.directory.join("out.ttvm").exists());
 }
 

@@ -68,7 +68,7 @@ fn there_and_back() {
         .library
         .state_directory()
         .join(format!("bases/{}.img", disk.digest.hex()));
-    assert_eq!(there.base_path(disk), Some(base.clone()));
+    assert_eq!(there.base_path(disk, None), Some(base.clone()));
     let data = fs::metadata(&base).expect("a copy");
     assert_eq!((data.len(), data.permissions().mode() & 0o777), (3 << 20, 0o400));
     // Holes stay holes.
@@ -114,18 +114,46 @@ fn without_disks() {
     let other = World::new("import-small");
     let small = world.directory.join("small.ttvm");
     let there = import(&other.library, &small);
-    // The original is where it was recorded.
+    // The original is where it was recorded; there, that is nobody's word. Here, somebody else chose the name.
     let disk = &there.manifest().disks[0];
-    assert_eq!(there.base_path(disk), Some(world.directory.join("base.img")));
-    fs::remove_file(world.directory.join("base.img")).expect("it goes");
-    assert_eq!(there.base_path(disk), None);
-    let said = other.exact(&format!("import {}", small.display()));
+    let original = world.directory.join("base.img");
+    assert_eq!(recording.base_path(disk, None), Some(original.clone()));
+    assert_eq!(there.base_path(disk, None), None);
+    let again = format!("import {}", small.display());
+    let said = other.exact(&again);
     assert!(
         said.starts_with(
             "clientA 20261125-130700 is already there\nnote: a replay needs what disk vda was made from, "
-        ),
+        ) && said.contains("import it with --disk FILE"),
         "{said}"
     );
+    let said = other.exact("export clientA -o again.ttvm --with-disks");
+    assert!(
+        said.starts_with("ttvm: what disk vda was made from did not come with the recording: "),
+        "{said}"
+    );
+    // Until the user says where it is.
+    let foreign = world.directory.join("vmlinuz");
+    let said = other.exact(&format!("{again} --disk {}", foreign.display()));
+    assert!(said.contains("no disk of the recording was made from "), "{said}");
+    let said = other.exact(&format!("{again} --disk {}", original.display()));
+    assert_eq!(said, "clientA 20261125-130700 is already there\n");
+    let copy = there.base_path(disk, None).expect("a copy");
+    assert!(copy.starts_with(other.directory.join("state/bases")));
+    assert_eq!(
+        fs::read(&copy).expect("a copy"),
+        fs::read(&original).expect("the original")
+    );
+    fs::remove_file(original).expect("it goes");
+    assert_eq!(recording.base_path(disk, None), None);
+    assert_eq!(there.base_path(disk, None), Some(copy));
+    // Nor is the host's kernel taken in place of one that came along.
+    fs::rename(there.directory().join("kernel"), there.directory().join("away")).expect("it goes");
+    assert_eq!(
+        other.exact("verify clientA"),
+        "clientA 20261125-130700: kernel is missing\n[1]\n"
+    );
+    fs::rename(there.directory().join("away"), there.directory().join("kernel")).expect("it is back");
     // What is not what was recorded is not exported as if it were.
     let mut kernel = fs::read(world.directory.join("vmlinuz")).expect("a kernel");
     kernel[0] ^= 1;

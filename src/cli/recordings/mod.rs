@@ -71,6 +71,9 @@ pub(super) enum Command {
         /// As a recording of this guest
         #[arg(long = "as", value_name = "GUEST", value_parser = guest_name)]
         guest: Option<GuestName>,
+        /// What a disk of it was made from, if that is not in the file; it is copied
+        #[arg(long = "disk", value_name = "FILE")]
+        disks: Vec<PathBuf>,
     },
 }
 
@@ -111,7 +114,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
             let recording = library.find(&which.guest, which.id.as_deref())?;
             transfer::export(&recording, output.as_deref(), *with_disks, *force)?;
         }
-        Command::Import { file, guest } => transfer::import(&library, file, guest.as_ref())?,
+        Command::Import { file, guest, disks } => transfer::import(places, file, guest.as_ref(), disks)?,
     }
     Ok(Exit::Done)
 }

@@ -6,7 +6,9 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Error, bytes};
+use crate::cli::foreground::Foreground;
 use crate::cli::progress::Progress;
+use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::recording::import::Imported;
 use crate::recording::{self, Library, Recording};
@@ -40,7 +42,8 @@ pub(super) fn export(recording: &Recording, output: Option<&Path>, disks: bool, 
     Ok(())
 }
 
-pub(super) fn import(library: &Library, file: &Path, guest: Option<&GuestName>) -> Result<(), Error> {
+pub(super) fn import(places: &Places, file: &Path, guest: Option<&GuestName>, disks: &[PathBuf]) -> Result<(), Error> {
+    let library = Library::open(places.state_dir());
     let _deferred = signals::defer();
     let name = file.display().to_string();
     let mut progress = Progress::of(format!("importing {name}"));
@@ -67,11 +70,18 @@ pub(super) fn import(library: &Library, file: &Path, guest: Option<&GuestName>) 
             recording
         }
     };
+    for disk in disks {
+        let mut progress = Progress::of(format!("importing {}", disk.display()));
+        library.import_disk(&recording, disk, &mut |done, total| progress.update(done, total))?;
+    }
+    // A guest's file that is wrong is told of when it is needed.
+    let run = Foreground::new(places, recording.guest());
+    let here = run.and_then(|run| run.guest_if_any()).ok().flatten();
     for disk in &recording.manifest().disks {
-        if recording.base_path(disk).is_none() {
+        if recording.base_path(disk, here.as_ref()).is_none() {
             writeln!(
                 out,
-                "note: a replay needs what disk {} was made from, {} with {}: bring it here, or export with --with-disks",
+                "note: a replay needs what disk {} was made from, {} with {}: import it with --disk FILE, or export with --with-disks",
                 disk.target,
                 text::line(&disk.origin.to_string()),
                 disk.digest

@@ -43,7 +43,7 @@ pub fn check(
         );
     }
     differences.extend(of_file);
-    differences.extend(compare::files(recording, seals, listener)?);
+    differences.extend(compare::files(recording, Some(guest), seals, listener)?);
     match differences.is_empty() {
         true => Ok(xm),
         false => Err(different(recording, differences)),
