@@ -3,9 +3,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
-/// Compiles it to a Multiboot image.
-pub fn image() -> Vec<u8> {
+/// It as a Multiboot image.
+pub fn image() -> &'static [u8] {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(compile)
+}
+
+fn compile() -> Vec<u8> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/tiny.c");
     let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny.{}", std::process::id()));
     let options = "-m32 -O1 -ffreestanding -fno-pic -fno-stack-protector -nostdlib -static -Wall -Werror \

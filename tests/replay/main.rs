@@ -5,6 +5,9 @@
 
 mod cases;
 mod lab;
+mod mutants;
+#[path = "../guest/tiny.rs"]
+mod tiny;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -101,7 +101,7 @@ pub fn guest(host: &mut Host, name: &str, disk: &str, steps: &str, more: &str) {
 /// Writes the file of a guest of QEMU, for what needs no Xen: dom0 takes three times as long for the same LVM commands. It
 /// runs `tests/guest/tiny.c` with `cmdline`. `disk` is one of Xen's.
 pub fn emulated_guest(host: &mut Host, disk: &str, cmdline: &str) {
-    host.write("/root/tiny", &tiny::image(), 0o644).unwrap();
+    host.write("/root/tiny", tiny::image(), 0o644).unwrap();
     let disk = disk.replace("xvda1", "vda");
     let file = format!(
         "toolstack = \"qemu\"\nmemory = \"32M\"\nkernel = \"/root/tiny\"\ncmdline = \"{cmdline}\"\n\

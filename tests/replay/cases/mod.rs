@@ -6,6 +6,7 @@ mod changes;
 mod debugger;
 mod elsewhere;
 mod ends;
+mod hostile;
 mod identical;
 mod image;
 mod refusals;
@@ -13,6 +14,27 @@ mod space;
 mod verdicts;
 
 use super::Case;
+use super::lab::{FILE, Place};
+use super::tiny;
+
+/// Bytes of the disk of the guest without an operating system.
+const TINY_DISK: usize = 256 << 10;
+
+/// The guest without an operating system (tests/guest/tiny.c) in place of Linux: its run is over at once, or with `loop` as
+/// `words` goes on for ever.
+fn describe_tiny(place: &Place, words: &str) {
+    place.write("tiny", tiny::image());
+    let disk: Vec<u8> = (0..TINY_DISK as u64 / 8)
+        .flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
+        .collect();
+    place.write("base.img", &disk);
+    let here = place.path("").display().to_string();
+    let file = format!(
+        "kernel = \"{here}tiny\"\ncmdline = \"console=ttyS0 {words}\"\nmemory = \"16M\"\n\n[[disk]]\ntarget = \"vda\"\n\
+         origin = \"{here}base.img\"\n\n[[vif]]\nmac = \"52:54:00:74:74:01\"\n"
+    );
+    place.write(FILE, file.as_bytes());
+}
 
 macro_rules! cases {
     ($($module:ident::$name:ident),* $(,)?) => {
@@ -26,6 +48,7 @@ pub fn all() -> Vec<Case> {
         verdicts::emulator_stopped,
         identical::disk_clocks_and_random_numbers,
         identical::network,
+        hostile::recordings,
         image::boots_to_a_login,
         verdicts::emulator_killed,
         busybox::recorded,
@@ -37,6 +60,7 @@ pub fn all() -> Vec<Case> {
         changes::stale_disk_that_nobody_reads,
         changes::another_run,
         elsewhere::exported_and_imported,
+        elsewhere::disk_by_its_place,
         ends::supervisor_killed,
         ends::emulator_killed,
         ends::interrupted,
