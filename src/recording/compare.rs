@@ -55,20 +55,19 @@ pub(super) fn files(
             });
             continue;
         };
+        // The copy of an imported recording is one of its own files, which were read already.
+        if base != disk.origin.path() {
+            continue;
+        }
+        let origin = &disk.origin;
         // By its name it is one; whatever else there may be is not read.
-        if let Origin::Volume(volume) = &disk.origin
-            && base == disk.origin.path()
+        if let Origin::Volume(volume) = origin
             && !file::is_volume(&base)
         {
             differences.push(format!("disk {}: {volume} is no logical volume here", disk.target));
             continue;
         }
-        // The copy of an imported recording is a file; the origin may be sealed.
-        let origin = match base == disk.origin.path() {
-            true => disk.origin.clone(),
-            false => Origin::File(base),
-        };
-        let now = disks::digest_origin(&disk.target, &origin, seals, listener)?;
+        let now = disks::digest_origin(&disk.target, origin, seals, listener)?;
         if now.size != disk.size {
             let (then, now) = (Size::from_bytes(disk.size), Size::from_bytes(now.size));
             differences.push(format!("disk {}: {origin} had {then}, now it has {now}", disk.target));

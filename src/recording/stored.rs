@@ -124,13 +124,13 @@ impl Recording {
     /// maker's word: only if the file of `guest`, the guest here, says the same is it looked at.
     pub fn base_path(&self, disk: &DiskDigest, guest: Option<&Guest>) -> Option<PathBuf> {
         let emulated = self.manifest.engine.toolstack == Toolstack::Qemu;
-        let copy = emulated.then(|| base(&self.state, disk.digest));
+        let copy = emulated.then(|| self.base_copy(disk)).flatten();
         let is_said_here = |guest: &Guest| {
             let mut disks = guest.disks.iter();
             disks.any(|it| it.target == disk.target && origin_of(&it.source) == disk.origin)
         };
         let origin = (!self.is_imported() || guest.is_some_and(is_said_here)).then(|| disk.origin.path());
-        [copy, origin].into_iter().flatten().find(|path| path.exists())
+        copy.or_else(|| origin.filter(|path| path.exists()))
     }
 
     /// The copy, if there is one.

@@ -90,6 +90,14 @@ impl Good {
         packed(&self.members())
     }
 
+    /// With what `change` makes of its manifest; with `disks`, as all of its disks are in it.
+    pub fn with(&self, disks: bool, change: impl FnOnce(&mut Table)) -> Vec<u8> {
+        let mut good = self.clone();
+        change(&mut good.manifest);
+        good.files.retain(|file| disks || !file.0.starts_with("disks/"));
+        good.archive()
+    }
+
     fn file(&mut self, name: &str) -> &mut Vec<u8> {
         let found = self.files.iter_mut().find(|file| file.0 == name);
         &mut found.expect("a member").1

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,7 +16,8 @@ use ttvm::recording::manifest::{FileDigest, Manifest};
 use ttvm::recording::sealed;
 
 use super::super::Outcome;
-use super::super::lab::{GUEST, Lab, Place, Running, STATE, console_says, contents};
+use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE, console_says, contents};
+use super::describe_tiny;
 
 /// QEMU starts no program and gains no right, whoever runs it.
 pub fn sandbox(lab: &Lab) -> Outcome {
@@ -200,5 +201,32 @@ pub fn two_names(lab: &Lab) -> Outcome {
     assert!(overlays.join("demo-vda.qcow2").exists() && overlays.join("other-vda.qcow2").exists());
     second.end().expect(0, &["IDENTICAL: other "]);
     first.end().expect(0, &["IDENTICAL: demo "]);
+    Ok(())
+}
+
+/// Nor does a run that is recorded lose its disk to the replay of a recording that had the same name elsewhere.
+pub fn record_beside_replay(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    describe_tiny(&place, "");
+    place.record(&[]);
+    let first = place.entry();
+    let out = ["recordings", "export", GUEST, "--with-disks", "-o", "demo.ttvm"];
+    place.run(&out).expect(0, &[]);
+    place
+        .run(&["recordings", "import", "--as", "other", "demo.ttvm"])
+        .expect(0, &["imported other "]);
+    place.edit(FILE, "console=ttyS0 ", "console=ttyS0 loop");
+    let recording = place.start(&["record", GUEST], "recording as");
+    let overlay = place.path(STATE).join("overlays/demo-vda.qcow2");
+    let number = |path: &Path| fs::metadata(path).expect("an overlay").ino();
+    let before = number(&overlay);
+    place
+        .run(&["replay", "other", "--verify"])
+        .expect(0, &["IDENTICAL: other "]);
+    assert_eq!(number(&overlay), before);
+    recording.signal(Signal::SIGINT);
+    recording.end().expect(0, &["recorded demo ", "stopped after"]);
+    assert_ne!(place.recording().id(), &first.id);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL: demo "]);
     Ok(())
 }

@@ -3,10 +3,11 @@
 
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 use super::super::lab::{GUEST, Lab};
 use super::super::{Outcome, Skipped};
+use super::describe_tiny;
 
 pub fn forwards_and_backwards(lab: &Lab) -> Outcome {
     if ttvm::run::find("/".as_ref(), "gdb").is_none() {
@@ -51,5 +52,19 @@ pub fn forwards_and_backwards(lab: &Lab) -> Outcome {
     assert_eq!(at("F"), "0xfff0", "{said}");
     replaying.signal(Signal::SIGINT);
     replaying.end().expect(0, &[]);
+    Ok(())
+}
+
+/// What ends QEMU there is no end of the debugging either.
+pub fn emulator_killed(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    describe_tiny(&place, "");
+    place.record(&[]);
+    let replaying = place.start(&["replay", GUEST, "--gdb", "--paused"], "replaying");
+    kill(replaying.emulator(), Signal::SIGKILL).expect("kill");
+    replaying
+        .end()
+        .expect(1, &["QEMU ended in the middle of the run: SIGKILL ended it"]);
+    assert_eq!(place.recording().replays(), None);
     Ok(())
 }

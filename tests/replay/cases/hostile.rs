@@ -305,3 +305,82 @@ pub fn recordings(lab: &Lab) -> Outcome {
     assert!(failures.is_empty(), "\n{failures}");
     Ok(())
 }
+
+/// What a manifest says that a disk was made from may wait for ever, do something when it is opened, or be somebody's secret.
+pub fn places(lab: &Lab) -> Outcome {
+    let (place, good) = prepared(lab);
+    let mut trial = Trial::new(&place, &good);
+    let bait = place.path("bait").display().to_string();
+    for name in ["pipe", "secret", "link", "", "nothing"] {
+        let origin = format!("{bait}/{name}");
+        let archive = good.with(false, |manifest| manifest["disk"][0]["origin"] = origin.clone().into());
+        place.write("hostile.ttvm", &archive);
+        trial
+            .ran(&["recordings", "import", "hostile.ttvm", "--as", HOSTILE])
+            .expect(0, &[&format!("made from, {origin} with blake3:")]);
+        let missing = "disk vda: what it was made from did not come with the recording";
+        trial.ran(&["replay", HOSTILE, "--dry-run"]).expect(4, &[missing]);
+        trial.ran(&["replay", HOSTILE, "--verify"]).expect(4, &[missing]);
+        trial
+            .ran(&["recordings", "export", HOSTILE, "--with-disks", "-o", "hostile.out"])
+            .expect(1, &["what disk vda was made from did not come with the recording"]);
+        let entry = trial.entries().remove(0);
+        assert_eq!(entry.replays, None);
+        trial.remove(&entry).expect(0, &[]);
+        trial.compare("removed");
+        assert!(trial.wrong.is_empty(), "{origin}: {:?}", trial.wrong);
+    }
+    for origin in [
+        "//dev/watchdog",
+        "//dev/zero",
+        "/srv/../dev/zero",
+        "/proc/self/mem",
+        "./shadow",
+    ] {
+        let archive = good.with(true, |manifest| manifest["disk"][0]["origin"] = origin.into());
+        place.write("hostile.ttvm", &archive);
+        trial
+            .ran(&["recordings", "import", "hostile.ttvm", "--as", HOSTILE])
+            .expect(1, &["is not imported: manifest.toml is not understood", origin]);
+        assert!(trial.entries().is_empty());
+        trial.compare("refused");
+        assert!(trial.wrong.is_empty(), "{origin}: {:?}", trial.wrong);
+    }
+    Ok(())
+}
+
+/// One that says it is of the future would be the newest for ever, and one of a year with five digits has no name.
+pub fn times(lab: &Lab) -> Outcome {
+    let (place, good) = prepared(lab);
+    let mut trial = Trial::new(&place, &good);
+    for (key, time) in [
+        ("started", 9_000_000_000_000_000_000_i64),
+        ("started", 250_000_000_000),
+        ("started", -1),
+        ("ended", i64::MAX),
+    ] {
+        let archive = good.with(true, |manifest| match key {
+            "started" => manifest["run"]["started"] = time.into(),
+            _ => manifest["result"]["ended"] = time.into(),
+        });
+        place.write("hostile.ttvm", &archive);
+        trial
+            .ran(&["recordings", "import", "hostile.ttvm", "--as", HOSTILE])
+            .expect(1, &["is not imported: "]);
+        trial.compare("refused");
+        assert!(trial.wrong.is_empty(), "{key} {time}: {:?}", trial.wrong);
+    }
+    // The first second there is has a name as any other.
+    place.write(
+        "hostile.ttvm",
+        &good.with(true, |manifest| manifest["run"]["started"] = 0.into()),
+    );
+    trial
+        .ran(&["recordings", "import", "hostile.ttvm", "--as", HOSTILE])
+        .expect(0, &["imported hostile 19700101-000000"]);
+    trial.ran(&["replay", HOSTILE, "--verify"]).expect(0, &["IDENTICAL"]);
+    trial.remove(&trial.entries()[0]).expect(0, &[]);
+    trial.compare("removed");
+    assert!(trial.wrong.is_empty(), "{:?}", trial.wrong);
+    Ok(())
+}

@@ -98,3 +98,19 @@ pub fn full(lab: &Lab) -> Outcome {
         );
     })
 }
+
+/// What the guest writes to its disk in a replay has no room: that says nothing about the run.
+pub fn none_for_disks(lab: &Lab) -> Outcome {
+    on_a_small_disk(lab, |place| {
+        place.describe("none", "");
+        place.script("dd if=/dev/urandom of=/dev/vda bs=64k count=60 conv=notrunc; sync; poweroff -f");
+        place.record(&[]);
+        fill(place, 2 << 20);
+        place
+            .replay(&["--verify"])
+            .expect(1, &["there is no room in ", "for what the guest writes to its disks"]);
+        assert_eq!(place.recording().replays(), None);
+        std::fs::remove_file(place.path(STATE).join("ballast")).expect("ballast");
+        place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    })
+}
