@@ -23,6 +23,22 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || is_plain(c))
 }
 
+/// JSON that a person may look at, too: what is not plain, which only its strings can have, is written as JSON's own escapes.
+pub fn json(json: &str) -> Cow<'_, str> {
+    let stays = |c: char| c == '\n' || is_plain(c);
+    if json.chars().all(stays) {
+        return Cow::Borrowed(json);
+    }
+    let mut plain = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match stays(c) {
+            true => plain.push(c),
+            false => plain.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    Cow::Owned(plain)
+}
+
 /// Bytes as a part of a line.
 pub fn of_bytes(bytes: &[u8]) -> String {
     line(&String::from_utf8_lossy(bytes)).into_owned()
@@ -54,5 +70,18 @@ mod tests {
         assert_eq!(lines("a\n\u{9b}2J"), "a\n\\u{9b}2J");
         assert_eq!(line("\u{202e}gpj"), "\\u{202e}gpj");
         assert_eq!(of_bytes(b"\xffx\x1b"), "\u{fffd}x\\u{1b}");
+    }
+
+    #[test]
+    fn json_means_the_same() {
+        let value = ["\u{9b}31m\u{1b}[2J\u{7}", "\u{202e}gpj \"größe\"\n", "\u{1f600}"];
+        let printed = serde_json::to_string_pretty(&value).expect("JSON");
+        let shown = json(&printed);
+        assert!(shown.chars().all(|c| c == '\n' || is_plain(c)), "{shown:?}");
+        assert!(
+            shown.contains("\\u009b31m") && shown.contains("\\u202egpj") && shown.contains("größe"),
+            "{shown}"
+        );
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).expect("JSON"), value);
     }
 }

@@ -238,7 +238,7 @@ fn guest_name(text: &str) -> Result<GuestName, String> {
 /// Prints `value` as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value)?;
-    writeln!(io::stdout(), "{text}")?;
+    writeln!(io::stdout(), "{}", crate::text::json(&text))?;
     Ok(())
 }
 

@@ -41,6 +41,9 @@ pub(super) fn record(guest: &GuestName, limit: Option<Duration>) -> Result<Exit,
 
 pub(super) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Result<Exit, Error> {
     let unit = format!("ttvm-replay@{guest}.service");
+    let library = Library::open(Places::system("/".as_ref()).state_dir());
+    let recording = library.find(guest, Some(&id.to_string()))?;
+    let before = recording.replays();
     let started = start(guest, &arguments.order(id), &unit, arguments.waits());
     if !arguments.waits() {
         started?;
@@ -54,8 +57,8 @@ pub(super) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Resul
         }
         return Ok(Exit::Done);
     }
-    let library = Library::open(Places::system("/".as_ref()).state_dir());
-    let verdict = library.find(guest, Some(&id.to_string()))?.replays();
+    // A replay that was stopped leaves the verdict of the one before it.
+    let verdict = recording.replays().filter(|now| Some(now) != before.as_ref());
     match (started, verdict) {
         // The unit fails when the run was another.
         (_, Some(verdict)) if exit_status(&unit)? == "5" => tell(guest, id, &verdict.newest),

@@ -10,6 +10,9 @@ mod import;
 mod initrds;
 mod kills;
 mod lvm_errors;
+#[path = "../../replay/mutants.rs"]
+#[allow(dead_code, reason = "a few that are made by hand are enough here")]
+mod mutants;
 mod network;
 mod package;
 mod power_cuts;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs that are recorded from LVM snapshots and replayed, by their units, with a QEMU within the emulated host.
 
+use super::mutants::Good;
 use super::{THICK, cases, emulated_guest, until};
 use crate::machine::Host;
 
@@ -8,7 +9,7 @@ cases! {
     Installed {
         Bookworm: from_lvm;
         Trixie: ends;
-        Later: from_lvm_ten_times;
+        Later: from_lvm_ten_times, hostile, no_room;
     }
 }
 
@@ -81,6 +82,176 @@ fn record_on(host: &mut Host) {
 fn newest(host: &mut Host) -> String {
     host.run("ttvm recordings list clientA | grep ^clientA | tail -n 1")
         .unwrap()
+}
+
+/// A guest whose disk is a file: small, and with an overlay in place of a snapshot.
+fn prepare_file(host: &mut Host, cmdline: &str) {
+    host.run("[ -e /root/base.img ] || head -c 262144 /dev/urandom >/root/base.img")
+        .unwrap();
+    emulated_guest(
+        host,
+        "[[disk]]\norigin = \"/root/base.img\"\ntarget = \"xvda1\"",
+        cmdline,
+    );
+}
+
+/// Every file with its mode, size, time and number, but those of the recording and what is remembered of each run.
+fn traces(host: &mut Host, own: &str) -> String {
+    host.run(&format!(
+        "find /etc /root /home /srv /usr/local /var/lib/ttvm \\( -path /var/lib/ttvm/guests -o -path '{own}' -o -path /root/hostile.ttvm \\) \
+         -prune -o ! -type d -printf '%p %m %U %s %T@ %i\\n' | sort"
+    ))
+    .unwrap()
+}
+
+/// Recordings that somebody made to do harm, replayed by root's unit.
+fn hostile(host: &mut Host) {
+    prepare_file(host, "loop");
+    record_on(host);
+    let status = host
+        .run("cat /proc/$(pgrep -f '[q]emu-system')/status && id -u ttvm-qemu")
+        .unwrap();
+    let user = status.lines().last().unwrap();
+    let all = format!("Uid:\t{user}\t{user}\t{user}\t{user}");
+    for line in [
+        all.as_str(),
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
+        assert!(status.contains(line), "no {line} in\n{status}");
+    }
+    host.run("systemctl stop ttvm-record@clientA").unwrap();
+    let replayed = host.run("ttvm replay --verify clientA").unwrap();
+    assert!(replayed.contains("IDENTICAL"), "{replayed}");
+    // One that is stopped is not what the one before it was.
+    let stopped = host
+        .sh(
+            "ttvm replay --verify clientA & until systemctl is-active -q ttvm-replay@clientA; do sleep 0.2; done; \
+             systemctl stop ttvm-replay@clientA; wait $!",
+        )
+        .unwrap();
+    assert!(
+        stopped.status == 1 && !stopped.text().contains("IDENTICAL"),
+        "{} {}",
+        stopped.text(),
+        stopped.errors()
+    );
+
+    prepare_file(host, "once");
+    host.run("ttvm record clientA --for 2min && ttvm recordings export clientA --with-disks -o /root/good.ttvm && mkfifo /root/pipe")
+        .unwrap();
+    let good = Good::read(&host.read("/root/good.ttvm").unwrap());
+    let at_once = |event: &'static [u8]| {
+        // Behind the head of the log and the first event, a clock.
+        move |log: &mut Vec<u8>| drop(log.splice(21..21, event.iter().copied()))
+    };
+    let manifest = |change: &dyn Fn(&mut toml::Table)| good.with(true, |table| change(table));
+    let cases: [(&str, Vec<u8>, i32, &str); 8] = [
+        ("nothing", good.archive(), 0, "IDENTICAL"),
+        (
+            "a serial port that is not there",
+            good.with_file("replay.log", at_once(b"\x07\xc8\0\0\0\x01A")),
+            4,
+            "an event of serial port 200",
+        ),
+        (
+            "a log that is cut off",
+            good.with_file("replay.log", |log| log.truncate(log.len() - 1)),
+            4,
+            "it is cut off",
+        ),
+        (
+            "a character that was not written",
+            good.with_file("replay.log", at_once(b"\x16\0\0\0\x01\0\0\0\x01")),
+            5,
+            "DIVERGED",
+        ),
+        (
+            "another console",
+            good.with_file("console.log", |console| console[3] ^= 1),
+            5,
+            "DIVERGED",
+        ),
+        (
+            "more memory than there is",
+            manifest(&|table| table["engine"]["memory"] = (1_i64 << 53).into()),
+            4,
+            "memory: it was 8192T, now it is 32M",
+        ),
+        (
+            "a version that is more than that",
+            manifest(&|table| table["engine"]["version"] = "7\u{1b}]0;pwned\u{7}\nIDENTICAL: all is well".into()),
+            4,
+            "QEMU: it was 7\\u{1b}]0;pwned\\u{7}\\nIDENTICAL",
+        ),
+        (
+            "a pipe for a disk",
+            good.with(false, |table| table["disk"][0]["origin"] = "/root/pipe".into()),
+            4,
+            "disk vda: what it was made from did not come with the recording",
+        ),
+    ];
+    let imported = |host: &mut Host| {
+        let said = host
+            .run("ttvm recordings import --as clientA /root/hostile.ttvm")
+            .unwrap();
+        let words = said
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("imported clientA "));
+        words.unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    // The good one itself would be there already.
+    host.run("ttvm recordings rm clientA --keep 0").unwrap();
+    let before = traces(host, "/var/lib/ttvm/bases");
+    for (what, archive, status, words) in cases {
+        host.write("/root/hostile.ttvm", &archive, 0o600).unwrap();
+        let id = imported(host);
+        let replayed = host.sh(&format!("ttvm replay --verify clientA {id} 2>&1")).unwrap();
+        let said = replayed.text();
+        assert!(
+            replayed.status == status && said.contains(words),
+            "{what}: {} {said}",
+            replayed.status
+        );
+        assert!(
+            !said.contains(|c: char| c.is_control() && c != '\n'),
+            "{what}: {said:?}"
+        );
+        let left = host
+            .run("pgrep -af '[q]emu-system'; cd /var/lib/ttvm && ls -A overlays; ls recordings/clientA/*")
+            .unwrap();
+        let verdict = left.contains("replay.json");
+        assert!(!left.contains("qemu") && verdict == (status != 4), "{what}: {left}");
+        let own = format!("/var/lib/ttvm/recordings/clientA/{id}");
+        let now = traces(host, &own);
+        let now: Vec<&str> = now
+            .lines()
+            .filter(|line| !line.starts_with("/var/lib/ttvm/bases/"))
+            .collect();
+        assert_eq!(now.join("\n"), before.trim_end(), "{what}");
+        host.run(&format!(
+            "ttvm recordings show clientA && ttvm recordings list && ttvm recordings rm clientA {id}"
+        ))
+        .unwrap();
+    }
+}
+
+/// A guest that runs as its unit stands still while there is no room for what it writes, and says so.
+fn no_room(host: &mut Host) {
+    prepare_file(host, "loop");
+    host.run("systemctl start ttvm@clientA").unwrap();
+    host.run("fallocate -l $(($(stat -f -c '%a * %S' /var/lib/ttvm) - (16 << 20))) /var/lib/ttvm/ballast")
+        .unwrap();
+    until(
+        host,
+        "ttvm status clientA | grep -q 'stands still: there is no room in /var/lib/ttvm/overlays'",
+    );
+    host.run("rm /var/lib/ttvm/ballast").unwrap();
+    until(host, "! ttvm status clientA | grep -q 'stands still'");
+    host.run("systemctl is-active ttvm@clientA && journalctl -b -u ttvm@clientA | grep 'there is room again: the guest goes on'")
+        .unwrap();
 }
 
 fn killed(host: &mut Host, what: &str) {
