@@ -1,38 +1,48 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ttvm: a host for time-travelling virtual machines.
 //!
-//! The modules point one way; nothing below knows what is above:
+//! The modules point one way: each knows those of the lines below it, and none of its own line or above. A test
+//! (`src/house.rs`) holds the code to this picture.
 //!
 //! ```text
 //! cli                      the command line
 //! netd                     the networks as a D-Bus service, and its clients
 //! recording                record, replay, and the proof that both were the same run
 //! import                   guests' files of those of xm and xl
-//! guest, boot, network     the capabilities
+//! boot network             the entries of the boot menu; the guests' networks
+//! guest                    a guest's run on Xen
 //! image                    what disks are made from, and proof that it is still the same
 //! initrd                   initial RAM disks: what is in them, and making them
 //! qemu                     the emulated machine
-//! replay_log               its log of a run, read as what it may be: anybody's
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
-//! run child signals lock file xattr  programs, signals, locks, files
-//! version                  which kernel is newer
-//! log notify error             the journal, systemd, exit codes
+//! ext4                     a file system that is written without the kernel
+//! replay_log               QEMU's log of a run, read as what it may be: anybody's
+//! digest lock              the content of a file as one number; locks between programs
+//! file child               files that appear when they are finished; programs that run beside this one
+//! run log notify error     programs that run to their end; the journal, systemd, exit codes
+//! signals                  signals to end wait for a good moment
+//! clock progress root      when; how far; below which directory
 //! text                     what may be shown to a person
+//! version xattr fail_point which kernel is newer; attributes of files; failing on purpose
 //! ```
 
 pub mod boot;
 pub mod child;
 pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod digest;
 pub mod dm;
 pub mod error;
 pub mod ext4;
 pub mod fail_point;
 pub mod file;
 pub mod guest;
+#[cfg(test)]
+mod house;
 pub mod image;
 pub mod import;
 pub mod initrd;
@@ -42,9 +52,11 @@ pub mod lvm2_cmd;
 pub mod netd;
 pub mod network;
 pub mod notify;
+pub mod progress;
 pub mod qemu;
 pub mod recording;
 pub mod replay_log;
+pub mod root;
 pub mod run;
 pub mod signals;
 pub mod snapshot;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::under;
+use crate::root::under;
 
 /// Why a file can not be put into a boot entry.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::file::{BootFile, Unusable};
-use crate::config::under;
+use crate::root::under;
 use crate::version;
 
 /// What Xen images are called.

@@ -14,7 +14,7 @@ use super::place;
 use super::probe::Probe;
 use super::quote;
 use super::settings::DIRECTORIES;
-use crate::config::under;
+use crate::root::under;
 
 /// The file systems, as grub-mkconfig or grub-probe describes them.
 pub struct Layout<'a> {

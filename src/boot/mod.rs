@@ -32,8 +32,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::boot::{BootConfig, Serial};
-use crate::config::under;
 use crate::error::{Classify, Exit, one_line};
+use crate::root::under;
 use crate::run;
 
 pub use entry::Entry;

@@ -18,8 +18,8 @@ use super::refusal::{Error, Refusal};
 use super::settings::{DIRECTORIES, DROP_IN};
 use super::trial::{Memory, Trial, Verdict, fingerprint};
 use super::xen_options::stands_still;
-use crate::config::under;
 use crate::file;
+use crate::root::under;
 use crate::run;
 
 /// What is in [`DROP_IN`].

@@ -10,7 +10,7 @@ use nix::sys::stat::{major, minor};
 
 use super::Error;
 use super::probe::Probe;
-use crate::config::under;
+use crate::root::under;
 
 /// File systems whose paths GRUB sees as the kernel does: no subvolumes, no datasets.
 const PLAIN: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "vfat"];

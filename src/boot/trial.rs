@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::entry_id::EntryId;
 use super::grub_cfg::MenuEntry;
-use crate::config::under;
 use crate::file;
+use crate::root::under;
 
 const PATH: &str = "/var/lib/ttvm/boot.json";
 

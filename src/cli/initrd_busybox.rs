@@ -10,9 +10,9 @@ use clap::Args;
 use super::Error;
 use super::progress::Progress;
 use crate::config::places::{Given, Places};
-use crate::config::under;
 use crate::error::Exit;
 use crate::initrd::busybox::{self, Image, NoPassword, Password, Wishes};
+use crate::root::under;
 use crate::signals;
 
 #[derive(Args)]

@@ -28,9 +28,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
+use crate::digest::Digest;
 use crate::error::{Classify, Exit, report};
 use crate::image::Origin;
-use crate::image::digest::Digest;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{

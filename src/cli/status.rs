@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::snapshot::describe;
 use super::{Error, guest_name, print_json, table};
+use crate::clock::now;
 use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size};
@@ -14,7 +15,7 @@ use crate::config::{guests, host};
 use crate::error::Exit;
 use crate::guest::domain::{self, Domain, Presence};
 use crate::guest::preparation::Preparation;
-use crate::guest::record::{Record, now};
+use crate::guest::record::Record;
 use crate::run::{Command, Program};
 use crate::snapshot::{Fill, Store};
 use crate::xenstore::{self, XenStore};

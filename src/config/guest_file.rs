@@ -11,9 +11,9 @@ use super::host::{GuestDefaults, seconds};
 use super::reader::{Located, Source, Table, from_toml_str};
 use super::toolstack;
 use super::types::{GuestName, GuestUuid, Size};
-use super::under;
 use super::verbatim;
 use super::vif_file::read_vifs;
+use crate::root::under;
 
 /// Makes an enum of words readable.
 macro_rules! words {

@@ -11,7 +11,8 @@ use super::host::HostConfig;
 use super::places::Places;
 use super::reader::Source;
 use super::types::GuestName;
-use super::{Error, source, under};
+use super::{Error, source};
+use crate::root::under;
 
 fn directory(places: &Places) -> PathBuf {
     places.config_dir().join("guests")

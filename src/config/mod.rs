@@ -103,11 +103,6 @@ fn did_you_mean(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!("; did you mean \"{name}\"?"))
 }
 
-/// `path`, which is absolute, in the tree that begins at `root`.
-pub(crate) fn under(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
 /// Reads the file `path` of the configuration; messages call it `path`. `None` if it does not exist.
 fn source(places: &Places, path: &Path) -> Result<Option<Source>, Error> {
     match fs::read_to_string(places.real(path)) {

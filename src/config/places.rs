@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::Error;
 use super::guest::Toolstack;
-use super::{Error, under};
+use crate::root::under;
 
 /// The system's configuration.
 const CONFIG: &str = "/etc/ttvm";

@@ -19,9 +19,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::DIRECTORY;
 use super::xm::Mode;
 use crate::config::types::GuestName;
-use crate::config::under;
 use crate::error::{Classify, Exit};
 use crate::file;
+use crate::root::under;
 use crate::run::{self, Command, find};
 
 /// The log of a run, in its directory.

@@ -23,9 +23,9 @@ pub use error::Error;
 use std::path::{Path, PathBuf};
 
 use crate::config::types::GuestName;
-use crate::config::under;
 use crate::file;
 use crate::lock::{self, Attempt};
+use crate::root::under;
 
 /// Where a guest's generated file for xl or xm, its preparation and its lock are while it runs.
 const DIRECTORY: &str = "/run/ttvm";

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::guest::Guest;
 use crate::config::types::{GuestName, InterfaceName};
-use crate::config::under;
 use crate::file;
+use crate::root::under;
 
 /// Where the network's programs have what lasts as long as this boot.
 pub const DIRECTORY: &str = "/run/ttvm/network";

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::{DIRECTORY, Error};
 use crate::config::guest::{Guest, Snapshot, Toolstack};
 use crate::config::types::{GuestName, GuestUuid, Volume};
+use crate::digest::Digest;
 use crate::error::{Classify, Exit, one_line};
 use crate::file;
-use crate::image::digest::Digest;
 
 /// A guest's preparation.
 #[derive(Debug, Serialize, Deserialize)]

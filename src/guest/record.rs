@@ -4,12 +4,12 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::preparation::invocation;
 use super::restarts;
+use crate::clock::{boot_id, now};
 use crate::config::types::GuestName;
 use crate::file;
 
@@ -98,13 +98,6 @@ pub struct Record {
     pub futile: u32,
 }
 
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
-}
-
 impl Record {
     /// A run of `guest` that begins now.
     pub fn begin(guest: &GuestName) -> Self {
@@ -151,7 +144,7 @@ impl Record {
 
     /// The record of `guest`; `None` if it never ran. A damaged one counts as none: it is only a memory.
     pub fn load(root: &Path, guest: &GuestName) -> Option<Self> {
-        let text = fs::read(crate::config::under(root, &path(guest))).ok()?;
+        let text = fs::read(crate::root::under(root, &path(guest))).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
@@ -166,12 +159,6 @@ impl Record {
             tracing::warn!(ttvm_guest = %guest, "can not write {}: {error}", path.display());
         }
     }
-}
-
-/// The id of this boot of the host; empty where the kernel does not say.
-pub fn boot_id() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
 
 fn path(guest: &GuestName) -> PathBuf {

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::record::{Ending, Record, now};
+use super::record::{Ending, Record};
+use crate::clock::now;
 
 /// A run shorter than this, in seconds, has come to nothing.
 const SHORT: u64 = 60;

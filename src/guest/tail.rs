@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::xl::Shutdown;
 use crate::config::types::GuestName;
-use crate::config::under;
+use crate::root::under;
 
 /// xend's log, of Xen 3.0.4 and later and of those before.
 const XEND: [&str; 2] = ["/var/log/xen/xend.log", "/var/log/xend.log"];

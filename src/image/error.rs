@@ -4,8 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Origin, digest};
+use super::Origin;
 use crate::config::types::Volume;
+use crate::digest;
 use crate::error::{Classify, Exit};
 use crate::snapshot::holders::{self, Holder};
 use crate::{dm, lvm2_cmd, snapshot};

@@ -15,11 +15,13 @@ use nix::libc;
 use nix::unistd::geteuid;
 use serde::Deserialize;
 
-use super::digest::{self, Digest, Progress};
+use crate::digest::{self, Digest};
+
 use super::error::Error;
 use super::seal::{Outcome, State};
 use super::{Origin, interruptible, layers};
 use crate::config::types::Size;
+use crate::progress::Progress;
 use crate::snapshot::holders;
 use crate::{fail_point, signals};
 

@@ -6,7 +6,6 @@
 //! what LVM or the file system knows.
 
 pub mod create;
-pub mod digest;
 mod error;
 mod file;
 mod layers;
@@ -15,13 +14,14 @@ mod volume;
 
 use std::ops::ControlFlow;
 
+use crate::progress::Progress;
 use crate::signals;
 
 pub use crate::config::origin::Origin;
 pub use error::Error;
 
 /// `progress`, called off when a signal to end the program is waiting: what was begun is undone first.
-fn interruptible<'a>(progress: &'a mut digest::Progress<'_>) -> impl FnMut(u64, u64) -> ControlFlow<()> + 'a {
+fn interruptible<'a>(progress: &'a mut Progress<'_>) -> impl FnMut(u64, u64) -> ControlFlow<()> + 'a {
     move |done, total| match progress(done, total) {
         ControlFlow::Continue(()) if signals::waiting() => ControlFlow::Break(()),
         verdict => verdict,

@@ -10,10 +10,12 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::digest::{Digest, Progress};
+use crate::digest::Digest;
+
 use super::error::Error;
 use super::{Origin, file, volume};
 use crate::config::host::SnapshotConfig;
+use crate::progress::Progress;
 
 /// Whether the content of an origin is known without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,13 +7,15 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use super::digest::{self, Digest, Progress};
+use crate::digest::{self, Digest};
+
 use super::error::Error;
 use super::seal::{Outcome, State};
 use super::{Origin, interruptible};
 use crate::config::types::{Size, Volume};
 use crate::dm::{By, Device, DeviceMapper};
 use crate::lvm2_cmd::{self, LogicalVolume};
+use crate::progress::Progress;
 use crate::snapshot::lock::lock;
 use crate::snapshot::{self, guest_of, holders};
 use crate::{fail_point, signals};

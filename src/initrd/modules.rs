@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use crate::config::under;
+use crate::root::under;
 use crate::run::{self, Command, Program};
 use crate::version;
 

@@ -20,7 +20,7 @@ use super::plan::{Data, Item, plan};
 use super::scan::stray;
 use super::tree::Tree;
 use super::umask::umask;
-use crate::image::digest::Progress;
+use crate::progress::Progress;
 use crate::{fail_point, signals};
 
 /// How an image is made.

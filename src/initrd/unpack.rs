@@ -26,7 +26,7 @@ use super::reader::Reader;
 use super::source::Source;
 use super::umask::umask;
 use crate::config::types::Size;
-use crate::image::digest::Progress;
+use crate::progress::Progress;
 use crate::{fail_point, signals};
 
 /// What was unpacked.

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{Op, Step};
 use super::{Error, Mode, Options};
+pub use crate::clock::boot_id as boot;
 use crate::config::network::{Subnet, Zone};
 use crate::config::types::InterfaceName;
-use crate::config::under;
 use crate::file;
-pub use crate::guest::record::boot_id as boot;
+use crate::root::under;
 
 const DIRECTORY: &str = "/var/lib/ttvm/network";
 

@@ -17,8 +17,8 @@ use super::xend::Xend;
 use super::{Attachment, Backend, Error, Mode, Pending, Preview, Request, State, Status, attachments};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
-use crate::config::under;
 use crate::lock::{self, Attempt, Lock};
+use crate::root::under;
 
 const LOCK: &str = "/run/ttvm/.network.lock";
 /// How long a change may take that another one waits for.

@@ -10,7 +10,7 @@ use super::Error;
 use super::netlink::{Address, Link, Netlink, Reachability, Route};
 use super::step::{Bridge, Uplink};
 use crate::config::types::InterfaceName;
-use crate::config::under;
+use crate::root::under;
 
 /// How long a router may take to answer, on a link that has been up for a while.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::engine;
 use super::machine::Backing;
-use crate::image::digest::{self, Digest, Progress};
+use crate::digest::{self, Digest};
+use crate::progress::Progress;
 use crate::run;
 
 /// Why a disk's content is not known.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::config::guest::Shift;
 use crate::config::types::{Mac, Size, Target};
-use crate::image::digest::{self, Digest};
+use crate::digest::{self, Digest};
 
 /// The processor's model: the same on every host, and old enough for every kernel.
 pub const CPU: &str = "qemu64";

@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use super::draft::{CONSOLE, GUEST_FILE, LOG};
 use super::manifest::{FileDigest, Manifest};
 use super::stored::{INITRD, KERNEL};
-use crate::image::digest::{Digest, Hasher, Progress};
+use crate::digest::{Digest, Hasher};
+use crate::progress::Progress;
 
 /// What is read at once.
 pub(super) const PIECE: usize = 1 << 18;

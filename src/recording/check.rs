@@ -12,8 +12,9 @@ use super::draft::{CONSOLE, GUEST_FILE, LOG};
 use super::error::Error;
 use super::manifest::{FileDigest, Manifest};
 use super::stored::{INITRD, KERNEL, Recording};
+use crate::digest::{self, Digest};
 use crate::error::reason;
-use crate::image::digest::{self, Digest, Progress};
+use crate::progress::Progress;
 
 /// What is wrong with a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::manifest::{DiskDigest, FileDigest};
 use super::session::{Error, Listener, Surroundings};
 use crate::config::guest::{DiskFormat, DiskSource, Guest, Origin};
 use crate::config::types::{GuestName, Target, Volume};
-use crate::image::digest::{self, Digest};
+use crate::digest::{self, Digest};
 use crate::image::seal;
 use crate::qemu::machine::{Backing, Drive};
 use crate::qemu::{content, engine};

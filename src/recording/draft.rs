@@ -12,10 +12,11 @@ use super::manifest::{FileDigest, Manifest};
 use super::sealed;
 use super::stored::{self, Recording};
 use crate::config::types::GuestName;
+use crate::digest;
 use crate::fail_point;
 use crate::file;
-use crate::image::digest::{self, Progress};
 use crate::lock::Lock;
+use crate::progress::Progress;
 
 /// The toolstack's log.
 pub const LOG: &str = "replay.log";

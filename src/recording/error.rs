@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::id::Id;
 use crate::config::types::{GuestName, Size, Target};
+use crate::digest::{self, Digest};
 use crate::error::{Classify, Exit};
-use crate::image::digest::{self, Digest};
 
 /// Why something could not be done with a recording.
 #[derive(Debug, thiserror::Error)]

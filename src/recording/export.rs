@@ -16,7 +16,7 @@ use super::error::Error;
 use super::sealed;
 use super::stored::{INITRD, KERNEL, Recording};
 use crate::file;
-use crate::image::digest::Progress;
+use crate::progress::Progress;
 
 /// A replay log is mostly small numbers: a higher level takes longer and saves little.
 const LEVEL: u32 = 3;

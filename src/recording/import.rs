@@ -19,11 +19,12 @@ use super::manifest::Manifest;
 use super::removal::{IMPORTING, remove_tree};
 use super::sealed;
 use super::stored::{IMPORTED, LOCK, Recording, base, bases};
+use crate::clock::now;
 use crate::config::types::GuestName;
+use crate::digest;
 use crate::fail_point;
 use crate::file;
-use crate::guest::record::now;
-use crate::image::digest::{self, Progress};
+use crate::progress::Progress;
 
 /// Bytes that an import leaves free.
 pub const RESERVE: u64 = 64 << 20;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::guest::{Origin, Toolstack};
 use crate::config::types::{GuestName, Mac, Target};
-use crate::image::digest::Digest;
+use crate::digest::Digest;
 
 /// The version of the format.
 pub const FORMAT: u32 = 1;

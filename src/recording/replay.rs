@@ -202,7 +202,7 @@ fn machine(recording: &Recording) -> Machine {
     }
 }
 
-pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::image::digest::Digest]) -> Option<Verdict> {
+pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::digest::Digest]) -> Option<Verdict> {
     manifest.disks.iter().zip(contents).find_map(|(disk, found)| {
         let expected = disk.end.filter(|end| end != found)?;
         Some(Verdict::Diverged {
@@ -228,7 +228,7 @@ impl Replay<'_> {
         let console = self.recording.console();
         let unreadable = |source| Error::Read {
             path: console.clone(),
-            source: crate::image::digest::Error::Open {
+            source: crate::digest::Error::Open {
                 path: console.clone(),
                 source,
             },

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::manifest::{FORMAT, FileDigest, Manifest};
-use crate::image::digest::{self, Digest};
+use crate::digest::{self, Digest};
 
 /// The file.
 pub const NAME: &str = "manifest.toml";

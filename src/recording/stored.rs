@@ -10,10 +10,10 @@ use super::error::Error;
 use super::id::Id;
 use super::manifest::{DiskDigest, Manifest};
 use super::verdict::{Replays, Verdict};
+use crate::clock::now;
 use crate::config::guest::{Guest, Toolstack};
 use crate::config::types::GuestName;
-use crate::guest::record::now;
-use crate::image::digest::Digest;
+use crate::digest::Digest;
 use crate::lock::Lock;
 
 /// Held exclusively by whoever makes or removes a recording, shared by whoever uses it.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::RunExit;
 use crate::config::types::Target;
+use crate::digest::Digest;
 use crate::file;
-use crate::image::digest::Digest;
 
 /// The file, beside the manifest.
 const NAME: &str = "replay.json";

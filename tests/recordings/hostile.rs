@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use ttvm::digest;
 use ttvm::error::{Classify, Exit, chain};
-use ttvm::image::digest;
 use ttvm::recording::Error;
 
 use super::{START, World, goes_on, noise};

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use ttvm::config::guest::{Origin, Toolstack};
 use ttvm::config::types::GuestName;
-use ttvm::image::digest;
+use ttvm::digest;
 use ttvm::recording::draft::file_digest;
 use ttvm::recording::manifest::{DiskDigest, Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
 use ttvm::recording::{Draft, Library, Recording};

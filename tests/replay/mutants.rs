@@ -12,7 +12,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use toml::{Table, Value};
 use ttvm::config::types::Size;
-use ttvm::image::digest;
+use ttvm::digest;
 use ttvm::qemu::machine::{Backing, Drive, Kernel, Machine, Network};
 use ttvm::recording::manifest::Manifest;
 use ttvm::recording::sealed;

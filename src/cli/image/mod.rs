@@ -16,8 +16,8 @@ use crate::config::guest::Guest;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::{guests, host};
+use crate::digest::Digest;
 use crate::error::{Classify, Exit, report};
-use crate::image::digest::Digest;
 use crate::image::seal::{self, Outcome, Seal, State};
 use crate::image::{self, Origin};
 

@@ -4,9 +4,9 @@
 use std::io::{self, Write};
 
 use super::{Error, bytes, guest_name};
+use crate::clock::now;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, chain, report};
-use crate::guest::record::now;
 use crate::recording::{Entry, Library, State};
 use crate::signals;
 

@@ -24,7 +24,7 @@ use super::seen::Seen;
 use super::sparse::Whole;
 use super::survey::{Found, LARGEST, Survey};
 use crate::ext4::FileType;
-use crate::image::digest::Progress;
+use crate::progress::Progress;
 use crate::signals;
 
 /// Of memory, at whose end a swap file has its signature.

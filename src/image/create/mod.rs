@@ -61,9 +61,9 @@ use self::tree::Tree;
 use self::unnamed::Unnamed;
 use self::way::Here;
 use super::Origin;
-use super::digest::Progress;
 use crate::config::types::{GuestName, Size};
 use crate::ext4::{self, BLOCK, Filesystem, Time};
+use crate::progress::Progress;
 use crate::run::{Command, Program};
 use crate::{fail_point, signals};
 

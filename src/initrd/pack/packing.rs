@@ -12,7 +12,6 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
 use super::Segment;
-use crate::image::digest::Progress;
 use crate::initrd::compression::Compression;
 use crate::initrd::encode::Encoder;
 use crate::initrd::error::Error;
@@ -22,6 +21,7 @@ use crate::initrd::newc;
 use crate::initrd::output::Output;
 use crate::initrd::plan::{Data, Item};
 use crate::initrd::tree::Tree;
+use crate::progress::Progress;
 use crate::signals;
 
 /// An image that is being made.

@@ -17,7 +17,7 @@ use super::step::{Context, Op, Step};
 use super::xend::Xend;
 use super::{Error, Mode, Options, Request, attachments};
 use crate::config::network::{Firewall as Filter, NetworkConfig};
-use crate::config::under;
+use crate::root::under;
 
 /// A way from one mode to another.
 #[derive(Debug)]

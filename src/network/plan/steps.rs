@@ -9,11 +9,11 @@ use crate::config::guests;
 use crate::config::network::Subnet;
 use crate::config::places::Places;
 use crate::config::types::{InterfaceName, Mac};
-use crate::config::under;
 use crate::network::journal::{Chosen, Settings};
 use crate::network::netlink::Link;
 use crate::network::step::{self, Bridge, Context, Dnsmasq, Firewall, Step, Sysctl, Zoned};
 use crate::network::{Error, Mode, Request, firewalld, subnet, uplink};
+use crate::root::under;
 
 pub(super) fn nat(
     context: &mut Context<'_>,

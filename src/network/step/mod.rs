@@ -29,7 +29,7 @@ pub use zone::Zoned;
 use super::Error;
 use super::netlink::Netlink;
 use crate::config::host::HostConfig;
-use crate::config::under;
+use crate::root::under;
 
 /// What a step works on.
 pub struct Context<'a> {

@@ -22,8 +22,8 @@ pub use error::{Error, Step};
 pub use switch::Switched;
 
 use crate::config::types::{InterfaceName, Mac};
-use crate::config::under;
 use crate::file::Seen;
+use crate::root::under;
 use crate::run;
 
 /// Where xend has its configuration, unless its environment says otherwise.

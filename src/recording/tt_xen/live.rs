@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::clock::now;
 use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::places::Places;
@@ -12,7 +13,7 @@ use crate::error::chain;
 use crate::fail_point;
 use crate::guest::deviced::Deviced;
 use crate::guest::mode::{self, GuestNetwork};
-use crate::guest::record::{Ending, now};
+use crate::guest::record::Ending;
 use crate::guest::tail::Tail;
 use crate::guest::watch::{Watch, Woken};
 use crate::guest::xm::{Mode, Xm};

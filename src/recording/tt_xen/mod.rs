@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use crate::config::guest::{Boot, DiskFormat, DiskSource, Guest, Toolstack};
 use crate::config::types::GuestName;
+use crate::digest::{self, Digest};
 use crate::error::{Classify, Exit};
 use crate::guest::mode::GuestNetwork;
 use crate::guest::xm::Xm;
 use crate::guest::{self, deviced, xm_config};
-use crate::image::digest::{self, Digest};
 use crate::run;
 
 /// Why TT Xen did not record or replay.

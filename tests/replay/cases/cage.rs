@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ttvm::image::digest;
+use ttvm::digest;
 use ttvm::recording::manifest::{FileDigest, Manifest};
 use ttvm::recording::sealed;
 

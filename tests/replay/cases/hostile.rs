@@ -133,7 +133,7 @@ impl<'a> Trial<'a> {
         let mut trial = Self {
             place,
             before: BTreeMap::new(),
-            secret: ttvm::image::digest::of_bytes(SECRET).to_string(),
+            secret: ttvm::digest::of_bytes(SECRET).to_string(),
             wrong: Vec::new(),
         };
         // Directories that are made once and stay.

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::progress::Progress;
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek};
@@ -25,9 +26,6 @@ const BEHIND: u64 = 4 << 20;
 
 /// The algorithm's name, which a digest is written with.
 const ALGORITHM: &str = "blake3:";
-
-/// Called after each piece with the bytes done and the bytes there are; [`ControlFlow::Break`] calls the work off.
-pub type Progress<'a> = dyn FnMut(u64, u64) -> ControlFlow<()> + 'a;
 
 /// The BLAKE3 digest of a content, written `blake3:` and 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
