@@ -27,6 +27,21 @@ pub enum Exit {
     Diverged = 5,
 }
 
+impl Exit {
+    /// The one that a program of ours ended with, by its exit status.
+    pub fn of_status(status: u8) -> Option<Self> {
+        let all = [
+            Self::Done,
+            Self::Failed,
+            Self::Usage,
+            Self::Config,
+            Self::Refused,
+            Self::Diverged,
+        ];
+        all.into_iter().find(|exit| *exit as u8 == status)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -134,7 +134,7 @@ enum Error {
     #[error("systemd can not be asked: is it running?")]
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
-    Unit { unit: String, exit: u8, why: String },
+    Unit { unit: String, exit: Exit, why: String },
     #[error("the replay of {0} was ended before there was a verdict")]
     NoVerdict(GuestName),
     #[error(transparent)]
@@ -163,9 +163,7 @@ impl Classify for Error {
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Running(_) => Exit::Refused,
-            Self::Unit { exit: 3, .. } => Exit::Config,
-            Self::Unit { exit: 4, .. } => Exit::Refused,
-            Self::Unit { exit: 5, .. } => Exit::Diverged,
+            Self::Unit { exit, .. } => *exit,
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
             Self::Network(error) => error.exit(),

@@ -99,9 +99,8 @@ impl Arguments {
     }
 
     pub(super) fn order(&self, id: &crate::recording::Id) -> crate::recording::order::Order {
-        crate::recording::order::Order {
-            recording: Some(id.to_string()),
-            limit: None,
+        crate::recording::order::Order::Replay {
+            recording: id.clone(),
             gdb: self.gdb,
             paused: self.paused,
         }

@@ -21,10 +21,7 @@ static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) fn record(guest: &GuestName, limit: Option<Duration>) -> Result<Exit, Error> {
-    let order = Order {
-        limit,
-        ..Order::default()
-    };
+    let order = Order::Record { limit };
     let unit = format!("ttvm-record@{guest}.service");
     start(guest, &order, &unit, limit.is_some())?;
     if limit.is_none() {
@@ -61,7 +58,7 @@ pub(super) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Resul
     let verdict = recording.replays().filter(|now| Some(now) != before.as_ref());
     match (started, verdict) {
         // The unit fails when the run was another.
-        (_, Some(verdict)) if exit_status(&unit)? == "5" => tell(guest, id, &verdict.newest),
+        (_, Some(verdict)) if exit_status(&unit)? == Exit::Diverged => tell(guest, id, &verdict.newest),
         (Ok(()), Some(verdict)) => tell(guest, id, &verdict.newest),
         (started, _) => {
             started?;
@@ -88,15 +85,20 @@ fn start(guest: &GuestName, order: &Order, unit: &str, wait: bool) -> Result<(),
         Ok(_) => Ok(()),
         Err(run::Error::Failed { .. }) => Err(Error::Unit {
             unit: unit.to_owned(),
-            exit: exit_status(unit)?.parse().unwrap_or(1),
+            exit: exit_status(unit)?,
             why: property(unit, "StatusText")?,
         }),
         Err(error) => Err(Error::Systemd(error)),
     }
 }
 
-fn exit_status(unit: &str) -> Result<String, Error> {
-    property(unit, "ExecMainStatus")
+/// How the unit's main process ended. One that did not is a failure: something else of the unit went wrong.
+fn exit_status(unit: &str) -> Result<Exit, Error> {
+    let status = property(unit, "ExecMainStatus")?.parse().ok();
+    Ok(status
+        .and_then(Exit::of_status)
+        .filter(|exit| *exit != Exit::Done)
+        .unwrap_or(Exit::Failed))
 }
 
 fn property(unit: &str, name: &str) -> Result<String, Error> {

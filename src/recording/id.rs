@@ -4,7 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// When a recording began, `YYYYMMDD-HHMMSS` in UTC; with `-2`, `-3` and so on if that was taken. It is the name of a
 /// directory. They sort in the order of making.
@@ -84,6 +85,12 @@ impl fmt::Display for Id {
             1 => Ok(()),
             number => write!(f, "-{number}"),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -9,20 +9,71 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Id;
 use crate::config::types::GuestName;
+use crate::error::{Classify, Exit};
 use crate::file;
 
 /// An order, used once.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// The recording to replay.
-    pub recording: Option<String>,
-    /// When to end the recorded run.
-    pub limit: Option<Duration>,
-    /// Whether to serve a debugger.
-    pub gdb: bool,
-    /// Whether to wait for it.
-    pub paused: bool,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// A run is recorded.
+    Record {
+        /// When to end it.
+        limit: Option<Duration>,
+    },
+    /// A recording is replayed.
+    Replay {
+        /// Which.
+        recording: Id,
+        /// Whether to serve a debugger.
+        gdb: bool,
+        /// Whether to wait for it.
+        paused: bool,
+    },
+}
+
+/// Why an order cannot be followed. The unit then does nothing: it is not known what somebody wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("cannot read {}, which says what to do; `ttvm record` and `ttvm replay` write it anew", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no order.
+    #[error("{} is no order of this version of ttvm; `ttvm record` and `ttvm replay` write it anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It is for the other unit.
+    #[error(
+        "{} is an order to {wants}, and this unit is there to {does}; `ttvm record` and `ttvm replay` start the right one",
+        path.display()
+    )]
+    OfAnother {
+        /// The file.
+        path: PathBuf,
+        /// What it wants.
+        wants: &'static str,
+        /// What the unit does.
+        does: &'static str,
+    },
+}
+
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
 }
 
 fn path(guest: &GuestName) -> PathBuf {
@@ -36,22 +87,69 @@ pub fn socket(guest: &GuestName) -> PathBuf {
 
 impl Order {
     /// Leaves it for the unit.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
     pub fn give(&self, guest: &GuestName) -> io::Result<()> {
         file::directory(Path::new("/run/ttvm"))?;
         file::replace(&path(guest), &serde_json::to_vec(self)?, 0o600)
     }
 
-    /// Takes the one that was left.
-    pub fn take(guest: &GuestName) -> Self {
-        let text = fs::read(path(guest));
+    /// Takes the one that was left; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If there is one that cannot be read. It is gone then, too.
+    pub fn take(guest: &GuestName) -> Result<Option<Self>, Error> {
+        let path = path(guest);
+        let text = fs::read(&path);
         Self::forget(guest);
-        text.ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default()
+        match text {
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(order) => Ok(Some(order)),
+                Err(source) => Err(Error::Damaged { path, source }),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
+    /// That it is for the other unit, which is there to record if this is an order to replay.
+    pub fn of_another(&self, guest: &GuestName) -> Error {
+        let (wants, does) = match self {
+            Self::Record { .. } => ("record", "replay"),
+            Self::Replay { .. } => ("replay", "record"),
+        };
+        Error::OfAnother {
+            path: path(guest),
+            wants,
+            does,
+        }
     }
 
     /// Takes back what was left, for a unit that did not start.
     pub fn forget(guest: &GuestName) {
         drop(fs::remove_file(path(guest)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_it_is_left_for_the_unit() {
+        let replay = Order::Replay {
+            recording: "20261125-130700-2".parse().expect("an id"),
+            gdb: true,
+            paused: false,
+        };
+        for order in [Order::Record { limit: None }, replay] {
+            let text = serde_json::to_vec(&order).expect("JSON");
+            assert_eq!(serde_json::from_slice::<Order>(&text).expect("an order"), order);
+        }
+        let unclear = br#"{"replay": {"recording": "newest", "gdb": false, "paused": false}}"#;
+        assert!(serde_json::from_slice::<Order>(unclear).is_err(), "no id");
     }
 }

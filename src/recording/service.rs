@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::disks::Seals;
 use super::order::{self, Order};
 use super::session::{Error as SessionError, Listener, Surroundings};
-use super::{Error as LibraryError, Library, Verdict, plain, record, replay, tt_xen};
+use super::{Error as LibraryError, Id, Library, Verdict, plain, record, replay, tt_xen};
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::host::HostConfig;
@@ -55,6 +55,9 @@ pub enum Error {
     /// The library of recordings.
     #[error(transparent)]
     Library(#[from] LibraryError),
+    /// What the unit was told to do.
+    #[error(transparent)]
+    Order(#[from] order::Error),
     /// The run.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -76,6 +79,7 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
             Self::Library(error) => error.exit(),
+            Self::Order(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Diverged { .. } => Exit::Diverged,
         }
@@ -102,7 +106,7 @@ pub fn main() -> ExitCode {
 fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     let name = &guest.name;
     let order = match kind {
-        Kind::Plain => Order::default(),
+        Kind::Plain => Ok(None),
         Kind::Record | Kind::Replay => Order::take(name),
     };
     let _claim = match claim(name)? {
@@ -112,7 +116,8 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     let mut run = Record::begin(name);
     let result = Preparation::check(name)
         .map_err(Error::from)
-        .and_then(|()| work(kind, guest, host, &order, &mut run));
+        .and_then(|()| Work::of(kind, order?, name).map_err(Error::from))
+        .and_then(|what| work(&what, guest, host, &mut run));
     run.until = Some(now());
     run.trouble = None;
     run.ending = Some(match &result {
@@ -135,7 +140,42 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     })
 }
 
-fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut Record) -> Result<Ending, Error> {
+/// What is done, by the unit and its order.
+enum Work {
+    /// A run that nobody records.
+    Plain,
+    /// A recorded run, up to `limit` if there is one.
+    Record { limit: Option<Duration> },
+    /// A replay; without a name, of the newest recording.
+    Replay {
+        recording: Option<Id>,
+        gdb: bool,
+        paused: bool,
+    },
+}
+
+impl Work {
+    fn of(kind: Kind, order: Option<Order>, guest: &GuestName) -> Result<Self, order::Error> {
+        Ok(match (kind, order) {
+            (Kind::Plain, _) => Self::Plain,
+            (Kind::Record, None) => Self::Record { limit: None },
+            (Kind::Record, Some(Order::Record { limit })) => Self::Record { limit },
+            (Kind::Replay, None) => Self::Replay {
+                recording: None,
+                gdb: false,
+                paused: false,
+            },
+            (Kind::Replay, Some(Order::Replay { recording, gdb, paused })) => Self::Replay {
+                recording: Some(recording),
+                gdb,
+                paused,
+            },
+            (_, Some(order)) => return Err(order.of_another(guest)),
+        })
+    }
+}
+
+fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Result<Ending, Error> {
     let root = Path::new("/");
     let places = Places::system(root);
     let library = Library::open(places.state_dir());
@@ -146,13 +186,13 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
         prepared: true,
     };
     let mut listener = Notifier::new(guest, run);
-    match kind {
-        Kind::Plain => Ok(plain::run(guest, &library, &around, &mut listener)?),
-        Kind::Record => {
+    match what {
+        Work::Plain => Ok(plain::run(guest, &library, &around, &mut listener)?),
+        Work::Record { limit } => {
             let path = guests::path(&places, &guest.name);
             let text =
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
-            let options = record::Options { limit: order.limit };
+            let options = record::Options { limit: *limit };
             let recorded = match guest.toolstack {
                 Toolstack::Xm => tt_xen::record::record(root, guest, &text, &library, &around, &options, &mut listener),
                 _ => record::record(guest, &text, &library, &around, &options, &mut listener, None),
@@ -173,16 +213,21 @@ fn work(kind: Kind, guest: &Guest, host: &HostConfig, order: &Order, run: &mut R
                 },
             )
         }
-        Kind::Replay => {
-            let recording = library.find(&guest.name, order.recording.as_deref())?;
+        Work::Replay {
+            recording: wanted,
+            gdb,
+            paused,
+        } => {
+            let wanted = wanted.as_ref().map(Id::to_string);
+            let recording = library.find(&guest.name, wanted.as_deref())?;
             let options = replay::Options {
-                gdb: order.gdb.then(|| order::socket(&guest.name)),
-                paused: order.paused,
+                gdb: gdb.then(|| order::socket(&guest.name)),
+                paused: *paused,
             };
-            let verdict = match (guest.toolstack, order.gdb) {
+            let verdict = match (guest.toolstack, *gdb) {
                 (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),
                 (Toolstack::Xm, false) => {
-                    tt_xen::replay::replay(root, &recording, guest, &around, order.paused, &mut listener).map(Some)
+                    tt_xen::replay::replay(root, &recording, guest, &around, *paused, &mut listener).map(Some)
                 }
                 _ => replay::replay(&recording, Some(guest), &around, &options, &mut listener),
             };
