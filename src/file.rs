@@ -25,33 +25,68 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 
 /// A file as it was read, for [`replace_seen`]; there may have been none.
 #[derive(Debug)]
-pub struct Seen(Option<(Metadata, Vec<u8>)>);
+pub struct Seen(Option<There>);
+
+/// What there is.
+#[derive(Debug)]
+struct There {
+    data: Metadata,
+    digest: blake3::Hash,
+    /// Of one that was read to be kept.
+    content: Option<Vec<u8>>,
+}
 
 impl Seen {
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> io::Result<Self> {
+        Self::of(path, |file| {
+            let mut content = Vec::new();
+            file.read_to_end(&mut content)?;
+            Ok((blake3::hash(&content), Some(content)))
+        })
+    }
+
+    /// The same of a file that may be larger than what memory there is: its content is not kept.
+    pub fn look(path: &Path) -> io::Result<Self> {
+        Self::of(path, |file| {
+            let mut hasher = blake3::Hasher::new();
+            io::copy(file, &mut hasher)?;
+            Ok((hasher.finalize(), None))
+        })
+    }
+
+    fn of(
+        path: &Path,
+        read: impl FnOnce(&mut File) -> io::Result<(blake3::Hash, Option<Vec<u8>>)>,
+    ) -> io::Result<Self> {
         let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self(None)),
             file => file?,
         };
-        let metadata = file.metadata()?;
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)?;
-        Ok(Self(Some((metadata, content))))
+        let data = file.metadata()?;
+        let (digest, content) = read(&mut file)?;
+        Ok(Self(Some(There { data, digest, content })))
     }
 
-    /// What was in it.
+    /// What was in it, if that was kept.
     pub fn content(&self) -> Option<&[u8]> {
-        self.0.as_ref().map(|(_, content)| content.as_slice())
+        self.0.as_ref()?.content.as_deref()
+    }
+
+    /// Whether it had this content.
+    pub fn is(&self, content: &[u8]) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|there| there.data.len() == content.len() as u64 && there.digest == blake3::hash(content))
     }
 
     /// `Ok` if it still is the same file with the same content.
     pub fn check(&self, path: &Path) -> io::Result<()> {
         let key = |seen: &Self| {
-            let (data, content) = seen.0.as_ref()?;
-            Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), content.clone()))
+            let There { data, digest, .. } = seen.0.as_ref()?;
+            Some((data.dev(), data.ino(), data.mtime(), data.mtime_nsec(), *digest))
         };
-        match key(self) == key(&Self::read(path)?) {
+        match key(self) == key(&Self::look(path)?) {
             true => Ok(()),
             false => Err(io::Error::other("somebody else has changed it meanwhile")),
         }
@@ -60,7 +95,7 @@ impl Seen {
 
 /// [`replace`] for a file that people write, too: not if it has changed since it was `seen`.
 pub fn replace_seen(path: &Path, content: &[u8], mode: u32, seen: &Seen) -> io::Result<()> {
-    match seen.content() == Some(content) {
+    match seen.is(content) {
         true => seen.check(path),
         false => put(path, content, mode, || seen.check(path)),
     }

@@ -69,6 +69,10 @@ pub(super) const UNALIGNED_AFTER: &str = "behind what is not compressed it must 
 /// Of a header within a segment.
 pub(super) const PADDING: &str =
     "a header in it is behind so many zeros that it does not begin at a multiple of 4 bytes";
+/// Of what Linux finds first.
+pub(super) const ZEROS_FIRST: &str = "there are zeros before its first header, where Linux takes zeros only behind an archive or where nothing is compressed";
+/// Of what comes before it.
+pub(super) const NOTHING_FIRST: &str = "a compressed stream without an archive comes before it";
 /// Of an archive that is cut into parts, each compressed by itself.
 pub(super) const CUT: &str = "an archive goes over several streams, each compressed by itself, and Linux takes the first one for all (one thread, or a program that makes one stream)";
 

@@ -67,6 +67,8 @@ pub struct Reader {
     after_bare: bool,
     /// Before a header, where Linux lets a stream end.
     between: bool,
+    /// The first thing in the image was compressed and held nothing.
+    began_with_nothing: bool,
 }
 
 impl Reader {
@@ -120,6 +122,7 @@ impl Reader {
             odd: Vec::new(),
             after_bare: false,
             between: false,
+            began_with_nothing: false,
         })
     }
 
@@ -142,7 +145,11 @@ impl Reader {
                     }
                 }
                 State::Begun => {
+                    let is_first = self.segment.number == 0 && self.segment.compression != Compression::None;
                     if self.skip_zeros()? {
+                        if is_first && self.consumed() > 0 {
+                            self.is_odd(linux::ZEROS_FIRST);
+                        }
                         let counted = self.limits.segment();
                         counted.map_err(|limit| self.exceeded(limit))?;
                         self.segment.number += 1;
@@ -150,6 +157,7 @@ impl Reader {
                         return Ok(Some(Event::Segment(self.segment.clone())));
                     }
                     // It holds nothing, and counts as none.
+                    self.began_with_nothing |= is_first;
                     self.state = State::Outside;
                 }
                 State::Found => {
@@ -301,6 +309,9 @@ impl Reader {
                 refused,
             } => {
                 self.odd.clear();
+                if std::mem::take(&mut self.began_with_nothing) {
+                    self.odd.push(linux::NOTHING_FIRST);
+                }
                 match compression {
                     _ if offset.is_multiple_of(4) => {}
                     Compression::None => self.odd.push(linux::UNALIGNED),

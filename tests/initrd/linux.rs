@@ -41,6 +41,10 @@ fn where_it_stops() {
         [large.clone(), vec![0; 4], gzip(&small)].concat(),
         [gzip(&small), gzip(b""), gzip(&large)].concat(),
         [gzip(&small), gzip(&large)].concat(),
+        // Zeros before a header, but not the first of what is compressed.
+        [vec![0; 510], gzip(&large)].concat(),
+        [vec![0; 512], large.clone()].concat(),
+        [gzip(&large), gzip(&[&[0; 512], &small[..]].concat())].concat(),
         // A stream may end between two files.
         [gzip(&large[..large.len() - 124]), gzip(&large[large.len() - 124..])].concat(),
     ] {
@@ -63,7 +67,19 @@ fn where_it_stops() {
         "a header in it is behind so many zeros that it does not begin at a multiple of 4 bytes",
     );
     remarks(&place, &gzip(&[&large[..], &[0; 2], &small].concat()), &[&padding]);
+    // "no cpio magic"
+    let zeros = at(
+        1,
+        "there are zeros before its first header, where Linux takes zeros only behind an archive or where nothing is compressed",
+    );
+    for count in [4, 512, 100_000] {
+        remarks(&place, &gzip(&[&vec![0; count][..], &large].concat()), &[&zeros]);
+    }
     // "junk at the end of compressed archive"
+    let nothing = at(1, "a compressed stream without an archive comes before it");
+    for first in [gzip(b""), gzip(&[0; 512])] {
+        remarks(&place, &[first, vec![0; 4], gzip(&large)].concat(), &[&nothing]);
+    }
     let cut = at(
         1,
         "an archive goes over several streams, each compressed by itself, and Linux takes the first one for all (one thread, or a program that makes one stream)",

@@ -63,6 +63,24 @@ fn what_is_there_is_not_lost() {
         place.says("--dry-run", refused);
         assert!(fs::read(&image).expect("a file") == content);
     }
+    // Nor is it read into memory: it may be as large as a disk.
+    fs::File::create(&image)
+        .and_then(|file| file.set_len(900 << 20))
+        .expect("a large file");
+    let inner = place.command("");
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg("--as=600000000")
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    limited.current_dir(inner.get_current_dir().unwrap_or("/".as_ref()));
+    let output = limited.output().expect("prlimit runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(4) && said.contains("was not made by `ttvm initrd busybox`"),
+        "{output:?}"
+    );
+    fs::remove_file(&image).expect("it goes");
     assert!(place.make("") == mine);
     // What was made for another kernel is replaced without a question, and keeps its permissions.
     fs::set_permissions(&image, fs::Permissions::from_mode(0o640)).expect("its mode");

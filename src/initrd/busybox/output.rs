@@ -3,7 +3,7 @@
 //! unpacked, changed and packed again is not taken for ours, and not replaced.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ const SECRET_MODE: u32 = 0o600;
 /// What is compressed between two looks whether to go on.
 const PIECE: usize = 1 << 18;
 
-/// None of ours is larger; what is there is not read into memory before that is known.
+/// None of ours is larger, nor is what is in it.
 const LARGEST: u64 = 1 << 30;
 
 /// What came of writing an image.
@@ -68,7 +68,7 @@ impl Image {
         let _whole = signals::defer();
         let path = &absolute(path)?;
         let seen = replaceable(path, force)?;
-        let changed = seen.content() != Some(content);
+        let changed = !seen.is(content);
         let mut mode = MODE;
         if self.secret {
             mode = SECRET_MODE;
@@ -100,11 +100,14 @@ fn replaceable(path: &Path, force: bool) -> Result<Seen, Error> {
         Ok(data) if data.len() > LARGEST && !force => return Err(Error::Foreign(path.to_owned())),
         _ => {}
     }
-    let seen = Seen::read(path).map_err(Error::unreadable(path))?;
-    match seen.content() {
-        Some(content) if !force && !is_ours(content) => Err(Error::Foreign(path.to_owned())),
-        _ => Ok(seen),
+    // Read, and not kept: it may be anything.
+    match file::open_content(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(there) if force || is_ours(BufReader::new(&there)) => {}
+        Ok(_) => return Err(Error::Foreign(path.to_owned())),
+        Err(error) => return Err(Error::unreadable(path)(error)),
     }
+    Seen::look(path).map_err(Error::unreadable(path))
 }
 
 /// Takes away what others than its owner may do with the file that will be replaced: the new one has its permissions.
@@ -129,11 +132,11 @@ fn mark(rest: &blake3::Hash, time: u32) -> io::Result<Vec<u8>> {
 }
 
 /// Whether `content` is an image as it was made here.
-fn is_ours(content: &[u8]) -> bool {
+fn is_ours(content: impl BufRead) -> bool {
     let mut packed = GzDecoder::new(content);
     let mut plain = (&mut packed).take(LARGEST);
     let is_ours = is_marked(&mut plain).unwrap_or(false);
-    is_ours && packed.into_inner().is_empty()
+    is_ours && packed.into_inner().fill_buf().is_ok_and(<[u8]>::is_empty)
 }
 
 fn is_marked(plain: &mut dyn Read) -> io::Result<bool> {
@@ -164,24 +167,22 @@ mod tests {
 
     #[test]
     fn ours_and_others() {
+        let ours = |content: &[u8]| is_ours(content);
         let rest = b"any archive";
         let whole = [mark(&blake3::hash(rest), 7).expect("an entry"), rest.to_vec()].concat();
         assert_eq!(whole.len() % 4, rest.len() % 4, "what follows is aligned");
-        assert!(is_ours(&packed(&whole)));
-        assert!(!is_ours(&whole), "not packed");
-        assert!(!is_ours(&packed(&whole[..whole.len() - 1])), "cut off");
-        assert!(!is_ours(&packed(&[&whole[..], b"x"].concat())), "something added");
-        assert!(
-            !is_ours(&[packed(&whole), packed(b"x")].concat()),
-            "something behind it"
-        );
-        assert!(!is_ours(&packed(rest)));
-        assert!(!is_ours(b""));
+        assert!(ours(&packed(&whole)));
+        assert!(!ours(&whole), "not packed");
+        assert!(!ours(&packed(&whole[..whole.len() - 1])), "cut off");
+        assert!(!ours(&packed(&[&whole[..], b"x"].concat())), "something added");
+        assert!(!ours(&[packed(&whole), packed(b"x")].concat()), "something behind it");
+        assert!(!ours(&packed(rest)));
+        assert!(!ours(b""));
         for at in 0..whole.len() {
             let mut other = whole.clone();
             other[at] ^= 1;
             // The time alone is not part of the digest.
-            assert_eq!(is_ours(&packed(&other)), TIME.contains(&at), "byte {at}");
+            assert_eq!(ours(&packed(&other)), TIME.contains(&at), "byte {at}");
         }
     }
 }
