@@ -45,7 +45,7 @@ RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 # What needs no emulated machine.
 QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: rust build docs deb rpm install demo shell check check-all bench image lint lint-packages quick-tests package-name test host-tests clean
+.PHONY: rust build docs deb rpm install demo shell check check-all bench image lint lint-packages quick-tests package-name test host-tests hostile clean
 
 # Whoever has no Rust, or one too old, gets one sentence, not a compiler's errors.
 rust:
@@ -149,6 +149,10 @@ test: rust
 
 host-tests: rust deb image
 	$(CARGO) test -q --locked --features host-tests --test replay --test host
+
+# Recordings that somebody made to do harm, N of them.
+hostile: rust
+	TTVM_HOSTILE=$(or $(N),1000) $(CARGO) test -q --locked --features host-tests --test replay -- hostile::recordings
 
 # What can be had in twenty minutes: see tests/check.sh, docs/testing.md.
 check: rust

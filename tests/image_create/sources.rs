@@ -261,3 +261,29 @@ fn bounds() {
     // Without optimisations, on a busy machine.
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
+
+/// The head of xz's block says how much memory its reader is to take.
+#[test]
+fn memory_for_xz() {
+    let place = Place::new("xz-memory");
+    sh("tar -C src -c . | xz -0 >x.tar.xz", &place.0);
+    let mut bytes = fs::read(place.path("x.tar.xz")).expect("an archive");
+    // Behind the head of the stream; its last four bytes are its sum (<https://tukaani.org/xz/xz-file-format.txt>).
+    let end = 12 + (usize::from(bytes[12]) + 1) * 4;
+    let lzma = bytes[12..end]
+        .windows(2)
+        .position(|pair| pair == [0x21, 1])
+        .expect("LZMA2");
+    // 4 GiB.
+    bytes[12 + lzma + 2] = 40;
+    let mut sum = flate2::Crc::new();
+    sum.update(&bytes[12..end - 4]);
+    bytes[end - 4..end].copy_from_slice(&sum.sum().to_le_bytes());
+    fs::write(place.path("x.tar.xz"), bytes).expect("an archive");
+    let said = place.session("--size 64M --from DIR/x.tar.xz --file DIR/image");
+    assert!(
+        said.contains("would need more than 128MiB of memory") && said.ends_with("[4]"),
+        "{said}"
+    );
+    assert_eq!(place.rest(), ["x.tar.xz"]);
+}

@@ -33,6 +33,31 @@ fn busybox_that_will_not_do() {
     assert!(!place.path(IMAGE).exists());
 }
 
+/// A tree that is looked at may be anybody's: its busybox is read, and not run.
+#[test]
+fn nothing_of_another_tree_is_run() {
+    let place = Place::empty("not-run");
+    place.kernel(KERNEL, DEP);
+    let mark = place.path("mark");
+    // open(mark, O_CREAT, 0600)
+    let source = format!(
+        "void _start(void) {{ long made; __asm__ volatile(\"syscall\" : \"=a\"(made) : \"a\"(2), \"D\"(\"{}\"), \"S\"(0100), \"d\"(0600) \
+         : \"rcx\", \"r11\", \"memory\"); __asm__ volatile(\"syscall\" : : \"a\"(60), \"D\"(0)); }}",
+        mark.display()
+    );
+    place.write("mark.c", source);
+    let program = place.path("usr/bin/busybox");
+    let compiled = Command::new("cc")
+        .args(["-O1", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-o"])
+        .args([&program, &place.path("mark.c")])
+        .status();
+    assert!(compiled.expect("cc").success());
+    let said = place.session("");
+    assert!(said.contains("busybox lacks ") && !mark.exists(), "{said}");
+    // By hand, it does what it is for.
+    assert!(Command::new(program).status().expect("it runs").success() && mark.exists());
+}
+
 #[test]
 fn what_is_there_is_not_lost() {
     let Some(place) = Place::new("foreign") else { return };
