@@ -12,9 +12,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::domain::{self, Presence};
+use super::domain::{self, Domain, Presence};
+use super::xm::Xm;
 use super::{Error, building};
-use crate::config::guest::Guest;
+use crate::config::guest::{Guest, Toolstack};
 use crate::lock::{Attempt, Lock};
 use crate::notify;
 use crate::xenstore::XenStore;
@@ -65,7 +66,7 @@ impl Watch {
 
     /// `Ok` if neither the guest nor a stranger of its name has a domain.
     pub fn require_absent(&mut self, guest: &Guest) -> Result<(), Error> {
-        match domain::presence(&domain::list(&mut self.store)?, &guest.name, guest.uuid) {
+        match self.presence(guest, 0)? {
             Presence::Absent => Ok(()),
             Presence::Own(domain) => Err(Error::Running {
                 guest: guest.name.clone(),
@@ -80,10 +81,33 @@ impl Watch {
 
     /// The id of the guest's own domain.
     pub fn domid(&mut self, guest: &Guest) -> Result<Option<u32>, Error> {
-        match domain::presence(&domain::list(&mut self.store)?, &guest.name, guest.uuid) {
+        match self.presence(guest, 1)? {
             Presence::Own(domain) => Ok(Some(domain.domid)),
             Presence::Absent | Presence::Foreign(_) => Ok(None),
         }
+    }
+
+    /// What stands where the guest's domain would be. A domain that xend has built may write its own entries in the store, and so
+    /// take another guest's name: where more domains claim to be the guest than are expected, xend's own list has it.
+    fn presence(&mut self, guest: &Guest, expected: usize) -> Result<Presence, Error> {
+        let mut domains = domain::list(&mut self.store)?;
+        let claims = |domain: &Domain| domain.uuid == Some(guest.uuid) || domain.name == guest.name.as_str();
+        if guest.toolstack == Toolstack::Xm && domains.values().filter(|domain| claims(domain)).count() > expected {
+            let listed = Xm::find(&self.root).and_then(|xm| xm.domid(&guest.name));
+            let listed = listed.map_err(|source| Error::Toolstack {
+                action: "look for",
+                guest: guest.name.clone(),
+                source,
+            })?;
+            domains.retain(|domid, domain| {
+                let is_listed = listed == Some(*domid);
+                if claims(domain) && !is_listed {
+                    tracing::warn!(ttvm_guest = %guest.name, "domain {domid} says that it is {}, and xend says that it is not", guest.name);
+                }
+                is_listed || !claims(domain)
+            });
+        }
+        Ok(domain::presence(&domains, &guest.name, guest.uuid))
     }
 
     /// Whether the domain is still there.

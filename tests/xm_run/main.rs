@@ -43,7 +43,10 @@ gone() {
 }
 case $1 in
     info) printf 'xen_major : 3\nxen_minor : 0\nxen_extra : -unstable\n' ;;
-    list) echo 'Name ID Mem VCPUs State Time(s)' ;;
+    list)
+        echo 'Name ID Mem VCPUs State Time(s)'
+        cat $root/listed 2>/dev/null
+        [ ! -e $root/domains/12 ] || echo 'clientA 12 96 1 -b---- 0.1' ;;
     create)
         [ ! -e $root/half-built ] || echo > $root/domains/12
         [ ! -e $root/no-memory ] || { echo 'Error: no memory' >&2; exit 1; }

@@ -171,11 +171,40 @@ fn refused() {
     system.guest_file("64M");
     let mut domain = File::create(system.root.join("domains/7")).unwrap();
     domain.write_all(b"\n").unwrap();
+    system.write("listed", "clientA 7 96 1 -b---- 0.1\n");
     let error = system
         .try_replay(&recording, false, &mut Follower::default())
         .unwrap_err();
     assert_eq!(error.exit(), Exit::Refused, "{error}");
     assert!(error.to_string().contains("running already as domain 7"), "{error}");
+}
+
+/// A domain may write in the store that it is another guest's. xend knows.
+#[test]
+fn a_name_that_is_another_domains() {
+    let system = System::new("liar");
+    system.write("domains/7", "\n");
+    let recording = system.record();
+    assert_eq!(recording.manifest().result.as_ref().unwrap().exit, RunExit::PoweredOff);
+    let asked = system.log().iter().filter(|line| *line == "xm|list").count();
+    assert_eq!(asked, 2, "before the domain is built, and when it is");
+    assert_eq!(system.replay(&recording), Verdict::Identical { instructions: None });
+    assert!(system.root.join("domains/7").exists());
+    // It is not ended in place of the guest's own either.
+    fs::remove_file(system.root.join("ends")).unwrap();
+    let mut follower = Follower {
+        stop: true,
+        ..Follower::default()
+    };
+    let recorded = system
+        .try_record(None, &mut follower)
+        .map_err(|error| chain(&error))
+        .unwrap();
+    assert_eq!(
+        recorded.recording.manifest().result.as_ref().unwrap().exit,
+        RunExit::Stopped
+    );
+    assert!(system.root.join("domains/7").exists() && !system.root.join("domains/12").exists());
 }
 
 #[test]
