@@ -13,7 +13,7 @@ const COMPOUND: [&str; 8] = ["if", "case", "for", "while", "until", "{", "(", "f
 struct Shell;
 
 /// Adds what `text` assigns to `variables`, and what it says else to `notes`, of the file `name`.
-pub(super) fn read(text: &str, name: &str, variables: &mut BTreeMap<String, String>, notes: &mut Vec<String>) {
+pub fn read(text: &str, name: &str, variables: &mut BTreeMap<String, String>, notes: &mut Vec<String>) {
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,

@@ -5,15 +5,15 @@
 //! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
 //! that can not boot.
 
-mod assignments;
+pub mod assignments;
 mod entry;
 mod entry_id;
 mod environment;
 mod file;
 mod firmware;
 mod generator;
-mod grub_cfg;
-mod grubenv;
+pub mod grub_cfg;
+pub mod grubenv;
 mod images;
 pub mod judge;
 mod layout;

@@ -109,12 +109,14 @@ fn json(stdout: &str) -> &str {
     stdout.find('{').map_or(stdout, |start| &stdout[start..])
 }
 
-pub(super) fn groups(stdout: &str) -> Result<Vec<Group>, serde_json::Error> {
+/// The volume groups that `lvm vgs` reports.
+pub fn groups(stdout: &str) -> Result<Vec<Group>, serde_json::Error> {
     let report: Report<Groups> = serde_json::from_str(json(stdout))?;
     Ok(report.report.into_iter().flat_map(|part| part.vg).collect())
 }
 
-pub(super) fn volumes(stdout: &str) -> Result<Vec<LogicalVolume>, serde_json::Error> {
+/// The volumes that `lvm lvs` reports.
+pub fn volumes(stdout: &str) -> Result<Vec<LogicalVolume>, serde_json::Error> {
     let report: Report<Volumes> = serde_json::from_str(json(stdout))?;
     Ok(report.report.into_iter().flat_map(|part| part.lv).collect())
 }

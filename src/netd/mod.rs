@@ -23,7 +23,7 @@ mod error;
 mod idle;
 mod manager;
 mod news;
-mod options;
+pub mod options;
 pub mod proxy;
 mod socket;
 mod transaction;

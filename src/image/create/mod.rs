@@ -242,7 +242,8 @@ impl Creation {
         }
     }
 
-    fn fill(&self, file: File, zeroed: bool, progress: &mut Progress<'_>) -> Result<Report, Error> {
+    /// Fills the file system that is in `file`; the rest of it reads as zeros if `zeroed`. [`make`](Self::make) has mke2fs make it.
+    pub fn fill(&self, file: File, zeroed: bool, progress: &mut Progress<'_>) -> Result<Report, Error> {
         let now = now();
         let fs = Filesystem::open(file, zeroed, now).map_err(Error::Filesystem)?;
         if fs.free_blocks() < self.survey.blocks(self.request.kind) || fs.free_inodes() < self.files() {
