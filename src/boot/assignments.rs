@@ -9,6 +9,10 @@ use std::str::Chars;
 /// Words with which a shell begins something that goes over several commands.
 const COMPOUND: [&str; 8] = ["if", "case", "for", "while", "until", "{", "(", "function"];
 
+/// What all values together may have of other ones. A few lines double a value so often that no memory holds it, and no program
+/// can be handed more than this (execve(2)).
+const ROOM: usize = 1 << 20;
+
 /// Why a word can not be had without a shell.
 struct Shell;
 
@@ -17,6 +21,7 @@ pub fn read(text: &str, name: &str, variables: &mut BTreeMap<String, String>, no
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,
+        room: ROOM,
     };
     while let Some(first) = reader.begin() {
         let line = reader.line;
@@ -55,6 +60,8 @@ enum Command {
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     line: usize,
+    /// What values may still have of others.
+    room: usize,
 }
 
 impl Reader<'_> {
@@ -86,6 +93,8 @@ impl Reader<'_> {
             return Command::Other(first.to_string());
         }
         let mut assignments = Vec::new();
+        // Those of the same command are there already for a shell.
+        let mut here = BTreeMap::new();
         let mut exported = false;
         loop {
             while self.rest.peek().is_some_and(|c| matches!(c, ' ' | '\t')) {
@@ -102,14 +111,10 @@ impl Reader<'_> {
             let name = self.name();
             if !name.is_empty() && self.rest.peek() == Some(&'=') {
                 self.next();
-                // Those of the same command are there already for a shell.
-                let mut known = variables.clone();
-                known.extend(
-                    assignments
-                        .iter()
-                        .filter_map(|(name, value): &(String, Option<String>)| Some((name.clone(), value.clone()?))),
-                );
-                let value = self.value(&known).ok();
+                let value = self.value(&[&here, variables]).ok();
+                if let Some(value) = &value {
+                    here.insert(name.clone(), value.clone());
+                }
                 assignments.push((name, value));
                 continue;
             }
@@ -146,7 +151,7 @@ impl Reader<'_> {
     }
 
     /// A value, to its end in any case.
-    fn value(&mut self, variables: &BTreeMap<String, String>) -> Result<String, Shell> {
+    fn value(&mut self, variables: &[&BTreeMap<String, String>; 2]) -> Result<String, Shell> {
         let (mut value, mut plain) = (String::new(), true);
         while let Some(c) = self.rest.peek().copied() {
             match c {
@@ -206,8 +211,8 @@ impl Reader<'_> {
         if plain { Ok(value) } else { Err(Shell) }
     }
 
-    /// `$NAME` and `${NAME}`; `false` if it is something that only a shell can do, which is gone past.
-    fn expand(&mut self, value: &mut String, variables: &BTreeMap<String, String>) -> bool {
+    /// `$NAME` and `${NAME}`; `false` if it is something that only a shell can do, which is gone past, or too much.
+    fn expand(&mut self, value: &mut String, variables: &[&BTreeMap<String, String>; 2]) -> bool {
         let closing = match self.next() {
             Some('$') => match self.rest.peek() {
                 Some('{') => {
@@ -236,7 +241,11 @@ impl Reader<'_> {
             None if name.is_empty() => value.push('$'),
             None => {}
         }
-        if let Some(known) = variables.get(&name) {
+        if let Some(known) = variables.iter().find_map(|variables| variables.get(&name)) {
+            let Some(room) = self.room.checked_sub(known.len()) else {
+                return false;
+            };
+            self.room = room;
             value.push_str(known);
         }
         true
@@ -286,6 +295,18 @@ mod tests {
             ("GRUB_I", "it's"),
         ] {
             assert_eq!(variables.get(name).map(String::as_str), Some(value), "{name}");
+        }
+    }
+
+    /// Each of these would take gigabytes, or minutes.
+    #[test]
+    fn more_than_anybody_writes() {
+        let (variables, notes) = values(&format!("A=xxxxxxxxxxxxxxxx\n{}B=b\n", "A=$A$A\n".repeat(64)));
+        assert!(variables["A"].len() <= ROOM && variables["B"] == "b");
+        assert!(notes[0].ends_with("it counts as not set"), "{notes:?}");
+        for separator in [" ", "\n"] {
+            let many: String = (0..20_000).map(|number| format!("A{number}=$A{separator}")).collect();
+            assert_eq!(values(&many).0.len(), 20_000);
         }
     }
 
