@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading `grub.cfg` as grub-mkconfig writes it: the entries there are, and which of them GRUB boots by itself.
 
+/// How deep menus may be in one another. grub-mkconfig makes one in the first; thousands would exhaust the stack.
+const DEPTH: usize = 16;
+
 /// What GRUB boots by itself when nothing is said for this one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DefaultRule {
@@ -75,7 +78,7 @@ impl GrubCfg {
     /// Reads the text of a `grub.cfg`.
     pub fn parse(text: &str) -> Self {
         let mut lines = text.lines();
-        let items = items(&mut lines);
+        let items = items(&mut lines, 0);
         let mut defaults = text.lines().filter_map(|line| {
             let value = line.trim().strip_prefix("set default=")?;
             Some(value.trim_matches(|c| c == '"' || c == '\'').to_owned())
@@ -135,8 +138,8 @@ impl GrubCfg {
     }
 }
 
-/// The entries up to the end of the block that `lines` stands in.
-fn items(lines: &mut std::str::Lines<'_>) -> Vec<Item> {
+/// The entries up to the end of the block that `lines` stands in, a menu that is so many others deep.
+fn items(lines: &mut std::str::Lines<'_>, depth: usize) -> Vec<Item> {
     let mut found = Vec::new();
     while let Some(line) = lines.next() {
         let line = line.trim();
@@ -154,17 +157,17 @@ fn items(lines: &mut std::str::Lines<'_>) -> Vec<Item> {
             .map(|pair| pair[1].clone())
             .unwrap_or_default();
         match words.first().map(String::as_str) {
-            Some("submenu") => found.push(Item::Submenu {
+            Some("submenu") if depth < DEPTH => found.push(Item::Submenu {
                 id,
                 title,
-                items: items(lines),
+                items: items(lines, depth + 1),
             }),
             Some("menuentry") => found.push(Item::Entry(MenuEntry {
                 id,
                 title,
                 script: body(lines),
             })),
-            // A function.
+            // A function, or a menu that nobody would find.
             _ => drop(body(lines)),
         }
     }
@@ -269,6 +272,14 @@ menuentry "ttvm: x" $menuentry_id_option 'ttvm-linux' {
         assert!(!cfg.resolve("1>1").expect("an entry").is_plain_linux());
         assert!(cfg.entry("ttvm-linux").expect("an entry").is_plain_linux());
         assert_eq!(cfg.entry("xen-6.1"), None, "not of the top level");
+    }
+
+    #[test]
+    fn menus_without_end() {
+        let text = format!("{}menuentry 'x' {{\n}}\n", "submenu 's' {\n".repeat(100_000));
+        assert!(GrubCfg::parse(&text).resolve("0").is_none());
+        let text = format!("{}menuentry 'x' {{\n}}\n", "submenu 's' {\n".repeat(DEPTH));
+        assert_eq!(GrubCfg::parse(&text).resolve("0").expect("an entry").title, "x");
     }
 
     #[test]
