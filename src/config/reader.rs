@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// Mistakes that are told of one file. Nobody reads more, and to find the place of each in a file of nothing else would take
+/// minutes.
+const MOST: usize = 1000;
+
 /// One mistake in one file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
@@ -91,8 +95,16 @@ impl Source {
         }
     }
 
-    /// Notes a mistake at `span`.
+    /// Whether nothing more is noted.
+    fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= MOST
+    }
+
+    /// Notes a mistake at `span`, unless there are too many.
     pub fn problem(&self, span: &Range<usize>, message: String) {
+        if self.is_full() {
+            return;
+        }
         let before = &self.text[..span.start.min(self.text.len())];
         let line_start = before.rfind('\n').map_or(0, |i| i + 1);
         self.problems.borrow_mut().push(Diagnostic {
@@ -345,19 +357,52 @@ impl<'a> Table<'a> {
         let known = self.known.borrow();
         for key in self.entries.keys() {
             let name: &str = key.get_ref();
+            if self.source.is_full() {
+                return;
+            }
             if known.contains(&name) {
                 continue;
             }
+            let length = name.chars().count();
             let closest = known
                 .iter()
-                .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
-                .filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 2)
+                .map(|candidate| (candidate, candidate.len().max(3) / 2))
+                // What is longer or shorter by so much is no closer.
+                .filter(|(candidate, most)| candidate.len().abs_diff(length) <= *most)
+                .map(|(candidate, most)| (strsim::damerau_levenshtein(candidate, name), candidate, most))
+                .filter(|(distance, _, most)| distance <= most)
                 .min();
             let advice = match closest {
-                Some((_, candidate)) => format!("did you mean \"{candidate}\"?"),
+                Some((_, candidate, _)) => format!("did you mean \"{candidate}\"?"),
                 None => format!("valid here: {}", known.join(", ")),
             };
             self.problem(&key.span(), format!("{} has no key \"{name}\"; {advice}", self.title));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of these would take minutes if every mistake were told.
+    #[test]
+    fn nothing_but_mistakes() {
+        let keys: String = (0..50_000).map(|number| format!("key{number} = 1\n")).collect();
+        let long = format!("{} = 1\n", "k".repeat(1_000_000));
+        for (text, count) in [(keys, MOST), (long, 1)] {
+            let source = Source::new(Path::new("t"), text);
+            let read = source.read(|_, table| Some(table.value::<i64>("number")));
+            let problems = read.expect_err("mistakes");
+            assert_eq!((problems.len(), problems[0].line), (count, 1));
+        }
+        let source = Source::new(Path::new("t"), "numbre = 1\n".to_owned());
+        let problems = source
+            .read(|_, table| Some(table.value::<i64>("number")))
+            .expect_err("one");
+        assert!(
+            problems[0].message.ends_with("did you mean \"number\"?"),
+            "{problems:?}"
+        );
     }
 }
