@@ -183,10 +183,7 @@ impl XendConfig {
         let mut reasons = Vec::new();
         for setting in Setting::ALL {
             let name = setting.name();
-            let lines: Vec<String> = self
-                .active(setting)
-                .map(|(form, _)| self.line(form).to_string())
-                .collect();
+            let lines: Vec<String> = self.active(setting).map(|(form, _)| form.line.to_string()).collect();
             match lines.len() {
                 0 => reasons.push(format!("there is no active ({name} …): {}", setting.if_missing())),
                 1 => {}
@@ -196,7 +193,7 @@ impl XendConfig {
                 )),
             }
             for (form, values) in self.active(setting) {
-                let line = self.line(form);
+                let line = form.line;
                 reasons.extend(
                     judge(values, setting)
                         .into_iter()
@@ -209,7 +206,7 @@ impl XendConfig {
         }
         for form in &self.document.forms {
             if let Some(name) = nested(&form.value) {
-                let line = self.line(form);
+                let line = form.line;
                 reasons.push(format!(
                     "line {line}: xend does not see the ({name} …) inside another list"
                 ));
@@ -230,18 +227,14 @@ impl XendConfig {
         reasons
     }
 
-    pub(super) fn line(&self, form: &Form) -> usize {
-        sxp::line(&self.bytes, form.span.start)
-    }
-
     /// Whether nothing but white space is before it on its first line, and nothing but that and a comment after it on
     /// its last.
     pub(super) fn is_alone(&self, form: &Form) -> bool {
-        let before = &self.bytes[..form.span.start];
-        let line = before.rsplit(|byte| *byte == b'\n').next().unwrap_or(before);
-        let after = &self.bytes[form.span.end..sxp::end_of_line(&self.bytes, form.span.end)];
-        let after = after.iter().find(|byte| !sxp::is_space(**byte));
-        line.iter().all(|byte| sxp::is_space(*byte)) && matches!(after, None | Some(b'#'))
+        // No further than needed: all of a file may be one line.
+        let ends = |byte: &&u8| **byte == b'\n' || !sxp::is_space(**byte);
+        let before = self.bytes[..form.span.start].iter().rev().find(ends);
+        let after = self.bytes[form.span.end..].iter().find(ends);
+        matches!(before, None | Some(b'\n')) && matches!(after, None | Some(b'\n' | b'#'))
     }
 }
 
@@ -308,4 +301,22 @@ pub(super) fn text(bytes: &[u8]) -> String {
         .map(|byte| if byte.is_ascii_whitespace() { b' ' } else { *byte })
         .collect();
     crate::text::of_bytes(&spaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of these would take a minute if lines were counted anew for each form.
+    #[test]
+    fn nothing_but_settings() {
+        for (form, alone) in [("(vif-script vif-nat)\n", true), ("(vif-script vif-nat)", false)] {
+            let config = XendConfig::parse(form.repeat(50_000).into_bytes()).expect("a configuration");
+            let State::Foreign(reasons) = config.state() else {
+                panic!("it is foreign");
+            };
+            assert!(reasons[1].contains("in lines 1, "), "{}", reasons[1]);
+            assert_eq!(reasons.len() == 2, alone);
+        }
+    }
 }

@@ -124,7 +124,7 @@ impl XendConfig {
             if Some(form.span.start) == right {
                 continue;
             }
-            let line = self.line(form);
+            let line = form.line;
             if !self.is_alone(form) {
                 let name = setting.name();
                 return Err(Error::SharedLine { line, name });
@@ -215,7 +215,7 @@ impl XendConfig {
                     _ => break sxp::Document::default(),
                 }
             };
-            let [Form { span, value }] = &document.forms[..] else {
+            let [Form { span, value, .. }] = &document.forms[..] else {
                 continue;
             };
             if let Some(values) = value.after(setting.name())

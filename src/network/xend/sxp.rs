@@ -50,6 +50,8 @@ impl Value {
 pub struct Form {
     /// The bytes it is written with.
     pub span: Range<usize>,
+    /// The line it begins in, counted from 1.
+    pub line: usize,
     /// What it stands for.
     pub value: Value,
 }
@@ -82,16 +84,17 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Error> {
         comments: Vec::new(),
         end: bytes.len(),
     };
-    // The lists that are open, each with the place of its "(".
-    let mut open: Vec<(usize, Vec<Value>)> = Vec::new();
+    // The lists that are open, each with the place and the line of its "(".
+    let mut open: Vec<((usize, usize), Vec<Value>)> = Vec::new();
     let mut at = 0;
+    // Counted along: to count from the beginning for each form would take long in a file of many.
+    let (mut here, mut counted) = (1, 0);
     while let Some(&byte) = bytes.get(at) {
         let start = at;
+        here += line(&bytes[counted..start], usize::MAX) - 1;
+        counted = start;
         at += 1;
-        let error = |why| Error {
-            line: line(bytes, start),
-            why,
-        };
+        let error = |why| Error { line: here, why };
         let (begin, value) = match byte {
             _ if is_space(byte) => continue,
             b'#' => {
@@ -103,7 +106,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Error> {
             }
             b'(' if open.len() == MAX_DEPTH => return Err(error("there are too many lists inside each other")),
             b'(' => {
-                open.push((start, Vec::new()));
+                open.push(((start, here), Vec::new()));
                 continue;
             }
             b')' => match open.pop() {
@@ -113,11 +116,11 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Error> {
             b'\'' | b'"' => {
                 let (word, end) = string(bytes, at, byte).map_err(error)?;
                 at = end;
-                (start, Value::Word(word))
+                ((start, here), Value::Word(word))
             }
             0x21..=0x7e => {
                 at = end_of_atom(bytes, at);
-                (start, Value::Word(bytes[start..at].to_vec()))
+                ((start, here), Value::Word(bytes[start..at].to_vec()))
             }
             END => {
                 document.end = start;
@@ -127,12 +130,19 @@ pub fn parse(bytes: &[u8]) -> Result<Document, Error> {
         };
         match open.last_mut() {
             Some((_, values)) => values.push(value),
-            None => document.forms.push(Form { span: begin..at, value }),
+            None => {
+                let (begin, line) = begin;
+                document.forms.push(Form {
+                    span: begin..at,
+                    line,
+                    value,
+                });
+            }
         }
     }
     match open.first() {
-        Some((begin, _)) => Err(Error {
-            line: line(bytes, *begin),
+        Some(((_, line), _)) => Err(Error {
+            line: *line,
             why: "the \"(\" is never closed",
         }),
         None => Ok(document),
