@@ -39,8 +39,8 @@ pub struct NotADigest(String);
 /// Why there is no digest.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can not be opened.
-    #[error("can not open {}", path.display())]
+    /// It cannot be opened.
+    #[error("cannot open {}", path.display())]
     Open {
         /// What was to be read.
         path: PathBuf,
@@ -48,8 +48,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// It can not be read.
-    #[error("can not read at byte {at}")]
+    /// It cannot be read.
+    #[error("cannot read at byte {at}")]
     Read {
         /// How far it went.
         at: u64,
@@ -96,7 +96,7 @@ pub fn of_file(file: &File, progress: &mut Progress<'_>) -> Result<Digest, Error
     let failed = |at: u64| move |source: io::Error| Error::Read { at, source };
     let mut reader = file;
     let total = reader.seek(SeekFrom::End(0)).map_err(failed(0))?;
-    // Of use but not needed: what can not be told that is read all the same. What is there from before goes first, so
+    // Of use but not needed: what cannot be told that is read all the same. What is there from before goes first, so
     // that it is the disk that is looked at.
     let advise = |at: u64, length: u64, advice| {
         let _ = posix_fadvise(file, at as i64, length as i64, advice);

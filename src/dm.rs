@@ -48,8 +48,8 @@ struct Request {
 /// Why device-mapper could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The control device can not be opened.
-    #[error("can not open {CONTROL}: it needs root and the kernel module dm_mod")]
+    /// The control device cannot be opened.
+    #[error("cannot open {CONTROL}: it needs root and the kernel module dm_mod")]
     Open(#[source] io::Error),
     /// The kernel refused.
     #[error("device-mapper does not answer for \"{device}\"")]

@@ -133,7 +133,7 @@ fn put(path: &Path, content: &[u8], mode: u32, check: impl FnOnce() -> io::Resul
 }
 
 /// A file that is being written. It has no name, so that nothing is left of it whatever ends this process; where the file
-/// system can not do that (FAT, as the EFI system partition is), one beside the name to be.
+/// system cannot do that (FAT, as the EFI system partition is), one beside the name to be.
 struct Draft {
     file: File,
     /// A temporary name beside the one to be.

@@ -27,7 +27,7 @@ impl Lock {
 /// (flock(2): the lock belongs to the open file description).
 impl Drop for Lock {
     fn drop(&mut self) {
-        // It can not fail, and closing follows.
+        // It cannot fail, and closing follows.
         drop(self.0.unlock());
     }
 }

@@ -63,7 +63,7 @@ struct Message(String);
 impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // Writing to a String can not fail.
+            // Writing to a String cannot fail.
             let _ = write!(self.0, "{value:?}");
         }
     }

@@ -40,6 +40,6 @@ fn extension(limit: Duration) -> NotifyState {
 
 fn tell(states: &[NotifyState]) {
     if let Err(error) = libsystemd::daemon::notify(false, states) {
-        tracing::warn!("systemd can not be told: {error}");
+        tracing::warn!("systemd cannot be told: {error}");
     }
 }

@@ -61,7 +61,7 @@ pub enum Error {
         program: &'static str,
     },
     /// fork, exec, pipe or poll failed.
-    #[error("can not run `{command}`")]
+    #[error("cannot run `{command}`")]
     Io {
         /// The whole command line.
         command: String,
@@ -271,7 +271,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// A file that is only in memory: unlike a pipe it can not be full.
+/// A file that is only in memory: unlike a pipe it cannot be full.
 fn memory_file(text: &str) -> io::Result<std::fs::File> {
     let mut file = std::fs::File::from(memfd_create(c"input", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(text.as_bytes())?;

@@ -41,7 +41,7 @@ pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes an attribute away; fine if it is not there, or can not be.
+/// Takes an attribute away; fine if it is not there, or cannot be.
 pub(crate) fn remove(from: &File, name: &CStr) -> io::Result<()> {
     // SAFETY: `name` ends with a NUL, and the descriptor is open.
     let removed = unsafe { libc::fremovexattr(from.as_raw_fd(), name.as_ptr()) };

@@ -243,7 +243,7 @@ fn trouble_stops_nobody() {
             root(&broken),
             "no boot entries: /etc/ttvm/ttvm.toml:3:12: dom0_mem: dom0 does not boot with less than 64M",
         ),
-        (root(&alien), "no boot entries: can not find out "),
+        (root(&alien), "no boot entries: cannot find out "),
         (
             root(Path::new("/nonexistent")),
             "no entry ttvm-linux: there is no vmlinuz-* in /boot",

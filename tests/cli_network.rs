@@ -78,7 +78,7 @@ fn mistakes_on_the_command_line() {
 
 #[test]
 fn no_bus() {
-    let expected = "ttvm: can not reach the system bus, by which the service org.ttvm.Network1 is asked: no such file or directory; see `systemctl status dbus`\n[1]\n";
+    let expected = "ttvm: cannot reach the system bus, by which the service org.ttvm.Network1 is asked: no such file or directory; see `systemctl status dbus`\n[1]\n";
     for line in [
         "network status",
         "network set nat",
@@ -89,7 +89,7 @@ fn no_bus() {
     }
     assert_eq!(
         session("unix:path=/nonexistent", "--root /tmp network status"),
-        "ttvm: `ttvm network` asks the service of this host: --root can not be used with it\n[2]\n"
+        "ttvm: `ttvm network` asks the service of this host: --root cannot be used with it\n[2]\n"
     );
 }
 

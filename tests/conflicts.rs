@@ -150,7 +150,7 @@ fn is_serialized_for_other_programs() {
 fn output_that_is_no_json_is_an_error() {
     let fixture = Fixture::named("05-nft-drop");
     let error = find_in(Path::new("/nonexistent"), Some("table inet x {"), &fixture.question()).unwrap_err();
-    assert!(chain(&error).starts_with("can not understand what `nft -j list ruleset` prints\n  because: "));
+    assert!(chain(&error).starts_with("cannot understand what `nft -j list ruleset` prints\n  because: "));
 }
 
 /// The rules of the fixtures, as the nft of this machine prints them, lead to the same.

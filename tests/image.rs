@@ -164,7 +164,7 @@ fn what_breaks_a_seal() {
             file.set_modified(before.expect("a time")).expect("its time");
             fs::rename(copy, place.image()).expect("another file");
         }),
-        ("its seal can not be read", &|| {
+        ("its seal cannot be read", &|| {
             fs::remove_file(place.seal()).expect("the seal goes");
             fs::write(place.seal(), "digest = 1\n").expect("another seal");
         }),
@@ -240,7 +240,7 @@ fn what_can_not_be_sealed() {
     );
     place.says(
         "seal DIR/none",
-        "ttvm: can not find DIR/none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot find DIR/none\n  because: No such file or directory (os error 2)\n[1]",
     );
     place.says(
         "seal DIR",
@@ -268,12 +268,12 @@ fn what_can_not_be_sealed() {
     assert_eq!(place.mode(), 0o664);
     qcow2(2, 0, 4);
     assert!(place.session("seal DIR/base.img").ends_with("[0]"));
-    // No guests, no origins; and one that can not be looked at does not hide another.
+    // No guests, no origins; and one that cannot be looked at does not hide another.
     place.says("status", "no guest has an origin\n[0]");
     let status = place.session("status DIR/none DIR/base.img");
     assert!(
         status.contains("DIR/base.img sealed ")
-            && status.ends_with("can not find DIR/none\n  because: No such file or directory (os error 2)\n[1]"),
+            && status.ends_with("cannot find DIR/none\n  because: No such file or directory (os error 2)\n[1]"),
         "{status}"
     );
 }

@@ -353,7 +353,7 @@ fn deviced_that_is_slow_or_ends() {
     system.program("systemctl", "echo no such unit >&2; exit 5");
     let error = deviced.start().unwrap_err();
     assert!(
-        chain(&error).contains("can not start ttd-deviced for guest \"clientA\"\n  because: "),
+        chain(&error).contains("cannot start ttd-deviced for guest \"clientA\"\n  because: "),
         "{error}"
     );
 }

@@ -116,7 +116,7 @@ fn ends_with_the_run() {
     }
     let here = directory.display().to_string();
     let unit = |name: &str, text: &str| fs::write(units.join(name), text).unwrap();
-    // The unit as it stands, but for the program and for debugfs, which namespaces can not mount.
+    // The unit as it stands, but for the program and for debugfs, which namespaces cannot mount.
     let program = format!("{here}/ttd-deviced");
     let own = UNIT
         .replace("/usr/sbin/ttd-deviced", &program)

@@ -84,6 +84,6 @@ fn expired() -> Result<(), String> {
 fn failed(menu: &mut BootMenu<'_>, why: String) -> String {
     match menu.fail(why.clone()) {
         Ok(_) => why,
-        Err(error) => format!("{why} (and that can not be written down: {})", chain(&error)),
+        Err(error) => format!("{why} (and that cannot be written down: {})", chain(&error)),
     }
 }

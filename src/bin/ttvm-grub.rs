@@ -20,7 +20,7 @@ fn main() {
                 eprintln!("{note}");
             }
             if let Err(error) = std::io::stdout().write_all(menu.to_string().as_bytes()) {
-                eprintln!("ttvm-grub: can not print the boot entries: {error}");
+                eprintln!("ttvm-grub: cannot print the boot entries: {error}");
             }
         }
         Err(error) => eprintln!("ttvm-grub: no boot entries: {}", chain(error.as_ref())),

@@ -13,7 +13,7 @@ const COMPOUND: [&str; 8] = ["if", "case", "for", "while", "until", "{", "(", "f
 /// can be handed more than this (execve(2)).
 const ROOM: usize = 1 << 20;
 
-/// Why a word can not be had without a shell.
+/// Why a word cannot be had without a shell.
 struct Shell;
 
 /// Adds what `text` assigns to `variables`, and what it says else to `notes`, of the file `name`.

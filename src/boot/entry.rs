@@ -104,7 +104,7 @@ impl<'a> Writer<'a> {
     }
 
     /// An entry that starts `xen` with `kernel`, which messages call `kernel_name`, as dom0. `plain` is Linux without
-    /// Xen, for when GRUB can not load all of it.
+    /// Xen, for when GRUB cannot load all of it.
     pub fn xen(
         &mut self,
         id: EntryId,
@@ -180,7 +180,7 @@ impl<'a> Writer<'a> {
         lines.extend((0..steps.len()).rev().map(|depth| "\t".repeat(depth) + "fi"));
         if let Some((kernel, name)) = plain {
             lines.push("if [ \"${ttvm_loaded}\" != \"true\" ]; then".to_owned());
-            lines.push("\techo 'It can not be loaded: plain Linux is booted in its place.'".to_owned());
+            lines.push("\techo 'It cannot be loaded: plain Linux is booted in its place.'".to_owned());
             lines.push("\tsleep 5".to_owned());
             let instead = self.linux_lines(EntryId::Linux, kernel, name)?;
             lines.extend(instead.into_iter().map(|line| format!("\t{line}")));

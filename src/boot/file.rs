@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::root::under;
 
-/// Why a file can not be put into a boot entry.
+/// Why a file cannot be put into a boot entry.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// No such file, or a link to nothing.
@@ -24,10 +24,10 @@ pub enum Unusable {
     #[error("{} is not on the file system of /boot, where GRUB looks", .0.display())]
     Elsewhere(PathBuf),
     /// A name that no line of a configuration file can hold.
-    #[error("{:?} has a name that GRUB's menu can not hold", .0)]
+    #[error("{:?} has a name that GRUB's menu cannot hold", .0)]
     Name(PathBuf),
     /// The system did not let us look.
-    #[error("{} can not be read ({source})", path.display())]
+    #[error("{} cannot be read ({source})", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

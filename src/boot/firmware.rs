@@ -25,7 +25,7 @@ pub enum Firmware {
     Uefi,
     /// UEFI that starts only what is signed.
     SecureBoot,
-    /// UEFI with a GRUB that can not start Xen.
+    /// UEFI with a GRUB that cannot start Xen.
     NoMultiboot2,
 }
 

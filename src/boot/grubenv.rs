@@ -24,8 +24,8 @@ pub enum Error {
     /// There is none.
     #[error("{} does not exist; `grub-editenv create` makes it", .0.display())]
     Missing(PathBuf),
-    /// It can not be read or written.
-    #[error("can not use {}", path.display())]
+    /// It cannot be read or written.
+    #[error("cannot use {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -41,8 +41,8 @@ pub enum Error {
         /// In what way.
         why: &'static str,
     },
-    /// GRUB can not write to it: the file has holes.
-    #[error("GRUB can not write to {}: it is a sparse file; make it anew with `grub-editenv create`", .0.display())]
+    /// GRUB cannot write to it: the file has holes.
+    #[error("GRUB cannot write to {}: it is a sparse file; make it anew with `grub-editenv create`", .0.display())]
     Sparse(PathBuf),
     /// There is no room for one more setting.
     #[error("{} is full: its {SIZE} bytes do not hold {name}; remove a variable with `grub-editenv - unset`", path.display())]
@@ -171,7 +171,7 @@ impl GrubEnv {
         })
     }
 
-    /// `Ok` unless the file has holes, which GRUB's list of blocks can not name.
+    /// `Ok` unless the file has holes, which GRUB's list of blocks cannot name.
     pub fn is_whole(&self) -> Result<(), Error> {
         let data = fs::metadata(&self.path).map_err(|source| Error::Io {
             path: self.path.clone(),

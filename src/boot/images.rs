@@ -92,7 +92,7 @@ impl Kernel {
     }
 }
 
-/// The images in `directory` that are called one of `names`, newest first. What looks like one but can not be
+/// The images in `directory` that are called one of `names`, newest first. What looks like one but cannot be
 /// loaded is said in `notes`.
 pub fn list(root: &Path, directory: &str, names: &[&str], notes: &mut Vec<String>) -> Result<Vec<Image>, Error> {
     let directory = Path::new(directory);

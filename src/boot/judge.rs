@@ -52,7 +52,7 @@ pub fn is_well(menu: &BootMenu<'_>, config: &OkConfig) -> Result<(), String> {
             .or_else(|error| ask(&XM).map_err(|_| error))
             .map_err(|error| format!("Xen does not answer: {error}"))?;
     }
-    // It is ordered after that, but would also be started if it can not be reached any more.
+    // It is ordered after that, but would also be started if it cannot be reached any more.
     let units = iter::once("multi-user.target".to_owned()).chain(config.units.iter().cloned());
     let failed = inactive(&units.collect::<Vec<_>>()).map_err(|error| format!("systemd does not answer: {error}"))?;
     match failed.is_empty() {

@@ -3,7 +3,7 @@
 //! entries with fixed ids. [`render`] reads the system and writes them; it changes nothing.
 //!
 //! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
-//! that can not boot.
+//! that cannot boot.
 
 pub mod assignments;
 mod entry;
@@ -55,8 +55,8 @@ pub const TT_DIRECTORY: &str = "/boot/ttvm";
 /// Why there can be no entries at all.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A directory with images can not be listed.
-    #[error("can not list {}", path.display())]
+    /// A directory with images cannot be listed.
+    #[error("cannot list {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum Error {
         source: io::Error,
     },
     /// One of GRUB's programs gave no answer.
-    #[error("can not find out {what}")]
+    #[error("cannot find out {what}")]
     Probe {
         /// The question.
         what: String,
@@ -93,13 +93,13 @@ enum Absent {
     None(&'static str),
     #[error("no Linux in /boot can be Xen's dom0 (CONFIG_XEN_DOM0)")]
     NoDom0,
-    #[error("{0} can not be Xen's dom0 (CONFIG_XEN_DOM0)")]
+    #[error("{0} cannot be Xen's dom0 (CONFIG_XEN_DOM0)")]
     NotDom0(String),
     #[error("{0} is no Xen that GRUB can start (neither multiboot nor multiboot2)")]
     NotMultiboot(String),
-    #[error("{0} can not be started by UEFI firmware (multiboot only, not multiboot2)")]
+    #[error("{0} cannot be started by UEFI firmware (multiboot only, not multiboot2)")]
     NotOnUefi(String),
-    #[error("{0} can not be examined: {1}")]
+    #[error("{0} cannot be examined: {1}")]
     Unreadable(String, String),
     #[error("{0}")]
     Firmware(&'static str),
@@ -139,7 +139,7 @@ impl fmt::Display for Menu {
 ///
 /// # Errors
 ///
-/// When GRUB's programs can not say where /boot is. Missing images are no error; they are in [`Menu::notes`].
+/// When GRUB's programs cannot say where /boot is. Missing images are no error; they are in [`Menu::notes`].
 pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn Probe) -> Result<Menu, Error> {
     let mut menu = Menu {
         terminal: config.serial.filter(|serial| serial.terminal),
@@ -280,7 +280,7 @@ fn loader(root: &Path, image: &Image, firmware: Firmware, probe: &dyn Probe) -> 
     let path = under(root, image.file.path());
     let found = multiboot::has_multiboot2(&path).unwrap_or_default();
     let is = |kind| probe.is_x86(kind, &path);
-    // What GRUB's program can not even read, GRUB can not start.
+    // What GRUB's program cannot even read, GRUB cannot start.
     let unreadable = |error: run::Error| Absent::Unreadable(path_of(image), one_line(&error));
     let loader = if found {
         Loader::Multiboot2

@@ -367,7 +367,7 @@ impl<'a> BootMenu<'a> {
         })
     }
 
-    /// `Ok` if GRUB forgets `next_entry` before it boots it: a block that it can not write to would make "once" for ever.
+    /// `Ok` if GRUB forgets `next_entry` before it boots it: a block that it cannot write to would make "once" for ever.
     fn grub_can_write(&mut self, entry: EntryId) -> Result<(), Error> {
         self.env()?.is_whole()?;
         let path = self.grub_cfg.with_file_name("grubenv");

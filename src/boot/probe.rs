@@ -51,7 +51,7 @@ impl Probe for System {
         let command = Command::new(&GRUB_FILE).arg(format!("--is-x86-{kind}"));
         match command.arg(image.to_string_lossy()).run() {
             Ok(_) => Ok(true),
-            // "No" is a silent 1; an image that it can not read is a 1 with a message.
+            // "No" is a silent 1; an image that it cannot read is a 1 with a message.
             Err(run::Error::Failed { status, stderr, .. }) if status.code() == Some(1) && stderr.is_empty() => {
                 Ok(false)
             }

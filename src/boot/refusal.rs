@@ -10,14 +10,14 @@ use super::settings::{DIRECTORIES, DROP_IN};
 use crate::error::{Classify, Exit};
 use crate::run;
 
-/// What can not be done with the boot menu.
+/// What cannot be done with the boot menu.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no menu of GRUB.
     #[error("there is no grub.cfg in {}; this needs GRUB as the boot loader", DIRECTORIES.join(" or "))]
     NoGrub,
-    /// A file can not be read or written.
-    #[error("can not use {}", path.display())]
+    /// A file cannot be read or written.
+    #[error("cannot use {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -29,7 +29,7 @@ pub enum Error {
     #[error(transparent)]
     GrubEnv(#[from] grubenv::Error),
     /// A program of GRUB, or systemd's, failed.
-    #[error("can not {what}")]
+    #[error("cannot {what}")]
     Run {
         /// What it was to do.
         what: &'static str,
@@ -54,9 +54,9 @@ pub enum Refusal {
     /// The menu ignores `next_entry`.
     #[error("{} does not look for an entry for one boot only; write it anew with update-grub", .0.display())]
     MenuIgnoresOnce(PathBuf),
-    /// GRUB can not write its environment.
+    /// GRUB cannot write its environment.
     #[error(
-        "GRUB can not write to {} ({why}), so it would boot {entry} again and again; put /boot on a plain partition with ext4",
+        "GRUB cannot write to {} ({why}), so it would boot {entry} again and again; put /boot on a plain partition with ext4",
         path.display()
     )]
     NotWritable {

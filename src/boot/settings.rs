@@ -78,7 +78,7 @@ fn of_another(root: &Path) -> (Environment, Vec<String>) {
         }
         match fs::read(&real) {
             Ok(bytes) => assignments::read(&String::from_utf8_lossy(&bytes), &name, &mut variables, &mut notes),
-            Err(error) => notes.push(format!("{name} can not be read ({error})")),
+            Err(error) => notes.push(format!("{name} cannot be read ({error})")),
         }
     }
     (variables.into_iter().collect(), notes)

@@ -320,7 +320,7 @@ fn look(places: &Places) -> Result<Status, Error> {
     warnings.extend(menu.env_problem().map(|problem| one_line(&problem)));
     warnings.extend(firmware.without_xen().map(str::to_owned));
     let command_line = judge::xen_command_line().unwrap_or_else(|error| {
-        warnings.push(format!("Xen can not be asked, which needs root: {}", one_line(&error)));
+        warnings.push(format!("Xen cannot be asked, which needs root: {}", one_line(&error)));
         None
     });
     Ok(Status {

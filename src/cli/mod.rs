@@ -131,7 +131,7 @@ enum Error {
     Session(#[from] recording::session::Error),
     #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
     Running(GuestName),
-    #[error("systemd can not be asked: is it running?")]
+    #[error("systemd cannot be asked: is it running?")]
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
     Unit { unit: String, exit: Exit, why: String },
@@ -141,11 +141,11 @@ enum Error {
     Recording(#[from] recording::Error),
     #[error("{0}")]
     Usage(String),
-    #[error("can not read the settings in /etc/default/grub")]
+    #[error("cannot read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
-    #[error("can not write the output")]
+    #[error("cannot write the output")]
     Output(#[from] io::Error),
-    #[error("can not write JSON")]
+    #[error("cannot write JSON")]
     Json(#[from] serde_json::Error),
 }
 

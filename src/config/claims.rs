@@ -44,7 +44,7 @@ impl Claim {
         }
     }
 
-    /// Why `self` can not be next to what `owner` has taken, or `None` if it can.
+    /// Why `self` cannot be next to what `owner` has taken, or `None` if it can.
     fn conflict(&self, taken: &Self, owner: &GuestName) -> Option<String> {
         match (self, taken) {
             (Self::Snapshot(own), Self::Snapshot(other)) if own == other => {

@@ -106,7 +106,7 @@ pub(super) fn read_memory(table: &Table<'_>) -> Option<Size> {
         table.problem(
             &memory.span,
             format!(
-                "memory: a guest can not have {}: whole MiB, from 4M to 16T",
+                "memory: a guest cannot have {}: whole MiB, from 4M to 16T",
                 memory.value
             ),
         );
@@ -136,7 +136,7 @@ fn file(table: &Table<'_>, key: &'static str, around: &Surroundings<'_>) -> Opti
 pub(super) fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
     let text = table.get::<String>(key)?;
     if text.value.chars().any(char::is_control) {
-        table.problem(&text.span, format!("{key}: control characters can not be passed on"));
+        table.problem(&text.span, format!("{key}: control characters cannot be passed on"));
         return None;
     }
     Some(text)
@@ -148,7 +148,7 @@ fn bootloader_args(table: &Table<'_>) -> Vec<String> {
         return Vec::new();
     };
     if args.value.iter().any(|arg| arg.chars().any(char::is_control)) {
-        table.problem(&args.span, "bootloader_args: control characters can not be passed on");
+        table.problem(&args.span, "bootloader_args: control characters cannot be passed on");
     }
     if !table.has("bootloader") {
         table.problem(&args.span, "this is for a bootloader, and there is no \"bootloader\"");

@@ -27,14 +27,14 @@ use places::Places;
 use reader::{Diagnostic, Source};
 use types::Invalid;
 
-/// Why the configuration can not be used.
+/// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// One or more mistakes in files, each with its place.
     #[error("{}", lines(.0))]
     Invalid(Vec<Diagnostic>),
-    /// A file is there but can not be read.
-    #[error("can not read {}", path.display())]
+    /// A file is there but cannot be read.
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// The file or directory.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub enum Error {
         closest: Option<String>,
     },
     /// A directory that the command line names.
-    #[error("can not tell where {} is", path.display())]
+    #[error("cannot tell where {} is", path.display())]
     Place {
         /// As it was given.
         path: PathBuf,

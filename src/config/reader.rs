@@ -155,7 +155,7 @@ impl FromToml for PathBuf {
             return Err(format!("\"{text}\" is not an absolute path"));
         }
         if text.chars().any(char::is_control) {
-            return Err("a path with control characters can not be used".to_owned());
+            return Err("a path with control characters cannot be used".to_owned());
         }
         Ok(Self::from(text))
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a guest's toolstack can not do or does badly, and `[qemu]`.
+//! What a guest's toolstack cannot do or does badly, and `[qemu]`.
 
 use toml::de::DeValue;
 
@@ -153,7 +153,7 @@ fn check_xm_disk(disk: &Disk, problem: &dyn Fn(&str)) {
         }
         if path.to_string_lossy().contains(',') {
             problem(&format!(
-                "disk {target}: path: a comma can not be part of it with toolstack \"xm\""
+                "disk {target}: path: a comma cannot be part of it with toolstack \"xm\""
             ));
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Dialect {
     own: &'static [&'static str],
     /// Options of the program that its file can set as well.
     options: &'static [&'static str],
-    /// Words of the language, which can not be keys.
+    /// Words of the language, which cannot be keys.
     words: &'static [&'static str],
     /// The largest number, and how messages call the range.
     numbers: (u64, &'static str),
@@ -107,7 +107,7 @@ pub(crate) const XM: Dialect = Dialect {
         "skipdtd",
         "console_autoconnect",
     ],
-    // Of Python 2, whose `None` can not be assigned to; True and False can, and must not be.
+    // Of Python 2, whose `None` cannot be assigned to; True and False can, and must not be.
     words: &[
         "and", "as", "assert", "break", "class", "continue", "def", "del", "elif", "else", "except", "exec", "finally",
         "for", "from", "global", "if", "import", "in", "is", "lambda", "not", "or", "pass", "print", "raise", "return",
@@ -131,7 +131,7 @@ impl Dialect {
         keys
     }
 
-    /// Why `key` can not be here with this value, which has no control characters; `None` if it can.
+    /// Why `key` cannot be here with this value, which has no control characters; `None` if it can.
     pub(crate) fn refuses(&self, key: &str, value: &XlValue) -> Option<String> {
         let too_large = matches!(value, XlValue::Number(number) if *number > self.numbers.0);
         self.refuses_key(key).or_else(|| too_large.then(|| self.takes()))

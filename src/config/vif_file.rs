@@ -39,7 +39,7 @@ pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surrounding
         let field = |key| {
             let field = text(table, key)?;
             if field.value.contains(',') {
-                table.problem(&field.span, format!("{key}: a comma can not be part of it"));
+                table.problem(&field.span, format!("{key}: a comma cannot be part of it"));
             }
             Some(field.value)
         };

@@ -96,7 +96,7 @@ fn share(stored: Vec<Stored<'_>>, kind: Kind) -> Option<(Vec<Stored<'_>>, Vec<St
     (size <= block).then_some((inner, outer))
 }
 
-/// Drops what can not be stored: attributes of other kinds, and as many as are too much. `true` if nothing was dropped.
+/// Drops what cannot be stored: attributes of other kinds, and as many as are too much. `true` if nothing was dropped.
 ///
 /// Without its access list a file's group bits would be the list's mask, and without its label or capabilities a program
 /// something else: a user's own attributes go first, the largest before the others.

@@ -7,7 +7,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file or device that it is on.
-    #[error("can not {action} the file system")]
+    #[error("cannot {action} the file system")]
     Io {
         /// `read`, `write`.
         action: &'static str,

@@ -37,9 +37,9 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 /// What can go wrong with ttd-deviced.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can not be told where the run is kept.
+    /// It cannot be told where the run is kept.
     #[error(
-        "TT Xen can not keep a run in {}: the path goes through an option of xm and a file of systemd, and may have letters, digits and any of \"/._-+@\" only; give another --state-dir",
+        "TT Xen cannot keep a run in {}: the path goes through an option of xm and a file of systemd, and may have letters, digits and any of \"/._-+@\" only; give another --state-dir",
         path.display()
     )]
     Directory {
@@ -52,7 +52,7 @@ pub enum Error {
     )]
     NoDebugfs,
     /// A file could not be written, a directory not be watched.
-    #[error("can not prepare {} for ttd-deviced", path.display())]
+    #[error("cannot prepare {} for ttd-deviced", path.display())]
     Prepare {
         /// The file or directory.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum Error {
         source: io::Error,
     },
     /// systemd could not start or stop the unit.
-    #[error("can not {action} ttd-deviced for guest \"{guest}\"")]
+    #[error("cannot {action} ttd-deviced for guest \"{guest}\"")]
     Systemd {
         /// `start`, `stop`, `look at`.
         action: &'static str,

@@ -51,7 +51,7 @@ pub enum Error {
         source: run::Error,
     },
     /// Another command of xl or xm failed.
-    #[error("can not {action} guest \"{guest}\"")]
+    #[error("cannot {action} guest \"{guest}\"")]
     Toolstack {
         /// `destroy`, `look at`.
         action: &'static str,
@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// Its supervisor is at work.
     #[error(
-        "guest \"{guest}\" is running: its snapshots can not be changed now; stop it first (`systemctl stop ttvm@{guest}`)"
+        "guest \"{guest}\" is running: its snapshots cannot be changed now; stop it first (`systemctl stop ttvm@{guest}`)"
     )]
     Claimed {
         /// The guest.
@@ -124,7 +124,7 @@ pub enum Error {
         guest: GuestName,
     },
     /// A file of ours could not be written.
-    #[error("can not write {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -133,7 +133,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A program of ours could not be started.
-    #[error("can not start {}: is all of ttvm's package there?", path.display())]
+    #[error("cannot start {}: is all of ttvm's package there?", path.display())]
     Program {
         /// The program.
         path: PathBuf,
@@ -142,7 +142,7 @@ pub enum Error {
         source: io::Error,
     },
     /// poll or signalfd failed.
-    #[error("can not wait for events")]
+    #[error("cannot wait for events")]
     Wait(#[source] io::Error),
 }
 

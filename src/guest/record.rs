@@ -31,7 +31,7 @@ pub enum Ending {
     Crashed,
     /// Its watchdog fired.
     Watchdog,
-    /// It suspended itself, which a run can not come back from.
+    /// It suspended itself, which a run cannot come back from.
     Suspended,
     /// Somebody destroyed the domain.
     Destroyed,
@@ -156,7 +156,7 @@ impl Record {
             file::replace(&path, &serde_json::to_vec(self)?, 0o644)
         };
         if let Err(error) = write() {
-            tracing::warn!(ttvm_guest = %guest, "can not write {}: {error}", path.display());
+            tracing::warn!(ttvm_guest = %guest, "cannot write {}: {error}", path.display());
         }
     }
 }

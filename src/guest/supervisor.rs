@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
         match ending {
             Ending::Crashed => crashed("crashed: its kernel panicked (Xen's shutdown code 3)"),
             Ending::Watchdog => crashed("was shut down by its watchdog (Xen's shutdown code 4)"),
-            Ending::Suspended => crashed("suspended itself, and a run can not be resumed"),
+            Ending::Suspended => crashed("suspended itself, and a run cannot be resumed"),
             Ending::Rebooted if self.guest.on_reboot == OnReboot::Fresh => Ok(Next::Restart),
             _ => Ok(Next::Stop),
         }
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         let root = Path::new("/");
         let network = GuestNetwork::load(root);
         if let Err(error) = mode::announce(root, guest) {
-            tracing::warn!(ttvm_guest = %guest.name, "dnsmasq can not be told of the guest's addresses: {error}");
+            tracing::warn!(ttvm_guest = %guest.name, "dnsmasq cannot be told of the guest's addresses: {error}");
         }
         let source = guests::path(&Places::system(root), &guest.name);
         let config = config_file(root, &guest.name);
@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
         notify::announce(&text, extend);
         tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "asking the guest to shut down");
         if let Err(error) = self.tools.shutdown(&self.guest.name, domid) {
-            tracing::warn!(ttvm_guest = %self.guest.name, "the guest can not be asked to shut down: {error}");
+            tracing::warn!(ttvm_guest = %self.guest.name, "the guest cannot be asked to shut down: {error}");
         }
         let ending = match self.wait(domid, Some(Instant::now() + limit))? {
             // However it went down, it was asked to.
@@ -331,7 +331,7 @@ impl<'a> Run<'a> {
         let mut again = None;
         loop {
             if let Err(error) = self.watch_snapshots() {
-                tracing::warn!(ttvm_guest = %self.guest.name, "the snapshots can not be watched: {}", chain(&error));
+                tracing::warn!(ttvm_guest = %self.guest.name, "the snapshots cannot be watched: {}", chain(&error));
                 self.snapshots = None;
             }
             let wake = [until, again].into_iter().flatten().min();

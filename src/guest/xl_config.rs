@@ -93,7 +93,7 @@ pub(super) fn vif(vif: &Vif, ip: Option<&str>, network: &GuestNetwork) -> String
     ];
     for (key, value) in settings {
         if let Some(value) = value {
-            // Writing to a String can not fail.
+            // Writing to a String cannot fail.
             let _ = write!(line, ",{key}={value}");
         }
     }

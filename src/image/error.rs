@@ -21,7 +21,7 @@ pub enum Error {
     #[error("there is no volume {0}: see `lvs {vg}`", vg = .0.vg)]
     NoVolume(Volume),
     /// It has no device.
-    #[error("{0} is not active, so its content can not be read: activate it first (`lvchange -ay -K {0}`)")]
+    #[error("{0} is not active, so its content cannot be read: activate it first (`lvchange -ay -K {0}`)")]
     NotActive(Volume),
     /// `/dev/VG/LV` leads elsewhere.
     #[error("{} leads to something else than that volume: somebody put it there; remove that path", .0.device())]
@@ -73,8 +73,8 @@ pub enum Error {
         /// What else it needs.
         what: &'static str,
     },
-    /// A file or a device can not be worked on.
-    #[error("can not {action} {}", path.display())]
+    /// A file or a device cannot be worked on.
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was to be done.
         action: &'static str,
@@ -104,7 +104,7 @@ pub enum Error {
         #[source]
         source: Box<lvm2_cmd::Error>,
     },
-    /// The volume group is locked, or its lock can not be used.
+    /// The volume group is locked, or its lock cannot be used.
     #[error(transparent)]
     Lock(#[from] snapshot::Error),
     /// The kernel could not be asked.

@@ -106,7 +106,7 @@ pub(super) fn state(path: &Path) -> Result<State, Error> {
 fn judge(text: &str, data: &Metadata) -> State {
     let Ok(record) = toml::from_str::<Record>(text) else {
         return State::Broken {
-            why: "its seal can not be read".to_owned(),
+            why: "its seal cannot be read".to_owned(),
         };
     };
     // What a person would want to know comes first.

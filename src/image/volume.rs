@@ -276,7 +276,7 @@ fn judge(found: &LogicalVolume, device: Option<&Device>) -> State {
     match first.parse() {
         Ok(digest) if digests.len() == 1 => State::Sealed { digest },
         Ok(_) => broken("it has several digests"),
-        Err(_) => broken("its digest can not be read"),
+        Err(_) => broken("its digest cannot be read"),
     }
 }
 
@@ -344,6 +344,6 @@ mod tests {
         assert_eq!(broken(&larger, "read-only", true), "its size has changed");
         let other = ["ttvm.digest=DIGEST", "ttvm.digest=blake3:0", "ttvm.size=4096"];
         assert_eq!(broken(&other, "read-only", true), "it has several digests");
-        assert_eq!(broken(&other[1..], "read-only", true), "its digest can not be read");
+        assert_eq!(broken(&other[1..], "read-only", true), "its digest cannot be read");
     }
 }

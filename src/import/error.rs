@@ -22,7 +22,7 @@ pub struct Mistake {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file, or the guest's.
-    #[error("can not {action} {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
         action: &'static str,
@@ -66,16 +66,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The guest's name is what a line makes it that can not be followed.
-    #[error("{}:{line}: what the guest's name is can not be followed: say --name NAME", path.display())]
+    /// The guest's name is what a line makes it that cannot be followed.
+    #[error("{}:{line}: what the guest's name is cannot be followed: say --name NAME", path.display())]
     UnknownName {
         /// The file.
         path: PathBuf,
         /// The line that sets it, or may.
         line: usize,
     },
-    /// The guest can not have that name.
-    #[error("{}:{line}: the guest can not keep its name: say --name NAME", path.display())]
+    /// The guest cannot have that name.
+    #[error("{}:{line}: the guest cannot keep its name: say --name NAME", path.display())]
     Name {
         /// The file.
         path: PathBuf,
@@ -146,7 +146,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The result does not go with the host's other guests, or is none.
-    #[error("the guest that {} describes can not be taken as it is; nothing was written (--dry-run prints it, for you to change)", path.display())]
+    #[error("the guest that {} describes cannot be taken as it is; nothing was written (--dry-run prints it, for you to change)", path.display())]
     Refused {
         /// The file.
         path: PathBuf,

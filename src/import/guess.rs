@@ -40,7 +40,7 @@ const DECIDES: usize = 4;
 const PYTHON: usize = 2;
 const HINTS: usize = 1;
 
-/// Why it can not be told, or be read.
+/// Why it cannot be told, or be read.
 #[derive(Debug)]
 pub(super) enum Doubt {
     /// Neither of the two would read it.

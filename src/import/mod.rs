@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files of xm and xl become guests' files. xm's are Python, of which the plain part is evaluated here and nothing is ever
-//! executed; xl's have a language of their own. What can not be carried over is said, line by line.
+//! executed; xl's have a language of their own. What cannot be carried over is said, line by line.
 
 mod disk;
 mod error;

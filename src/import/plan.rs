@@ -69,7 +69,7 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// What is to be done before the guest can be started: files it names that are not there.
     pub missing: Vec<String>,
-    /// Why the guest can not be taken as it is, if so.
+    /// Why the guest cannot be taken as it is, if so.
     refusal: Option<config::Error>,
     /// Whether there is a guest of that name.
     exists: bool,
@@ -242,7 +242,7 @@ fn check(places: &Places, host: &HostConfig, name: &GuestName, text: &str) -> (V
 }
 
 impl Plan {
-    /// Why the guest can not be taken as it is, if so.
+    /// Why the guest cannot be taken as it is, if so.
     pub fn refusal(&self) -> Option<&config::Error> {
         self.refusal.as_ref()
     }

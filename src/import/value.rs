@@ -169,7 +169,7 @@ impl std::fmt::Display for Note {
 pub struct Document {
     /// Its settings, in the order of their lines.
     pub settings: Vec<Setting>,
-    /// What is set, or may be, by a line that can not be followed: the names, and that line.
+    /// What is set, or may be, by a line that cannot be followed: the names, and that line.
     pub unknown: BTreeMap<String, usize>,
     /// What could not be read.
     pub notes: Vec<Note>,

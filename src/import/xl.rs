@@ -101,10 +101,10 @@ impl Reader<'_> {
             }
             quote @ (b'"' | b'\'') => Token::Atom(self.string(quote)?),
             b'\r' => {
-                let why = "'\\r' can not stand here: lines must end with '\\n' alone, and not as on Windows";
+                let why = "'\\r' cannot stand here: lines must end with '\\n' alone, and not as on Windows";
                 return self.mistake(self.at, why);
             }
-            _ => return self.mistake(self.at, format!("{} can not stand here", self.text.shown(self.at))),
+            _ => return self.mistake(self.at, format!("{} cannot stand here", self.text.shown(self.at))),
         };
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Reader<'_> {
             None => value,
             Some(before) => match joined(before.value, value) {
                 Some(value) => value,
-                None => return self.mistake(begin, format!("{key}: a list and a string can not be put together")),
+                None => return self.mistake(begin, format!("{key}: a list and a string cannot be put together")),
             },
         };
         Ok(Setting {

@@ -17,7 +17,7 @@ pub(super) struct Beside<'a> {
 }
 
 impl<'a> Beside<'a> {
-    /// Those beside `to`; nothing if that can not be the name of something new.
+    /// Those beside `to`; nothing if that cannot be the name of something new.
     pub fn new(to: &'a Path, mark: &str) -> Option<Self> {
         let mut prefix = OsString::from(".");
         prefix.push(to.file_name()?);

@@ -52,7 +52,7 @@ pub(super) enum Piece {
     BootConfig { offset: u64, bytes: Vec<u8> },
     /// There is nothing any more.
     Finished { offset: u64 },
-    /// It can not be read on.
+    /// It cannot be read on.
     Failed { offset: u64, error: io::Error },
 }
 

@@ -39,8 +39,8 @@ impl fmt::Display for Place {
 /// Why an image was not read, unpacked or made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or directory can not be worked on.
-    #[error("can not {action} {}", path.display())]
+    /// A file or directory cannot be worked on.
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was to be done.
         action: &'static str,
@@ -101,7 +101,7 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
-    /// The list beside the unpacked files can not be used.
+    /// The list beside the unpacked files cannot be used.
     #[error("{}:{line}: {why}; unpack the image again, or remove this file to pack {} as one archive", path.display(), path.parent().unwrap_or(path).display())]
     Manifest {
         /// The list.
@@ -128,7 +128,7 @@ pub enum Error {
         /// What was asked for.
         level: i32,
     },
-    /// A file that an archive can not have.
+    /// A file that an archive cannot have.
     #[error("{}: {why}", path.display())]
     Unfit {
         /// The file.

@@ -27,7 +27,7 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// Why it can not be.
+    /// Why it cannot be.
     pub fn of(header: &Header) -> Result<Self, &'static str> {
         let kind = Self::of_mode(header.mode).ok_or("it is of a kind that there is not")?;
         match kind {

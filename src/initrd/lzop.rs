@@ -74,7 +74,7 @@ impl<'a> Decoder<'a> {
         }
         let packed = self.number()?;
         if size > BLOCK_LIMIT || packed > size || packed == 0 {
-            return Err(damaged("a block of lzop has a size that can not be"));
+            return Err(damaged("a block of lzop has a size that cannot be"));
         }
         let mut sum = None;
         for (flag, is_adler) in [(ADLER32_D, true), (CRC32_D, false)] {

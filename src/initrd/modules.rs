@@ -28,7 +28,7 @@ const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
 const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
 const ZSTD_MAGIC: &[u8] = b"\x28\xb5\x2f\xfd";
 
-/// Why modules can not be had.
+/// Why modules cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No kernel has modules.
@@ -66,8 +66,8 @@ pub enum Error {
         /// The kernel's version.
         version: String,
     },
-    /// A file can not be read.
-    #[error("can not read {}", path.display())]
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// The file or directory.
         path: PathBuf,
@@ -75,8 +75,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A compressed module can not be unpacked.
-    #[error("can not unpack {}: see that {package} is installed, and the module whole", path.display())]
+    /// A compressed module cannot be unpacked.
+    #[error("cannot unpack {}: see that {package} is installed, and the module whole", path.display())]
     Packed {
         /// The module's file.
         path: PathBuf,

@@ -179,7 +179,7 @@ impl Plan {
         {
             return Err(Error::Level { compression, level });
         }
-        // Whoever is not root can not make files of root, but means them.
+        // Whoever is not root cannot make files of root, but means them.
         let owners = match geteuid().is_root() {
             true => Owners::Files,
             false => Owners::List,
@@ -262,7 +262,7 @@ fn check(to: &Path, options: &Options) -> Result<(), Error> {
     if to == Path::new("-") {
         return Err(Error::NotA {
             path: to.to_owned(),
-            wanted: "the name of an image, which is whole before it has one: the standard output can not have it (./- is a file)",
+            wanted: "the name of an image, which is whole before it has one: the standard output cannot have it (./- is a file)",
         });
     }
     match !options.force && to.symlink_metadata().is_ok() {
@@ -275,7 +275,7 @@ fn check(to: &Path, options: &Options) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// As [`Plan::of`], and what can not be read or written. What was at `to` before is there then.
+/// As [`Plan::of`], and what cannot be read or written. What was at `to` before is there then.
 pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Packed, Error> {
     // Before there are other threads: a signal would end the process in one of them.
     let _deferred = signals::defer();

@@ -189,7 +189,7 @@ impl<'a> Planner<'a> {
             let real = Kind::of_mode(stat.st_mode);
             let kind = real.ok_or_else(|| Error::Unfit {
                 path: path(),
-                why: "it is of a kind that an archive can not have",
+                why: "it is of a kind that an archive cannot have",
             })?;
             let same = same(entry, found);
             let device = same.filter(|entry| entry.placeholder && kind == Kind::File);
@@ -222,7 +222,7 @@ impl<'a> Planner<'a> {
                     if !(1..=TARGET_LIMIT).contains(&found.target) {
                         return Err(Error::Unfit {
                             path: path(),
-                            why: "it is a symbolic link that an archive can not have",
+                            why: "it is a symbolic link that an archive cannot have",
                         });
                     }
                     let terminated = same.is_some_and(|entry| entry.terminated);
@@ -236,7 +236,7 @@ impl<'a> Planner<'a> {
             };
             let size = u32::try_from(size).map_err(|_| Error::Unfit {
                 path: path(),
-                why: "it has 4 GiB or more, which an archive can not have",
+                why: "it has 4 GiB or more, which an archive cannot have",
             })?;
             let rdev = match (device, kind) {
                 (Some(entry), _) => entry.rdev,

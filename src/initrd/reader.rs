@@ -77,7 +77,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// If it can not be opened.
+    /// If it cannot be opened.
     pub fn open(path: &Path, limit: Size) -> Result<(Self, u64), Error> {
         Self::of(Source::open(path)?, limit)
     }
@@ -282,7 +282,7 @@ impl Reader {
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
                 format!("it is damaged near byte {offset}: {error}")
             }
-            _ => format!("it can not be read: {error}"),
+            _ => format!("it cannot be read: {error}"),
         };
         match self.state {
             State::Outside => Error::Wrong {

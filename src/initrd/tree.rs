@@ -20,7 +20,7 @@ pub(super) struct Tree {
     way: Vec<(Vec<u8>, OwnedFd)>,
 }
 
-/// A directory that can not be opened.
+/// A directory that cannot be opened.
 #[derive(Debug)]
 pub(super) struct Blocked {
     /// How many parts of the way there are before it.

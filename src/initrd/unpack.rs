@@ -68,7 +68,7 @@ pub fn plan(image: &Path, limit: Size) -> Result<Vec<Summary>, Error> {
 ///
 /// # Errors
 ///
-/// What is wrong with the image, and where; what can not be written. There is nothing at `to` then.
+/// What is wrong with the image, and where; what cannot be written. There is nothing at `to` then.
 pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>) -> Result<Unpacked, Error> {
     let source = Source::open(image)?;
     // Before there are other threads: a signal would end the process in one of them.

@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Run(#[from] run::Error),
     /// A report is not what lvmreport(7) promises.
-    #[error("LVM's report can not be read")]
+    #[error("LVM's report cannot be read")]
     Report(#[source] serde_json::Error),
 }
 

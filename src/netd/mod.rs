@@ -51,10 +51,10 @@ use proxy::{NAME, PATH};
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The executor, or its signals.
-    #[error("can not begin")]
+    #[error("cannot begin")]
     Io(#[from] std::io::Error),
     /// The bus.
-    #[error("can not serve on the system bus; is dbus.service running?")]
+    #[error("cannot serve on the system bus; is dbus.service running?")]
     Bus(#[from] zbus::Error),
     /// Another one runs.
     #[error("{NAME} is there already: another ttvm-netd runs (`systemctl status ttvm-netd`)")]

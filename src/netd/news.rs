@@ -52,7 +52,7 @@ impl Service {
         Ok(found)
     }
 
-    /// The same for a property, which can not wait: as it is known, and looked for again for the next one.
+    /// The same for a property, which cannot wait: as it is known, and looked for again for the next one.
     pub fn known_conflicts(self: &Arc<Self>) -> Vec<String> {
         self.look_for_conflicts();
         self.known().conflicts.clone()

@@ -74,7 +74,7 @@ impl Network {
         };
         if plan.moves_uplink() && request.confirm.is_zero() {
             return Err(Error::InvalidArgument(
-                "the host's own addresses move: that has to be confirmed, so that a host that can not be reached any more \
+                "the host's own addresses move: that has to be confirmed, so that a host that cannot be reached any more \
                  comes back by itself (--confirm-within)"
                     .to_owned(),
             ));
@@ -148,7 +148,7 @@ impl Network {
             }
         }
         fail_point::reach("network.made");
-        // What can not be looked at is not known to work.
+        // What cannot be looked at is not known to work.
         let lacking = lacking(&mut context, &transaction.ops).unwrap_or_else(|error| Some(error.text()));
         if let Some(what) = lacking {
             self.revert(config, transaction.clone(), &what)?;
@@ -190,7 +190,7 @@ impl Network {
         Ok(())
     }
 
-    /// Undoes everything, whatever came of it; what can not be undone stays written down, to be tried again.
+    /// Undoes everything, whatever came of it; what cannot be undone stays written down, to be tried again.
     fn revert(&self, config: &HostConfig, mut transaction: Transaction, why: &str) -> Result<(), Error> {
         tracing::warn!("undoing the change to {}: {why}", transaction.to.settings.mode);
         transaction.phase = Phase::Reverting;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a network can not be what was asked for.
+//! Why a network cannot be what was asked for.
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// The guests' network is somebody else's.
     #[error(
-        "{subnet} can not be the guests' network: this host has {by}; choose another one (`--subnet`, or subnet in [network.nat] of ttvm.toml)"
+        "{subnet} cannot be the guests' network: this host has {by}; choose another one (`--subnet`, or subnet in [network.nat] of ttvm.toml)"
     )]
     SubnetInUse {
         /// The network.
@@ -53,8 +53,8 @@ pub enum Error {
         /// Its name.
         bridge: String,
     },
-    /// The interface can not be moved.
-    #[error("{interface} can not be moved to a bridge: {why}")]
+    /// The interface cannot be moved.
+    #[error("{interface} cannot be moved to a bridge: {why}")]
     UplinkUnsuitable {
         /// The interface.
         interface: String,
@@ -83,7 +83,7 @@ pub enum Error {
         /// Which, and what to install.
         what: String,
     },
-    /// It can not be had on this host.
+    /// It cannot be had on this host.
     #[error("{0}")]
     NotSupported(String),
     /// It was tried, failed, and everything is as before.
@@ -116,7 +116,7 @@ pub enum Error {
     #[error(transparent)]
     Run(#[from] run::Error),
     /// A file could not be read or written.
-    #[error("can not {action} {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// `read`, `write`.
         action: &'static str,

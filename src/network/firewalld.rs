@@ -44,7 +44,7 @@ pub enum Error {
     #[error("firewalld does not run; start it with `systemctl start firewalld`")]
     NotRunning,
     /// It, or the bus, refused.
-    #[error("firewalld can not be asked")]
+    #[error("firewalld cannot be asked")]
     Call(#[source] run::Error),
     /// The answer is not what its documentation says.
     #[error("firewalld answers {answer:?} to {method}, which is not what firewalld.dbus(5) says")]

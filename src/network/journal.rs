@@ -209,7 +209,7 @@ impl Journal {
 fn read<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, Error> {
     match fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| Error::Foreign {
-            what: format!("{} can not be understood: {error}", path.display()),
+            what: format!("{} cannot be understood: {error}", path.display()),
             remedy: "look at what it says of the host's network, put that right by hand, and remove it".to_owned(),
         }),
         Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),

@@ -55,7 +55,7 @@ fn owner(root: &Path, link: &Link) -> Option<Owner> {
     }
 }
 
-/// What it takes to put `link` on the new bridge `bridge`, and what one should know; refused if it can not be done, or,
+/// What it takes to put `link` on the new bridge `bridge`, and what one should know; refused if it cannot be done, or,
 /// unless it is forced, if somebody else would undo it.
 pub fn plan(
     root: &Path,
@@ -89,7 +89,7 @@ pub fn plan(
     }
     if under(root, Path::new(&format!("/sys/class/net/{}/phy80211", link.name))).exists() {
         return refuse(
-            "a wireless interface can not be bridged (IEEE 802.11 has three addresses in a frame); use mode nat"
+            "a wireless interface cannot be bridged (IEEE 802.11 has three addresses in a frame); use mode nat"
                 .to_owned(),
         );
     }
@@ -137,7 +137,7 @@ pub fn plan(
     }
     if let Some(route) = routes.iter().find(|route| route.has_nexthop_object()) {
         return refuse(format!(
-            "the route {route} goes through a nexthop object (`ip nexthop`), which ttvm can not move"
+            "the route {route} goes through a nexthop object (`ip nexthop`), which ttvm cannot move"
         ));
     }
     let routers = answering(kernel, link, &routes)?;

@@ -15,8 +15,8 @@ use crate::run;
 /// Why a disk's content is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can not be read.
-    #[error("the disk {disk} can not be read")]
+    /// It cannot be read.
+    #[error("the disk {disk} cannot be read")]
     Read {
         /// The file or device.
         disk: String,
@@ -76,7 +76,7 @@ pub fn digest(backing: &Backing, progress: &mut Progress<'_>) -> Result<Digest, 
     let mut total = 0;
     for extent in &extents {
         if extent.start != total || extent.is_data() && extent.offset.is_none() {
-            return Err(strange(format!("a part at byte {} that can not be read", extent.start)));
+            return Err(strange(format!("a part at byte {} that cannot be read", extent.start)));
         }
         total += extent.length;
     }

@@ -52,8 +52,8 @@ pub enum Error {
         /// What it said.
         text: String,
     },
-    /// It can not be run.
-    #[error("QEMU can not be run")]
+    /// It cannot be run.
+    #[error("QEMU cannot be run")]
     Run(#[from] run::Error),
 }
 

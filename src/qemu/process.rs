@@ -45,12 +45,12 @@ pub struct Emulator {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It could not be started.
-    #[error("QEMU can not be started")]
+    #[error("QEMU cannot be started")]
     Start(#[from] run::Error),
     /// Its pipes could not be made.
-    #[error("QEMU can not be connected")]
+    #[error("QEMU cannot be connected")]
     Connect(#[from] io::Error),
-    /// A file can not be given to it.
+    /// A file cannot be given to it.
     #[error(transparent)]
     Hand(#[from] cage::Error),
     /// It was started and gave up.
@@ -62,7 +62,7 @@ pub enum Error {
 }
 
 impl Emulator {
-    /// Starts QEMU. The machine runs unless the mode says otherwise. What QEMU can not read where it is, is copied into
+    /// Starts QEMU. The machine runs unless the mode says otherwise. What QEMU cannot read where it is, is copied into
     /// `scratch` for the time.
     pub fn start(machine: &Machine, mode: &Mode, scratch: &Path) -> Result<Self, Error> {
         let identity = cage::identity();

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A line longer than this is not QEMU's.
 const LONGEST: usize = 1 << 20;
 
-/// Why QEMU can not be talked to.
+/// Why QEMU cannot be talked to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection failed.

@@ -19,7 +19,7 @@ use crate::progress::Progress;
 /// What is wrong with a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// The manifest can not be relied on, so nothing else is known.
+    /// The manifest cannot be relied on, so nothing else is known.
     Manifest(String),
     /// A file is not there.
     Missing {
@@ -31,7 +31,7 @@ pub enum Fault {
         /// The file.
         file: String,
     },
-    /// It can not be read.
+    /// It cannot be read.
     Unreadable {
         /// The file.
         file: String,
@@ -64,7 +64,7 @@ impl fmt::Display for Fault {
             Self::Manifest(why) => f.write_str(why),
             Self::Missing { file } => write!(f, "{file} is missing"),
             Self::NotAFile { file } => write!(f, "{file} is not a file any more"),
-            Self::Unreadable { file, why } => write!(f, "{file} can not be read: {why}"),
+            Self::Unreadable { file, why } => write!(f, "{file} cannot be read: {why}"),
             Self::Size { file, found, recorded } if found < recorded => {
                 write!(f, "{file} was truncated: {found} bytes, recorded {recorded}")
             }

@@ -158,7 +158,7 @@ pub fn origin_of(source: &DiskSource) -> Origin {
     }
 }
 
-/// What the guest's disks are made from, or why it can not be recorded.
+/// What the guest's disks are made from, or why it cannot be recorded.
 pub(super) fn check_disks(guest: &Guest) -> Result<(), Error> {
     for disk in &guest.disks {
         if let DiskSource::Path { format, writable, .. } = &disk.source {

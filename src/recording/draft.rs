@@ -161,12 +161,12 @@ impl Draft {
         Ok((of(LOG)?, of(CONSOLE)?))
     }
 
-    /// Says in a sentence why it stays incomplete: `the disk ran full`. If that can not be written, it is incomplete all the
+    /// Says in a sentence why it stays incomplete: `the disk ran full`. If that cannot be written, it is incomplete all the
     /// same.
     pub fn note_why(&self, why: &str) {
         let path = self.directory.join(WHY);
         if let Err(error) = file::replace(&path, why.as_bytes(), 0o600) {
-            tracing::warn!(ttvm_guest = %self.guest, "can not write {}: {error}", path.display());
+            tracing::warn!(ttvm_guest = %self.guest, "cannot write {}: {error}", path.display());
         }
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Classify, Exit};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or directory.
-    #[error("can not {action} {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
         action: &'static str,
@@ -24,7 +24,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Its content.
-    #[error("can not read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -35,8 +35,8 @@ pub enum Error {
     /// The caller called it off.
     #[error("interrupted: nothing is left of it")]
     Interrupted,
-    /// A manifest can not be written as TOML.
-    #[error("can not write the manifest of this run")]
+    /// A manifest cannot be written as TOML.
+    #[error("cannot write the manifest of this run")]
     Manifest(#[from] toml::ser::Error),
     /// A run that is said to be complete has no result.
     #[error("the recording {id} of guest \"{guest}\" has no result: it stays incomplete")]
@@ -96,7 +96,7 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// Its manifest can not be relied on.
+    /// Its manifest cannot be relied on.
     #[error("the recording {id} of guest \"{guest}\" is damaged: {why}")]
     Damaged {
         /// The guest.

@@ -33,7 +33,7 @@ impl Drop for Unfinished {
 /// Gives the file `from` a name that nothing has, not even since a moment ago.
 fn name_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        // A file system that can not: a further name never takes the place of another file either.
+        // A file system that cannot: a further name never takes the place of another file either.
         Err(Errno::EINVAL | Errno::ENOSYS) => fs::hard_link(from, to),
         named => Ok(named?),
     }

@@ -131,14 +131,14 @@ impl Import<'_, '_> {
         }
     }
 
-    /// That the file can not be read on.
+    /// That the file cannot be read on.
     fn cut(&self, error: &io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => self.wrong("it is cut off"),
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
                 self.wrong(format!("it is damaged, or no recording: {error}"))
             }
-            _ => self.wrong(format!("it can not be read: {error}")),
+            _ => self.wrong(format!("it cannot be read: {error}")),
         }
     }
 

@@ -39,7 +39,7 @@ pub enum State {
     Recording,
     /// It did not come to its end.
     Incomplete(String),
-    /// What it was can not be told.
+    /// What it was cannot be told.
     Damaged(String),
 }
 

@@ -25,7 +25,7 @@ const ENOUGH: u64 = 2 * RESERVE;
 const WAITING: Duration = Duration::from_secs(2);
 
 /// Runs `guest` until it ends, or until we are asked to end it: then it is asked to shut down first. What it writes to its
-/// overlays can not fill the host's disk: it stands still while there is no room, and goes on when there is.
+/// overlays cannot fill the host's disk: it stands still while there is no room, and goes on when there is.
 pub fn run(
     guest: &Guest,
     library: &Library,
@@ -97,7 +97,7 @@ pub fn run(
             Happened::Signal if room.waits => {
                 tracing::warn!(
                     ttvm_guest = %guest.name,
-                    "the guest stands still for want of room, so it can not shut down: it is destroyed"
+                    "the guest stands still for want of room, so it cannot shut down: it is destroyed"
                 );
                 return Ok(Ending::Killed);
             }

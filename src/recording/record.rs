@@ -121,7 +121,7 @@ fn blind(guest: &Guest) -> Vec<String> {
     }
 }
 
-/// Whether the firmware finds something on a disk; one that can not be read is somebody else's to tell of.
+/// Whether the firmware finds something on a disk; one that cannot be read is somebody else's to tell of.
 fn is_bootable(disk: &Path) -> bool {
     let mut sector = [0; 512];
     match crate::file::open_content(disk).and_then(|mut file| file.read_exact(&mut sector)) {

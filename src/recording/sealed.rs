@@ -22,8 +22,8 @@ pub enum Unsealed {
     /// It is not there.
     #[error("manifest.toml is missing")]
     Missing,
-    /// It can not be read.
-    #[error("manifest.toml can not be read: {}", crate::error::reason(.0))]
+    /// It cannot be read.
+    #[error("manifest.toml cannot be read: {}", crate::error::reason(.0))]
     Unreadable(io::Error),
     /// It is larger than any.
     #[error("manifest.toml is larger than any manifest")]

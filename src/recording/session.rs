@@ -62,7 +62,7 @@ pub struct Surroundings<'a> {
 pub enum Error {
     /// The toolstack does not record.
     #[error(
-        "guest \"{guest}\" has toolstack \"xl\", and Xen's own can not record: set toolstack = \"qemu\" in its file (any host), or \"xm\" (TT Xen)"
+        "guest \"{guest}\" has toolstack \"xl\", and Xen's own cannot record: set toolstack = \"qemu\" in its file (any host), or \"xm\" (TT Xen)"
     )]
     PlainOnly {
         /// The guest.
@@ -159,8 +159,8 @@ pub enum Error {
     /// There was no room for a part of the log.
     #[error("the disk ran full, and a part of replay.log is lost: make room (`ttvm recordings rm`) and record again")]
     LogLost,
-    /// A file of the guest can not be read.
-    #[error("can not read {}", path.display())]
+    /// A file of the guest cannot be read.
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -168,8 +168,8 @@ pub enum Error {
         #[source]
         source: digest::Error,
     },
-    /// A file can not be written.
-    #[error("can not write {}", path.display())]
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -177,13 +177,13 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The run can not be waited for.
-    #[error("can not wait for the guest")]
+    /// The run cannot be waited for.
+    #[error("cannot wait for the guest")]
     Wait(#[source] io::Error),
     /// Somebody asked to end before the guest ran.
     #[error("interrupted")]
     Interrupted,
-    /// The machine can not be asked.
+    /// The machine cannot be asked.
     #[error(transparent)]
     Qmp(#[from] qmp::Error),
     /// QEMU is not there.
@@ -196,9 +196,9 @@ pub enum Error {
     #[error(transparent)]
     Content(#[from] content::Error),
     /// An overlay could not be made.
-    #[error("an overlay can not be made")]
+    #[error("an overlay cannot be made")]
     Overlay(#[source] run::Error),
-    /// The origin can not be asked whether it is sealed.
+    /// The origin cannot be asked whether it is sealed.
     #[error(transparent)]
     Image(#[from] image::Error),
     /// The library of recordings.

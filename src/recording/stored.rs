@@ -172,7 +172,7 @@ impl Recording {
     /// Remembers what a replay came to. It is only a memory: if there is no room for it, the replay does not suffer.
     pub fn note_verdict(&self, verdict: &Verdict) {
         if let Err(error) = Replays::note(&self.directory, verdict, now()) {
-            tracing::warn!(ttvm_guest = %self.guest, "can not remember what the replay of {} came to: {error}", self.id);
+            tracing::warn!(ttvm_guest = %self.guest, "cannot remember what the replay of {} came to: {error}", self.id);
         }
     }
 }

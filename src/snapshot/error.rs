@@ -13,7 +13,7 @@ use crate::{dm, lvm2_cmd};
 /// Why a snapshot was not reset or discarded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A volume of the snapshot's name that ttvm can not prove to be its own.
+    /// A volume of the snapshot's name that ttvm cannot prove to be its own.
     #[error("{volume} was left alone: {why}")]
     Refused {
         /// The volume.
@@ -41,8 +41,8 @@ pub enum Error {
         /// How long it was waited for.
         waited: Duration,
     },
-    /// The lock file can not be used.
-    #[error("can not lock volume group {vg} with {}", lock.display())]
+    /// The lock file cannot be used.
+    #[error("cannot lock volume group {vg} with {}", lock.display())]
     Lock {
         /// The volume group.
         vg: LvmName,
@@ -138,7 +138,7 @@ pub enum Error {
     DeviceMapper(#[from] dm::Error),
 }
 
-/// The proof that failed: why a volume can not be removed.
+/// The proof that failed: why a volume cannot be removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A snapshot of the right origin, but without our tag.

@@ -34,7 +34,7 @@ pub enum Fill {
 }
 
 impl Fill {
-    /// Whether what the guest wrote is lost or can not be written any more.
+    /// Whether what the guest wrote is lost or cannot be written any more.
     pub fn is_lost(&self) -> bool {
         matches!(self, Self::Overflowed | Self::Thin { writable: false, .. })
     }

@@ -52,7 +52,7 @@ impl fmt::Display for Holder {
 /// Holders as a phrase.
 pub fn list(holders: &[Holder]) -> String {
     if holders.is_empty() {
-        return "something that can not be seen from here".to_owned();
+        return "something that cannot be seen from here".to_owned();
     }
     let names: Vec<String> = holders.iter().map(ToString::to_string).collect();
     names.join(", ")

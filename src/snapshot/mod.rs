@@ -71,7 +71,7 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    /// Removes every snapshot that is there. One that can not be removed does not stand in the way of the others; the
+    /// Removes every snapshot that is there. One that cannot be removed does not stand in the way of the others; the
     /// first error is returned.
     pub fn discard(&self) -> Result<(), Error> {
         let discard = |snapshot: &Snapshot| {

@@ -194,7 +194,7 @@ fn made_to_do_harm() {
         archive(&place, members);
         place.says(
             "--size 64M --from DIR/bad.tar --file DIR/image",
-            &format!("ttvm: DIR/bad.tar can not be used: {why}\n[4]"),
+            &format!("ttvm: DIR/bad.tar cannot be used: {why}\n[4]"),
         );
     }
     // Links out of the root are links, and nobody follows them.
@@ -221,7 +221,7 @@ fn made_to_do_harm() {
         fs::write(place.path("bad.tar"), bytes).expect("an archive");
         let said = place.session("--size 64M --from DIR/bad.tar --file DIR/image");
         assert!(
-            said.starts_with("ttvm: DIR/bad.tar can not be used: ") && said.contains(why),
+            said.starts_with("ttvm: DIR/bad.tar cannot be used: ") && said.contains(why),
             "{said}"
         );
     }
@@ -233,7 +233,7 @@ fn made_to_do_harm() {
     fs::write(place.path("bad.tar"), &head).expect("an archive");
     let said = place.session("--size 64M --from DIR/bad.tar --file DIR/image");
     assert!(
-        said.starts_with("ttvm: DIR/bad.tar can not be used: it is damaged, cut off, or no tar archive ("),
+        said.starts_with("ttvm: DIR/bad.tar cannot be used: it is damaged, cut off, or no tar archive ("),
         "{said}"
     );
     let noise: Vec<u8> = (0..20_000_u32)
@@ -243,7 +243,7 @@ fn made_to_do_harm() {
     sh("tar -c noise | gzip | head -c 900 >cut.tar.gz", &place.path("src"));
     let said = place.session("--size 64M --from DIR/src/cut.tar.gz --file DIR/image");
     assert!(
-        said.starts_with("ttvm: DIR/src/cut.tar.gz can not be used: it is damaged, cut off"),
+        said.starts_with("ttvm: DIR/src/cut.tar.gz cannot be used: it is damaged, cut off"),
         "{said}"
     );
     assert_eq!(place.rest(), ["bad.tar"]);

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use super::killed::stopped_at;
 use super::{Place, sh};
 
-const DAMAGED: &str = "can not be used: it is damaged, cut off, or no tar archive (";
+const DAMAGED: &str = "cannot be used: it is damaged, cut off, or no tar archive (";
 
 /// What tar reads of them is right, or at least content: only the sum behind it says that it is not.
 #[test]
@@ -58,7 +58,7 @@ fn changed_meanwhile() {
     kill(pid, Signal::SIGCONT).expect("a signal");
     assert_eq!(
         place.said(&child.wait_with_output().expect("it ends")),
-        "ttvm: DIR/x.tar can not be used: it was changed while it was read: see that nobody works on it and try again\n[4]"
+        "ttvm: DIR/x.tar cannot be used: it was changed while it was read: see that nobody works on it and try again\n[4]"
     );
     assert_eq!(place.rest(), ["x.tar", "y.tar"]);
 }

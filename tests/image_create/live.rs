@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is left out of an image, and what can not be read.
+//! What is left out of an image, and what cannot be read.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -95,7 +95,7 @@ fn without_root() {
     let place = Place::new("user");
     place.file("etc/readable", "yes");
     symlink("readable", place.path("src/etc/link")).expect("a link");
-    // What can not be read takes no room.
+    // What cannot be read takes no room.
     set_mode(&place.file("etc/secret", vec![7; 70_000_000]), 0);
     set_mode(&place.file("dir/x", "no"), 0o644);
     let line = "--size 64M --from DIR/src --file DIR/own/image";
@@ -111,7 +111,7 @@ fn without_root() {
             .status()
             .is_ok_and(|status| status.success())
         {
-            return eprintln!("skipped: an ordinary user can not come here");
+            return eprintln!("skipped: an ordinary user cannot come here");
         }
         let directory = place.0.to_str().expect("a path");
         let line = line.replace("DIR", directory);

@@ -27,7 +27,7 @@ fn file(archive: &mut Archive, path: &str, content: &[u8]) -> io::Result<()> {
 fn refused(place: &Place, why: &str) {
     place.says(
         "--size 64M --from DIR/x.tar --file DIR/image",
-        &format!("ttvm: DIR/x.tar can not be used: {why}\n[4]"),
+        &format!("ttvm: DIR/x.tar cannot be used: {why}\n[4]"),
     );
 }
 
@@ -174,7 +174,7 @@ fn holes_in_archives() {
     }
     // Cut off within what says where the data is.
     sh("tar -C src --format=pax -Sc sparse | head -c 2100 >x.tar", &place.0);
-    refused(&place, "what it says of the holes of a file can not be");
+    refused(&place, "what it says of the holes of a file cannot be");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn before_anything_is_made() {
     fs::remove_file(place.path("image")).expect("the file goes");
     place.says(
         "--size 64M --from DIR/none --file DIR/image",
-        "ttvm: can not read the source DIR/none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot read the source DIR/none\n  because: No such file or directory (os error 2)\n[1]",
     );
     place.says(
         "--size 64M --from DIR/src/etc/hostname --file DIR/image",
@@ -34,7 +34,7 @@ fn before_anything_is_made() {
     );
     place.says(
         "--size 64M --from DIR/src --file DIR/none/image",
-        "ttvm: can not make a file in DIR/none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot make a file in DIR/none\n  because: No such file or directory (os error 2)\n[1]",
     );
     let large = fs::File::create(place.path("src/large")).expect("a file");
     std::io::copy(&mut std::io::Read::take(std::io::repeat(1), 70 << 20), &mut &large).expect("data");
@@ -111,7 +111,7 @@ fn implied_directories_are_counted() {
     assert!(!place.has("/d7") && place.has("/d8") && !place.has("/d8/f") && place.has("/d9/f"));
 }
 
-/// Nobody reads 17T of zeros to find that they can not be there.
+/// Nobody reads 17T of zeros to find that they cannot be there.
 #[test]
 fn holes_without_end() {
     let place = Place::new("endless");
@@ -155,7 +155,7 @@ fn owners_are_not_cut() {
         archive.into_inner().expect("an archive");
         place.says(
             &format!("--size 64M --from DIR/{name} --file DIR/image"),
-            &format!("ttvm: DIR/{name} can not be used: /a: it belongs to 99999999999, which is more than an owner can be\n[4]"),
+            &format!("ttvm: DIR/{name} cannot be used: /a: it belongs to 99999999999, which is more than an owner can be\n[4]"),
         );
     }
     assert_eq!(place.rest(), ["pax.tar", "x.tar"]);
@@ -215,7 +215,7 @@ fn places_without_room() {
         );
         place.says(
             &format!("--size 64M --from DIR/src --file DIR/new/image{run}"),
-            "ttvm: can not make a file in DIR/new\n  because: No such file or directory (os error 2)\n[1]",
+            "ttvm: cannot make a file in DIR/new\n  because: No such file or directory (os error 2)\n[1]",
         );
         for kind in ["ext4", "ext2"] {
             place.says(
@@ -231,7 +231,7 @@ fn places_without_room() {
             .output();
         assert_eq!(
             place.said(&output.expect("bash runs")),
-            "ttvm: a file of 64M can not be in DIR: give it less with --size or a higher limit with `ulimit -f`, or put it on another disk\n  because: File too large (os error 27)\n[4]",
+            "ttvm: a file of 64M cannot be in DIR: give it less with --size or a higher limit with `ulimit -f`, or put it on another disk\n  because: File too large (os error 27)\n[4]",
         );
     }
     assert_eq!(place.rest(), [""; 0]);
@@ -254,7 +254,7 @@ fn full_places() {
         (
             "4200K",
             "[1]\n",
-            "DIR/disk/image can not be written, since what it is on is full: make room there, or put it elsewhere\n",
+            "DIR/disk/image cannot be written, since what it is on is full: make room there, or put it elsewhere\n",
         ),
     ] {
         let script = format!(

@@ -9,7 +9,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::{Place, header, sh};
 
-/// What `docker save` and its like write is refused; of anything else that can not boot, it is said.
+/// What `docker save` and its like write is refused; of anything else that cannot boot, it is said.
 #[test]
 fn no_root_file_system() {
     let place = Place::new("no-root");
@@ -207,7 +207,7 @@ fn empty_numbers() {
     archive(&[owner], b'x');
     place.says(
         "--size 64M --from DIR/x.tar --file DIR/image",
-        "ttvm: DIR/x.tar can not be used: /etc/motd: its owner is no number\n[4]",
+        "ttvm: DIR/x.tar cannot be used: /etc/motd: its owner is no number\n[4]",
     );
 }
 
@@ -232,7 +232,7 @@ fn bounds() {
         .expect("an archive");
     place.says(
         "--size 64M --from DIR/deep.tar --file DIR/image",
-        "ttvm: DIR/deep.tar can not be used: it has a path through more than 256 directories\n[4]",
+        "ttvm: DIR/deep.tar cannot be used: it has a path through more than 256 directories\n[4]",
     );
     // Attributes: those that fit are taken, and it does not take long to see which.
     let records: String = (0..40_000)

@@ -131,7 +131,7 @@ fn what_is_no_text() {
         read(b"\xef\xbb\xbfa = 1\r\nb = 2\rc = '''3\r\n'''\r\n", Dialect::Xm).map(|it| it.settings.len()),
         Ok(3)
     );
-    assert!(read(b"a = 1\r\n", Dialect::Xl).is_err_and(|why| why.starts_with("1:6: '\\r' can not stand here")));
+    assert!(read(b"a = 1\r\n", Dialect::Xl).is_err_and(|why| why.starts_with("1:6: '\\r' cannot stand here")));
     assert!(read(b"\xff\xfea\0=\0", Dialect::Xm).is_err());
     // Bytes of any kind, however many.
     let noise: Vec<u8> = (0..1_000_000_u32)

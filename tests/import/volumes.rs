@@ -141,7 +141,7 @@ fn a_volume_becomes_a_snapshot_if_that_is_said() {
     let cases = [
         // The name that the file has, in the same group.
         ("/dev/xenvg/mine,raw,xvda1,rw", "xenvg/golden", "xenvg/mine"),
-        // Another group's can not be kept.
+        // Another group's cannot be kept.
         ("/dev/other/mine,raw,xvda1,rw", "xenvg/golden", "xenvg/ttvm-a-xvda1"),
         // The volume itself is never written again.
         ("/dev/xenvg/golden,raw,xvda1,rw", "xenvg/golden", "xenvg/ttvm-a-xvda1"),

@@ -385,7 +385,7 @@ fn a_dictionary_for_larger_machines() {
     assert_eq!(listed(64 << 20), "a\n[0]");
     assert_eq!(
         listed(256 << 20),
-        "ttvm: i: segment 1 (lzma, at byte 0): it can not be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a dictionary of 64 MiB at the most (`xz -9`)\n[1]"
+        "ttvm: i: segment 1 (lzma, at byte 0): it cannot be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a dictionary of 64 MiB at the most (`xz -9`)\n[1]"
     );
 }
 
@@ -404,7 +404,7 @@ fn a_window_for_larger_machines() {
     assert_eq!(listed(27), "a\n[0]");
     assert_eq!(
         listed(28),
-        "ttvm: i: segment 1 (zstd, at byte 0): it can not be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a window of 128 MiB at the most (`zstd --long=27`)\n[1]"
+        "ttvm: i: segment 1 (zstd, at byte 0): it cannot be read: to decompress it takes more than 128 MiB of memory; compress it anew, with a window of 128 MiB at the most (`zstd --long=27`)\n[1]"
     );
 }
 

@@ -172,14 +172,14 @@ fn no_space_left() {
                 .expect("a small file system");
             place.says(
                 "unpack i small/u",
-                "ttvm: can not write small/u/1/noise\n  because: No space left on device (os error 28)\n[1]",
+                "ttvm: cannot write small/u/1/noise\n  because: No space left on device (os error 28)\n[1]",
             );
             assert!(tree(&small).is_empty());
             let said = said(&mut place.command("unpack i u"));
             assert!(said.ends_with("[0]"), "{said}");
             place.says(
                 "pack u small/p",
-                "ttvm: can not write small/p\n  because: No space left on device (os error 28)\n[1]",
+                "ttvm: cannot write small/p\n  because: No space left on device (os error 28)\n[1]",
             );
             assert!(tree(&small).is_empty());
             umount2(&small, MntFlags::MNT_DETACH).expect("it is unmounted");

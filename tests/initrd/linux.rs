@@ -235,7 +235,7 @@ fn what_it_is_instead() {
     }
 }
 
-/// A list from somebody else names no file that is not in the directory, and can not be waited for.
+/// A list from somebody else names no file that is not in the directory, and cannot be waited for.
 #[test]
 fn a_list_of_somebody_else() {
     let place = Place::new("foreign-list");

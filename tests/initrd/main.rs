@@ -260,18 +260,18 @@ fn what_is_refused() {
     place.says("unpack --dry-run i i", &format!("ttvm: i {taken}"));
     place.says(
         "unpack i none/u",
-        "ttvm: can not read none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot read none\n  because: No such file or directory (os error 2)\n[1]",
     );
     place.says(
         "unpack none u",
-        "ttvm: can not open none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot open none\n  because: No such file or directory (os error 2)\n[1]",
     );
     place.says("inspect full", "ttvm: full is not an image: it is a directory\n[1]");
     place.says("pack full i", "ttvm: i is there already; `--force` replaces it\n[4]");
     place.says("pack i p", "ttvm: i is not a directory\n[1]");
     place.says(
         "pack none p",
-        "ttvm: can not open none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot open none\n  because: No such file or directory (os error 2)\n[1]",
     );
     place.says(
         "pack --level 20 full p",

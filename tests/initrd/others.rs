@@ -203,7 +203,7 @@ fn what_is_no_place_for_an_image() {
     }
     place.says(
         "pack d -",
-        "ttvm: - is not the name of an image, which is whole before it has one: the standard output can not have it (./- is a file)\n[1]",
+        "ttvm: - is not the name of an image, which is whole before it has one: the standard output cannot have it (./- is a file)\n[1]",
     );
     place.put("i", &Archive::new().file("a", 0o644, b"").end(512));
     place.session("unpack i u");

@@ -92,7 +92,7 @@ fn packed_modules() {
     .expect("a module");
     let said = place.session("");
     assert!(
-        said.starts_with("ttvm: can not unpack DIR/lib/modules/6.1.0-9-amd64/kernel/fs/jbd2/jbd2.ko: see that xz (Debian: xz-utils) is installed, and the module whole\n  because: `xz ")
+        said.starts_with("ttvm: cannot unpack DIR/lib/modules/6.1.0-9-amd64/kernel/fs/jbd2/jbd2.ko: see that xz (Debian: xz-utils) is installed, and the module whole\n  because: `xz ")
             && said.ends_with("[1]"),
         "{said}"
     );

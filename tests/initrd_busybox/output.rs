@@ -130,7 +130,7 @@ fn where_it_can_not_be_written() {
     let Some(place) = Place::new("unwritable") else { return };
     place.says(
         "-o DIR/none/image",
-        "ttvm: can not write DIR/none/image: choose another file with -o\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot write DIR/none/image: choose another file with -o\n  because: No such file or directory (os error 2)\n[1]",
     );
     if geteuid().is_root() {
         return eprintln!("in part only: root may write everywhere");
@@ -138,7 +138,7 @@ fn where_it_can_not_be_written() {
     fs::set_permissions(place.path("boot"), fs::Permissions::from_mode(0o555)).expect("its mode");
     place.says(
         "",
-        "ttvm: can not write DIR/boot/initrd-busybox-based-ram-linux.img: only root may; choose another file with -o\n  because: Permission denied (os error 13)\n[1]",
+        "ttvm: cannot write DIR/boot/initrd-busybox-based-ram-linux.img: only root may; choose another file with -o\n  because: Permission denied (os error 13)\n[1]",
     );
     fs::set_permissions(place.path("boot"), fs::Permissions::from_mode(0o755)).expect("its mode");
 }

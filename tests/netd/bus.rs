@@ -27,7 +27,7 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// `None` where it can not be had: without root, or without dbus-daemon.
+    /// `None` where it cannot be had: without root, or without dbus-daemon.
     pub fn start(name: &str) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() || Command::new("dbus-daemon").arg("--version").output().is_err() {
             eprintln!("skipped: needs root and dbus-daemon");
@@ -100,7 +100,7 @@ impl Bus {
         Some(value["phase"].as_str().expect("a phase").to_owned())
     }
 
-    /// Where the service `netd` can not write the mode as long as this is a directory.
+    /// Where the service `netd` cannot write the mode as long as this is a directory.
     pub fn obstacle(&self, netd: &Netd) -> PathBuf {
         let name = format!("root/var/lib/ttvm/network/state.json.new.{}", netd.0.id());
         self.directory.join(name)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a caller can not do to the service: confuse it, fill it, hold it up, keep it alive.
+//! What a caller cannot do to the service: confuse it, fill it, hold it up, keep it alive.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -85,7 +85,7 @@ struct World {
 }
 
 impl World {
-    /// `None` where that can not be made. The calling thread is the host from then on.
+    /// `None` where that cannot be made. The calling thread is the host from then on.
     fn new(name: &str) -> Option<Self> {
         if !geteuid().is_root() {
             eprintln!("{name}: skipped, it needs root");

@@ -174,7 +174,7 @@ fn purge_after_a_downgrade() {
     }
 }
 
-/// A boot menu that can not be written stops nothing; what `ttvm boot` has chosen goes with the package.
+/// A boot menu that cannot be written stops nothing; what `ttvm boot` has chosen goes with the package.
 #[test]
 fn a_boot_menu_that_can_not_be_written() {
     let (root, _) = root("bookworm", Kind::Bare, "grub");
@@ -200,7 +200,7 @@ fn a_boot_menu_that_can_not_be_written() {
 }
 
 /// As if systemd ran: what it is told. On upgrade guests run on, on removal they are stopped, and a change of the network that
-/// can not be undone keeps the package where it is.
+/// cannot be undone keeps the package where it is.
 #[test]
 fn what_systemd_is_told() {
     let (root, _) = root("trixie", Kind::Systemd, "systemd");
@@ -240,7 +240,7 @@ fn what_systemd_is_told() {
     let refused = root.sh("dpkg -r ttvm");
     assert!(!refused.status.success());
     assert!(
-        text(&refused).contains("a change of the network can not be undone"),
+        text(&refused).contains("a change of the network cannot be undone"),
         "{}",
         text(&refused)
     );

@@ -203,7 +203,7 @@ fn life() {
 }
 
 /// As if systemd ran: what it is told. On upgrade guests run on, on removal they are stopped, and a change of the network that
-/// can not be undone keeps the package where it is.
+/// cannot be undone keeps the package where it is.
 #[test]
 fn what_systemd_is_told() {
     let root = root(Kind::Systemd, "told");
@@ -233,7 +233,7 @@ fn what_systemd_is_told() {
     let refused = try_rpm(&root, &["-e", "ttvm"]);
     assert!(!refused.status.success());
     assert!(
-        text(&refused).contains("a change of the network can not be undone"),
+        text(&refused).contains("a change of the network cannot be undone"),
         "{}",
         text(&refused)
     );
@@ -270,7 +270,7 @@ fn complete_but_for_the_stand_in(root: &Root) {
     );
 }
 
-/// A boot menu that can not be written stops nothing, and none is made where there is none.
+/// A boot menu that cannot be written stops nothing, and none is made where there is none.
 #[test]
 fn a_boot_menu_that_can_not_be_written() {
     let root = root(Kind::Bare, "grub");

@@ -165,7 +165,7 @@ fn without_disks() {
     fs::write(world.directory.join("vmlinuz"), &kernel).expect("a kernel");
     assert!(world.exact("export clientA -o other.ttvm").starts_with(expected));
     let no_disk = world.exact("export clientA -o other.ttvm --with-disks");
-    assert!(no_disk.starts_with("ttvm: can not open DIR/base.img"), "{no_disk}");
+    assert!(no_disk.starts_with("ttvm: cannot open DIR/base.img"), "{no_disk}");
     let mut left = fs::read_dir(&world.directory).expect("a directory").flatten();
     assert!(!left.any(|entry| entry.file_name().to_string_lossy().contains("other")));
     // A damaged one does not hide behind "already there".

@@ -134,7 +134,7 @@ fn status(places: &Places, host: &HostConfig, wanted: &[Origin], deep: bool, jso
         let row = state.and_then(|state| look(host, origin, state, deep, &mut different));
         match row {
             Ok(row) => rows.push(row),
-            // One that can not be looked at does not hide the others.
+            // One that cannot be looked at does not hide the others.
             Err(error) => {
                 report("ttvm", &error);
                 exit = error.exit();

@@ -17,11 +17,11 @@ use crate::network::{Attachment, Mode, Preview, error};
 /// Why the service did not do what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum Error {
-    #[error("`ttvm network` asks the service of this host: {0} can not be used with it")]
+    #[error("`ttvm network` asks the service of this host: {0} cannot be used with it")]
     Elsewhere(&'static str),
-    #[error("can not wait for events")]
+    #[error("cannot wait for events")]
     Runtime(#[source] io::Error),
-    #[error("can not reach the system bus, by which the service {NAME} is asked: {0}; see `systemctl status dbus`")]
+    #[error("cannot reach the system bus, by which the service {NAME} is asked: {0}; see `systemctl status dbus`")]
     NoBus(String),
     #[error("there is no service {NAME} on this host; install the package ttvm again")]
     NotInstalled,

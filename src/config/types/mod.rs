@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Values that come from outside, each checked once, here; the rest of the code can not hold a wrong one.
+//! Values that come from outside, each checked once, here; the rest of the code cannot hold a wrong one.
 
 mod guest;
 mod lvm;

@@ -46,7 +46,7 @@ impl FromStr for Size {
             return invalid(format!("{text:?} is not a size: a whole number and K, M, G or T"));
         };
         match number.checked_mul(1 << shift) {
-            Some(0) => invalid("a size of 0 can not be used"),
+            Some(0) => invalid("a size of 0 cannot be used"),
             Some(bytes) if bytes <= 1 << 56 => Ok(Self(bytes)),
             _ => invalid(format!("{text:?} is more than any machine has")),
         }

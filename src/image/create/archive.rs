@@ -108,7 +108,7 @@ impl Archive {
                 source,
             },
             Unopened::Program(name, error) => {
-                self.wrong(format!("it is packed with {name}, which can not be run: {error}"))
+                self.wrong(format!("it is packed with {name}, which cannot be run: {error}"))
             }
         };
         self.packed.unpack(&self.file).map_err(failed)
@@ -270,7 +270,7 @@ impl Archive {
                     let stored = entry.header().entry_size().map_err(|error| self.cut(&error))?;
                     let pieces = extended.map.iter().map(|(start, end)| end - start);
                     if pieces.fold(0, u64::saturating_add) != stored {
-                        return Err(self.wrong("what it says of the holes of a file can not be").into());
+                        return Err(self.wrong("what it says of the holes of a file cannot be").into());
                     }
                     stored
                 }

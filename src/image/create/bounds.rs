@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a file system can not have of one file: known before anything is made, not when it is half full.
+//! What a file system cannot have of one file: known before anything is made, not when it is half full.
 
 use std::collections::HashMap;
 

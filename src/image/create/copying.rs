@@ -90,7 +90,7 @@ impl Copying<'_, '_> {
         }
     }
 
-    /// Makes attributes of a member's access lists. `false` if one can not be had; then nobody has more rights than with it.
+    /// Makes attributes of a member's access lists. `false` if one cannot be had; then nobody has more rights than with it.
     fn access_lists(&self, member: &mut Member) -> bool {
         let mut is_whole = true;
         for list in std::mem::take(&mut member.lists) {

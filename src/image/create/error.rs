@@ -15,8 +15,8 @@ pub enum Error {
     /// There is something of that name.
     #[error("{0} is there already: nothing was done; remove it, or choose another name")]
     Exists(String),
-    /// The source can not be used.
-    #[error("can not read the source {}", path.display())]
+    /// The source cannot be used.
+    #[error("cannot read the source {}", path.display())]
     Source {
         /// The source.
         path: PathBuf,
@@ -47,8 +47,8 @@ pub enum Error {
         /// What writes a file system.
         remedy: &'static str,
     },
-    /// An archive that is not to be trusted, or can not be.
-    #[error("{} can not be used: {why}", path.display())]
+    /// An archive that is not to be trusted, or cannot be.
+    #[error("{} cannot be used: {why}", path.display())]
     Archive {
         /// The archive.
         path: PathBuf,
@@ -102,7 +102,7 @@ pub enum Error {
     NoFileName(PathBuf),
     /// The place takes no file that is so large.
     #[error(
-        "a file of {size} can not be in {}: give it less with --size or a higher limit with `ulimit -f`, or put it on another disk",
+        "a file of {size} cannot be in {}: give it less with --size or a higher limit with `ulimit -f`, or put it on another disk",
         path.display()
     )]
     LargeImage {
@@ -115,7 +115,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The place was full before the image was.
-    #[error("{place} can not be written, since what it is on is full: make room there, or put it elsewhere")]
+    #[error("{place} cannot be written, since what it is on is full: make room there, or put it elsewhere")]
     PlaceFull {
         /// The image.
         place: image::Origin,
@@ -162,8 +162,8 @@ pub enum Error {
         /// The file system.
         kind: Kind,
     },
-    /// A file can not be laid down.
-    #[error("can not put {path} into the image")]
+    /// A file cannot be laid down.
+    #[error("cannot put {path} into the image")]
     File {
         /// The file.
         path: String,
@@ -172,13 +172,13 @@ pub enum Error {
         source: ext4::Error,
     },
     /// mke2fs failed.
-    #[error("can not make the file system: is e2fsprogs installed?")]
+    #[error("cannot make the file system: is e2fsprogs installed?")]
     MakeFilesystem(#[source] run::Error),
     /// The file system is not what it was to be.
-    #[error("can not fill the file system that mke2fs has made")]
+    #[error("cannot fill the file system that mke2fs has made")]
     Filesystem(#[source] ext4::Error),
-    /// The image's file can not be made.
-    #[error("can not {action} {}", path.display())]
+    /// The image's file cannot be made.
+    #[error("cannot {action} {}", path.display())]
     Image {
         /// What was to be done.
         action: &'static str,
@@ -188,7 +188,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The file system can not hold files without names.
+    /// The file system cannot hold files without names.
     #[error(
         "the file system of {} has no files without names (O_TMPFILE), of which nothing is left when they are not completed: put the image on a local disk",
         .0.display()

@@ -50,7 +50,7 @@ enum Several {
         left: u64,
     },
     /// It has come with names only that an edit gives another file. It is laid down when another one comes: nobody knows
-    /// whether one will, and an inode that is laid down can not be taken back.
+    /// whether one will, and an inode that is laid down cannot be taken back.
     Held(Item),
 }
 
@@ -253,7 +253,7 @@ impl<'a> Filler<'a> {
         Ok(())
     }
 
-    /// Drops the attributes that can not be stored. Nobody gains a right by that.
+    /// Drops the attributes that cannot be stored. Nobody gains a right by that.
     fn keep(&mut self, item: &mut Item) {
         let list = |attributes: &[Attribute]| attributes.iter().position(|one| one.name == ext4::ACCESS);
         let before = list(&item.attributes).map(|at| item.attributes[at].value.clone());

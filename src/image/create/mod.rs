@@ -106,7 +106,7 @@ impl Creation {
             let largest = Size::from_bytes(largest.next_multiple_of(1 << 40));
             return Err(Error::LargeFilesystem { size, largest });
         }
-        // Of what is looked through for minutes, it is said before that it can not be put there.
+        // Of what is looked through for minutes, it is said before that it cannot be put there.
         let mut group = None;
         let probe = match &request.place {
             Origin::File(path) => {
@@ -323,7 +323,7 @@ impl Creation {
         }
     }
 
-    /// That the place of the image is full, if that is why it can not be written.
+    /// That the place of the image is full, if that is why it cannot be written.
     fn full_place(&self, source: &ext4::Error) -> Option<Error> {
         let code = match source {
             ext4::Error::Io {

@@ -28,11 +28,11 @@ pub(super) enum Packed {
     Bzip2,
 }
 
-/// Why it can not be unpacked.
+/// Why it cannot be unpacked.
 #[derive(Debug)]
 pub(super) enum Unopened {
     Io(io::Error),
-    /// This program can not be run.
+    /// This program cannot be run.
     Program(&'static str, run::Error),
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Sparse {
     said: Option<Map>,
 }
 
-const WRONG: &str = "what it says of the holes of a file can not be";
+const WRONG: &str = "what it says of the holes of a file cannot be";
 
 impl Sparse {
     /// What these records say of it; `None` if it is a file like others.

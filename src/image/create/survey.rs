@@ -200,7 +200,7 @@ impl Surveyor<'_> {
         self.survey.attributes(attributes, self.bounds.kind(), stands_for);
     }
 
-    /// Whether the content of a file can be had; of what can not, only its name will be there.
+    /// Whether the content of a file can be had; of what cannot, only its name will be there.
     fn may_read(&self, at: &At<'_>) -> bool {
         let asked = || faccessat(at.parent, at.name, AccessFlags::R_OK, AtFlags::AT_EACCESS);
         self.is_root || at.stat.st_size == 0 || asked().is_ok()

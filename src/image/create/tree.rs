@@ -50,7 +50,7 @@ pub enum Problem {
     Changed,
     /// It could not be read.
     Unreadable(i32),
-    /// Its attributes could not be read, or are of a kind that can not be kept.
+    /// Its attributes could not be read, or are of a kind that cannot be kept.
     Attributes,
     /// An archive has its access lists as text only, with names of users that the guest may not have.
     AccessLists,

@@ -68,7 +68,7 @@ struct Walk<'a, V> {
 }
 
 impl<V: Visitor> Walk<'_, V> {
-    /// A directory, in which the walk goes on; one that can not be read is empty.
+    /// A directory, in which the walk goes on; one that cannot be read is empty.
     fn directory(
         &mut self,
         parent: BorrowedFd<'_>,

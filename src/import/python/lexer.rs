@@ -18,7 +18,7 @@ pub(super) enum Kind {
     /// `None`: it does not fit into 64 bits.
     Integer(Option<i64>),
     Fraction(String),
-    /// A string, or why it can not be one here.
+    /// A string, or why it cannot be one here.
     Text(Result<String, &'static str>),
     Sign(&'static str),
 }
@@ -223,7 +223,7 @@ impl Lexer<'_> {
     fn sign(&mut self) -> Result<Kind, Mistake> {
         let rest = &self.text.bytes[self.at..];
         let Some(sign) = SIGNS.iter().find(|sign| rest.starts_with(sign.as_bytes())) else {
-            return self.mistake(self.at, format!("{} can not stand here", self.text.shown(self.at)));
+            return self.mistake(self.at, format!("{} cannot stand here", self.text.shown(self.at)));
         };
         match sign.as_bytes() {
             [open @ (b'(' | b'[' | b'{')] => self.open.push((*open, self.at)),

@@ -53,7 +53,7 @@ impl Names {
                 Ok(value)
             }
             Content::Unknown(line) => Err(format!(
-                "what \"{name}\" is depends on line {line}, which can not be followed"
+                "what \"{name}\" is depends on line {line}, which cannot be followed"
             )),
         }
     }
@@ -89,7 +89,7 @@ impl Names {
         Ok(())
     }
 
-    /// Forgets what a line that can not be followed may have changed; the names whose value is lost with that.
+    /// Forgets what a line that cannot be followed may have changed; the names whose value is lost with that.
     pub(super) fn forget(&mut self, name: &str, change: Change, line: usize) -> Vec<String> {
         match (change, self.list(name)) {
             (Change::Augmented | Change::Touched, Some(slot)) => {

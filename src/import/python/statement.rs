@@ -10,7 +10,7 @@ use crate::import::error::Mistake;
 use crate::import::text::Text;
 use crate::import::value::{Document, Note};
 
-/// So many lines that can not be read make no guest's file.
+/// So many lines that cannot be read make no guest's file.
 const NOTES: usize = 1000;
 
 /// Words that go on with what another began.
@@ -99,10 +99,10 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Notes what can not be followed, and forgets every name it may set.
+    /// Notes what cannot be followed, and forgets every name it may set.
     fn unknown<'t>(&mut self, parts: impl Iterator<Item = &'t [Token]>, refusal: Refusal) -> Result<(), Mistake> {
         if self.notes.len() == NOTES {
-            return Err(self.mistake(refusal.at, "there are too many lines that can not be followed"));
+            return Err(self.mistake(refusal.at, "there are too many lines that cannot be followed"));
         }
         let mut note = Note::at(self.text.place(refusal.at), refusal.why);
         let mut lost = Vec::new();
@@ -180,7 +180,7 @@ impl Follower<'_> {
         if tokens.get(1).is_some_and(|token| token.is("(") || token.is(".")) {
             return refuse("this is a call, and ttvm runs no Python: see what it does, and write that".into());
         }
-        refuse("this is no assignment to a name, and can not be followed".into())
+        refuse("this is no assignment to a name, and cannot be followed".into())
     }
 
     fn document(self) -> Document {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which names a statement may set that can not be followed. Rather one too many than one too few: of a name that is thought to
+//! Which names a statement may set that cannot be followed. Rather one too many than one too few: of a name that is thought to
 //! be unknown a person is told, and a value that is out of date is believed.
 
 use super::lexer::{Kind, Token};

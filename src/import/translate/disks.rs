@@ -67,7 +67,7 @@ impl Translator<'_> {
         }
     }
 
-    /// A disk, or why there can not be one.
+    /// A disk, or why there cannot be one.
     fn disk(&mut self, line: usize, disk: &Spec) -> Result<Section, String> {
         let path = self.is_carried(disk)?;
         let word = vdev::name(&disk.vdev, self.source.dialect);

@@ -121,13 +121,13 @@ impl Translator<'_> {
         let xl = self.source.dialect == Dialect::Xl;
         let text = |value: &Value| match value {
             Value::Text(text) if text.chars().any(char::is_control) => {
-                Err("control characters can not be carried over".to_owned())
+                Err("control characters cannot be carried over".to_owned())
             }
             Value::Text(text) => Ok(text.clone()),
             // xl does not tell numbers from strings.
             Value::Number(number) if xl => Ok(number.to_string()),
             other => Err(format!(
-                "there is {} in the list, which can not be carried over",
+                "there is {} in the list, which cannot be carried over",
                 other.kind()
             )),
         };
@@ -158,13 +158,13 @@ impl Translator<'_> {
             Value::List(items) => items.iter().map(text).collect::<Result<_, _>>().map(XlValue::List),
             Value::Number(number) => u64::try_from(*number)
                 .map(XlValue::Number)
-                .map_err(|_| format!("{number} is negative, which can not be carried over")),
+                .map_err(|_| format!("{number} is negative, which cannot be carried over")),
             Value::Flag(flag) => Err(format!(
                 "xm takes no True or False, and passed it over: write {} if it is meant",
                 u8::from(*flag)
             )),
             value @ Value::Text(_) => text(value).map(XlValue::Text),
-            other => Err(format!("this is {}, which can not be carried over", other.kind())),
+            other => Err(format!("this is {}, which cannot be carried over", other.kind())),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Translated {
 
 /// So many disks, and so many interfaces, no guest has.
 const MOST: usize = 256;
-/// So many lines that can not be carried over make no guest.
+/// So many lines that cannot be carried over make no guest.
 const NOTES: usize = 1000;
 
 /// Translates a file.
@@ -111,7 +111,7 @@ struct Translator<'a> {
     source: &'a Source<'a>,
     /// What has not been translated yet.
     settings: BTreeMap<String, Setting>,
-    /// What a line sets, or may, that can not be followed.
+    /// What a line sets, or may, that cannot be followed.
     unknown: BTreeMap<String, usize>,
     notes: Vec<Note>,
     top: Vec<Entry>,
@@ -131,12 +131,12 @@ impl Translator<'_> {
         self.notes.push(Note::of(line, key, why));
     }
 
-    /// Notes what becomes of `key` whose value can not be followed, and for which therefore no default may stand.
+    /// Notes what becomes of `key` whose value cannot be followed, and for which therefore no default may stand.
     fn note_unknown(&mut self, key: &str, why: &str) -> bool {
         let Some(line) = self.unknown.get(key).copied() else {
             return false;
         };
-        self.note(line, key, format!("its value can not be followed: {why}"));
+        self.note(line, key, format!("its value cannot be followed: {why}"));
         true
     }
 
@@ -150,7 +150,7 @@ impl Translator<'_> {
         let why = match setting.value {
             Value::Number(number) => return Some((number.to_string(), setting.line)),
             Value::Text(text) if !text.chars().any(char::is_control) => return Some((text, setting.line)),
-            Value::Text(_) => "control characters can not be carried over".to_owned(),
+            Value::Text(_) => "control characters cannot be carried over".to_owned(),
             other => format!("this should be a string, and is {}", other.kind()),
         };
         self.note(setting.line, key, why);

@@ -15,7 +15,7 @@ const PACKAGES: &str = "`apt-get install busybox-static`, or `dnf install busybo
 /// Why no image was made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel's modules can not be had.
+    /// The kernel's modules cannot be had.
     #[error(transparent)]
     Modules(#[from] modules::Error),
     /// There is none.
@@ -35,11 +35,11 @@ pub enum Error {
         /// The applets that are not in it.
         lacks: Vec<&'static str>,
     },
-    /// It can not be asked what it can.
-    #[error("busybox can not be asked for its applets")]
+    /// It cannot be asked what it can.
+    #[error("busybox cannot be asked for its applets")]
     Applets(#[from] run::Error),
-    /// A file can not be read.
-    #[error("can not read {}", path.display())]
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum Error {
         source: io::Error,
     },
     /// `crypt` gave up.
-    #[error("the hash of the password can not be made: try another password")]
+    #[error("the hash of the password cannot be made: try another password")]
     Hash,
     /// Not what was made here.
     #[error(
@@ -59,8 +59,8 @@ pub enum Error {
     /// A directory, a device, a link.
     #[error("{} is no ordinary file: choose another one with -o", .0.display())]
     NotAFile(PathBuf),
-    /// It can not be written.
-    #[error("can not write {}: {}", path.display(), remedy(path, source))]
+    /// It cannot be written.
+    #[error("cannot write {}: {}", path.display(), remedy(path, source))]
     Write {
         /// The file.
         path: PathBuf,
@@ -68,8 +68,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The image can not be put together in memory.
-    #[error("the image can not be put together: a file for it is too large")]
+    /// The image cannot be put together in memory.
+    #[error("the image cannot be put together: a file for it is too large")]
     Pack(#[source] io::Error),
     /// The caller called it off.
     #[error("it was interrupted; nothing was written")]

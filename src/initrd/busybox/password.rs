@@ -23,7 +23,7 @@ pub enum NoPassword {
     /// It is empty.
     #[error("an empty password is none; --autologin asks for no password at all")]
     Empty,
-    /// It can not be typed.
+    /// It cannot be typed.
     #[error("a password has no control characters: it could not be typed")]
     Control,
 }

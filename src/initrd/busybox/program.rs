@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::run::{self, Command};
 
-/// Applets that the guest's own scripts, and those who use it, can not do without.
+/// Applets that the guest's own scripts, and those who use it, cannot do without.
 const NEEDED: [&str; 27] = [
     "cat", "dd", "getty", "halt", "hostname", "ifconfig", "init", "insmod", "ip", "login", "ls", "mkdir", "modprobe",
     "mount", "poweroff", "ps", "reboot", "route", "sh", "sleep", "sync", "test", "udhcpc", "umount", "uname", "vi",

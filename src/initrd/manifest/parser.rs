@@ -153,7 +153,7 @@ impl Parser {
                 segment.padding = padding;
                 self.segments.push(segment);
             }
-            _ => return Err("that can not be here"),
+            _ => return Err("that cannot be here"),
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ mod tests {
             (segment.to_owned(), "does not begin"),
             (head.replace(":1", ":2"), "another version"),
             (format!("{head}{segment}"), "in the middle"),
-            (format!("{head}{}", archive("1")), "can not be here"),
+            (format!("{head}{}", archive("1")), "cannot be here"),
             (
                 format!("{head}{segment}{}", archive("../1")),
                 "not the name of a directory",
@@ -194,7 +194,7 @@ mod tests {
                 format!("{whole}{segment}{}", archive("1")),
                 "not the name of a directory",
             ),
-            (whole.replace("\"align\":4", "\"align\":3"), "can not be here"),
+            (whole.replace("\"align\":4", "\"align\":3"), "cannot be here"),
             (whole.replace("zstd", "zip"), "unknown variant"),
         ] {
             let answer = parse(&text).unwrap_err();

@@ -64,7 +64,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// The same where the segment can not end.
+    /// The same where the segment cannot end.
     pub(super) fn need(&mut self) -> Result<(), Error> {
         match self.more()? {
             true => Ok(()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// What nft can not tell.
+/// What nft cannot tell.
 #[derive(Debug)]
 pub struct Host {
     /// Bridged IPv4 and IPv6 frames pass the rules for IP, and the settings that say so.

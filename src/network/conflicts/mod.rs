@@ -102,13 +102,13 @@ pub struct Question<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// nft failed; without root it does.
-    #[error("can not list the packet filters of this host")]
+    #[error("cannot list the packet filters of this host")]
     List(#[source] run::Error),
     /// nft printed something else than JSON.
-    #[error("can not understand what `nft -j list ruleset` prints")]
+    #[error("cannot understand what `nft -j list ruleset` prints")]
     Parse(#[source] serde_json::Error),
-    /// A file is there and can not be read.
-    #[error("can not read {}", path.display())]
+    /// A file is there and cannot be read.
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,

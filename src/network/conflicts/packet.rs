@@ -2,7 +2,7 @@
 //! What a host's rules do with the packets guests need: each chain is walked as the kernel would, with the little
 //! that is known of such a packet.
 //!
-//! Most conditions can not be decided that way (addresses, marks, matches of iptables whose text nft keeps to
+//! Most conditions cannot be decided that way (addresses, marks, matches of iptables whose text nft keeps to
 //! itself). Such a rule counts for the guests if it accepts and names their bridge, since somebody wrote it for
 //! them; otherwise it is passed over, be it an accept or a drop.
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::ruleset::{Chain, Ruleset};
 
-/// A kind of packet guests can not do without.
+/// A kind of packet guests cannot do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packet {
     /// The first one of a connection from the bridge to another network.
@@ -38,7 +38,7 @@ impl Packet {
         }
     }
 
-    /// Whether the interface that `key` of `meta` speaks of is the bridge; `None` if that can not be said.
+    /// Whether the interface that `key` of `meta` speaks of is the bridge; `None` if that cannot be said.
     fn is_bridge(self, key: &str) -> Option<bool> {
         match (key, self) {
             ("iifname" | "iif", Self::Back) | ("oifname" | "oif", Self::Out) => Some(false),

@@ -100,7 +100,7 @@ impl Address {
         }
     }
 
-    /// The kernel has still to find out whether somebody else has it; until then it can not be anybody's source.
+    /// The kernel has still to find out whether somebody else has it; until then it cannot be anybody's source.
     pub fn is_tentative(&self) -> bool {
         let flags = self.flags();
         flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed)

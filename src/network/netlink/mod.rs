@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection.
-    #[error("can not talk to the kernel's network")]
+    #[error("cannot talk to the kernel's network")]
     Io(#[from] io::Error),
     /// The kernel said no.
     #[error("the kernel refuses to {action}")]
@@ -41,8 +41,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// What it said can not be read.
-    #[error("can not read the kernel's answer: {0}")]
+    /// What it said cannot be read.
+    #[error("cannot read the kernel's answer: {0}")]
     Answer(String),
 }
 

@@ -79,7 +79,7 @@ impl Netlink {
         loop {
             match self.neighbour(link.index, ip)? {
                 Reachability::Answers => return Ok(Reachability::Answers),
-                // It has to be asked: a packet that can not be sent is an answer as well, and the table has it.
+                // It has to be asked: a packet that cannot be sent is an answer as well, and the table has it.
                 Reachability::Remembered => self.doubt(link.index, ip)?,
                 Reachability::Silent | Reachability::Unknown => drop(ask.send_to(&[], to)),
             }

@@ -12,7 +12,7 @@ pub(super) fn serialize<M: Emitable, S: Serializer>(message: &M, serializer: S) 
     message.emit(&mut bytes);
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
-        // Writing to a String can not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     serializer.serialize_str(&text)

@@ -87,7 +87,7 @@ pub(super) fn nat(
             .filter(|vif| vif.bridge.is_none())
             .filter_map(|vif| vif.address);
         for address in addresses.filter(|address| !subnet.is_for_guests(*address)) {
-            warnings.push(format!("{} can not have its address {address} in {subnet}", guest.name));
+            warnings.push(format!("{} cannot have its address {address} in {subnet}", guest.name));
         }
     }
     Ok(steps)

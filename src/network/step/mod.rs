@@ -109,7 +109,7 @@ impl Step {
         self.change().missing(context)
     }
 
-    /// The two can not be there at the same time.
+    /// The two cannot be there at the same time.
     pub fn takes_the_place_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Bridge(a), Self::Bridge(b)) => a.name == b.name,

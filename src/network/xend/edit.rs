@@ -17,7 +17,7 @@ pub enum Error {
         /// In what way, a sentence each.
         reasons: Vec<String>,
     },
-    /// A form that can not be commented out by itself.
+    /// A form that cannot be commented out by itself.
     #[error("line {line}: ({name} …) shares its line with something else: give it a line of its own")]
     SharedLine {
         /// Counted from 1.
@@ -26,7 +26,7 @@ pub enum Error {
         name: &'static str,
     },
     /// The outcome was read again and is not what it should be.
-    #[error("it can not be changed to {to} without changing something else: do it by hand")]
+    #[error("it cannot be changed to {to} without changing something else: do it by hand")]
     Outcome {
         /// What was wanted.
         to: Scripts,

@@ -13,8 +13,8 @@ use crate::run;
 /// Why the network was not switched.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration can not be read.
-    #[error("can not read {}", path.display())]
+    /// The configuration cannot be read.
+    #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -48,8 +48,8 @@ pub enum Error {
         /// How many.
         count: usize,
     },
-    /// What was there before can not be kept.
-    #[error("can not keep a copy of xend's configuration in {}; nothing was changed", path.display())]
+    /// What was there before cannot be kept.
+    #[error("cannot keep a copy of xend's configuration in {}; nothing was changed", path.display())]
     Backup {
         /// The copy.
         path: PathBuf,
@@ -86,7 +86,7 @@ pub enum Error {
     },
     /// An address for which vif-nat has no partner.
     #[error(
-        "{0} can not be a guest's address with vif-nat, which gives dom0 the address 127 above it: its last number has to be between 1 and 127"
+        "{0} cannot be a guest's address with vif-nat, which gives dom0 the address 127 above it: its last number has to be between 1 and 127"
     )]
     Address(Ipv4Addr),
     /// What is needed for the configuration of an interface was not given.
@@ -104,7 +104,7 @@ pub enum Step {
     #[error("the network script of before could not be started again")]
     Start(#[source] run::Error),
     /// The configuration.
-    #[error("can not write {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,

@@ -108,7 +108,7 @@ impl Domain<'_> {
             return Err(Error::DevicedDied { guest, unit }.into());
         }
         let console = console.read().unwrap_or_else(|error| {
-            tracing::warn!(ttvm_guest = %guest.name, "can not read {}: {error}", console.path().display());
+            tracing::warn!(ttvm_guest = %guest.name, "cannot read {}: {error}", console.path().display());
             None
         });
         Ok(Ended {
@@ -124,7 +124,7 @@ impl Domain<'_> {
         let guest = self.guest;
         let network = GuestNetwork::load(self.root);
         if let Err(error) = mode::announce(self.root, guest) {
-            tracing::warn!(ttvm_guest = %guest.name, "dnsmasq can not be told of the guest's addresses: {error}");
+            tracing::warn!(ttvm_guest = %guest.name, "dnsmasq cannot be told of the guest's addresses: {error}");
         }
         let source = guests::path(&Places::system(self.root), &guest.name);
         let config = config_file(self.root, &guest.name);
@@ -211,7 +211,7 @@ impl Domain<'_> {
         notify::announce(&text, limit + DESTROYING);
         tracing::info!(ttvm_guest = %name, ttvm_domid = domid, "asking the guest to shut down");
         if let Err(error) = self.xm.shutdown(name) {
-            tracing::warn!(ttvm_guest = %name, "the guest can not be asked to shut down: {error}");
+            tracing::warn!(ttvm_guest = %name, "the guest cannot be asked to shut down: {error}");
         }
         let until = Instant::now() + limit;
         while self.watch.exists(domid).map_err(Error::from)? {

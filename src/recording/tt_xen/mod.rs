@@ -130,7 +130,7 @@ fn config_digest(guest: &Guest) -> Digest {
     digest::of_bytes(text.as_bytes())
 }
 
-/// `Ok` if the guest's toolstack is not TT Xen's, whose guests somebody without systemd can not `action`.
+/// `Ok` if the guest's toolstack is not TT Xen's, whose guests somebody without systemd cannot `action`.
 pub(super) fn require_unit(guest: &GuestName, toolstack: Toolstack, action: &'static str) -> Result<(), Error> {
     match toolstack {
         Toolstack::Xm => Err(Error::ByUnit {

@@ -115,7 +115,7 @@ fn boot_on_lvm(host: &mut Host) {
     host.reboot().unwrap();
     host.run("findmnt /boot | grep xenvg-boot").unwrap();
     is_booted(host, "ttvm-ttxen-linux");
-    // GRUB reads its environment there, but can not write it.
+    // GRUB reads its environment there, but cannot write it.
     host.run("ttvm boot default ttvm-linux").unwrap();
     let before = host.run("sha256sum /boot/grub/grubenv").unwrap();
     let refused = host.sh("ttvm boot once ttvm-ttxen-linux").unwrap();
@@ -141,7 +141,7 @@ fn second_kernel(host: &mut Host) {
             .unwrap_or_default()
             .to_owned()
     };
-    // A kernel for clouds can not be dom0.
+    // A kernel for clouds cannot be dom0.
     assert!(line(&list, "ttvm-linux ").contains(&version), "{list}");
     assert!(line(&list, "ttvm-ttxen-linux ").contains("-amd64"), "{list}");
     assert!(!line(&list, "ttvm-ttxen-linux ").contains("cloud"), "{list}");
@@ -199,7 +199,7 @@ fn kernel_install(host: &mut Host) {
         .unwrap();
     host.run("kernel-install add 6.1-new /boot/vmlinuz-6* 2>&1").unwrap();
     host.run("grep -q \"'ttvm-linux'\" /boot/grub2/grub.cfg").unwrap();
-    // A menu that can not be written does not stop the kernel's installation.
+    // A menu that cannot be written does not stop the kernel's installation.
     host.run(
         "printf '#!/bin/sh\\nexit 1\\n' > /usr/sbin/x && chmod 755 /usr/sbin/x && ln -sf x /usr/sbin/grub2-mkconfig",
     )

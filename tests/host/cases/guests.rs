@@ -394,7 +394,7 @@ fn hands_off_a_running_guest(host: &mut Host) {
         assert!(
             output
                 .errors()
-                .contains("is running: its snapshots can not be changed now")
+                .contains("is running: its snapshots cannot be changed now")
         );
     }
     // Somebody gives the domain another name; its end is seen all the same.

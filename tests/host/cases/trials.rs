@@ -112,11 +112,11 @@ fn truncated_initrd(host: &mut Host) {
     shown(host, "Kernel panic");
 }
 
-/// GRUB itself can not load it, and asks nobody.
+/// GRUB itself cannot load it, and asks nobody.
 fn truncated_xen(host: &mut Host) {
     prepare(host, "truncate -s 500K xen-4.17-tt.gz", "");
     fails(host, "it never came to be well");
-    shown(host, "It can not be loaded: plain Linux is booted in its place.");
+    shown(host, "It cannot be loaded: plain Linux is booted in its place.");
 }
 
 fn xen_panics(host: &mut Host) {
@@ -188,7 +188,7 @@ fn withdrawn_and_damaged(host: &mut Host) {
         assert_eq!(host.sh(&format!("ttvm boot {command}")).unwrap().status, 4);
     }
     host.run("grub-editenv - unset next_entry").unwrap();
-    // What GRUB can not use is neither used nor mended over somebody's head.
+    // What GRUB cannot use is neither used nor mended over somebody's head.
     for (damage, message) in [
         (format!("truncate -s 2048 {env}"), "it has not 1024 bytes"),
         (format!("rm {env}; truncate -s 1024 {env}"), "its header is not GRUB's"),

@@ -20,7 +20,7 @@ pub fn exported_and_imported(lab: &Lab) -> Outcome {
     let file = place.path("demo.ttvm").display().to_string();
     other.run(&["recordings", "import", &file]).expect(0, &[]);
     other.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
-    // Where it comes from it can not be replayed any more, and each thing that is missing is named.
+    // Where it comes from it cannot be replayed any more, and each thing that is missing is named.
     place
         .replay(&["--verify"])
         .expect(3, &["kernel:", "initrd:", "no such file"]);

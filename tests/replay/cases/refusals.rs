@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can not be recorded, and what to do about it.
+//! What cannot be recorded, and what to do about it.
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -14,7 +14,7 @@ pub fn toolstack(lab: &Lab) -> Outcome {
     place.write(FILE, file.as_bytes());
     place
         .run(&["record", GUEST])
-        .expect(4, &["has toolstack \"xl\"", "can not record", "toolstack = \"qemu\""]);
+        .expect(4, &["has toolstack \"xl\"", "cannot record", "toolstack = \"qemu\""]);
     assert!(!place.path(STATE).join("recordings").exists());
     Ok(())
 }

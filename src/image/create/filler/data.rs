@@ -131,7 +131,7 @@ impl Filler<'_> {
         if let Some(problem) = problem {
             self.report.problem(path, problem);
         }
-        // What it lost, or what can not be read, are zeros.
+        // What it lost, or what cannot be read, are zeros.
         Ok(size)
     }
 
