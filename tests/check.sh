@@ -91,7 +91,7 @@ replay_on_trixie() {
     local program
     program=$($cargo test -q --locked --features host-tests --test replay --no-run --message-format json |
         sed -n 's/.*"name":"replay".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    tests/on-trixie.sh "$program" ${all:-network debugger refusals ends::rebooted}
+    tests/on-trixie.sh "$program" ${all:-network debugger refusals ends::rebooted hostile}
 }
 
 host() {

@@ -4,10 +4,12 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
 use super::console::{Comparison, Difference};
@@ -281,10 +283,12 @@ impl Replay<'_> {
                 Happened::Ended => {
                     let status = live.emulator.wait().map_err(Error::Wait)?;
                     let why = live.emulator.complaint();
-                    // A debugger may end it; QEMU itself says when the log has no answer to what the guest does.
+                    // A debugger may end it; QEMU itself says when the log has no answer to what the guest does, and exits
+                    // then (7.2) or aborts (since 9.0).
+                    let by_itself = status.code().is_some() || status.signal() == Some(Signal::SIGABRT as i32);
                     match debug.is_some() && status.success() {
                         true => return Ok(None),
-                        false if debug.is_none() && status.code().is_some() && why.contains(MISSING) => break None,
+                        false if debug.is_none() && by_itself && why.contains(MISSING) => break None,
                         false => return Err(Error::EngineDied { why: died(status, why) }),
                     }
                 }

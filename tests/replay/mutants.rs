@@ -22,6 +22,9 @@ const GUEST_FILE: &str = "guest.toml";
 const CONSOLE: &str = "console.log";
 const LOG: &str = "replay.log";
 
+/// The kind of event that a character is written with.
+const WRITTEN: u8 = 22;
+
 /// Before the first event of a log.
 const HEADER: usize = 12;
 
@@ -101,12 +104,29 @@ impl Good {
     }
 
     /// With what `change` makes of one of its files.
-    #[allow(dead_code, reason = "not everybody who uses this changes files by hand")]
     pub fn with_file(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut good = self.clone();
         change(good.file(name));
         good.fit_files();
         good.archive()
+    }
+
+    /// With another event, behind the first one of its log.
+    #[allow(dead_code, reason = "not everybody who uses this changes logs by hand")]
+    pub fn with_event(&self, event: &[u8]) -> Vec<u8> {
+        self.with_file(LOG, |log| {
+            let behind = events(log)[0].end;
+            log.splice(behind..behind, event.iter().copied());
+        })
+    }
+
+    /// Without the last character that was written.
+    pub fn without_last_character(&self) -> Vec<u8> {
+        self.with_file(LOG, |log| {
+            let events = events(log);
+            let last = events.into_iter().rfind(|event| log[event.start] == WRITTEN);
+            log.drain(last.expect("a character"));
+        })
     }
 
     fn file(&mut self, name: &str) -> &mut Vec<u8> {
@@ -526,7 +546,7 @@ fn change_bytes(content: &mut Vec<u8>, first: usize, chance: &mut Chance) -> Str
 }
 
 /// Where the events of a log are; up to what is no event.
-fn events(log: &[u8]) -> Vec<Range<usize>> {
+pub fn events(log: &[u8]) -> Vec<Range<usize>> {
     let mut events = Vec::new();
     let mut at = HEADER;
     while let Some(&kind) = log.get(at) {
@@ -557,7 +577,7 @@ fn events(log: &[u8]) -> Vec<Range<usize>> {
 /// looks and not what it does; and what follows the last character that is written: this guest then does nothing but end.
 fn essence(log: &[u8]) -> Vec<&[u8]> {
     let events = events(log);
-    let last = events.iter().rposition(|event| log[event.start] == 22);
+    let last = events.iter().rposition(|event| log[event.start] == WRITTEN);
     let events = events.into_iter().take(last.map_or(0, |last| last + 1));
     let of_the_run = events.filter(|event| !matches!(log[event.start], 28..=38));
     let head = log.get(..4).unwrap_or_default();

@@ -306,6 +306,23 @@ pub fn recordings(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// A log that has no answer to what the guest does is that of another run, however QEMU takes it.
+pub fn no_answer(lab: &Lab) -> Outcome {
+    let (place, good) = prepared(lab);
+    let mut trial = Trial::new(&place, &good);
+    place.write("hostile.ttvm", &good.without_last_character());
+    trial
+        .ran(&["recordings", "import", "hostile.ttvm", "--as", HOSTILE])
+        .expect(0, &[]);
+    trial
+        .ran(&["replay", HOSTILE, "--verify"])
+        .expect(5, &["DIVERGED: hostile ", "the guest went another way than the log\n"]);
+    let stored = trial.entries()[0].replays.as_ref().map(ToString::to_string);
+    assert_eq!(stored.as_deref(), Some("diverged"));
+    assert!(trial.wrong.is_empty(), "{:?}", trial.wrong);
+    Ok(())
+}
+
 /// What a manifest says that a disk was made from may wait for ever, do something when it is opened, or be somebody's secret.
 pub fn places(lab: &Lab) -> Outcome {
     let (place, good) = prepared(lab);

@@ -83,6 +83,7 @@ pub fn all() -> Vec<Case> {
         cage::two_names,
         cage::record_beside_replay,
         hostile::places,
+        hostile::no_answer,
         hostile::times,
         debugger::forwards_and_backwards,
         debugger::emulator_killed,
