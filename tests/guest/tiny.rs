@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use ttvm::image::digest;
+use ttvm::digest;
 
 /// It as a Multiboot image.
 pub fn image() -> &'static [u8] {
