@@ -318,5 +318,7 @@ mod tests {
             assert!(reasons[1].contains("in lines 1, "), "{}", reasons[1]);
             assert_eq!(reasons.len() == 2, alone);
         }
+        let config = XendConfig::parse("#(vif-script\n".repeat(8000).into_bytes()).expect("a configuration");
+        assert!(config.switch(Scripts::Nat, true).is_ok());
     }
 }

@@ -5,8 +5,8 @@
 use super::config::{Scripts, Setting, State, XendConfig, is_just, text};
 use super::sxp::{self, Form, Value};
 
-/// A form that is commented out is looked for over so many lines.
-const MAX_LINES: usize = 16;
+/// A form that is commented out is looked for over so many lines: it is read anew with each of them, and nobody writes more.
+const MAX_LINES: usize = 8;
 
 /// Why a file was not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
