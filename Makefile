@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # demo   record, replay; an emulated Xen host        bench  the figures of README.md
+# fuzz   TIME=60 TARGET=…: what reads others' files, fed with what nobody writes
 # check  format, lints, tests; check-all: on both Debians   deb    target/debian/ttvm_*.deb      rpm    target/rpm/ttvm-*.rpm
 # install DESTDIR=…                                  what both packages, and everyone else, install, and where
 
@@ -45,7 +46,7 @@ RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 # What needs no emulated machine.
 QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: rust build docs deb rpm install demo shell check check-all bench image lint lint-packages quick-tests package-name test host-tests hostile clean
+.PHONY: rust build docs deb rpm install demo shell check check-all bench fuzz fuzz-corpus image lint lint-packages quick-tests package-name test host-tests hostile clean
 
 # Whoever has no Rust, or one too old, gets one sentence, not a compiler's errors.
 rust:
@@ -139,6 +140,14 @@ shell: rust
 bench: rust
 	@$(MAKE) -s --no-print-directory -j2 image deb
 	@TTVM_DEB=$$PWD/$(DEB) RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) bench -q --locked --features host-tests --bench replay --bench netd --bench image --bench initrd --bench host -- $(PART)
+
+# Not a part of `make check`: it builds all dependencies once more, with counters. See docs/testing.md.
+fuzz: rust
+	@TIME=$(or $(TIME),60) TARGET=$(TARGET) CARGO=$(CARGO) fuzz/run.sh
+
+# The corpus of the repository becomes the least that reaches as much as it does with what was found meanwhile.
+fuzz-corpus: rust
+	@TARGET=$(TARGET) CARGO=$(CARGO) fuzz/run.sh --minimise
 
 lint: rust
 	$(CARGO) fmt --check
