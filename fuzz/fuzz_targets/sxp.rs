@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
         drop((config.state(), config.network_script(), config.vif_script().len()));
         // One of the four ways; each input would take its time four times.
         let scripts = Scripts::ALL[data.len() % 2];
-        match config.switch(scripts, data.len() / 2 % 2 == 0) {
+        match config.switch(scripts, (data.len() / 2).is_multiple_of(2)) {
             Err(error) => drop(error.to_string()),
             Ok(bytes) => {
                 let after = XendConfig::parse(bytes).expect("what was written can be read");
