@@ -71,7 +71,7 @@ pub fn defer() -> Deferred {
 }
 
 /// A good moment to end: a signal that has been waiting ends the process here.
-pub fn let_in() {
+pub fn deliver() {
     let before = swap(&ending(), SigmaskHow::SIG_UNBLOCK);
     swap(&before, SigmaskHow::SIG_SETMASK);
 }

@@ -13,18 +13,21 @@ export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 all=
 [ "${1:-}" != --all ] || all=--all
 make=${MAKE:-make}
-cargo=${CARGO:-cargo}
+# Tests send SIGINT, of which what a shell starts in the background takes no notice.
+heeding="env --default-signal=INT,QUIT"
+cargo="$heeding ${CARGO:-cargo}"
 logs=target/check
 rm -rf "$logs"
 mkdir -p "$logs"
 stages=()
 
 # Runs a command as the stage of that name, and writes down its seconds, how many of its tests passed, and how many failed. A test
-# program's own counts are taken from what it prints; a command without any is one test.
+# program's own counts are taken from what it prints; a command without any is one test. It is shown at descriptor 3.
 counted() {
     local name=$1 start=$SECONDS status=0 counts
     shift
-    "$@" </dev/null >"$logs/$name.log" 2>&1 || status=$?
+    "$@" </dev/null > >(tee "$logs/$name.log" >&3) 2>&1 || status=$?
+    wait $!
     counts=$(awk '
         /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") p += $i; if ($(i + 1) == "failed;") f += $i }; n = 1 }
         /^[0-9]+ passed, [0-9]+ failed/ { p += $1; f += $3; n = 1 }
@@ -42,10 +45,7 @@ counted() {
 # A stage of its own, shown while it runs.
 stage() {
     echo "=== $1"
-    : >"$logs/$1.log"
-    counted "$@" &
-    tail -n +1 -f --pid=$! "$logs/$1.log"
-    wait $!
+    counted "$@" 3>&1
     ended "$1"
 }
 
@@ -91,7 +91,7 @@ replay_on_trixie() {
     local program
     program=$($cargo test -q --locked --features host-tests --test replay --no-run --message-format json |
         sed -n 's/.*"name":"replay".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    tests/on-trixie.sh "$program" ${all:-network debugger refusals ends::rebooted hostile}
+    $heeding tests/on-trixie.sh "$program" ${all:-network debugger refusals ends::rebooted hostile}
 }
 
 host() {
@@ -100,7 +100,7 @@ host() {
 
 stage build build
 # Replays wait a third of their time, for deadlines that nobody can shorten: the compilers have it.
-counted replay replay &
+counted replay replay 3>/dev/null &
 beside=$!
 stage rpm $make -s --no-print-directory rpm
 stage lint $make -s --no-print-directory lint

@@ -17,7 +17,7 @@ use crate::config::{self, guests};
 use crate::guest as running;
 use crate::lock::{Attempt, Lock};
 use crate::recording::disks::{Seals, origin_of};
-use crate::recording::session::{Listener, Surroundings};
+use crate::recording::session::{Environment, Listener};
 use crate::recording::{Library, record, tt_xen};
 
 /// A guest and its places.
@@ -61,8 +61,8 @@ impl<'a> Foreground<'a> {
         &self.library
     }
 
-    pub(super) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings {
+    pub(super) fn environment(&self) -> Environment<'_> {
+        Environment {
             snapshot: &self.host.snapshot,
             overlays: self.places.state_dir().join("overlays"),
             seals: Seals::default(),

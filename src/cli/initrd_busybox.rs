@@ -11,7 +11,7 @@ use super::Error;
 use super::progress::Progress;
 use crate::config::places::{Given, Places};
 use crate::error::Exit;
-use crate::initrd::busybox::{self, Image, NoPassword, Password, Wishes};
+use crate::initrd::busybox::{self, Image, NoPassword, Password, Settings};
 use crate::root::under;
 use crate::signals;
 
@@ -46,7 +46,7 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
         true => under(places.root(), &arguments.output),
         false => arguments.output.clone(),
     };
-    let wishes = Wishes {
+    let settings = Settings {
         kernel: arguments.kernel.clone(),
         modules: arguments
             .modules
@@ -60,7 +60,7 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     };
     // Before any work.
     busybox::check(&output, arguments.force)?;
-    let image = Image::of(places.root(), &wishes)?;
+    let image = Image::of(places.root(), &settings)?;
     let content = {
         let _whole = signals::defer();
         let mut progress = Progress::of(format!("packing {}", output.display()));

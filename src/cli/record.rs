@@ -52,7 +52,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         &run.guest()?,
         &run.file_text()?,
         run.library(),
-        &run.surroundings(),
+        &run.environment(),
         &Options { limit: arguments.limit },
         &mut follower,
         keys.as_mut()

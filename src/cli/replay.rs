@@ -56,7 +56,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
     if arguments.dry_run {
-        let seals = run.surroundings().seals;
+        let seals = run.environment().seals;
         let checked = match &guest {
             Some(guest) if with_xm && places.has_units() => {
                 tt_xen::replay::check(places.root(), &recording, guest, &seals, &mut follower).map(drop)
@@ -81,7 +81,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     if let Some(socket) = &options.gdb {
         println!("{}", gdb_line(socket));
     }
-    let verdict = replay::replay(&recording, guest.as_ref(), &run.surroundings(), &options, &mut follower);
+    let verdict = replay::replay(&recording, guest.as_ref(), &run.environment(), &options, &mut follower);
     follower.end();
     match verdict? {
         Some(verdict) => tell(&arguments.guest, recording.id(), &verdict),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::claims::{Claim, Claims};
 use super::guest::{Disk, DiskFormat, DiskSource, Origin, Snapshot};
-use super::guest_file::{Surroundings, text, words};
+use super::guest_file::{Context, text, words};
 use super::reader::{Located, Source, Table, from_toml_str};
 use super::types::{GuestName, LvmName, Size, Target, Volume};
 
@@ -30,7 +30,7 @@ words!(DiskFormat, "\"raw\" or \"qcow2\"", "raw" => Self::Raw, "qcow2" => Self::
 words!(Store, "\"lvm\" or \"overlay\"", "lvm" => Self::Lvm, "overlay" => Self::Overlay);
 
 /// The guest's disks. Mistakes are noted in `source`.
-pub(super) fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, around: &Surroundings<'_>) -> Vec<Disk> {
+pub(super) fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, context: &Context<'_>) -> Vec<Disk> {
     let mut disks: Vec<Disk> = Vec::new();
     // One guest's own disks can be in each other's way just as two guests' can.
     let mut own = Claims::default();
@@ -48,7 +48,7 @@ pub(super) fn read_disks(name: &GuestName, source: &Source, table: &Table<'_>, a
             continue;
         };
         for claim in Claim::of_disk(&disk_source) {
-            around.claims.check(source, &span, &claim);
+            context.claims.check(source, &span, &claim);
             own.check(source, &span, &claim);
             own.add(name, claim);
         }

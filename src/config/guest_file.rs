@@ -43,7 +43,7 @@ pub(super) fn vcpus(table: &Table<'_>) -> Option<u32> {
 }
 
 /// What surrounds the guest file that is being read.
-pub(super) struct Surroundings<'a> {
+pub(super) struct Context<'a> {
     /// Where files named in it are looked for; `None`: they are not.
     pub root: Option<&'a std::path::Path>,
     pub defaults: &'a GuestDefaults,
@@ -54,8 +54,8 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Takes a guest file apart. Mistakes are noted in `source`; `None` if there is no guest without the missing part.
-pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around: &Surroundings<'_>) -> Option<Guest> {
-    let defaults = around.defaults;
+pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, context: &Context<'_>) -> Option<Guest> {
+    let defaults = context.defaults;
     let toolstack = table.get::<Toolstack>("toolstack");
     let toolstack = toolstack.map_or(defaults.toolstack, |toolstack| toolstack.value);
     let kind = table.value("type").unwrap_or(match toolstack {
@@ -63,14 +63,14 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, around:
         Toolstack::Qemu => GuestType::Hvm,
     });
     let derived = Located {
-        value: GuestUuid(uuid::Uuid::new_v5(&around.machine, name.as_str().as_bytes())),
+        value: GuestUuid(uuid::Uuid::new_v5(&context.machine, name.as_str().as_bytes())),
         span: table.span().clone(),
     };
     let uuid = table.get("uuid").unwrap_or(derived);
-    around.claims.check(source, &uuid.span, &Claim::Uuid(uuid.value));
-    let boot = read_boot(table, kind, around);
-    let disks = read_disks(name, source, table, around);
-    let vifs = read_vifs(source, table, around, uuid.value);
+    context.claims.check(source, &uuid.span, &Claim::Uuid(uuid.value));
+    let boot = read_boot(table, kind, context);
+    let disks = read_disks(name, source, table, context);
+    let vifs = read_vifs(source, table, context, uuid.value);
     let xl = table.table("xl").map(|xl| verbatim::XL.read(&xl));
     let xm = table.table("xm").map(|xm| verbatim::XM.read(&xm));
     let qemu = table.table("qemu").map(|table| QemuConfig::read(&table));
@@ -116,9 +116,9 @@ pub(super) fn read_memory(table: &Table<'_>) -> Option<Size> {
 }
 
 /// A file in dom0 that the guest is built from: noted if it is not there.
-fn file(table: &Table<'_>, key: &'static str, around: &Surroundings<'_>) -> Option<Located<PathBuf>> {
+fn file(table: &Table<'_>, key: &'static str, context: &Context<'_>) -> Option<Located<PathBuf>> {
     let path = table.get::<PathBuf>(key)?;
-    let Some(root) = around.root else {
+    let Some(root) = context.root else {
         return Some(path);
     };
     match std::fs::metadata(under(root, &path.value)) {
@@ -156,9 +156,9 @@ fn bootloader_args(table: &Table<'_>) -> Vec<String> {
     args.value
 }
 
-fn read_boot(table: &Table<'_>, kind: GuestType, around: &Surroundings<'_>) -> Option<Boot> {
-    let kernel = file(table, "kernel", around);
-    let initrd = file(table, "initrd", around);
+fn read_boot(table: &Table<'_>, kind: GuestType, context: &Context<'_>) -> Option<Boot> {
+    let kernel = file(table, "kernel", context);
+    let initrd = file(table, "initrd", context);
     let cmdline = text(table, "cmdline");
     let bootloader = text(table, "bootloader");
     let args = bootloader_args(table);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::claims::Claims;
 use super::guest::Guest;
-use super::guest_file::{Surroundings, read};
+use super::guest_file::{Context, read};
 use super::host::HostConfig;
 use super::places::Places;
 use super::reader::Source;
@@ -107,14 +107,14 @@ fn take_apart(
     claims: &Claims,
     files: bool,
 ) -> Result<Guest, Error> {
-    let around = Surroundings {
+    let context = Context {
         root: files.then(|| places.tree()),
         defaults: &host.guest,
         machine: machine(places.root()),
         claims,
     };
     source
-        .read(|source, table| read(name, source, table, &around))
+        .read(|source, table| read(name, source, table, &context))
         .map_err(Error::Invalid)
 }
 

@@ -66,7 +66,7 @@ pub enum Error {
         "neither {name} nor HOME says where your {} is: set one, or use {option}",
         kept(option)
     )]
-    Homeless {
+    NoHome {
         /// The variable that could say it.
         name: &'static str,
         /// The option that could say it.
@@ -80,7 +80,7 @@ pub enum Error {
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Name(_) | Self::Place { .. } | Self::Homeless { .. } => Exit::Usage,
+            Self::Name(_) | Self::Place { .. } | Self::NoHome { .. } => Exit::Usage,
             _ => Exit::Config,
         }
     }

@@ -128,7 +128,7 @@ fn home(
     // What is not absolute does not count, says the specification.
     let path = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = path(name).or_else(|| path("HOME").map(|home| home.join(fallback)));
-    let base = base.ok_or(Error::Homeless { name, option })?;
+    let base = base.ok_or(Error::NoHome { name, option })?;
     Ok(base.join("ttvm"))
 }
 

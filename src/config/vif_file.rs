@@ -10,16 +10,16 @@ use toml::de::DeValue;
 
 use super::claims::Claim;
 use super::guest::Vif;
-use super::guest_file::{Surroundings, text};
+use super::guest_file::{Context, text};
 use super::reader::{FromToml, Located, Source, Table};
 use super::types::{BridgeName, GuestUuid, Mac};
 
 /// The guest's interfaces. Mistakes are noted in `source`.
-pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surroundings<'_>, uuid: GuestUuid) -> Vec<Vif> {
+pub(super) fn read_vifs(source: &Source, table: &Table<'_>, context: &Context<'_>, uuid: GuestUuid) -> Vec<Vif> {
     let mut vifs = Vec::new();
     let mut own: HashSet<Claim> = HashSet::new();
     let mut take = |claim: Claim, span: &Range<usize>, address: &dyn Display| {
-        around.claims.check(source, span, &claim);
+        context.claims.check(source, span, &claim);
         if !own.insert(claim) {
             source.problem(span, format!("two interfaces have the address {address}"));
         }
@@ -45,7 +45,7 @@ pub(super) fn read_vifs(source: &Source, table: &Table<'_>, around: &Surrounding
         };
         vifs.push(Vif {
             mac: mac.value,
-            bridge: bridge.or_else(|| around.defaults.bridge.clone().map(BridgeName::from)),
+            bridge: bridge.or_else(|| context.defaults.bridge.clone().map(BridgeName::from)),
             address: address.map(|address| address.value),
             ip: field("ip"),
             script: field("script"),

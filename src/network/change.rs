@@ -227,7 +227,7 @@ impl Network {
         let mut chosen = journal.chosen()?;
         if chosen.boot == journal::boot() {
             let before = chosen.clone();
-            if let Err(error) = self.mend(config, &mut chosen) {
+            if let Err(error) = self.repair(config, &mut chosen) {
                 tracing::warn!("{}", error.text());
             }
             if chosen != before {

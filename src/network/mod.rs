@@ -2,7 +2,7 @@
 //! How guests reach the world: the network modes, and switching between them as a transaction.
 //!
 //! ```text
-//! Network        what the programs call (service), a change from beginning to end (change), making it again (mend)
+//! Network        what the programs call (service), a change from beginning to end (change), making it again (reconcile)
 //! plan           which steps lead from one mode to another
 //! step           one change that can be made, undone and looked at
 //! journal        the transaction on disk
@@ -20,9 +20,9 @@ pub mod conflicts;
 pub mod error;
 pub mod firewalld;
 mod journal;
-mod mend;
 pub mod netlink;
 mod plan;
+mod reconcile;
 mod service;
 mod step;
 mod subnet;

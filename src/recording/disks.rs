@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{DiskDigest, FileDigest};
-use super::session::{Error, Listener, Surroundings};
+use super::session::{Environment, Error, Listener};
 use crate::config::guest::{DiskFormat, DiskSource, Guest, Origin};
 use crate::config::types::{GuestName, Target, Volume};
 use crate::digest::{self, Digest};
@@ -33,7 +33,7 @@ pub(super) struct Wanted<'a> {
 
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
-    pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], around: &Surroundings<'a>) -> Result<Self, Error> {
+    pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], environment: &Environment<'a>) -> Result<Self, Error> {
         let mut disks = Self {
             drives: Vec::new(),
             store: None,
@@ -46,8 +46,8 @@ impl<'a> Disks<'a> {
                 _ => None,
             })
             .collect();
-        if !snapshots.is_empty() && !around.prepared {
-            let store = Store::open(guest, snapshots, around.snapshot)?;
+        if !snapshots.is_empty() && !environment.prepared {
+            let store = Store::open(guest, snapshots, environment.snapshot)?;
             store.reset()?;
             disks.store = Some(store);
         }
@@ -63,7 +63,7 @@ impl<'a> Disks<'a> {
                 },
                 (DiskSource::Snapshot(_) | DiskSource::Overlay(_), base) => {
                     let base = base.clone().unwrap_or_else(|| origin_of(disk.source).path());
-                    disks.overlay(guest, &disk.target, (base, disk.size), around)?
+                    disks.overlay(guest, &disk.target, (base, disk.size), environment)?
                 }
             };
             disks.drives.push(Drive {
@@ -80,14 +80,14 @@ impl<'a> Disks<'a> {
         guest: &GuestName,
         target: &Target,
         (base, size): (PathBuf, u64),
-        around: &Surroundings<'_>,
+        environment: &Environment<'_>,
     ) -> Result<Backing, Error> {
-        let path = around.overlays.join(format!("{guest}-{target}.qcow2"));
+        let path = environment.overlays.join(format!("{guest}-{target}.qcow2"));
         let failed = |source| Error::Write {
             path: path.clone(),
             source,
         };
-        crate::file::private_directory(&around.overlays).map_err(failed)?;
+        crate::file::private_directory(&environment.overlays).map_err(failed)?;
         // What a run that was killed has left. The guest's lock is ours, so nobody uses it.
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -99,7 +99,7 @@ impl<'a> Disks<'a> {
     }
 
     /// Puts an overlay over every disk that LVM keeps: QEMU can keep a machine's state only beside qcow2 files.
-    pub(super) fn cover(&mut self, guest: &GuestName, around: &Surroundings<'_>) -> Result<(), Error> {
+    pub(super) fn cover(&mut self, guest: &GuestName, environment: &Environment<'_>) -> Result<(), Error> {
         for mut drive in std::mem::take(&mut self.drives) {
             if let Backing::Raw {
                 path: base,
@@ -107,7 +107,7 @@ impl<'a> Disks<'a> {
             } = drive.backing
             {
                 let size = size_of(&base)?;
-                drive.backing = self.overlay(guest, &drive.target, (base, size), around)?;
+                drive.backing = self.overlay(guest, &drive.target, (base, size), environment)?;
             }
             self.drives.push(drive);
         }

@@ -10,7 +10,7 @@ use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::RunExit;
 use super::record::{RESERVE, Space, exit_of};
-use super::session::{self, Error, Listener, Surroundings, died, require_memory};
+use super::session::{self, Environment, Error, Listener, died, require_memory};
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
 use crate::qemu::engine;
@@ -29,7 +29,7 @@ const WAITING: Duration = Duration::from_secs(2);
 pub fn run(
     guest: &Guest,
     library: &Library,
-    around: &Surroundings<'_>,
+    environment: &Environment<'_>,
     listener: &mut dyn Listener,
 ) -> Result<Ending, Error> {
     disks::check_disks(guest)?;
@@ -48,13 +48,13 @@ pub fn run(
             })
         })
         .collect::<Result<_, Error>>()?;
-    let disks = Disks::make(&guest.name, &wanted, around)?;
+    let disks = Disks::make(&guest.name, &wanted, environment)?;
     let mut machine = session::machine_of(guest, &version);
     machine.drives.clone_from(&disks.drives);
     let room = disks.has_overlays().then(|| Room::begin(library)).transpose()?;
     let mut room = room.unwrap_or_default();
     let mut live = Live::new(
-        Emulator::start(&machine, &Mode::Plain, &around.overlays)?,
+        Emulator::start(&machine, &Mode::Plain, &environment.overlays)?,
         &signals,
         None,
     );
@@ -73,7 +73,7 @@ pub fn run(
                 });
             }
             Happened::Event(Event::Stopped) if !room.waits && live.emulator.qmp().lacks_room()? => {
-                room.wait(guest, around, listener);
+                room.wait(guest, environment, listener);
             }
             Happened::Event(Event::Stopped | Event::Resumed) => {}
             Happened::Ended => {
@@ -85,7 +85,7 @@ pub fn run(
                 Change::None => {}
                 Change::Gone => {
                     live.emulator.qmp().execute("stop", Value::Null)?;
-                    room.wait(guest, around, listener);
+                    room.wait(guest, environment, listener);
                 }
                 Change::Back => {
                     live.emulator.qmp().execute("cont", Value::Null)?;
@@ -168,12 +168,12 @@ impl Room {
     }
 
     /// The guest stands still from now on.
-    fn wait(&mut self, guest: &Guest, around: &Surroundings<'_>, listener: &mut dyn Listener) {
+    fn wait(&mut self, guest: &Guest, environment: &Environment<'_>, listener: &mut dyn Listener) {
         self.waits = true;
         self.again = Some(Instant::now() + WAITING);
         let text = format!(
             "stands still: there is no room in {} for what it writes; it goes on when {} MiB are free",
-            around.overlays.display(),
+            environment.overlays.display(),
             ENOUGH >> 20
         );
         tracing::warn!(ttvm_guest = %guest.name, "the guest {text}");

@@ -11,7 +11,7 @@ use super::disks::{self, Disks, Seals, Wanted};
 use super::draft::new_file;
 use super::live::{self, Happened, Live};
 use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
-use super::session::{self, Error, Keys, Listener, Surroundings, died, require_memory};
+use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
 use crate::config::guest::{Boot, Guest, Toolstack};
@@ -56,7 +56,7 @@ pub fn record(
     guest: &Guest,
     file: &str,
     library: &Library,
-    around: &Surroundings<'_>,
+    environment: &Environment<'_>,
     options: &Options,
     listener: &mut dyn Listener,
     keys: Option<&mut dyn Keys>,
@@ -70,8 +70,8 @@ pub fn record(
         tracing::warn!(ttvm_guest = %guest.name, "{remark}");
     }
     let engine = engine_of(guest, &machine, &version);
-    let mut manifest = manifest(guest, file, engine, "user", &around.seals, listener)?;
-    let disks = Disks::make(&guest.name, &wanted(guest, &manifest), around)?;
+    let mut manifest = manifest(guest, file, engine, "user", &environment.seals, listener)?;
+    let disks = Disks::make(&guest.name, &wanted(guest, &manifest), environment)?;
     machine.drives.clone_from(&disks.drives);
     manifest.engine.config = machine.digest();
     let draft = library.create(&guest.name, &manifest, file)?;

@@ -17,7 +17,7 @@ use super::disks::{Disks, Seals, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::{Manifest, Outcome};
 use super::record::{exit_of, halt};
-use super::session::{Error, Listener, Surroundings, died, require_memory};
+use super::session::{Environment, Error, Listener, died, require_memory};
 use super::stillness::{Progress, Stillness, Threads};
 use super::{Divergence, Recording, Verdict, compare, tt_xen};
 use crate::config::guest::{DiskSource, Guest};
@@ -54,14 +54,14 @@ pub struct Options {
 pub fn replay(
     recording: &Recording,
     guest: Option<&Guest>,
-    around: &Surroundings<'_>,
+    environment: &Environment<'_>,
     options: &Options,
     listener: &mut dyn Listener,
 ) -> Result<Option<Verdict>, Error> {
     let manifest = recording.manifest();
     let _use = recording.use_shared()?;
     let signals = live::signals()?;
-    check(recording, guest, &around.seals, listener)?;
+    check(recording, guest, &environment.seals, listener)?;
     let sources = sources(recording, guest);
     let wanted: Vec<Wanted<'_>> = manifest
         .disks
@@ -76,10 +76,10 @@ pub fn replay(
         .collect();
     // By the name that is locked: the manifest has the sender's.
     let name = recording.guest();
-    let mut disks = Disks::make(name, &wanted, around)?;
+    let mut disks = Disks::make(name, &wanted, environment)?;
     fail_point::reach("session.disks-made");
     if options.gdb.is_some() {
-        disks.cover(name, around)?;
+        disks.cover(name, environment)?;
     }
     let mut machine = machine(recording);
     machine.drives.clone_from(&disks.drives);
@@ -97,7 +97,7 @@ pub fn replay(
         options,
         listener,
     };
-    let verdict = match run.run(&around.overlays, &signals)? {
+    let verdict = match run.run(&environment.overlays, &signals)? {
         None => return Ok(None),
         Some(Verdict::Identical { instructions }) => {
             let contents = disks.contents(listener)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::disks::Seals;
 use super::order::{self, Order};
-use super::session::{Error as SessionError, Listener, Surroundings};
+use super::session::{Environment, Error as SessionError, Listener};
 use super::{Error as LibraryError, Id, Library, Verdict, plain, record, replay, tt_xen};
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
@@ -179,7 +179,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
     let root = Path::new("/");
     let places = Places::system(root);
     let library = Library::open(places.state_dir());
-    let around = Surroundings {
+    let environment = Environment {
         snapshot: &host.snapshot,
         overlays: places.state_dir().join("overlays"),
         seals: Seals::known(Preparation::load(&guest.name).and_then(|it| it.seals().map(<[_]>::to_vec))),
@@ -187,15 +187,17 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
     };
     let mut listener = Notifier::new(guest, run);
     match what {
-        Work::Plain => Ok(plain::run(guest, &library, &around, &mut listener)?),
+        Work::Plain => Ok(plain::run(guest, &library, &environment, &mut listener)?),
         Work::Record { limit } => {
             let path = guests::path(&places, &guest.name);
             let text =
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: *limit };
             let recorded = match guest.toolstack {
-                Toolstack::Xm => tt_xen::record::record(root, guest, &text, &library, &around, &options, &mut listener),
-                _ => record::record(guest, &text, &library, &around, &options, &mut listener, None),
+                Toolstack::Xm => {
+                    tt_xen::record::record(root, guest, &text, &library, &environment, &options, &mut listener)
+                }
+                _ => record::record(guest, &text, &library, &environment, &options, &mut listener, None),
             }?;
             if recorded.full {
                 tracing::warn!(
@@ -227,9 +229,9 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
             let verdict = match (guest.toolstack, *gdb) {
                 (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),
                 (Toolstack::Xm, false) => {
-                    tt_xen::replay::replay(root, &recording, guest, &around, *paused, &mut listener).map(Some)
+                    tt_xen::replay::replay(root, &recording, guest, &environment, *paused, &mut listener).map(Some)
                 }
-                _ => replay::replay(&recording, Some(guest), &around, &options, &mut listener),
+                _ => replay::replay(&recording, Some(guest), &environment, &options, &mut listener),
             };
             match verdict {
                 Ok(Some(verdict @ Verdict::Diverged { .. })) => Err(Error::Diverged {

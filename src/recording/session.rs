@@ -46,7 +46,7 @@ pub trait Keys {
 
 /// Where a run finds and leaves things.
 #[derive(Debug, Clone)]
-pub struct Surroundings<'a> {
+pub struct Environment<'a> {
     /// The settings of LVM's snapshots.
     pub snapshot: &'a SnapshotConfig,
     /// Where overlays are made.

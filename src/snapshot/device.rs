@@ -50,7 +50,7 @@ impl Store<'_> {
 
     /// Until the next look.
     pub(super) fn pause(&self) {
-        signals::let_in();
+        signals::deliver();
         std::thread::sleep(LOOK_AGAIN);
     }
 

@@ -169,7 +169,7 @@ impl<'a> Store<'a> {
             snapshot.origin
         );
         fail_point::reach(&format!("snapshot.{point}"));
-        signals::let_in();
+        signals::deliver();
     }
 
     /// Removes the snapshot if it is there and ours.

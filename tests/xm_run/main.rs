@@ -25,7 +25,7 @@ use ttvm::config::types::GuestName;
 use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::recording::manifest::RunExit;
 use ttvm::recording::record::{Options, Recorded};
-use ttvm::recording::session::{Error, Listener, Surroundings};
+use ttvm::recording::session::{Environment, Error, Listener};
 use ttvm::recording::tt_xen;
 use ttvm::recording::{Divergence, Library, Recording, State, Verdict};
 
@@ -160,8 +160,8 @@ impl System {
         guests::load(&places(&self.root), &self.host, &client_a()).unwrap()
     }
 
-    fn around(&self) -> Surroundings<'_> {
-        Surroundings {
+    fn environment(&self) -> Environment<'_> {
+        Environment {
             snapshot: &self.host.snapshot,
             overlays: self.root.join("overlays"),
             prepared: true,
@@ -172,13 +172,13 @@ impl System {
     /// Until `limit` is over or, without one, until the guest ends or `follower` raises a signal.
     fn try_record(&self, limit: Option<Duration>, follower: &mut Follower) -> Result<Recorded, Error> {
         let text = fs::read_to_string(self.root.join("etc/ttvm/guests/clientA.toml")).unwrap();
-        let (around, options) = (self.around(), Options { limit });
+        let (environment, options) = (self.environment(), Options { limit });
         tt_xen::record::record(
             &self.root,
             &self.guest(),
             &text,
             &self.library,
-            &around,
+            &environment,
             &options,
             follower,
         )
@@ -191,8 +191,8 @@ impl System {
     }
 
     fn try_replay(&self, recording: &Recording, paused: bool, follower: &mut Follower) -> Result<Verdict, Error> {
-        let (guest, around) = (self.guest(), self.around());
-        tt_xen::replay::replay(&self.root, recording, &guest, &around, paused, follower)
+        let (guest, environment) = (self.guest(), self.environment());
+        tt_xen::replay::replay(&self.root, recording, &guest, &environment, paused, follower)
     }
 
     fn replay(&self, recording: &Recording) -> Verdict {

@@ -5,8 +5,8 @@
 use serde_json::Value;
 
 use super::error::Error;
+use super::resolve::follow;
 use super::survey::Found;
-use super::way::follow;
 use super::{Creation, Source};
 
 /// Files by which one is known that is none.

@@ -28,6 +28,7 @@ mod plan;
 mod reader;
 mod report;
 mod request;
+mod resolve;
 mod seen;
 mod sparse;
 mod statx;
@@ -36,7 +37,6 @@ mod tree;
 mod unnamed;
 mod volume;
 mod walk;
-mod way;
 
 use std::fs::{self, File};
 use std::io;
@@ -55,11 +55,11 @@ use self::filler::{Filler, Stop};
 use self::identity::Identity;
 use self::member::excluded;
 use self::reader::Event;
+use self::resolve::Target;
 use self::seen::Seen;
 use self::survey::{Found, Survey};
 use self::tree::Tree;
 use self::unnamed::Unnamed;
-use self::way::Here;
 use super::Origin;
 use crate::config::types::{GuestName, Size};
 use crate::ext4::{self, BLOCK, Filesystem, Time};
@@ -170,17 +170,17 @@ impl Creation {
                 Source::Tree(tree) => tree.here(path),
                 Source::Archive(_, seen) => seen.here(path),
             };
-            here.filter(|here| excluded(&self.exclusions, path, *here == Here::Directory).is_none())
+            here.filter(|here| excluded(&self.exclusions, path, *here == Target::Directory).is_none())
         };
         for (path, edit) in self.identity(String::new()).edits().iter() {
-            way::is_straight(&look, path)?;
+            resolve::is_straight(&look, path)?;
             match edit {
-                Edit::Directory { .. } => way::is_directory(&look, path)?,
-                _ => way::is_no_directory(&look, path)?,
+                Edit::Directory { .. } => resolve::is_directory(&look, path)?,
+                _ => resolve::is_no_directory(&look, path)?,
             }
         }
         for (directory, pattern) in self.exclusions.cleared() {
-            way::is_cleared(&look, directory.as_bytes(), pattern)?;
+            resolve::is_cleared(&look, directory.as_bytes(), pattern)?;
         }
         Ok(())
     }

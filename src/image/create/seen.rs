@@ -7,7 +7,7 @@ use tar::EntryType;
 
 use super::member::{Member, parents};
 use super::report::shown;
-use super::way::Here;
+use super::resolve::Target;
 
 /// What an archive has been seen to have, by paths.
 #[derive(Debug, Default)]
@@ -107,13 +107,13 @@ impl Seen {
     }
 
     /// What is at `path`.
-    pub(super) fn here(&self, path: &[u8]) -> Option<Here> {
+    pub(super) fn here(&self, path: &[u8]) -> Option<Target> {
         let is_directory = self.paths.get(path)?;
         let target = self.links.get(self.first(path));
         Some(match (is_directory, target) {
-            (true, _) => Here::Directory,
-            (false, Some(target)) => Here::Symlink(target.clone()),
-            (false, None) => Here::Other,
+            (true, _) => Target::Directory,
+            (false, Some(target)) => Target::Symlink(target.clone()),
+            (false, None) => Target::Other,
         })
     }
 

@@ -14,9 +14,9 @@ use super::content::piece;
 use super::error::Error;
 use super::exclude::{Exclusions, Reason, is_swap};
 use super::item::{Key, has_holes};
+use super::resolve::{Target, follow};
 use super::tree::{At, Problem, Tree, Visitor};
 use super::walk::walk;
-use super::way::{Here, follow};
 use crate::ext4::{self, Attribute, BLOCK, Kind};
 use crate::xattr;
 
@@ -131,7 +131,7 @@ impl Found {
             there.extend_from_slice(name.as_bytes());
             let content = match tree.here(&there) {
                 None => continue,
-                Some(Here::Other) => tree.read(&there).and_then(|file| {
+                Some(Target::Other) => tree.read(&there).and_then(|file| {
                     let mut content = Vec::new();
                     file.take(LARGEST + 1).read_to_end(&mut content).ok()?;
                     Some(content)

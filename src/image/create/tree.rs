@@ -18,7 +18,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use super::error::Error;
 use super::exclude::Reason;
 use super::mounts;
-use super::way::Here;
+use super::resolve::Target;
 
 /// A directory as a source.
 #[derive(Debug)]
@@ -130,16 +130,16 @@ impl Tree {
     }
 
     /// What is at `path`, of which no part may be a link but the last one.
-    pub(super) fn here(&self, path: &[u8]) -> Option<Here> {
+    pub(super) fn here(&self, path: &[u8]) -> Option<Target> {
         let (directory, name) = self.find(path)?;
         let stat = fstatat(&directory, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
         Some(match stat.st_mode & libc::S_IFMT {
-            libc::S_IFDIR => Here::Directory,
+            libc::S_IFDIR => Target::Directory,
             libc::S_IFLNK => {
                 let target = nix::fcntl::readlinkat(&directory, name.as_c_str()).ok()?;
-                Here::Symlink(target.into_vec())
+                Target::Symlink(target.into_vec())
             }
-            _ => Here::Other,
+            _ => Target::Other,
         })
     }
 

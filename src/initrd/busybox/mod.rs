@@ -55,7 +55,7 @@ const AUTOLOGIN: (&str, &str) = (include_str!("guest/autologin"), "-n -l /etc/tt
 
 /// What an image is to be.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
+pub struct Settings {
     /// The kernel's version; without one the running kernel, or the newest.
     pub kernel: Option<String>,
     /// Modules that are loaded when it starts, besides the usual ones.
@@ -92,15 +92,15 @@ pub struct Image {
 
 impl Image {
     /// Puts an image together from the system in the tree at `root`.
-    pub fn of(root: &Path, wishes: &Wishes) -> Result<Self, Error> {
+    pub fn of(root: &Path, settings: &Settings) -> Result<Self, Error> {
         let busybox = Busybox::find(root)?;
-        let modules = Modules::read(root, &modules::choose(root, wishes.kernel.as_deref())?)?;
-        if let Some(name) = wishes.modules.iter().find(|name| !known(&modules, name)) {
+        let modules = Modules::read(root, &modules::choose(root, settings.kernel.as_deref())?)?;
+        if let Some(name) = settings.modules.iter().find(|name| !known(&modules, name)) {
             return Err(modules.unknown(name).into());
         }
-        let (at_boot, on_demand) = chosen(&modules, &wishes.modules);
+        let (at_boot, on_demand) = chosen(&modules, &settings.modules);
         let wanted = || AT_BOOT.into_iter().chain(ON_DEMAND);
-        let all = || wanted().chain(wishes.modules.iter().map(String::as_str));
+        let all = || wanted().chain(settings.modules.iter().map(String::as_str));
         let builtin = all().filter(|name| modules.is_builtin(name) && !modules.has(name));
         let mut image = Self {
             kernel: modules.version().to_owned(),
@@ -113,19 +113,19 @@ impl Image {
             at_boot,
             on_demand,
             tree: skeleton(),
-            time: wishes.time,
-            secret: wishes.password.is_secret(),
+            time: settings.time,
+            secret: settings.password.is_secret(),
             busybox: busybox.path.clone(),
         };
         image.add_busybox(busybox);
         image.add_modules(&modules)?;
         image.tree.file("etc/ttvm/getty", 0o644, "");
-        if wishes.autologin {
+        if settings.autologin {
             let (program, options) = AUTOLOGIN;
             image.tree.file("etc/ttvm/autologin", 0o755, program);
             image.tree.file("etc/ttvm/getty", 0o644, options);
         }
-        let hash = wishes.password.hash(&image.archive()?)?;
+        let hash = settings.password.hash(&image.archive()?)?;
         // It is never too old. With empty fields busybox's login takes no password at all for right.
         let shadow = format!("root:{hash}:19000:0:99999:7:::\n");
         image.tree.file("etc/shadow", 0o600, shadow);

@@ -14,7 +14,7 @@ use crate::guest::xm::{Mode, Xm};
 use crate::recording::disks::{self, Disks};
 use crate::recording::manifest::{Engine, Outcome};
 use crate::recording::record::{self, Options, Recorded};
-use crate::recording::session::{Error as SessionError, Listener, Surroundings};
+use crate::recording::session::{Environment, Error as SessionError, Listener};
 use crate::recording::{Draft, Error as LibraryError, Library, draft};
 
 /// Whether `guest` can be recorded on the system in the tree that begins at `root`, into `library`, and by which xm and Xen.
@@ -33,7 +33,7 @@ pub fn record(
     guest: &Guest,
     file: &str,
     library: &Library,
-    around: &Surroundings<'_>,
+    environment: &Environment<'_>,
     options: &Options,
     listener: &mut dyn Listener,
 ) -> Result<Recorded, SessionError> {
@@ -41,8 +41,15 @@ pub fn record(
     record::require_room(library)?;
     let watch = Watch::begin(root).map_err(Error::from)?;
     // Both network modes attach guests to a bridge.
-    let manifest = record::manifest(guest, file, machine(guest, version), "bridge", &around.seals, listener)?;
-    let disks = Disks::make(&guest.name, &record::wanted(guest, &manifest), around)?;
+    let manifest = record::manifest(
+        guest,
+        file,
+        machine(guest, version),
+        "bridge",
+        &environment.seals,
+        listener,
+    )?;
+    let disks = Disks::make(&guest.name, &record::wanted(guest, &manifest), environment)?;
     let draft = library.create(&guest.name, &manifest, file)?;
     let domain = |directory: &RunDirectory| {
         let domain = Domain {

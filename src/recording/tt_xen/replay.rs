@@ -17,7 +17,7 @@ use crate::recording::disks::{Disks, Seals};
 use crate::recording::manifest::{Outcome, RunExit};
 use crate::recording::record;
 use crate::recording::replay::{different, disks_verdict, divergence};
-use crate::recording::session::{Error as SessionError, Listener, Surroundings};
+use crate::recording::session::{Environment, Error as SessionError, Listener};
 use crate::recording::{Divergence, Error as LibraryError, Recording, Verdict, compare};
 
 /// Whether a replay of `recording`, on the system in the tree that begins at `root`, would be one: every difference is named.
@@ -56,7 +56,7 @@ pub fn replay(
     root: &Path,
     recording: &Recording,
     guest: &Guest,
-    around: &Surroundings<'_>,
+    environment: &Environment<'_>,
     paused: bool,
     listener: &mut dyn Listener,
 ) -> Result<Verdict, SessionError> {
@@ -64,10 +64,10 @@ pub fn replay(
     let _use = recording.use_shared()?;
     let directory = RunDirectory::new(recording.directory()).map_err(Error::from)?;
     let watch = Watch::begin(root).map_err(Error::from)?;
-    let xm = check(root, recording, guest, &around.seals, listener)?;
+    let xm = check(root, recording, guest, &environment.seals, listener)?;
     let result = manifest.result.as_ref().ok_or(SessionError::Interrupted)?;
     give_log(recording)?;
-    let disks = Disks::make(&guest.name, &record::wanted(guest, manifest), around)?;
+    let disks = Disks::make(&guest.name, &record::wanted(guest, manifest), environment)?;
     let guest = as_recorded(recording, guest);
     let domain = Domain {
         root,

@@ -18,12 +18,12 @@ impl Network {
         if matches!(self.settle(&config)?, Recovered::Waiting(_))
             && let Some(waiting) = journal.pending()?
         {
-            return self.mend_waiting(&config, &waiting);
+            return self.repair_waiting(&config, &waiting);
         }
         let mut chosen = journal.chosen()?;
         let before = chosen.clone();
         let done = if chosen.boot == journal::boot() {
-            self.mend(&config, &mut chosen)
+            self.repair(&config, &mut chosen)
         } else {
             self.after_boot(&config, &mut chosen)
         };
@@ -89,7 +89,7 @@ impl Network {
     }
 
     /// The same while a change waits: of both modes, what is there as long as it waits.
-    fn mend_waiting(&self, config: &HostConfig, waiting: &Transaction) -> Result<Vec<String>, Error> {
+    fn repair_waiting(&self, config: &HostConfig, waiting: &Transaction) -> Result<Vec<String>, Error> {
         let mut context = Context::new(&self.root, config)?;
         let chosen = self.journal().chosen()?.in_force();
         let undone = |step: &&Step| waiting.ops.iter().any(|op| *op == Op::Undo((*step).clone()));
@@ -111,7 +111,7 @@ impl Network {
 
     /// Makes again what others have flushed or removed. The host's own addresses are not moved: whoever has changed
     /// something there since knows better.
-    pub(super) fn mend(&self, config: &HostConfig, chosen: &mut Chosen) -> Result<Vec<String>, Error> {
+    pub(super) fn repair(&self, config: &HostConfig, chosen: &mut Chosen) -> Result<Vec<String>, Error> {
         let mut context = Context::new(&self.root, config)?;
         let mut done = Vec::new();
         for step in std::mem::take(&mut chosen.leftover) {

@@ -10,7 +10,7 @@ const MOST_LINKS: usize = 40;
 
 /// What a source has at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Here {
+pub(super) enum Target {
     Directory,
     /// A symbolic link, and what it leads to.
     Symlink(Vec<u8>),
@@ -18,16 +18,16 @@ pub(super) enum Here {
 }
 
 /// A source that can be asked what is at a path that goes through directories only: nothing if it is not in the image.
-pub(super) type Look<'a> = &'a dyn Fn(&[u8]) -> Option<Here>;
+pub(super) type Look<'a> = &'a dyn Fn(&[u8]) -> Option<Target>;
 
 /// Where a guest comes to by `path`, all links followed as they are below its own root: the path without links, and what is
 /// there. Nothing if it comes nowhere.
-pub(super) fn follow(look: Look<'_>, path: &[u8]) -> Option<(Vec<u8>, Here)> {
+pub(super) fn follow(look: Look<'_>, path: &[u8]) -> Option<(Vec<u8>, Target)> {
     let parts = |path: &[u8]| -> Vec<Vec<u8>> { path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect() };
-    let (mut done, mut here, mut links) = (Vec::new(), Here::Directory, 0);
+    let (mut done, mut here, mut links) = (Vec::new(), Target::Directory, 0);
     let mut left = parts(path);
     while let Some(part) = left.pop() {
-        if here != Here::Directory {
+        if here != Target::Directory {
             return None;
         }
         let length = done.len();
@@ -44,14 +44,14 @@ pub(super) fn follow(look: Look<'_>, path: &[u8]) -> Option<(Vec<u8>, Here)> {
             }
         }
         here = look(&done)?;
-        if let Here::Symlink(target) = &here {
+        if let Target::Symlink(target) = &here {
             links += 1;
             if links > MOST_LINKS {
                 return None;
             }
             done.truncate(if target.starts_with(b"/") { 0 } else { length });
             left.extend(parts(target));
-            here = Here::Directory;
+            here = Target::Directory;
         }
     }
     Some((done, here))
@@ -62,7 +62,7 @@ pub(super) fn is_straight(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
     let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     for way in ends.map(|(at, _)| &path[..at]) {
         match look(way) {
-            Some(Here::Directory) => {}
+            Some(Target::Directory) => {}
             Some(here) => return Err(wrong(way, here, path)),
             None => return Ok(()),
         }
@@ -73,7 +73,7 @@ pub(super) fn is_straight(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
 /// Refuses a source in which a directory has the name of a file that is to be at `path`, or to be gone.
 pub(super) fn is_no_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
     match look(path) {
-        Some(Here::Directory) => Err(wrong(path, Here::Directory, path)),
+        Some(Target::Directory) => Err(wrong(path, Target::Directory, path)),
         _ => Ok(()),
     }
 }
@@ -81,9 +81,9 @@ pub(super) fn is_no_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> 
 /// Refuses a source in which the guest does not come to a directory by `path`. Here a link is as good as one.
 pub(super) fn is_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
     match look(path) {
-        None | Some(Here::Directory) => Ok(()),
+        None | Some(Target::Directory) => Ok(()),
         Some(here) => match follow(look, path) {
-            Some((_, Here::Directory)) => Ok(()),
+            Some((_, Target::Directory)) => Ok(()),
             _ => Err(Error::NotADirectory {
                 path: shown(path),
                 kind: in_words(&here),
@@ -96,22 +96,22 @@ pub(super) fn is_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
 /// other place. One that leads out of the source leads to nothing.
 pub(super) fn is_cleared(look: Look<'_>, path: &[u8], pattern: &str) -> Result<(), Error> {
     match follow(look, path) {
-        Some((there, Here::Directory)) if there != path => {
+        Some((there, Target::Directory)) if there != path => {
             is_straight(look, pattern.trim_start_matches('/').as_bytes())
         }
         _ => Ok(()),
     }
 }
 
-fn in_words(here: &Here) -> String {
+fn in_words(here: &Target) -> String {
     match here {
-        Here::Directory => "a directory".to_owned(),
-        Here::Symlink(target) => format!("a link to {}", String::from_utf8_lossy(target).escape_debug()),
-        Here::Other => "no directory".to_owned(),
+        Target::Directory => "a directory".to_owned(),
+        Target::Symlink(target) => format!("a link to {}", String::from_utf8_lossy(target).escape_debug()),
+        Target::Other => "no directory".to_owned(),
     }
 }
 
-fn wrong(way: &[u8], here: Here, path: &[u8]) -> Error {
+fn wrong(way: &[u8], here: Target, path: &[u8]) -> Error {
     Error::Diverted {
         way: shown(way),
         kind: in_words(&here),
@@ -123,16 +123,16 @@ fn wrong(way: &[u8], here: Here, path: &[u8]) -> Error {
 mod tests {
     use super::*;
 
-    fn look(path: &[u8]) -> Option<Here> {
+    fn look(path: &[u8]) -> Option<Target> {
         Some(match path {
-            b"usr" | b"usr/lib" | b"usr/etc" | b"var" | b"proc" => Here::Directory,
-            b"lib" => Here::Symlink(b"usr/lib".to_vec()),
-            b"etc" => Here::Symlink(b"/usr/../usr/./etc/".to_vec()),
-            b"usr/out" => Here::Symlink(b"../../../var".to_vec()),
-            b"usr/lib/again" => Here::Symlink(b"/lib".to_vec()),
-            b"round" => Here::Symlink(b"round".to_vec()),
-            b"mnt" => Here::Symlink(b"/elsewhere".to_vec()),
-            b"usr/etc/hosts" | b"tmp" => Here::Other,
+            b"usr" | b"usr/lib" | b"usr/etc" | b"var" | b"proc" => Target::Directory,
+            b"lib" => Target::Symlink(b"usr/lib".to_vec()),
+            b"etc" => Target::Symlink(b"/usr/../usr/./etc/".to_vec()),
+            b"usr/out" => Target::Symlink(b"../../../var".to_vec()),
+            b"usr/lib/again" => Target::Symlink(b"/lib".to_vec()),
+            b"round" => Target::Symlink(b"round".to_vec()),
+            b"mnt" => Target::Symlink(b"/elsewhere".to_vec()),
+            b"usr/etc/hosts" | b"tmp" => Target::Other,
             _ => return None,
         })
     }
