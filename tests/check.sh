@@ -82,16 +82,19 @@ quick() {
     return "$status"
 }
 
+# The test program of that name. What runs for minutes is started without cargo, which may keep others from its cache meanwhile.
+program() {
+    $cargo test -q --locked --features host-tests --test "$1" --no-run --message-format json |
+        sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+}
+
 replay() {
-    $cargo test -q --locked --features host-tests --test replay
+    $heeding "$(program replay)"
 }
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
-    local program
-    program=$($cargo test -q --locked --features host-tests --test replay --no-run --message-format json |
-        sed -n 's/.*"name":"replay".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
-    $heeding tests/on-trixie.sh "$program" ${all:-network debugger refusals ends::rebooted hostile}
+    $heeding tests/on-trixie.sh "$(program replay)" ${all:-network debugger refusals ends::rebooted hostile}
 }
 
 host() {
