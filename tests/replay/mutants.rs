@@ -573,17 +573,25 @@ pub fn events(log: &[u8]) -> Vec<Range<usize>> {
     events
 }
 
-/// What of a log makes the run what it is. The others are clocks, which QEMU itself asks, too, and checkpoints, which are where it
-/// looks and not what it does; and what follows the last character that is written: this guest then does nothing but end.
-fn essence(log: &[u8]) -> Vec<&[u8]> {
+/// What of a log makes the run what it is: its events, each after so many instructions. The others are clocks, which QEMU itself
+/// asks, too, and checkpoints, which are where it looks and not what it does, so that it is one whether there are 3 and then 5
+/// instructions around one or 5 and then 3; and what follows the last character that is written: this guest then does nothing
+/// but end.
+fn essence(log: &[u8]) -> Vec<(u64, &[u8])> {
     let events = events(log);
     let last = events.iter().rposition(|event| log[event.start] == WRITTEN);
-    let events = events.into_iter().take(last.map_or(0, |last| last + 1));
-    let of_the_run = events.filter(|event| !matches!(log[event.start], 28..=38));
     let head = log.get(..4).unwrap_or_default();
-    std::iter::once(head)
-        .chain(of_the_run.map(|event| &log[event]))
-        .collect()
+    let mut instructions = 0;
+    let mut of_the_run = vec![(0, head)];
+    for event in events.into_iter().take(last.map_or(0, |last| last + 1)) {
+        let event = &log[event];
+        match event {
+            [0, count @ ..] => instructions += count.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+            [28..=38, ..] => {}
+            _ => of_the_run.push((instructions, event)),
+        }
+    }
+    of_the_run
 }
 
 /// Changes one thing.
