@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use super::Error;
+use super::preparation::invocation;
 use super::record::{Ending, Record};
 use super::restarts::{self, Step};
 use super::supervisor::Next;
@@ -75,7 +76,9 @@ where
 ///
 /// If it is not to be started again.
 fn slow_down(guest: &GuestName) -> Result<(), Error> {
-    let Some(last) = Record::load(Path::new("/"), guest) else {
+    // Of a run that ended before anything was written down, only systemd knows.
+    let of_this_run = |last: &Record| Some(&last.run) == invocation().as_ref();
+    let Some(last) = Record::load(Path::new("/"), guest).filter(of_this_run) else {
         return Ok(());
     };
     let times = restarts::count(&last);
@@ -89,7 +92,7 @@ fn slow_down(guest: &GuestName) -> Result<(), Error> {
         // One that never came up has somebody waiting for it, who is told at once.
         Step::Again(pause) if !pause.is_zero() && last.ending != Some(Ending::NotStarted) => {
             let text = format!(
-                "ended: {outcome}, as {times} times in a row now within a minute; started again in {} s",
+                "ended: {outcome}, within a minute and {times} times in a row; started again in {} s",
                 pause.as_secs()
             );
             tracing::warn!(ttvm_guest = %guest, "{text}");
