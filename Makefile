@@ -150,7 +150,7 @@ fuzz-corpus: rust
 	@TARGET=$(TARGET) CARGO=$(CARGO) fuzz/run.sh --minimise
 
 lint: rust
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy -q --locked --all-targets --features host-tests -- -D warnings
 
 test: rust

@@ -19,7 +19,6 @@
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, read without a program
 //! ext4                     a file system that is written without the kernel
-//! replay_log               QEMU's log of a run, read as what it may be: anybody's
 //! digest lock              the content of a file as one number; locks between programs
 //! file child               files that appear when they are finished; programs that run beside this one
 //! run log notify error     programs that run to their end; the journal, systemd, exit codes
@@ -28,6 +27,8 @@
 //! text                     what may be shown to a person
 //! version xattr fail_point which kernel is newer; attributes of files; failing on purpose
 //! ```
+//!
+//! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's).
 
 pub mod boot;
 pub mod child;
@@ -55,7 +56,6 @@ pub mod notify;
 pub mod progress;
 pub mod qemu;
 pub mod recording;
-pub mod replay_log;
 pub mod root;
 pub mod run;
 pub mod signals;

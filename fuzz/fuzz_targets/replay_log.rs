@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ttvm::replay_log::{Devices, check};
+use replay_log::{Devices, check};
 use ttvm_fuzz::{PARSER, watch};
 
 fuzz_target!(|data: &[u8]| {

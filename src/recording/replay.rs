@@ -28,7 +28,6 @@ use crate::qemu::engine;
 use crate::qemu::machine::{Debug, Kernel, Listening, Machine, Mode, Network};
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::Event;
-use crate::replay_log;
 
 /// What QEMU says, and ends, when the log does not have what the guest asks for: `Missing character write event in the replay log`.
 const MISSING: &str = "in the replay log";

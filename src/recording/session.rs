@@ -20,7 +20,6 @@ use crate::error::{Classify, Exit};
 use crate::image::{self};
 use crate::qemu::machine::{Kernel, Machine, Network};
 use crate::qemu::{content, engine, process, qmp};
-use crate::replay_log;
 use crate::run;
 use crate::snapshot::{self};
 
