@@ -26,8 +26,7 @@ stages=()
 counted() {
     local name=$1 start=$SECONDS status=0 counts
     shift
-    "$@" </dev/null > >(tee "$logs/$name.log" >&3) 2>&1 || status=$?
-    wait $!
+    "$@" </dev/null 2>&1 | tee "$logs/$name.log" >&3 || status=${PIPESTATUS[0]}
     counts=$(awk '
         /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") p += $i; if ($(i + 1) == "failed;") f += $i }; n = 1 }
         /^[0-9]+ passed, [0-9]+ failed/ { p += $1; f += $3; n = 1 }
