@@ -13,7 +13,7 @@ use lab::{GUEST, Lab, Place, Running, contents};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use table::{Table, is_wanted};
 use ttvm::qemu::engine;
-use ttvm::qemu::machine::{Backing, Drive, Mode};
+use ttvm::qemu::machine::{Backing, Drive, Mode, Replaying};
 use ttvm::qemu::process::Emulator;
 use ttvm::qemu::qmp::Event;
 
@@ -42,10 +42,11 @@ fn main() {
         let recording = place.recording();
         bytes += recording.manifest().result.as_ref().map_or(0, |it| it.log.size) as f64;
         guest_seconds += up(&contents(&recording.console()));
-        let mode = Mode::Replay {
+        let mode = Mode::Replay(Replaying {
             log: recording.log(),
-            debug: None,
-        };
+            state: None,
+            debugger: None,
+        });
         let mut measure: [&mut dyn FnMut(); 2] = [&mut || replay.push(verified(place)), &mut || {
             by_hand.push(timed(|| emulate(place, &mode)))
         }];
@@ -122,7 +123,10 @@ fn emulate(place: &Place, mode: &Mode) {
         target: "vda".parse().expect("a target"),
         backing: Backing::Overlay { path: overlay, base },
     };
-    let mut emulator = Emulator::start(&place.machine(vec![drive]), mode, &place.path("")).expect("QEMU");
+    let mut emulator = Emulator::start(&place.machine(vec![drive]), mode, None, &place.path("")).expect("QEMU");
+    if matches!(mode, Mode::Replay(_)) {
+        emulator.qmp().go_on().expect("QEMU goes on");
+    }
     loop {
         while !emulator.console().expect("the console").is_empty() {}
         emulator.listen();

@@ -208,6 +208,11 @@ impl Digest {
     pub fn hex(&self) -> String {
         self.0.to_hex().to_string()
     }
+
+    /// The number itself.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
 }
 
 /// A content that passes by in pieces.

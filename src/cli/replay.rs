@@ -9,8 +9,10 @@ use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
+use crate::recording::debugger::Wanted;
 use crate::recording::replay::{self, Options};
 use crate::recording::session::Error as SessionError;
+use crate::recording::verdict::{compared, grouped};
 use crate::recording::{Verdict, tt_xen};
 
 #[derive(clap::Args)]
@@ -29,6 +31,9 @@ pub(super) struct Arguments {
     /// Stand still before the first instruction until the debugger lets it go (TT Xen: without --gdb, until `xm unpause`)
     #[arg(long)]
     paused: bool,
+    /// Try it with whatever QEMU and firmware there are, though they are not those of the recording
+    #[arg(long)]
+    any_engine: bool,
     /// Show the guest's console
     #[arg(long)]
     console: bool,
@@ -61,7 +66,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             Some(guest) if with_xm && places.has_units() => {
                 tt_xen::replay::check(places.root(), &recording, guest, &seals, &mut follower).map(drop)
             }
-            guest => replay::check(&recording, guest.as_ref(), &seals, &mut follower),
+            guest => replay::check(&recording, guest.as_ref(), &seals, arguments.any_engine, &mut follower).map(drop),
         };
         follower.end();
         checked?;
@@ -75,11 +80,14 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
     let _claim = run.claim()?;
     let options = Options {
-        gdb: arguments.gdb.then(|| run.socket()),
-        paused: arguments.paused,
+        gdb: arguments.gdb.then(|| Wanted {
+            socket: run.socket(),
+            paused: arguments.paused,
+        }),
+        any_engine: arguments.any_engine,
     };
-    if let Some(socket) = &options.gdb {
-        println!("{}", gdb_line(socket));
+    if let Some(wanted) = &options.gdb {
+        println!("{}", gdb_line(&wanted.socket));
     }
     let verdict = replay::replay(&recording, guest.as_ref(), &run.environment(), &options, &mut follower);
     follower.end();
@@ -103,6 +111,7 @@ impl Arguments {
             recording: id.clone(),
             gdb: self.gdb,
             paused: self.paused,
+            any_engine: self.any_engine,
         }
     }
 }
@@ -118,8 +127,14 @@ pub(super) fn gdb_line(socket: &std::path::Path) -> String {
 /// Prints a verdict.
 pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdict) -> Result<Exit, Error> {
     match verdict {
-        Verdict::Identical { instructions } => {
-            let count = instructions.map_or_else(String::new, |count| format!(", {count} instructions"));
+        Verdict::Identical {
+            instructions,
+            moments,
+            disks,
+        } => {
+            let count = instructions.map_or_else(String::new, |count| {
+                format!(": {} instructions; {}", grouped(count), compared(*moments, *disks))
+            });
             writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{count}")?;
             Ok(Exit::Done)
         }

@@ -7,18 +7,23 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::{Gid, User, geteuid, getgroups, setgroups};
 
 use super::machine::{Backing, Machine, Mode, Names};
+use super::memory::Memory;
 use crate::file;
 
 /// The system user that QEMU runs as (sysusers.d). Nothing belongs to it.
 pub const USER: &str = "ttvm-qemu";
+
+/// Files that QEMU opens by their numbers have this one, and those that follow.
+const FIRST: i32 = 200;
 
 /// What root's QEMU runs as where that user was not made: the kernel's own number for nobody.
 const NOBODY: u32 = 65534;
@@ -36,6 +41,13 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest's memory cannot be shared with it.
+    #[error("the guest's memory cannot be shared with QEMU")]
+    Memory {
         /// The system's reason.
         #[source]
         source: io::Error,
@@ -107,6 +119,7 @@ impl Handed {
     pub(super) fn open(
         machine: &Machine,
         mode: &Mode,
+        memory: Option<&Memory>,
         identity: Option<Identity>,
         scratch: &Path,
     ) -> Result<Self, Error> {
@@ -131,12 +144,17 @@ impl Handed {
         match mode {
             Mode::Plain => {}
             Mode::Record(log) => handed.new_log(log, identity)?,
-            Mode::Replay { log, debug } => {
-                handed.file(log, identity, scratch)?;
-                if let Some(debug) = debug {
-                    handed.disk(&debug.state, true)?;
+            Mode::Replay(from) => {
+                handed.file(&from.log, identity, scratch)?;
+                if let Some(state) = &from.state {
+                    handed.disk(state, true)?;
                 }
             }
+        }
+        if let Some(memory) = memory {
+            let theirs = memory.share().map_err(|source| Error::Memory { source })?;
+            handed.names.memory = Some(format!("/proc/self/fd/{}", theirs.as_raw_fd()));
+            handed.descriptors.push(theirs);
         }
         Ok(handed)
     }
@@ -175,6 +193,11 @@ impl Handed {
         {
             file = copy(&mut file, path, identity, scratch)?;
         }
+        // A kernel is told what file it is of: that has to be the same each time.
+        let file =
+            fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(FIRST)).map_err(|errno| Error::file("open", path)(errno.into()))?;
+        // SAFETY: the kernel has just made it, for us alone.
+        let file = unsafe { File::from_raw_fd(file) };
         self.name(path, &file);
         self.descriptors.push(file.into());
         Ok(())

@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Classify, Exit};
 use crate::run::{self, Command, Program};
@@ -94,10 +94,43 @@ impl Version {
         })
     }
 
+    /// Whether `text` is of the same version, whoever has packed it: `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`.
+    pub fn is_of(&self, text: &str) -> bool {
+        upstream(text) == upstream(&self.text)
+    }
+
     /// The machine that this version calls `pc`, under the name that every later version keeps for it.
     pub fn machine(&self) -> String {
         format!("pc-i440fx-{}.{}", self.release.0, self.release.1)
     }
+}
+
+fn upstream(text: &str) -> &str {
+    text.split(' ').next().unwrap_or_default()
+}
+
+/// The files of its own that QEMU puts into a machine, where it would find them: the BIOS, and what loads a `kernel`.
+pub fn firmware(kernel: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+    // The data directories, one in each line.
+    let output = Command::new(&QEMU).args(["-L", "help"]).run()?;
+    let find = |name: &&str| {
+        let directories = output.stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut paths = directories.map(|directory| Path::new(directory).join(name));
+        paths.find(|path| path.is_file())
+    };
+    let loaders: &[&str] = match kernel {
+        Some(kernel) if is_linux(kernel) => &["linuxboot_dma.bin"],
+        Some(_) => &["multiboot_dma.bin", "pvh.bin"],
+        None => &[],
+    };
+    Ok([&["bios-256k.bin"], loaders].concat().iter().filter_map(find).collect())
+}
+
+/// Whether a kernel has Linux's own header (Documentation/arch/x86/boot.rst).
+fn is_linux(kernel: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = crate::file::open_content(kernel).and_then(|file| file.read_exact_at(&mut magic, 0x202));
+    read.is_ok() && magic == *b"HdrS"
 }
 
 impl fmt::Display for Version {

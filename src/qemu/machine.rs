@@ -10,7 +10,9 @@
 //! - `vapic=off`: that device waits for the processor when the machine is set back to an earlier state, which waits for QEMU's
 //!   main loop, which waits for the device: a debugger that goes backwards would stand still for ever;
 //! - `tx=timer`: the same as ioeventfd for packets that leave (virtio-net's default is a bottom half of the main loop; QEMU 9.0 made that
-//!   one known to the log).
+//!   one known to the log);
+//! - `guest_announce=off` (since format 2): a network card that can announce a guest's new place arms a timer when a machine's
+//!   state is loaded, which no log knows: that machine never goes on (virtio_net_post_load_device in QEMU's hw/net/virtio-net.c).
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -20,6 +22,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::clock::Calendar;
 use crate::config::guest::Shift;
 use crate::config::types::{Mac, Size, Target};
 use crate::digest::{self, Digest};
@@ -30,9 +33,23 @@ pub const CPU: &str = "qemu64";
 /// Bytes of a sector, whatever the disk below has: the guest sees it.
 const SECTOR: u64 = 512;
 
+/// Which of the machines that ttvm has made so far: that of a recording stays as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Its time of day is the host's, read while it runs. What is saved of it cannot always be loaded.
+    First,
+    /// Its time of day begins when the run began, and goes on with its instructions.
+    Second {
+        /// In seconds since 1970.
+        began: u64,
+    },
+}
+
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// What it has that another version of ttvm had otherwise.
+    pub format: Format,
     /// Its versioned type.
     pub machine: String,
     /// Its memory.
@@ -104,16 +121,23 @@ pub enum Mode {
     Plain,
     /// Runs it and writes this log.
     Record(PathBuf),
-    /// Runs it again from this log.
-    Replay {
-        /// The log.
-        log: PathBuf,
-        /// For a debugger: it then stands still before the first instruction.
-        debug: Option<Debug>,
-    },
+    /// Runs it again. It stands still before the first instruction, until it is told to go on.
+    Replay(Replaying),
 }
 
-/// A socket that waits for a debugger. Two are the same if they are one.
+/// What a machine is run again from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replaying {
+    /// The log.
+    pub log: PathBuf,
+    /// A qcow2 file for states of the machine, if some are kept: whoever goes backwards, or to another moment, starts from one.
+    pub state: Option<PathBuf>,
+    /// Where a debugger connects.
+    pub debugger: Option<Listening>,
+}
+
+/// A socket that waits for a debugger, made by us, so that it is ours alone from its first moment. Two are the same if they are
+/// one.
 #[derive(Debug, Clone)]
 pub struct Listening(pub Arc<UnixListener>);
 
@@ -131,34 +155,39 @@ impl AsFd for Listening {
     }
 }
 
-/// What a debugger needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Debug {
-    /// The socket that it connects to. It was made by us, so that it is ours alone from its first moment.
-    pub socket: Listening,
-    /// A qcow2 file for the machine's state, which is what going backwards starts from.
-    pub state: PathBuf,
-}
-
 impl Machine {
     /// The arguments, without those for QEMU's own connections. `names` are what QEMU knows its files by.
     pub fn arguments(&self, mode: &Mode, names: &Names) -> Vec<String> {
         let mut args = Arguments(Vec::new());
         args.words("-nodefaults -no-user-config -display none -vga none");
         args.words("-global apic.vapic=off");
-        args.pair("-machine", format!("{},accel=tcg", self.machine));
+        let memory = self.memory.bytes() >> 20;
+        let mut board = format!("{},accel=tcg", self.machine);
+        if let Some(file) = &names.memory {
+            // Somebody else reads it, too. Where it is makes no difference to the guest.
+            let file = escaped(file);
+            args.pair(
+                "-object",
+                format!("memory-backend-file,id=pc.ram,size={memory}M,mem-path={file},share=on"),
+            );
+            board += ",memory-backend=pc.ram";
+        }
+        args.pair("-machine", board);
         args.pair("-cpu", CPU);
         args.pair("-smp", "1");
-        args.pair("-m", format!("{}M", self.memory.bytes() >> 20));
+        args.pair("-m", format!("{memory}M"));
         let shift = self.icount;
         args.pair(
             "-icount",
             match mode {
                 Mode::Plain => format!("shift={shift}"),
                 Mode::Record(log) => format!("shift={shift},rr=record,rrfile={}", escaped(&names.file(log))),
-                Mode::Replay { log, .. } => format!("shift={shift},rr=replay,rrfile={}", escaped(&names.file(log))),
+                Mode::Replay(from) => format!("shift={shift},rr=replay,rrfile={}", escaped(&names.file(&from.log))),
             },
         );
+        if let (Format::Second { began }, false) = (self.format, *mode == Mode::Plain) {
+            args.pair("-rtc", format!("base={},clock=vm", base(began)));
+        }
         if let Some(kernel) = &self.kernel {
             args.pair("-kernel", names.file(&kernel.kernel));
             if let Some(initrd) = &kernel.initrd {
@@ -174,11 +203,15 @@ impl Machine {
             // Not restricted, a guest speaks to 127.0.0.1 of the host with the rights of whoever runs QEMU, past the host's rules
             // for guests.
             let restrict = if network.outside { "" } else { ",restrict=on" };
+            let announce = match self.format {
+                Format::First => "",
+                Format::Second { .. } => ",guest_announce=off",
+            };
             args.pair("-netdev", format!("user,id=net{index}{restrict}"));
             args.pair(
                 "-device",
                 // No ROM to boot from the network, which would be another file to be the same.
-                format!("virtio-net-pci,netdev=net{index},mac={mac},ioeventfd=off,tx=timer,romfile="),
+                format!("virtio-net-pci,netdev=net{index},mac={mac},ioeventfd=off,tx=timer,romfile={announce}"),
             );
             if *mode != Mode::Plain {
                 args.pair("-object", format!("filter-replay,id=filter{index},netdev=net{index}"));
@@ -189,14 +222,18 @@ impl Machine {
         if self.reset_ends {
             args.words("-no-reboot");
         }
-        if let Mode::Replay { debug: Some(debug), .. } = mode {
-            let fd = debug.socket.as_fd().as_raw_fd();
-            args.pair("-chardev", format!("socket,id=gdb,fd={fd},server=on,wait=off"));
-            args.pair("-gdb", "chardev:gdb");
-            // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the
-            // guest's own, which wait for the log when they are written.
-            let state = escaped(&names.disk(&debug.state));
-            args.pair("-drive", format!("file={state},format=qcow2,if=none,id=state"));
+        if let Mode::Replay(from) = mode {
+            if let Some(debugger) = &from.debugger {
+                let fd = debugger.as_fd().as_raw_fd();
+                args.pair("-chardev", format!("socket,id=gdb,fd={fd},server=on,wait=off"));
+                args.pair("-gdb", "chardev:gdb");
+            }
+            if let Some(state) = &from.state {
+                // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the
+                // guest's own, which wait for the log when they are written.
+                let state = escaped(&names.disk(state));
+                args.pair("-drive", format!("file={state},format=qcow2,if=none,id=state"));
+            }
             args.words("-S");
         }
         args.0
@@ -300,6 +337,8 @@ pub struct Names {
     pub files: BTreeMap<PathBuf, String>,
     /// What it opens as a disk.
     pub disks: BTreeMap<PathBuf, String>,
+    /// What it has for the guest's memory, if that is not its own.
+    pub memory: Option<String>,
 }
 
 impl Names {
@@ -310,6 +349,15 @@ impl Names {
     fn disk(&self, path: &Path) -> String {
         self.disks.get(path).cloned().unwrap_or_else(|| text(path))
     }
+}
+
+/// A time in UTC as `-rtc` takes it.
+fn base(seconds: u64) -> String {
+    let Calendar {
+        date: (year, month, day),
+        time: (hour, minute, second),
+    } = Calendar::of(seconds);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// As QEMU takes text within an option.

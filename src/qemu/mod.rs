@@ -5,5 +5,6 @@ pub mod cage;
 pub mod content;
 pub mod engine;
 pub mod machine;
+pub mod memory;
 pub mod process;
 pub mod qmp;

@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::cage::{self, Handed, Lent, SANDBOX};
 use super::engine::QEMU;
 use super::machine::{Machine, Mode};
+use super::memory::Memory;
 use super::qmp::{self, Qmp};
 use crate::child::{Child, Streams};
 use crate::run;
@@ -62,11 +63,11 @@ pub enum Error {
 }
 
 impl Emulator {
-    /// Starts QEMU. The machine runs unless the mode says otherwise. What QEMU cannot read where it is, is copied into
-    /// `scratch` for the time.
-    pub fn start(machine: &Machine, mode: &Mode, scratch: &Path) -> Result<Self, Error> {
+    /// Starts QEMU. The machine runs unless the mode says otherwise; its memory is `memory`, if one is given. What QEMU cannot
+    /// read where it is, is copied into `scratch` for the time.
+    pub fn start(machine: &Machine, mode: &Mode, memory: Option<&Memory>, scratch: &Path) -> Result<Self, Error> {
         let identity = cage::identity();
-        let mut handed = Handed::open(machine, mode, identity, scratch)?;
+        let mut handed = Handed::open(machine, mode, memory, identity, scratch)?;
         let (ours, theirs) = UnixStream::pair()?;
         let (console, stdout) = io::pipe()?;
         let (stdin, keyboard) = io::pipe()?;
@@ -90,8 +91,8 @@ impl Emulator {
         };
         let mut inherited: Vec<BorrowedFd<'_>> = handed.descriptors().collect();
         inherited.push(theirs.as_fd());
-        if let Mode::Replay { debug: Some(debug), .. } = mode {
-            inherited.push(debug.socket.as_fd());
+        if let Mode::Replay(from) = mode {
+            inherited.extend(from.debugger.as_ref().map(AsFd::as_fd));
         }
         let identity = identity.map(|it| (it.uid, it.gid));
         let child = Child::spawn_as(&QEMU, &args, streams, &inherited, identity)?;

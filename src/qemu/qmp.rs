@@ -132,20 +132,86 @@ impl Qmp {
 
     /// Whether it stands still because there was no room for what the guest wrote.
     pub fn lacks_room(&mut self) -> Result<bool, Error> {
-        let status = self.execute("query-status", Value::Null)?;
-        Ok(status["status"].as_str() == Some("io-error"))
+        Ok(self.status()? == "io-error")
     }
 
-    /// A command of the monitor for people; it answers with text, and with text only.
+    /// Whether it stands still because somebody has stopped it, and may go on.
+    pub fn is_paused(&mut self) -> Result<bool, Error> {
+        Ok(["paused", "prelaunch", "debug"].contains(&self.status()?.as_str()))
+    }
+
+    /// What it does, in a word (RunState in QEMU's qapi/run-state.json).
+    fn status(&mut self) -> Result<String, Error> {
+        let status = self.execute("query-status", Value::Null)?;
+        match &status["status"] {
+            Value::String(status) => Ok(status.clone()),
+            _ => Err(Error::Strange(status.to_string())),
+        }
+    }
+
+    /// A command of the monitor for people that has nothing to say if it went well.
     pub fn monitor(&mut self, line: &str) -> Result<(), Error> {
-        let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
-        match answer.as_str().map(str::trim) {
-            Some("") => Ok(()),
-            _ => Err(Error::Refused {
+        match self.ask(line)?.trim() {
+            "" => Ok(()),
+            why => Err(Error::Refused {
                 command: line.to_owned(),
-                why: answer.as_str().unwrap_or_default().trim().to_owned(),
+                why: why.to_owned(),
             }),
         }
+    }
+
+    /// What the monitor for people answers.
+    fn ask(&mut self, line: &str) -> Result<String, Error> {
+        let answer = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        match answer {
+            Value::String(text) => Ok(text),
+            other => Err(Error::Strange(other.to_string())),
+        }
+    }
+
+    /// Has a replay stand still when the guest has executed so many instructions: [`Event::Stopped`].
+    pub fn stop_at(&mut self, instructions: u64) -> Result<(), Error> {
+        self.execute("replay-break", json!({ "icount": instructions }))?;
+        Ok(())
+    }
+
+    /// Stops the machine between two instructions and returns how many it has executed.
+    pub fn stop(&mut self) -> Result<u64, Error> {
+        self.execute("stop", Value::Null)?;
+        self.instructions()
+    }
+
+    /// Lets the machine go on.
+    pub fn go_on(&mut self) -> Result<(), Error> {
+        self.execute("cont", Value::Null)?;
+        Ok(())
+    }
+
+    /// What is in the processor, as QEMU writes it for people (`info registers`).
+    pub fn registers(&mut self) -> Result<String, Error> {
+        self.ask("info registers")
+    }
+
+    /// Whether no request of the first `disks` devices, which are disks, has begun and not ended. One that has may have written
+    /// to the guest's memory already, or not: only when all is quiet, the same instruction means the same memory.
+    pub fn disks_are_quiet(&mut self, disks: usize) -> Result<bool, Error> {
+        for disk in 0..disks {
+            let path = format!("/machine/peripheral-anon/device[{disk}]/virtio-backend");
+            let queue = self.execute("x-query-virtio-queue-status", json!({ "path": path, "queue": 0 }))?;
+            match queue["inuse"].as_u64() {
+                Some(0) => {}
+                Some(_) => return Ok(false),
+                None => return Err(Error::Strange(queue.to_string())),
+            }
+        }
+        Ok(true)
+    }
+
+    /// From now on, a machine's state is kept and loaded without its memory, which is ours.
+    pub fn leave_memory_out(&mut self) -> Result<(), Error> {
+        let capability = json!({ "capability": "x-ignore-shared", "state": true });
+        self.execute("migrate-set-capabilities", json!({ "capabilities": [capability] }))?;
+        Ok(())
     }
 
     /// The next event that has come in. Does not wait.

@@ -2,7 +2,7 @@
 //! Whether a replay would be one: what was recorded beside what is there now, each difference as a sentence.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Recording;
 use super::disks::{self, Seals};
@@ -14,6 +14,9 @@ use crate::file;
 use crate::qemu::engine::Version;
 use crate::qemu::machine::CPU;
 use crate::text;
+
+/// The last second of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The recording's own files and the host's, which are read for it.
 pub(super) fn files(
@@ -112,6 +115,11 @@ pub(super) fn words(manifest: &Manifest) -> Vec<String> {
             .0
             .push(format!("machine type: {:?} is none", engine.machine));
     }
+    if manifest.run.started > LAST_SECOND {
+        differences
+            .0
+            .push(format!("time: {} is none that a clock shows", manifest.run.started));
+    }
     if engine.icount.parse::<Shift>().is_err() {
         differences
             .0
@@ -144,11 +152,40 @@ pub(super) fn words(manifest: &Manifest) -> Vec<String> {
     differences.0
 }
 
-/// The engine, whose name is `what`.
-pub(super) fn engine(manifest: &Manifest, what: &str, version: &str) -> Vec<String> {
+/// The engine: Xen, as it says it.
+pub(super) fn xen(manifest: &Manifest, version: &str) -> Vec<String> {
     let mut differences = Differences::default();
-    differences.of(what, manifest.engine.version.as_str(), version);
+    differences.of("Xen", manifest.engine.version.as_str(), version);
     differences.0
+}
+
+/// QEMU, and the firmware that is its own. Another package of the same version makes the same machine: that is proved by the
+/// replay, and so it may be tried. Another version reads logs otherwise.
+pub(super) fn qemu(
+    manifest: &Manifest,
+    version: &Version,
+    firmware: &[PathBuf],
+    listener: &mut dyn Listener,
+) -> Result<Vec<String>, Error> {
+    let mut differences = Differences::default();
+    let recorded = &manifest.engine.version;
+    if !version.is_of(recorded) {
+        differences.of("QEMU", recorded.as_str(), version.text.as_str());
+    }
+    for file in &manifest.engine.firmware {
+        let name = file.path.file_name().unwrap_or_default();
+        let what = format!("firmware {}", text::line(&name.to_string_lossy()));
+        match firmware.iter().find(|now| now.file_name() == Some(name)) {
+            Some(now) => differences.0.extend(changed(&what, file, now, listener)?),
+            None => differences.0.push(format!("{what}: this QEMU has none")),
+        }
+    }
+    if !differences.0.is_empty() {
+        differences
+            .0
+            .push("`--any-engine` replays it all the same, and the verdict is what it is".to_owned());
+    }
+    Ok(differences.0)
 }
 
 /// The guest's file as it is now, if there still is one. `emulator` is what would emulate its machine.
@@ -160,7 +197,7 @@ pub(super) fn guest(manifest: &Manifest, guest: &Guest, emulator: Option<&Versio
         return differences.0;
     }
     if let Some(version) = emulator {
-        let machine = session::machine_of(guest, version);
+        let machine = session::machine_of(guest, version, 0);
         differences.of("machine type", &engine.machine, &machine.machine);
         differences.of("icount", &engine.icount, &machine.icount.to_string());
         let on_reboot = |ends: bool| if ends { "ends the run" } else { "goes on" };

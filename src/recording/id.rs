@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::clock::Calendar;
+
 /// When a recording began, `YYYYMMDD-HHMMSS` in UTC; with `-2`, `-3` and so on if that was taken. It is the name of a
 /// directory. They sort in the order of making.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,27 +25,15 @@ pub struct NotAnId(String);
 impl Id {
     /// The `number`th (from 1) recording that began at `seconds` since 1970.
     pub(super) fn new(seconds: u64, number: u32) -> Self {
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let Calendar {
+            date: (year, month, day),
+            time: (hour, minute, second),
+        } = Calendar::of(seconds);
         Self {
             time: format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}"),
             number,
         }
     }
-}
-
-/// The date `days` after 1970-01-01 in the Gregorian calendar.
-fn date(days: u64) -> (u64, u64, u64) {
-    // Counted from 1 March of the year 0, so that a leap day is the last of its year; an era is 400 years.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 /// Whether `text` may be the beginning of an [`Id`].

@@ -6,17 +6,22 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::moment::Moment;
 use crate::config::guest::{Origin, Toolstack};
 use crate::config::types::{GuestName, Mac, Target};
 use crate::digest::Digest;
 
-/// The version of the format.
-pub const FORMAT: u32 = 1;
+/// The version of the format that is written. Since 2, the guest's time of day is that of its instructions, its machine can be
+/// saved and loaded at any moment, and firmware and moments are in it.
+pub const FORMAT: u32 = 2;
+
+/// The oldest one that is read.
+pub const OLDEST: u32 = 1;
 
 /// `manifest.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// From [`OLDEST`] to [`FORMAT`].
     pub format: u32,
     /// The guest that was recorded.
     pub guest: GuestName,
@@ -66,6 +71,10 @@ pub struct Engine {
     pub cpu: String,
     /// The setting of the guest's clock (QEMU's `-icount shift=`).
     pub icount: String,
+    /// The guest's time of day at its first instruction, in seconds since 1970; it goes on with the instructions. In format 1
+    /// it is the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<u64>,
     /// Memory in bytes.
     pub memory: u64,
     /// The kernel's command line.
@@ -74,6 +83,9 @@ pub struct Engine {
     pub reset_ends: bool,
     /// The digest of the generated configuration: of the engine's command line, without what differs between record and replay.
     pub config: Digest,
+    /// What the engine's machine begins with, of its own: the BIOS, and what loads the kernel. Not known in format 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firmware: Vec<FileDigest>,
 }
 
 /// A file as it was.
@@ -118,12 +130,16 @@ pub struct Outcome {
     pub ended: u64,
     /// Why it ended.
     pub exit: RunExit,
-    /// Instructions the guest had executed; none where nobody counts them.
+    /// Instructions the guest had executed when it ended; none where nobody counts them. In format 1 some thousand more may be
+    /// counted.
     pub instructions: Option<u64>,
     /// `replay.log`.
     pub log: FileDigest,
     /// `console.log`.
     pub console: FileDigest,
+    /// What the machine was like at a few moments.
+    #[serde(default, rename = "moment", skip_serializing_if = "Vec::is_empty")]
+    pub moments: Vec<Moment>,
 }
 
 /// Why a run ended.

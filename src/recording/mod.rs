@@ -12,6 +12,7 @@
 //!     lock            held by whoever records (draft), replays (stored) or removes (removal)
 //!     incomplete      why there is no more of it (draft)
 //!     replay.json     what the newest replay came to (verdict)
+//!     trail.json      what the machine was like at many moments, as its first replay found it (trail)
 //!     pinned          it is not removed (library)
 //! STATE/bases/DIGEST.img   what disks were made from, of recordings that came from another host
 //! ```
@@ -23,6 +24,7 @@ mod archive;
 pub mod check;
 mod compare;
 pub mod console;
+pub mod debugger;
 pub mod disks;
 pub mod draft;
 pub mod error;
@@ -31,17 +33,21 @@ pub mod id;
 pub mod import;
 pub mod library;
 mod live;
+mod log;
 pub mod manifest;
+pub mod moment;
 pub mod order;
 pub mod plain;
 pub mod record;
 pub mod removal;
 pub mod replay;
+mod rerun;
 pub mod sealed;
 pub mod service;
 pub mod session;
 mod stillness;
 pub mod stored;
+mod trail;
 pub mod tt_xen;
 pub mod verdict;
 

@@ -31,6 +31,9 @@ pub enum Order {
         gdb: bool,
         /// Whether to wait for it.
         paused: bool,
+        /// Whether to try it with another QEMU.
+        #[serde(default)]
+        any_engine: bool,
     },
 }
 
@@ -144,6 +147,7 @@ mod tests {
             recording: "20261125-130700-2".parse().expect("an id"),
             gdb: true,
             paused: false,
+            any_engine: true,
         };
         for order in [Order::Record { limit: None }, replay] {
             let text = serde_json::to_vec(&order).expect("JSON");

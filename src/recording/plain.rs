@@ -49,12 +49,12 @@ pub fn run(
         })
         .collect::<Result<_, Error>>()?;
     let disks = Disks::make(&guest.name, &wanted, environment)?;
-    let mut machine = session::machine_of(guest, &version);
+    let mut machine = session::machine_of(guest, &version, 0);
     machine.drives.clone_from(&disks.drives);
     let room = disks.has_overlays().then(|| Room::begin(library)).transpose()?;
     let mut room = room.unwrap_or_default();
     let mut live = Live::new(
-        Emulator::start(&machine, &Mode::Plain, &environment.overlays)?,
+        Emulator::start(&machine, &Mode::Plain, None, &environment.overlays)?,
         &signals,
         None,
     );
@@ -84,11 +84,11 @@ pub fn run(
             Happened::Timeout if until.is_none_or(|until| Instant::now() < until) => match room.look(library)? {
                 Change::None => {}
                 Change::Gone => {
-                    live.emulator.qmp().execute("stop", Value::Null)?;
+                    live.emulator.qmp().stop()?;
                     room.wait(guest, environment, listener);
                 }
                 Change::Back => {
-                    live.emulator.qmp().execute("cont", Value::Null)?;
+                    live.emulator.qmp().go_on()?;
                     room.waits = false;
                     tracing::info!(ttvm_guest = %guest.name, "there is room again: the guest goes on");
                     listener.trouble(None);

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Recording a run.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
+use replay_log::Devices;
 
 use super::disks::{self, Disks, Seals, Wanted};
 use super::draft::new_file;
 use super::live::{self, Happened, Live};
 use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
+use super::moment::{self, Moment};
 use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
 use crate::config::guest::{Boot, Guest, Toolstack};
 use crate::fail_point;
 use crate::qemu::engine::{self, Version};
-use crate::qemu::machine::{CPU, Machine, Mode};
+use crate::qemu::machine::{CPU, Format, Machine, Mode};
+use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{Event, Qmp};
 
@@ -32,6 +36,15 @@ pub(super) const RESERVE: u64 = 64 << 20;
 
 /// With less than this left, what QEMU writes at its end may not have found room; that it does not tell.
 const LAST: u64 = 64 << 10;
+
+/// When the first moments of a run are taken.
+const FIRST_MOMENT: Duration = Duration::from_millis(500);
+
+/// How many are taken at a time.
+const MOMENTS: u32 = 4;
+
+/// How long the guest runs between two of these.
+const BETWEEN_MOMENTS: Duration = Duration::from_millis(10);
 
 /// What QEMU says, once, when a part of its log could not be written; then it goes on without (replay/replay-internal.c).
 const LOST: &str = "replay write error";
@@ -65,17 +78,19 @@ pub fn record(
     let signals = live::signals()?;
     require_room(library)?;
     require_memory(guest.memory)?;
-    let mut machine = session::machine_of(guest, &version);
+    let began = now();
+    let mut machine = session::machine_of(guest, &version, began);
     for remark in blind(guest) {
         tracing::warn!(ttvm_guest = %guest.name, "{remark}");
     }
-    let engine = engine_of(guest, &machine, &version);
-    let mut manifest = manifest(guest, file, engine, "user", &environment.seals, listener)?;
+    let engine = engine_of(guest, &machine, &version, listener)?;
+    let mut manifest = manifest(guest, file, began, engine, "user", &environment.seals, listener)?;
     let disks = Disks::make(&guest.name, &wanted(guest, &manifest), environment)?;
     machine.drives.clone_from(&disks.drives);
     manifest.engine.config = machine.digest();
     let draft = library.create(&guest.name, &manifest, file)?;
     let ended = run(&machine, &draft, library, options, listener, keys, &signals);
+    let ended = ended.and_then(|ended| ended.with_log(&draft, session::devices(&manifest)));
     let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
     let recording = finish(draft, manifest, &disks, listener, |log, console| Outcome {
         ended: ended.at,
@@ -83,6 +98,7 @@ pub fn record(
         instructions: Some(ended.instructions),
         log,
         console,
+        moments: ended.moments,
     })?;
     if recording.prints_nothing() {
         tracing::warn!(
@@ -190,6 +206,7 @@ pub fn check(guest: &Guest) -> Result<Version, Error> {
 pub(super) fn manifest(
     guest: &Guest,
     file: &str,
+    began: u64,
     engine: Engine,
     network: &str,
     seals: &Seals,
@@ -212,7 +229,7 @@ pub(super) fn manifest(
         guest: guest.name.clone(),
         run: Run {
             ttvm: env!("CARGO_PKG_VERSION").to_owned(),
-            started: now(),
+            started: began,
             boot: boot_id(),
             network: if guest.vifs.is_empty() { "none" } else { network }.to_owned(),
         },
@@ -226,18 +243,31 @@ pub(super) fn manifest(
     })
 }
 
-fn engine_of(guest: &Guest, machine: &Machine, version: &Version) -> Engine {
-    Engine {
+fn engine_of(
+    guest: &Guest,
+    machine: &Machine,
+    version: &Version,
+    listener: &mut dyn Listener,
+) -> Result<Engine, Error> {
+    let kernel = machine.kernel.as_ref().map(|it| it.kernel.as_path());
+    let firmware = engine::firmware(kernel)?;
+    let firmware = firmware.iter().map(|path| disks::digest_file(path, listener));
+    Ok(Engine {
         toolstack: guest.toolstack,
         version: version.text.clone(),
         machine: machine.machine.clone(),
         cpu: CPU.to_owned(),
         icount: machine.icount.to_string(),
+        began: match machine.format {
+            Format::First => None,
+            Format::Second { began } => Some(began),
+        },
         memory: machine.memory.bytes(),
         cmdline: machine.kernel.as_ref().map(|it| it.cmdline.clone()),
         reset_ends: machine.reset_ends,
         config: machine.digest(),
-    }
+        firmware: firmware.collect::<Result<_, _>>()?,
+    })
 }
 
 /// How a run ended.
@@ -246,6 +276,79 @@ struct Ended {
     instructions: u64,
     at: u64,
     full: bool,
+    moments: Vec<Moment>,
+}
+
+impl Ended {
+    /// The same as the log has it, which ends with the run then: QEMU itself went on a little, for longer or shorter.
+    fn with_log(mut self, draft: &Draft, devices: Devices) -> Result<Self, Error> {
+        let path = draft.log();
+        let failed = |error| Error::Unlike(replay_log::Error::Read(error));
+        let mut log = File::options().read(true).write(true).open(&path).map_err(failed)?;
+        let summary = replay_log::check(&log, devices, &mut |_| true).map_err(Error::Unlike)?;
+        let end = summary.end.ok_or(Error::LogLost)?;
+        match self.exit {
+            // That is not in the log: the first end in it is ours.
+            RunExit::Rebooted => replay_log::cut(&mut log, end.at),
+            _ => replay_log::cut(&mut log, end.behind),
+        }
+        .map_err(failed)?;
+        self.instructions = end.instructions;
+        log.rewind().map_err(failed)?;
+        moment::retain_quiet(&mut self.moments, log, devices).map_err(Error::Unlike)?;
+        Ok(self)
+    }
+}
+
+/// Takes moments of a run, fewer and fewer: each costs the time to read the guest's memory. Two of three turn out to be of no use
+/// (`moment::retain_quiet`), so several are taken each time.
+struct Moments<'a> {
+    memory: &'a Memory,
+    disks: usize,
+    taken: Vec<Moment>,
+    /// How many are still taken this time.
+    left: u32,
+    /// When the next one is due.
+    again: Instant,
+    wait: Duration,
+}
+
+impl<'a> Moments<'a> {
+    fn new(memory: &'a Memory, disks: usize) -> Self {
+        Self {
+            memory,
+            disks,
+            taken: Vec::new(),
+            left: MOMENTS,
+            again: Instant::now() + FIRST_MOMENT,
+            wait: FIRST_MOMENT,
+        }
+    }
+
+    /// Takes one, unless a disk is busy.
+    fn take(&mut self, qmp: &mut Qmp) -> Result<(), Error> {
+        let at = qmp.stop()?;
+        // The guest may have ended just now.
+        if !qmp.is_paused()? {
+            return Ok(());
+        }
+        let is_new = self.taken.last().is_none_or(|moment| moment.instructions < at);
+        if is_new && qmp.disks_are_quiet(self.disks)? {
+            self.taken.push(Moment::of(at, qmp, self.memory)?.0);
+        }
+        qmp.go_on()?;
+        self.left -= 1;
+        let wait = match self.left {
+            0 => {
+                self.left = MOMENTS;
+                self.wait *= 2;
+                self.wait
+            }
+            _ => BETWEEN_MOMENTS,
+        };
+        self.again = Instant::now() + wait;
+        Ok(())
+    }
 }
 
 fn run(
@@ -263,15 +366,18 @@ fn run(
         source,
     };
     let mut file = new_file(&console).map_err(failed)?;
-    let emulator = Emulator::start(machine, &Mode::Record(draft.log()), draft.directory())?;
+    let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
+    let emulator = Emulator::start(machine, &Mode::Record(draft.log()), Some(&memory), draft.directory())?;
     let mut live = Live::new(emulator, signals, keys);
     listener.ready(&format!("recording as {}", draft.id()));
     fail_point::reach("record.running");
     let end = options.limit.map(|limit| Instant::now() + limit);
     let mut space = Space::new(library)?;
+    let mut moments = Moments::new(&memory, machine.drives.len());
     let mut full = false;
     let exit = loop {
-        let until = end.map_or(space.again, |end| end.min(space.again));
+        let due = space.again.min(moments.again);
+        let until = end.map_or(due, |end| end.min(due));
         match live.next(Some(until))? {
             Happened::Console(text) => {
                 file.write_all(&text).map_err(failed)?;
@@ -292,15 +398,24 @@ fn run(
             }
             Happened::Timeout if end.is_some_and(|end| Instant::now() >= end) => break RunExit::Stopped,
             Happened::Timeout => {
-                full = space.look(library)?;
-                if full {
-                    break RunExit::Stopped;
+                let now = Instant::now();
+                if now >= moments.again {
+                    moments.take(live.emulator.qmp())?;
+                }
+                if now >= space.again {
+                    full = space.look(library)?;
+                    if full {
+                        break RunExit::Stopped;
+                    }
                 }
             }
         }
     };
     let at = now();
-    let instructions = halt(live.emulator.qmp())?;
+    if exit == RunExit::Stopped && !full {
+        moments.take(live.emulator.qmp())?;
+    }
+    let instructions = live.emulator.qmp().stop()?;
     live.emulator.quit()?;
     if live.emulator.complaint().contains(LOST) || library.free_space()? < LAST {
         return Err(Error::LogLost);
@@ -318,13 +433,8 @@ fn run(
         instructions,
         at,
         full,
+        moments: moments.taken,
     })
-}
-
-/// Stops the machine between two instructions and returns how many it has executed: from here the log goes no further.
-pub(super) fn halt(qmp: &mut Qmp) -> Result<u64, Error> {
-    qmp.execute("stop", serde_json::Value::Null)?;
-    Ok(qmp.instructions()?)
 }
 
 /// QEMU's reason for a shutdown (ShutdownCause in its qapi/run-state.json).

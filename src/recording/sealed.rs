@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::manifest::{FORMAT, FileDigest, Manifest};
+use super::manifest::{FORMAT, FileDigest, Manifest, OLDEST};
 use crate::digest::{self, Digest};
 
 /// The file.
@@ -40,7 +40,7 @@ pub enum Unsealed {
         written: Digest,
     },
     /// A newer ttvm wrote it.
-    #[error("manifest.toml has format {0}, this ttvm knows {FORMAT}: update ttvm")]
+    #[error("manifest.toml has format {0}, this ttvm knows {OLDEST} to {FORMAT}: update ttvm")]
     Format(u32),
     /// It is not what ttvm writes.
     #[error("manifest.toml is not understood: {0}")]
@@ -92,7 +92,7 @@ impl Manifest {
         }
         let strange = |error: toml::de::Error| Unsealed::Strange(error.message().to_owned());
         match toml::from_str::<Format>(content).map_err(strange)?.format {
-            FORMAT => toml::from_str(content).map_err(strange),
+            OLDEST..=FORMAT => toml::from_str(content).map_err(strange),
             other => Err(Unsealed::Format(other)),
         }
     }

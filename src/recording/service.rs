@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::disks::Seals;
 use super::order::{self, Order};
 use super::session::{Environment, Error as SessionError, Listener};
-use super::{Error as LibraryError, Id, Library, Verdict, plain, record, replay, tt_xen};
+use super::{Error as LibraryError, Id, Library, Verdict, debugger, plain, record, replay, tt_xen};
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::host::HostConfig;
@@ -151,6 +151,7 @@ enum Work {
         recording: Option<Id>,
         gdb: bool,
         paused: bool,
+        any_engine: bool,
     },
 }
 
@@ -164,11 +165,21 @@ impl Work {
                 recording: None,
                 gdb: false,
                 paused: false,
+                any_engine: false,
             },
-            (Kind::Replay, Some(Order::Replay { recording, gdb, paused })) => Self::Replay {
+            (
+                Kind::Replay,
+                Some(Order::Replay {
+                    recording,
+                    gdb,
+                    paused,
+                    any_engine,
+                }),
+            ) => Self::Replay {
                 recording: Some(recording),
                 gdb,
                 paused,
+                any_engine,
             },
             (_, Some(order)) => return Err(order.of_another(guest)),
         })
@@ -219,12 +230,16 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
             recording: wanted,
             gdb,
             paused,
+            any_engine,
         } => {
             let wanted = wanted.as_ref().map(Id::to_string);
             let recording = library.find(&guest.name, wanted.as_deref())?;
             let options = replay::Options {
-                gdb: gdb.then(|| order::socket(&guest.name)),
-                paused: *paused,
+                gdb: gdb.then(|| debugger::Wanted {
+                    socket: order::socket(&guest.name),
+                    paused: *paused,
+                }),
+                any_engine: *any_engine,
             };
             let verdict = match (guest.toolstack, *gdb) {
                 (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),

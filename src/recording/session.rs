@@ -11,14 +11,15 @@ use nix::sys::signal::Signal;
 
 use super::disks::Seals;
 use super::error::Error as LibraryError;
-use super::tt_xen;
-use crate::config::guest::{Boot, Guest};
+use super::manifest::Manifest;
+use super::{Recording, tt_xen};
+use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
 use crate::digest;
 use crate::error::{Classify, Exit};
 use crate::image::{self};
-use crate::qemu::machine::{Kernel, Machine, Network};
+use crate::qemu::machine::{Format, Kernel, Machine, Network};
 use crate::qemu::{content, engine, process, qmp};
 use crate::run;
 use crate::snapshot::{self};
@@ -155,6 +156,12 @@ pub enum Error {
         /// What is free.
         free: Size,
     },
+    /// The guest's memory is not there.
+    #[error("the guest's memory cannot be had or read")]
+    Memory(#[source] io::Error),
+    /// QEMU's log of the run is not one.
+    #[error("replay.log is not what QEMU writes")]
+    Unlike(#[source] replay_log::Error),
     /// There was no room for a part of the log.
     #[error("the disk ran full, and a part of replay.log is lost: make room (`ttvm recordings rm`) and record again")]
     LogLost,
@@ -274,10 +281,11 @@ fn memory_free(text: &str) -> Option<Size> {
     Some(Size::mib(free >> 10))
 }
 
-/// The machine of a guest, without its disks.
-pub(super) fn machine_of(guest: &Guest, version: &engine::Version) -> Machine {
+/// The machine of a guest, without its disks. Its time of day begins in that second since 1970.
+pub(super) fn machine_of(guest: &Guest, version: &engine::Version, began: u64) -> Machine {
     let qemu = guest.qemu.clone().unwrap_or_default();
     Machine {
+        format: Format::Second { began },
         machine: qemu.machine.unwrap_or_else(|| version.machine()),
         memory: guest.memory,
         icount: qemu.icount,
@@ -301,5 +309,46 @@ pub(super) fn machine_of(guest: &Guest, version: &engine::Version) -> Machine {
             })
             .collect(),
         reset_ends: guest.on_reboot != crate::config::guest::OnReboot::Keep,
+    }
+}
+
+/// The machine that `manifest` is of, with its kernel and initial RAM disk where they are now, and without its disks.
+pub fn recorded_machine(manifest: &Manifest, kernel: Option<PathBuf>, initrd: Option<PathBuf>) -> Machine {
+    let engine = &manifest.engine;
+    Machine {
+        format: engine.began.map_or(Format::First, |began| Format::Second { began }),
+        machine: engine.machine.clone(),
+        memory: Size::from_bytes(engine.memory),
+        icount: engine.icount.parse().unwrap_or(Shift::Auto),
+        kernel: kernel.map(|kernel| Kernel {
+            kernel,
+            initrd,
+            cmdline: engine.cmdline.clone().unwrap_or_default(),
+        }),
+        drives: Vec::new(),
+        networks: (manifest.vifs.iter())
+            .map(|vif| Network {
+                mac: vif.mac,
+                outside: false,
+            })
+            .collect(),
+        reset_ends: engine.reset_ends,
+    }
+}
+
+/// That a replay of `recording` would not be one, with each difference as a sentence.
+pub(super) fn different(recording: &Recording, differences: Vec<String>) -> Error {
+    Error::Different {
+        guest: recording.guest().clone(),
+        id: recording.id().to_string(),
+        differences,
+    }
+}
+
+/// What a log can speak of.
+pub(super) fn devices(manifest: &Manifest) -> replay_log::Devices {
+    replay_log::Devices {
+        networks: manifest.vifs.len(),
+        disks: manifest.disks.len(),
     }
 }

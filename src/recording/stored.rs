@@ -169,9 +169,9 @@ impl Recording {
         Replays::load(&self.directory)
     }
 
-    /// Remembers what a replay came to. It is only a memory: if there is no room for it, the replay does not suffer.
-    pub fn note_verdict(&self, verdict: &Verdict) {
-        if let Err(error) = Replays::note(&self.directory, verdict, now()) {
+    /// Remembers what a replay on `engine` came to. It is only a memory: if there is no room for it, the replay does not suffer.
+    pub fn note_verdict(&self, verdict: &Verdict, engine: &str) {
+        if let Err(error) = Replays::note(&self.directory, verdict, engine, now()) {
             tracing::warn!(ttvm_guest = %self.guest, "cannot remember what the replay of {} came to: {error}", self.id);
         }
     }

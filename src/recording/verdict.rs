@@ -23,6 +23,12 @@ pub enum Verdict {
     Identical {
         /// Instructions the guest executed; none where nobody counts them.
         instructions: Option<u64>,
+        /// At how many moments its memory and registers were compared.
+        #[serde(default)]
+        moments: u32,
+        /// How many of its disks were compared.
+        #[serde(default)]
+        disks: usize,
     },
     /// It was another.
     Diverged {
@@ -49,6 +55,17 @@ pub enum Divergence {
         found: String,
         /// Instructions the guest had executed, where that is known.
         instructions: Option<u64>,
+    },
+    /// Its memory or its processor was another.
+    Memory {
+        /// After how many instructions.
+        instructions: u64,
+        /// The last moment before, at which both were the same.
+        same: Option<u64>,
+        /// Whether the memory differs.
+        memory: bool,
+        /// Whether the registers differ.
+        registers: bool,
     },
     /// A disk ended with another content.
     Disk {
@@ -84,12 +101,50 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identical {
-                instructions: Some(instructions),
-            } => write!(f, "identical: {instructions} instructions"),
-            Self::Identical { instructions: None } => f.write_str("identical"),
+                instructions,
+                moments,
+                disks,
+            } => {
+                f.write_str("identical")?;
+                if let Some(instructions) = instructions {
+                    write!(
+                        f,
+                        ": {} instructions; {}",
+                        grouped(*instructions),
+                        compared(*moments, *disks)
+                    )?;
+                }
+                Ok(())
+            }
             Self::Diverged { at } => write!(f, "diverged: {at}"),
         }
     }
+}
+
+/// A number as a person reads it: `16,478,736,952`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let (first, rest) = digits.split_at((digits.len() - 1) % 3 + 1);
+    let rest = rest
+        .as_bytes()
+        .chunks(3)
+        .map(|three| format!(",{}", String::from_utf8_lossy(three)));
+    std::iter::once(first.to_owned()).chain(rest).collect()
+}
+
+/// What was compared.
+pub fn compared(moments: u32, disks: usize) -> String {
+    let mut what = match moments {
+        0 => "console".to_owned(),
+        1 => "memory and registers at 1 point, console".to_owned(),
+        moments => format!("memory and registers at {moments} points, console"),
+    };
+    what.push_str(match disks {
+        0 => "",
+        1 => ", disk",
+        _ => ", disks",
+    });
+    what
 }
 
 impl fmt::Display for Divergence {
@@ -114,6 +169,27 @@ impl fmt::Display for Divergence {
                 match found.is_empty() {
                     true => f.write_str("nothing more came"),
                     false => write!(f, "it became {found:?}"),
+                }
+            }
+            Self::Memory {
+                instructions,
+                same,
+                memory,
+                registers,
+            } => {
+                let what = match (memory, registers) {
+                    (true, true) => "memory and registers are",
+                    (true, false) => "memory is",
+                    (false, _) => "registers are",
+                };
+                write!(
+                    f,
+                    "the {what} not the same after {} instructions",
+                    grouped(*instructions)
+                )?;
+                match same {
+                    Some(same) => write!(f, ", and were after {}", grouped(*same)),
+                    None => Ok(()),
                 }
             }
             Self::Disk {
@@ -152,6 +228,9 @@ pub struct Replays {
     pub newest: Verdict,
     /// How many in a row up to now were identical.
     pub identical: u32,
+    /// The engines on which one was, as they say it.
+    #[serde(default)]
+    pub engines: Vec<String>,
 }
 
 impl Replays {
@@ -161,16 +240,23 @@ impl Replays {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Adds `verdict`, reached at `when`.
-    pub(super) fn note(directory: &Path, verdict: &Verdict, when: u64) -> std::io::Result<()> {
-        let before = Self::load(directory).map_or(0, |replays| replays.identical);
+    /// Adds `verdict`, reached at `when` on `engine`.
+    pub(super) fn note(directory: &Path, verdict: &Verdict, engine: &str, when: u64) -> std::io::Result<()> {
+        let (before, mut engines) = Self::load(directory).map_or((0, Vec::new()), |it| (it.identical, it.engines));
+        let identical = match verdict {
+            Verdict::Identical { .. } => {
+                if !engines.iter().any(|known| known == engine) {
+                    engines.push(engine.to_owned());
+                }
+                before.saturating_add(1)
+            }
+            Verdict::Diverged { .. } => 0,
+        };
         let replays = Self {
             when,
             newest: verdict.clone(),
-            identical: match verdict {
-                Verdict::Identical { .. } => before.saturating_add(1),
-                Verdict::Diverged { .. } => 0,
-            },
+            identical,
+            engines,
         };
         file::replace(&directory.join(NAME), &serde_json::to_vec(&replays)?, 0o600)
     }

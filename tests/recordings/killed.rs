@@ -140,6 +140,7 @@ fn child_that_runs_full() {
         instructions: Some(1),
         log,
         console,
+        moments: Vec::new(),
     });
     draft.note_why("the disk ran full");
     let error = draft.finish(&manifest).expect_err("no room");

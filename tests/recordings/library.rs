@@ -71,24 +71,28 @@ fn from_a_draft_to_a_whole_one() {
 fn shown_with_everything() {
     let world = World::new("show");
     let recording = world.record(START);
-    recording.note_verdict(&Verdict::Identical {
+    let identical = Verdict::Identical {
         instructions: Some(123_456_789),
-    });
-    recording.note_verdict(&Verdict::Identical {
-        instructions: Some(123_456_789),
-    });
+        moments: 3,
+        disks: 1,
+    };
+    recording.note_verdict(&identical, "7.2.22");
+    recording.note_verdict(&identical, "7.2.22");
     let list = world.ttvm("list clientA");
     assert!(list.contains(" complete SIZE identical ×2\n"), "{list}");
-    recording.note_verdict(&Verdict::Diverged {
-        at: Divergence::Console {
-            line: 2,
-            column: 3,
-            byte: 20,
-            expected: "welcome".to_owned(),
-            found: "wekcome".to_owned(),
-            instructions: Some(1000),
+    recording.note_verdict(
+        &Verdict::Diverged {
+            at: Divergence::Console {
+                line: 2,
+                column: 3,
+                byte: 20,
+                expected: "welcome".to_owned(),
+                found: "wekcome".to_owned(),
+                instructions: Some(1000),
+            },
         },
-    });
+        "7.2.22",
+    );
     let list = world.ttvm("list clientA");
     assert!(list.contains(" complete SIZE diverged\n"), "{list}");
     let shown = world.ttvm("show clientA 2026");

@@ -86,10 +86,12 @@ impl World {
                 machine: "pc-i440fx-7.2".to_owned(),
                 cpu: "qemu64".to_owned(),
                 icount: "3".to_owned(),
+                began: None,
                 memory: 96 << 20,
                 cmdline: Some("console=ttyS0".to_owned()),
                 reset_ends: false,
                 config: digest::of_bytes(b"configuration"),
+                firmware: Vec::new(),
             },
             guest_file: FileDigest::of_bytes(Path::new("/etc/ttvm/guests/clientA.toml"), GUEST_FILE.as_bytes()),
             kernel: Some(self.file("vmlinuz")),
@@ -128,6 +130,7 @@ impl World {
             instructions: Some(123_456_789),
             log,
             console,
+            moments: Vec::new(),
         });
         draft.finish(&manifest).expect("a recording")
     }

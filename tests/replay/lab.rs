@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use ttvm::config::types::Size;
-use ttvm::qemu::machine::{Drive, Kernel, Machine, Network};
+use ttvm::qemu::machine::{Drive, Machine};
+use ttvm::recording::session::recorded_machine;
 use ttvm::recording::{Entry, Library, Recording};
 
 /// The user that root becomes: what is tested here needs no rights.
@@ -294,24 +294,10 @@ impl Place {
     /// The machine that was recorded, with other disks.
     pub fn machine(&self, drives: Vec<Drive>) -> Machine {
         let recording = self.recording();
-        let manifest = recording.manifest();
+        let (kernel, initrd) = (self.path("vmlinuz"), self.path("initrd"));
         Machine {
-            machine: manifest.engine.machine.clone(),
-            memory: Size::from_bytes(manifest.engine.memory),
-            icount: manifest.engine.icount.parse().expect("a shift"),
-            kernel: Some(Kernel {
-                kernel: self.path("vmlinuz"),
-                initrd: Some(self.path("initrd")),
-                cmdline: manifest.engine.cmdline.clone().expect("a command line"),
-            }),
             drives,
-            networks: (manifest.vifs.iter())
-                .map(|vif| Network {
-                    mac: vif.mac,
-                    outside: false,
-                })
-                .collect(),
-            reset_ends: manifest.engine.reset_ends,
+            ..recorded_machine(recording.manifest(), Some(kernel), Some(initrd))
         }
     }
 

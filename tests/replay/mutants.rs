@@ -11,11 +11,12 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use toml::{Table, Value};
-use ttvm::config::types::Size;
+use ttvm::config::guest::Shift;
 use ttvm::digest;
-use ttvm::qemu::machine::{Backing, Drive, Kernel, Machine, Network};
-use ttvm::recording::manifest::Manifest;
+use ttvm::qemu::machine::{Backing, Drive, Machine};
+use ttvm::recording::manifest::{FileDigest, Manifest};
 use ttvm::recording::sealed;
+use ttvm::recording::session::recorded_machine;
 use ttvm::text;
 
 const GUEST_FILE: &str = "guest.toml";
@@ -182,9 +183,9 @@ impl Good {
         let Ok(manifest) = Manifest::from_text(&text) else {
             return;
         };
-        let Ok(icount) = manifest.engine.icount.parse() else {
+        if manifest.engine.icount.parse::<Shift>().is_err() {
             return;
-        };
+        }
         let drives = manifest.disks.iter().map(|disk| Drive {
             target: disk.target.clone(),
             backing: Backing::Raw {
@@ -192,23 +193,10 @@ impl Good {
                 writable: true,
             },
         });
+        let path = |file: &Option<FileDigest>| file.as_ref().map(|file| file.path.clone());
         let machine = Machine {
-            machine: manifest.engine.machine.clone(),
-            memory: Size::from_bytes(manifest.engine.memory),
-            icount,
-            kernel: manifest.kernel.as_ref().map(|kernel| Kernel {
-                kernel: kernel.path.clone(),
-                initrd: manifest.initrd.as_ref().map(|initrd| initrd.path.clone()),
-                cmdline: manifest.engine.cmdline.clone().unwrap_or_default(),
-            }),
             drives: drives.collect(),
-            networks: (manifest.vifs.iter())
-                .map(|vif| Network {
-                    mac: vif.mac,
-                    outside: false,
-                })
-                .collect(),
-            reset_ends: manifest.engine.reset_ends,
+            ..recorded_machine(&manifest, path(&manifest.kernel), path(&manifest.initrd))
         };
         let engine = self.manifest["engine"].as_table_mut().expect("a table");
         engine.insert("config".to_owned(), machine.digest().to_string().into());

@@ -29,7 +29,10 @@ fn recorded_and_replayed() {
 
     // What came from another host has the log by one name only.
     fs::remove_file(recording.directory().join("ttd.log")).unwrap();
-    assert_eq!(system.replay(&recording), Verdict::Identical { instructions: None });
+    assert!(matches!(
+        system.replay(&recording),
+        Verdict::Identical { instructions: None, .. }
+    ));
     assert_eq!(system.log(), commands(&system, "replay", recording.directory(), &[]));
     assert_eq!(inode(recording.log()), inode(recording.directory().join("ttd.log")));
     assert!(system.nothing_is_left());
@@ -50,7 +53,10 @@ fn stopped() {
     assert_eq!(recording.manifest().result.as_ref().unwrap().exit, RunExit::Stopped);
     // What asked it to shut down is in the log, so that it does so by itself.
     system.write("ends", "poweroff");
-    assert_eq!(system.replay(&recording), Verdict::Identical { instructions: None });
+    assert!(matches!(
+        system.replay(&recording),
+        Verdict::Identical { instructions: None, .. }
+    ));
     // A replay is not asked: that would not be in the log.
     fs::remove_file(system.root.join("ends")).unwrap();
     system.log();
@@ -118,7 +124,10 @@ fn without_a_log_or_a_console() {
     }
     let recording = system.record();
     assert_eq!(fs::metadata(recording.console()).unwrap().len(), 0);
-    assert_eq!(system.replay(&recording), Verdict::Identical { instructions: None });
+    assert!(matches!(
+        system.replay(&recording),
+        Verdict::Identical { instructions: None, .. }
+    ));
 }
 
 #[test]
@@ -188,7 +197,10 @@ fn a_name_that_is_another_domains() {
     assert_eq!(recording.manifest().result.as_ref().unwrap().exit, RunExit::PoweredOff);
     let asked = system.log().iter().filter(|line| *line == "xm|list").count();
     assert_eq!(asked, 2, "before the domain is built, and when it is");
-    assert_eq!(system.replay(&recording), Verdict::Identical { instructions: None });
+    assert!(matches!(
+        system.replay(&recording),
+        Verdict::Identical { instructions: None, .. }
+    ));
     assert!(system.root.join("domains/7").exists());
     // It is not ended in place of the guest's own either.
     fs::remove_file(system.root.join("ends")).unwrap();

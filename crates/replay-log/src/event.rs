@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 
 use crate::error::{Error, What};
-use crate::{HEADER, VERSION};
+use crate::{END, HEADER, VERSION};
 
 /// What is read at once.
 const PIECE: usize = 1 << 16;
@@ -99,6 +99,8 @@ impl Reason {
 pub struct Reader<R> {
     input: Input<R>,
     devices: Devices,
+    /// Whether QEMU did not end in good order.
+    unfinished: bool,
     instructions: u64,
     /// Whether the machine has been set up.
     begun: bool,
@@ -151,6 +153,7 @@ impl<R: Read> Reader<R> {
         Ok(Self {
             input,
             devices,
+            unfinished: found == 0,
             instructions: 0,
             begun: false,
             ended: false,
@@ -161,6 +164,10 @@ impl<R: Read> Reader<R> {
     /// Bytes that have been read.
     pub fn at(&self) -> u64 {
         self.input.at
+    }
+
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// Disk requests that have ended up to here.
@@ -286,7 +293,7 @@ impl<R: Read> Reader<R> {
                 }
                 Kind::Checkpoint(kind - 30)
             }
-            39 => {
+            END => {
                 self.require_begun("an end before the beginning")?;
                 Kind::End
             }

@@ -37,10 +37,13 @@ mod written;
 pub use error::{Error, What};
 pub use event::{Devices, Event, Kind, Reader, Reason};
 pub use salvage::{Salvaged, salvage};
-pub use summary::{Summary, check};
+pub use summary::{End, Summary, check, cut};
 
 /// The format that is understood.
 const VERSION: u32 = 0x00e0_200c;
 
 /// After the version, QEMU leaves room for a number that nobody reads.
 const HEADER: u64 = 12;
+
+/// The event that is the last of a log.
+const END: u8 = 39;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A log, read to its end.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use crate::END;
 use crate::error::Error;
-use crate::event::{Devices, Kind, Reader};
+use crate::event::{Devices, Kind, Reader, Reason};
 
 /// How often whoever waits is told.
 const TOLD: u64 = 1 << 20;
@@ -16,12 +18,38 @@ pub struct Summary {
     pub instructions: u64,
     /// Events.
     pub events: u64,
-    /// After how many instructions the run ended: the guest shut itself down, or QEMU was told to quit.
-    pub end: Option<u64>,
+    /// Where the run ended; `None` if the log does not say.
+    pub end: Option<End>,
     /// Disk requests that were done.
     pub disk_requests: u64,
     /// Bytes that the guest printed and somebody took.
     pub printed: u64,
+}
+
+/// The end of a run: the guest shut itself down, or QEMU was told to quit. What is logged behind it depends on when QEMU noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Instructions up to it.
+    pub instructions: u64,
+    /// Why.
+    pub reason: Reason,
+    /// The byte of the log at which its event begins.
+    pub at: u64,
+    /// The byte behind it.
+    pub behind: u64,
+}
+
+/// Has `log` end at the byte `at`. Behind the event of the run's [`End`], QEMU stops the machine at that very instruction, each
+/// time.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn cut(log: &mut File, at: u64) -> io::Result<()> {
+    log.set_len(at)?;
+    log.seek(SeekFrom::Start(at))?;
+    log.write_all(&[END])?;
+    log.sync_data()
 }
 
 /// Reads a log to its end. `on` is told how many bytes have been read, now and then, and says whether to go on.
@@ -47,7 +75,14 @@ pub fn check(log: impl Read, devices: Devices, on: &mut dyn FnMut(u64) -> bool) 
         summary.events += 1;
         summary.instructions = event.instructions;
         match event.kind {
-            Kind::Shutdown(_) => summary.end = summary.end.or(Some(event.instructions)),
+            Kind::Shutdown(reason) if summary.end.is_none() => {
+                summary.end = Some(End {
+                    instructions: event.instructions,
+                    reason,
+                    at: event.at,
+                    behind: reader.at(),
+                });
+            }
             Kind::Written(true) => summary.printed += 1,
             _ => {}
         }
@@ -95,7 +130,12 @@ mod tests {
             Summary {
                 instructions: 1241,
                 events: 23,
-                end: Some(1234),
+                end: Some(End {
+                    instructions: 1234,
+                    reason: Reason(6),
+                    at: good().events[19] as u64,
+                    behind: good().events[19] as u64 + 1,
+                }),
                 disk_requests: 2,
                 printed: 1
             }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::live::{Bounds, Domain, Ended};
 use super::{Error, config_digest, engine};
+use crate::clock::now;
 use crate::config::guest::{Boot, Guest};
 use crate::guest::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::watch::Watch;
@@ -44,6 +45,7 @@ pub fn record(
     let manifest = record::manifest(
         guest,
         file,
+        now(),
         machine(guest, version),
         "bridge",
         &environment.seals,
@@ -76,6 +78,7 @@ pub fn record(
         ended: ended.at,
         exit: ended.exit,
         instructions: None,
+        moments: Vec::new(),
         log,
         console,
     })
@@ -93,6 +96,7 @@ fn machine(guest: &Guest, version: String) -> Engine {
         cpu: "host".to_owned(),
         // The guest's clock is the host's, as recorded.
         icount: "-".to_owned(),
+        began: None,
         memory: guest.memory.bytes(),
         cmdline: match &guest.boot {
             Boot::Kernel { cmdline, .. } => Some(cmdline.clone().unwrap_or_default()),
@@ -100,6 +104,7 @@ fn machine(guest: &Guest, version: String) -> Engine {
         },
         reset_ends: true,
         config: config_digest(guest),
+        firmware: Vec::new(),
     }
 }
 

@@ -16,8 +16,9 @@ use crate::recording::console::Comparison;
 use crate::recording::disks::{Disks, Seals};
 use crate::recording::manifest::{Outcome, RunExit};
 use crate::recording::record;
-use crate::recording::replay::{different, disks_verdict, divergence};
-use crate::recording::session::{Environment, Error as SessionError, Listener};
+use crate::recording::replay::disks_verdict;
+use crate::recording::rerun::divergence;
+use crate::recording::session::{Environment, Error as SessionError, Listener, different};
 use crate::recording::{Divergence, Error as LibraryError, Recording, Verdict, compare};
 
 /// Whether a replay of `recording`, on the system in the tree that begins at `root`, would be one: every difference is named.
@@ -35,7 +36,7 @@ pub fn check(
     }
     let (xm, version) = engine(root, &guest.name)?;
     require_debugfs(root).map_err(Error::from)?;
-    let mut differences = compare::engine(manifest, "Xen", &version);
+    let mut differences = compare::xen(manifest, &version);
     let of_file = compare::guest(manifest, guest, None);
     if of_file.is_empty() && config_digest(guest) != manifest.engine.config {
         differences.push(
@@ -82,10 +83,14 @@ pub fn replay(
         Some(at) => Verdict::Diverged { at },
         None => {
             let contents = disks.contents(listener)?;
-            disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical { instructions: None })
+            disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
+                instructions: None,
+                moments: 0,
+                disks: contents.len(),
+            })
         }
     };
-    recording.note_verdict(&verdict);
+    recording.note_verdict(&verdict, &manifest.engine.version);
     Ok(verdict)
 }
 

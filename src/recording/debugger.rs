@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A recorded run in a debugger, forwards and backwards. There is no verdict: the guest does the same things again and again.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+
+use super::Id;
+use super::live::{Happened, Live};
+use super::session::{Error, Listener, died};
+use crate::config::types::GuestName;
+use crate::file;
+use crate::qemu::engine;
+use crate::qemu::machine::{Listening, Machine, Mode, Replaying};
+use crate::qemu::process::Emulator;
+use crate::qemu::qmp::{Event, Qmp};
+
+/// How often the machine is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A debugger that is to be served.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The socket that it connects to.
+    pub socket: PathBuf,
+    /// Whether the machine stands still before the first instruction until the debugger lets it go.
+    pub paused: bool,
+}
+
+/// What is debugged.
+pub(super) struct Run<'a> {
+    pub(super) guest: &'a GuestName,
+    pub(super) id: &'a Id,
+    /// Its log.
+    pub(super) log: &'a Path,
+    /// After how many instructions it ends.
+    pub(super) end: u64,
+    /// The last instruction from which there is a way back.
+    pub(super) last: u64,
+    pub(super) machine: &'a Machine,
+}
+
+/// Serves a debugger until it ends the machine or we are asked to end.
+pub(super) fn serve(
+    run: &Run<'_>,
+    overlays: &Path,
+    debugger: &Wanted,
+    listener: &mut dyn Listener,
+    signals: &SignalFd,
+) -> Result<(), Error> {
+    let (state, listening, _removed) = listen(run.guest, &debugger.socket, overlays)?;
+    let mode = Mode::Replay(Replaying {
+        log: run.log.to_owned(),
+        state: Some(state),
+        debugger: Some(listening),
+    });
+    let mut live = Live::new(Emulator::start(run.machine, &mode, None, overlays)?, signals, None);
+    // What a debugger that goes backwards starts from.
+    live.emulator.qmp().monitor("savevm start")?;
+    stop_before(run.last, live.emulator.qmp())?;
+    if !debugger.paused {
+        live.emulator.qmp().go_on()?;
+    }
+    listener.ready(&format!("replaying {}", run.id));
+    let mut again = Instant::now() + LOOK;
+    let mut stood_at = None;
+    loop {
+        match live.next(Some(again))? {
+            Happened::Console(text) => listener.console(&text),
+            Happened::Event(Event::Shutdown(_) | Event::Stopped | Event::Resumed) => {}
+            Happened::Signal => return Ok(()),
+            Happened::Ended => {
+                let status = live.emulator.wait().map_err(Error::Wait)?;
+                let why = live.emulator.complaint();
+                // The debugger may end it.
+                return match status.success() {
+                    true => Ok(()),
+                    false => Err(Error::EngineDied { why: died(status, why) }),
+                };
+            }
+            Happened::Timeout => {
+                let done = live.emulator.qmp().instructions()?;
+                listener.progress("replaying", done, run.end);
+                // Who goes backwards has QEMU forget where it was to stop. While it goes there, it has stops of its own.
+                let stands = live.emulator.qmp().is_paused()?;
+                if stands && stood_at == Some(done) {
+                    stop_before(run.last, live.emulator.qmp())?;
+                }
+                stood_at = stands.then_some(done);
+                again = Instant::now() + LOOK;
+            }
+        }
+    }
+}
+
+/// Has the machine stand still before its end. Behind it there is no way back: QEMU 7.2 aborts ("invalid runstate transition:
+/// 'shutdown' -> 'running'").
+fn stop_before(last: u64, qmp: &mut Qmp) -> Result<(), Error> {
+    if qmp.instructions()? < last {
+        qmp.stop_at(last)?;
+    }
+    Ok(())
+}
+
+/// A debugger's socket, and the file for states of the machine, both removed with the last of these.
+fn listen(guest: &GuestName, socket: &Path, overlays: &Path) -> Result<(PathBuf, Listening, Removed), Error> {
+    let state = overlays.join(format!("{guest}-state.qcow2"));
+    for path in [socket, &state] {
+        drop(std::fs::remove_file(path));
+    }
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    };
+    file::private_directory(overlays).map_err(failed(overlays))?;
+    let directory = file::parent(socket);
+    file::private_directory(directory).map_err(failed(directory))?;
+    let listening = UnixListener::bind(socket).map_err(failed(socket))?;
+    let removed = Removed([socket.to_owned(), state.clone()]);
+    // The debugger's protocol has QEMU's monitor in it: who speaks to it can do whatever QEMU can.
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed(socket))?;
+    // Its own content is nothing; the states of the machine lie behind it.
+    engine::create_overlay(&state.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?;
+    Ok((state, Listening(Arc::new(listening)), removed))
+}
+
+struct Removed([PathBuf; 2]);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            drop(std::fs::remove_file(path));
+        }
+    }
+}

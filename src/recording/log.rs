@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The log of a recorded run: checked before QEMU sees it, and given to QEMU so that it ends where the run did.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use replay_log::Summary;
+
+use super::Recording;
+use super::draft::new_file;
+use super::manifest::RunExit;
+use super::session::{Error, Listener, devices, different};
+use crate::file;
+
+/// QEMU stops a machine that was reset within some thousand instructions, sooner or later.
+const AFTER_RESET: u64 = 1 << 20;
+
+/// Where a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// Instructions that the guest had executed.
+    pub(super) instructions: u64,
+    /// How many fewer it may have been: that the guest reset itself is not in a log.
+    pub(super) slack: u64,
+    /// Bytes of the log up to there.
+    length: u64,
+}
+
+impl End {
+    fn of(exit: RunExit, log: &Summary, size: u64) -> Option<Self> {
+        match (exit, log.end) {
+            // The end in it is that of whoever ended the recording.
+            (RunExit::Rebooted, end) => Some(Self {
+                instructions: end.map_or(log.instructions, |end| end.instructions),
+                slack: AFTER_RESET,
+                length: end.map_or(size - 1, |end| end.at),
+            }),
+            (_, end) => end.map(|end| Self {
+                instructions: end.instructions,
+                slack: 0,
+                length: end.behind,
+            }),
+        }
+    }
+
+    /// The last instruction at which a replay can be stopped, and goes on. If it ends there, QEMU ends by itself.
+    pub(super) fn last_stop(self) -> u64 {
+        self.instructions.saturating_sub(self.slack + 1)
+    }
+
+    /// Whether a run that ended after `instructions` may be the same.
+    pub(super) fn is(self, instructions: u64) -> bool {
+        (self.instructions.saturating_sub(self.slack)..=self.instructions).contains(&instructions)
+    }
+}
+
+/// Whether QEMU can be shown the log, which may be anybody's: it believes what is in one.
+pub(super) fn check(recording: &Recording, listener: &mut dyn Listener) -> Result<End, Error> {
+    let manifest = recording.manifest();
+    let failed = failed(recording);
+    let log = file::open_content(&recording.log()).map_err(|error| failed(error.into()))?;
+    let size = log.metadata().map_err(|error| failed(error.into()))?.len();
+    let summary = replay_log::check(log, devices(manifest), &mut |done| {
+        listener.progress("reading the log", done, size);
+        !crate::signals::waiting()
+    });
+    let summary = summary.map_err(|error| match error {
+        replay_log::Error::Interrupted => Error::Interrupted,
+        error => failed(error),
+    })?;
+    let differs = |what| different(recording, vec![what]);
+    let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
+    let end = End::of(result.exit, &summary, size)
+        .ok_or_else(|| differs("replay.log: it does not say where the run ended".to_owned()))?;
+    let said = result.instructions.unwrap_or_default();
+    // Until format 2, QEMU was asked a little later.
+    let is_the_end = match manifest.format {
+        1 => (end.instructions..=summary.instructions).contains(&said),
+        _ => said == end.instructions,
+    };
+    match is_the_end {
+        true => Ok(end),
+        false => Err(differs(format!(
+            "instructions: the manifest has {said}, and the run in replay.log ends after {}",
+            end.instructions
+        ))),
+    }
+}
+
+fn failed(recording: &Recording) -> impl Fn(replay_log::Error) -> Error {
+    |source| Error::Log {
+        guest: recording.guest().clone(),
+        id: recording.id().to_string(),
+        source,
+    }
+}
+
+/// The log as QEMU is to read it: it ends with the run, as it does since format 2. A copy is removed with this.
+pub(super) struct Log {
+    path: PathBuf,
+    is_copy: bool,
+}
+
+impl Log {
+    /// That of `recording`; a copy that is needed is made in `overlays`.
+    pub(super) fn of(recording: &Recording, end: End, overlays: &Path) -> Result<Self, Error> {
+        let own = recording.log();
+        let failed = failed(recording);
+        let mut log = file::open_content(&own).map_err(|error| failed(error.into()))?;
+        if log.metadata().map_err(|error| failed(error.into()))?.len() == end.length + 1 {
+            return Ok(Self {
+                path: own,
+                is_copy: false,
+            });
+        }
+        let path = overlays.join(format!("{}-replay.log", recording.guest()));
+        let unwritten = |source| Error::Write {
+            path: path.clone(),
+            source,
+        };
+        file::private_directory(overlays).map_err(unwritten)?;
+        // What a replay that was killed has left. The guest's lock is ours.
+        drop(fs::remove_file(&path));
+        let mut file = new_file(&path).map_err(unwritten)?;
+        let copy = Self {
+            path: path.clone(),
+            is_copy: true,
+        };
+        std::io::copy(&mut log, &mut file).map_err(unwritten)?;
+        replay_log::cut(&mut file, end.length).map_err(unwritten)?;
+        Ok(copy)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if self.is_copy {
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
