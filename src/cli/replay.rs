@@ -130,10 +130,15 @@ pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdi
         Verdict::Identical {
             instructions,
             moments,
+            memory,
             disks,
         } => {
             let count = instructions.map_or_else(String::new, |count| {
-                format!(": {} instructions; {}", grouped(count), compared(*moments, *disks))
+                format!(
+                    ": {} instructions; {}",
+                    grouped(count),
+                    compared(*moments, *memory, *disks)
+                )
             });
             writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{count}")?;
             Ok(Exit::Done)

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::fs::Permissions;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Classify, Exit};
@@ -119,18 +120,21 @@ pub fn firmware(kernel: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
         paths.find(|path| path.is_file())
     };
     let loaders: &[&str] = match kernel {
-        Some(kernel) if is_linux(kernel) => &["linuxboot_dma.bin"],
-        Some(_) => &["multiboot_dma.bin", "pvh.bin"],
+        Some(kernel) if is_multiboot(kernel) => &["multiboot_dma.bin"],
+        Some(_) => &["linuxboot_dma.bin", "pvh.bin"],
         None => &[],
     };
     Ok([&["bios-256k.bin"], loaders].concat().iter().filter_map(find).collect())
 }
 
-/// Whether a kernel has Linux's own header (Documentation/arch/x86/boot.rst).
-fn is_linux(kernel: &Path) -> bool {
-    let mut magic = [0; 4];
-    let read = crate::file::open_content(kernel).and_then(|file| file.read_exact_at(&mut magic, 0x202));
-    read.is_ok() && magic == *b"HdrS"
+/// Whether QEMU loads a kernel by its Multiboot header. It looks for one where Linux has not its own
+/// (Documentation/arch/x86/boot.rst), in the first 8 KiB. What such a guest finds in memory behind its kernel is what QEMU's own
+/// heap had there (load_multiboot in QEMU's hw/i386/multiboot.c), another each time.
+pub fn is_multiboot(kernel: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = crate::file::open_content(kernel).and_then(|file| file.take(8192).read_to_end(&mut head));
+    let is_linux = head.get(0x202..0x206) == Some(b"HdrS");
+    read.is_ok() && !is_linux && head.chunks_exact(4).any(|word| word == 0x1bad_b002_u32.to_le_bytes())
 }
 
 impl fmt::Display for Version {

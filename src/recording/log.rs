@@ -8,49 +8,29 @@ use replay_log::Summary;
 
 use super::Recording;
 use super::draft::new_file;
-use super::manifest::RunExit;
 use super::session::{Error, Listener, devices, different};
 use crate::file;
-
-/// QEMU stops a machine that was reset within some thousand instructions, sooner or later.
-const AFTER_RESET: u64 = 1 << 20;
 
 /// Where a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
     /// Instructions that the guest had executed.
     pub(super) instructions: u64,
-    /// How many fewer it may have been: that the guest reset itself is not in a log.
-    pub(super) slack: u64,
     /// Bytes of the log up to there.
     length: u64,
 }
 
 impl End {
-    fn of(exit: RunExit, log: &Summary, size: u64) -> Option<Self> {
-        match (exit, log.end) {
-            // The end in it is that of whoever ended the recording.
-            (RunExit::Rebooted, end) => Some(Self {
-                instructions: end.map_or(log.instructions, |end| end.instructions),
-                slack: AFTER_RESET,
-                length: end.map_or(size - 1, |end| end.at),
-            }),
-            (_, end) => end.map(|end| Self {
-                instructions: end.instructions,
-                slack: 0,
-                length: end.behind,
-            }),
-        }
+    fn of(log: &Summary) -> Option<Self> {
+        log.end.map(|end| Self {
+            instructions: end.instructions,
+            length: end.behind,
+        })
     }
 
     /// The last instruction at which a replay can be stopped, and goes on. If it ends there, QEMU ends by itself.
     pub(super) fn last_stop(self) -> u64 {
-        self.instructions.saturating_sub(self.slack + 1)
-    }
-
-    /// Whether a run that ended after `instructions` may be the same.
-    pub(super) fn is(self, instructions: u64) -> bool {
-        (self.instructions.saturating_sub(self.slack)..=self.instructions).contains(&instructions)
+        self.instructions.saturating_sub(1)
     }
 }
 
@@ -70,8 +50,7 @@ pub(super) fn check(recording: &Recording, listener: &mut dyn Listener) -> Resul
     })?;
     let differs = |what| different(recording, vec![what]);
     let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
-    let end = End::of(result.exit, &summary, size)
-        .ok_or_else(|| differs("replay.log: it does not say where the run ended".to_owned()))?;
+    let end = End::of(&summary).ok_or_else(|| differs("replay.log: it does not say where the run ended".to_owned()))?;
     let said = result.instructions.unwrap_or_default();
     // Until format 2, QEMU was asked a little later.
     let is_the_end = match manifest.format {

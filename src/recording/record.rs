@@ -287,12 +287,7 @@ impl Ended {
         let mut log = File::options().read(true).write(true).open(&path).map_err(failed)?;
         let summary = replay_log::check(&log, devices, &mut |_| true).map_err(Error::Unlike)?;
         let end = summary.end.ok_or(Error::LogLost)?;
-        match self.exit {
-            // That is not in the log: the first end in it is ours.
-            RunExit::Rebooted => replay_log::cut(&mut log, end.at),
-            _ => replay_log::cut(&mut log, end.behind),
-        }
-        .map_err(failed)?;
+        replay_log::cut(&mut log, end.behind).map_err(failed)?;
         self.instructions = end.instructions;
         log.rewind().map_err(failed)?;
         moment::retain_quiet(&mut self.moments, log, devices).map_err(Error::Unlike)?;

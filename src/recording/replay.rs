@@ -85,13 +85,19 @@ pub fn replay(
         return Ok(None);
     }
     let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
-    let stops = Stops::new(
+    let mut stops = Stops::new(
         &result.moments,
         Trail::load(recording.directory()),
         !manifest.vifs.is_empty(),
         0,
         end.last_stop(),
     );
+    let multiboot = recording
+        .kernel_path()
+        .is_some_and(|kernel| engine::is_multiboot(&kernel));
+    if multiboot {
+        stops = stops.without_memory();
+    }
     let mut rerun = Rerun {
         recording,
         result,
@@ -111,6 +117,7 @@ pub fn replay(
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: Some(end.instructions),
                 moments: compared,
+                memory: !multiboot,
                 disks: contents.len(),
             })
         }

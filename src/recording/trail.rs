@@ -67,6 +67,8 @@ pub(super) struct Stops {
     /// The new trail.
     trail: Option<Vec<Moment>>,
     compared: u32,
+    /// Whether the memory is, and not the registers alone.
+    memory: bool,
     /// The last one at which both were the same.
     same: Option<u64>,
 }
@@ -108,8 +110,15 @@ impl Stops {
             last,
             trail: new.then(Vec::new),
             compared: 0,
+            memory: true,
             same: None,
         }
+    }
+
+    /// The same without a look at the memory, where it is never the same twice.
+    pub(super) fn without_memory(mut self) -> Self {
+        self.memory = false;
+        self
     }
 
     /// The next one.
@@ -160,7 +169,8 @@ impl Stops {
 
     /// What is to be made of `found` where it was `known`.
     fn compare(&mut self, known: &Moment, found: &Moment) -> Option<Stop> {
-        let (memory, registers) = (known.memory != found.memory, known.registers != found.registers);
+        let memory = self.memory && known.memory != found.memory;
+        let registers = known.registers != found.registers;
         let is_doubtful = self.doubtful.contains(&known.instructions);
         if memory && !registers && is_doubtful && !self.doubt {
             self.doubt = true;

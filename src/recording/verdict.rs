@@ -23,9 +23,12 @@ pub enum Verdict {
     Identical {
         /// Instructions the guest executed; none where nobody counts them.
         instructions: Option<u64>,
-        /// At how many moments its memory and registers were compared.
+        /// At how many moments its registers were compared.
         #[serde(default)]
         moments: u32,
+        /// Whether its memory was, too.
+        #[serde(default)]
+        memory: bool,
         /// How many of its disks were compared.
         #[serde(default)]
         disks: usize,
@@ -103,6 +106,7 @@ impl fmt::Display for Verdict {
             Self::Identical {
                 instructions,
                 moments,
+                memory,
                 disks,
             } => {
                 f.write_str("identical")?;
@@ -111,7 +115,7 @@ impl fmt::Display for Verdict {
                         f,
                         ": {} instructions; {}",
                         grouped(*instructions),
-                        compared(*moments, *disks)
+                        compared(*moments, *memory, *disks)
                     )?;
                 }
                 Ok(())
@@ -133,18 +137,19 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// What was compared.
-pub fn compared(moments: u32, disks: usize) -> String {
-    let mut what = match moments {
-        0 => "console".to_owned(),
-        1 => "memory and registers at 1 point, console".to_owned(),
-        moments => format!("memory and registers at {moments} points, console"),
+pub fn compared(moments: u32, memory: bool, disks: usize) -> String {
+    let what = if memory { "memory and registers" } else { "registers" };
+    let moments = match moments {
+        0 => String::new(),
+        1 => format!("{what} at 1 point, "),
+        moments => format!("{what} at {moments} points, "),
     };
-    what.push_str(match disks {
+    let disks = match disks {
         0 => "",
         1 => ", disk",
         _ => ", disks",
-    });
-    what
+    };
+    format!("{moments}console{disks}")
 }
 
 impl fmt::Display for Divergence {

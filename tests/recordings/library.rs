@@ -74,6 +74,7 @@ fn shown_with_everything() {
     let identical = Verdict::Identical {
         instructions: Some(123_456_789),
         moments: 3,
+        memory: true,
         disks: 1,
     };
     recording.note_verdict(&identical, "7.2.22");

@@ -33,9 +33,7 @@ pub struct End {
     pub instructions: u64,
     /// Why.
     pub reason: Reason,
-    /// The byte of the log at which its event begins.
-    pub at: u64,
-    /// The byte behind it.
+    /// The byte of the log behind its event.
     pub behind: u64,
 }
 
@@ -79,7 +77,6 @@ pub fn check(log: impl Read, devices: Devices, on: &mut dyn FnMut(u64) -> bool) 
                 summary.end = Some(End {
                     instructions: event.instructions,
                     reason,
-                    at: event.at,
                     behind: reader.at(),
                 });
             }
@@ -133,7 +130,6 @@ mod tests {
                 end: Some(End {
                     instructions: 1234,
                     reason: Reason(6),
-                    at: good().events[19] as u64,
                     behind: good().events[19] as u64 + 1,
                 }),
                 disk_requests: 2,

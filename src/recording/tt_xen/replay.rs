@@ -86,6 +86,7 @@ pub fn replay(
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: None,
                 moments: 0,
+                memory: false,
                 disks: contents.len(),
             })
         }
