@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     /// Try it with whatever QEMU and firmware there are, though they are not those of the recording
     #[arg(long)]
     any_engine: bool,
+    /// Make no checkpoints on the way (the first replay of a recording does)
+    #[arg(long)]
+    no_checkpoints: bool,
     /// Show the guest's console
     #[arg(long)]
     console: bool,
@@ -84,6 +87,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             socket: run.socket(),
             paused: arguments.paused,
         }),
+        checkpoints: !arguments.no_checkpoints,
         any_engine: arguments.any_engine,
     };
     if let Some(wanted) = &options.gdb {

@@ -114,9 +114,9 @@ impl<'a> Disks<'a> {
         Ok(())
     }
 
-    /// Whether the guest's writes take room where overlays are.
-    pub(super) fn has_overlays(&self) -> bool {
-        !self.overlays.is_empty()
+    /// What the guest writes to, where it takes room.
+    pub(super) fn overlays(&self) -> &[PathBuf] {
+        &self.overlays
     }
 
     /// What each disk contains now.

@@ -9,6 +9,7 @@
 //!     ttd.log         the same file, by the name that TT Xen's ttd-deviced gives it (tt_xen)
 //!     console.log     what the guest printed
 //!     kernel, initrd  of a recording that came from another host (import)
+//!     checkpoints/    the whole machine at some moments (checkpoints)
 //!     lock            held by whoever records (draft), replays (stored) or removes (removal)
 //!     incomplete      why there is no more of it (draft)
 //!     replay.json     what the newest replay came to (verdict)
@@ -22,6 +23,7 @@
 
 mod archive;
 pub mod check;
+pub mod checkpoints;
 mod compare;
 pub mod console;
 pub mod debugger;

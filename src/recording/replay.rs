@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use super::checkpoints::{Checkpoints, Maker};
 use super::disks::{Disks, Seals, Wanted};
 use super::live;
 use super::log::{self, End, Log};
 use super::manifest::Manifest;
-use super::rerun::Rerun;
+use super::rerun::{Came, Rerun};
 use super::session::{Environment, Error, Listener, different, recorded_machine, require_memory};
 use super::trail::{Stops, Trail};
 use super::{Divergence, Recording, Verdict, compare, debugger, tt_xen};
@@ -25,6 +26,8 @@ const NOTHING: &str = "nothing was printed in this run, so its end and its disks
 pub struct Options {
     /// Serves a debugger.
     pub gdb: Option<debugger::Wanted>,
+    /// Makes checkpoints on the way, if there are none.
+    pub checkpoints: bool,
     /// Tries it with whatever QEMU and firmware there are.
     pub any_engine: bool,
 }
@@ -58,7 +61,8 @@ pub fn replay(
     let name = recording.guest();
     let mut disks = Disks::make(name, &wanted, environment)?;
     fail_point::reach("session.disks-made");
-    if options.gdb.is_some() {
+    let mut maker = begin_checkpoints(recording, options);
+    if options.gdb.is_some() || maker.is_some() {
         disks.cover(name, environment)?;
     }
     let mut machine = recorded_machine(manifest, recording.kernel_path(), recording.initrd_path());
@@ -106,13 +110,18 @@ pub fn replay(
         machine: &machine,
         memory: &memory,
         stops,
+        start: None,
+        maker: maker.take(),
+        visit: None,
         listener,
     };
-    let ended = rerun.run(&environment.overlays, &signals)?;
+    let came = rerun.run(&environment.overlays, &signals)?;
+    maker = rerun.maker.take();
     let (compared, trail) = (rerun.stops.compared(), rerun.stops.into_trail());
-    let verdict = match ended {
-        Some(at) => Verdict::Diverged { at },
-        None => {
+    let verdict = match came {
+        Came::Left => return Ok(None),
+        Came::Differs(at) => Verdict::Diverged { at },
+        Came::Same => {
             let contents = disks.contents(listener)?;
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: Some(end.instructions),
@@ -122,16 +131,35 @@ pub fn replay(
             })
         }
     };
-    if let (Verdict::Identical { .. }, Some(trail)) = (&verdict, trail)
-        && let Err(error) = trail.save(recording.directory())
-    {
-        tracing::warn!(ttvm_guest = %name, "the moments of this replay cannot be kept: {error}");
+    if let Verdict::Identical { .. } = &verdict {
+        if let Some(trail) = trail
+            && let Err(error) = trail.save(recording.directory())
+        {
+            tracing::warn!(ttvm_guest = %name, "the moments of this replay cannot be kept: {error}");
+        }
+        if let Some(maker) = maker
+            && let Err(error) = maker.keep(disks.overlays())
+        {
+            tracing::warn!(ttvm_guest = %name, "the checkpoints of this replay cannot be kept: {}", crate::error::one_line(&error));
+        }
     }
     if recording.prints_nothing() {
         tracing::warn!(ttvm_guest = %name, "{NOTHING}");
     }
     recording.note_verdict(&verdict, &checked.version.text);
     Ok(Some(verdict))
+}
+
+/// Checkpoints in the making, if they are wanted, and there are none. What prevents them does not prevent the replay.
+fn begin_checkpoints(recording: &Recording, options: &Options) -> Option<Maker> {
+    let manifest = recording.manifest();
+    let is_there = !matches!(Checkpoints::load(recording.directory()), Ok(None));
+    if !options.checkpoints || options.gdb.is_some() || is_there || manifest.format == 1 {
+        return None;
+    }
+    Maker::begin(recording.directory(), manifest.engine.memory)
+        .inspect_err(|error| tracing::warn!("no checkpoints are made: {}", crate::error::one_line(error)))
+        .ok()
 }
 
 /// Whether a replay of `recording` would be one: every difference is named.

@@ -1,26 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A recorded run once more, beside what was recorded of it.
 
+use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
+use super::checkpoints::{Checkpoint, Checkpoints, Maker};
 use super::console::{Comparison, Difference};
+use super::library::free_space;
 use super::live::{Happened, Live};
 use super::log::End;
 use super::manifest::{Outcome, RunExit};
-use super::record::exit_of;
+use super::moment::Moment;
+use super::record::{RESERVE, exit_of};
 use super::session::{Error, Listener, died};
 use super::stillness::{Progress, Stillness, Threads};
 use super::trail::{Stop, Stops};
 use super::{Divergence, Recording};
 use crate::qemu::machine::{Machine, Mode, Replaying};
-use crate::qemu::memory::Memory;
+use crate::qemu::memory::{Memory, Pages};
 use crate::qemu::process::Emulator;
-use crate::qemu::qmp::{self, Event};
+use crate::qemu::qmp::{self, Event, Qmp};
 
 /// What QEMU says, and ends, when the log does not have what the guest asks for: `Missing character write event in the replay log`.
 const MISSING: &str = "in the replay log";
@@ -37,7 +41,41 @@ pub(super) struct Rerun<'a> {
     pub(super) memory: &'a Memory,
     /// Where it is compared on the way.
     pub(super) stops: Stops,
+    /// What it begins with, if that is not the first instruction.
+    pub(super) start: Option<Start<'a>>,
+    /// What makes checkpoints on the way.
+    pub(super) maker: Option<Maker>,
+    /// What is to be done on the way.
+    pub(super) visit: Option<Visit<'a>>,
     pub(super) listener: &'a mut dyn Listener,
+}
+
+/// The checkpoint that a replay begins with.
+pub(super) struct Start<'a> {
+    pub(super) checkpoints: &'a Checkpoints,
+    pub(super) checkpoint: &'a Checkpoint,
+    /// Its own copy of the machines' states.
+    pub(super) state: PathBuf,
+    /// Bytes that the guest had printed.
+    pub(super) printed: u64,
+}
+
+/// What somebody wants of a machine after so many instructions.
+pub(super) struct Visit<'a> {
+    /// How many.
+    pub(super) at: u64,
+    /// What is done with the machine, which stands still; and whether it is to go on.
+    pub(super) act: &'a mut dyn FnMut(&mut Qmp, &Memory) -> Result<ControlFlow<()>, Error>,
+}
+
+/// What came of a replay.
+pub(super) enum Came {
+    /// It was the same run, as far as this can tell: what is on the disks is not looked at.
+    Same,
+    /// It was another.
+    Differs(Divergence),
+    /// It was left on the way, as wanted.
+    Left,
 }
 
 /// How a machine came to its end.
@@ -51,8 +89,8 @@ enum Ended {
 }
 
 impl Rerun<'_> {
-    /// Runs it. `None` if it was the same run, as far as this can tell: what is on the disks is not looked at.
-    pub(super) fn run(&mut self, overlays: &Path, signals: &SignalFd) -> Result<Option<Divergence>, Error> {
+    /// Runs it.
+    pub(super) fn run(&mut self, overlays: &Path, signals: &SignalFd) -> Result<Came, Error> {
         let console = self.recording.console();
         let unreadable = |source| Error::Read {
             path: console.clone(),
@@ -62,13 +100,29 @@ impl Rerun<'_> {
             },
         };
         let mut comparison = Comparison::open(&console).map_err(unreadable)?;
+        let state = match (&self.start, &self.maker) {
+            (Some(start), _) => Some(start.state.clone()),
+            (None, Some(maker)) => Some(maker.state()),
+            (None, None) => None,
+        };
         let mode = Mode::Replay(Replaying {
             log: self.log.to_owned(),
-            state: None,
+            state,
             debugger: None,
         });
         let emulator = Emulator::start(self.machine, &mode, Some(self.memory), overlays)?;
         let mut live = Live::new(emulator, signals, None);
+        if let Some(start) = &self.start {
+            comparison.pass_over(start.printed).map_err(unreadable)?;
+            start.load(live.emulator.qmp(), self.memory)?;
+        } else if self.maker.is_some() {
+            live.emulator.qmp().leave_memory_out()?;
+        }
+        let from = self.start.as_ref().map_or(0, |start| start.checkpoint.moment.instructions);
+        if self.visit(&mut live, from)?.is_break() {
+            live.emulator.kill();
+            return Ok(Came::Left);
+        }
         unless_ended(self.go_on(&mut live))?;
         self.listener.ready(&format!("replaying {}", self.recording.id()));
         let mut progress = Progress::new(Instant::now());
@@ -84,10 +138,14 @@ impl Rerun<'_> {
                 }
                 Happened::Event(Event::Shutdown(reason)) => break Ended::As(exit_of(&reason)),
                 Happened::Event(Event::Stopped) => {
-                    if let Some(differs) = unless_ended(self.stopped(&mut live, overlays))?.flatten() {
-                        break Ended::Differs(differs);
+                    match unless_ended(self.stopped(&mut live, overlays))? {
+                        Some(Came::Differs(differs)) => break Ended::Differs(differs),
+                        Some(Came::Left) => {
+                            live.emulator.kill();
+                            return Ok(Came::Left);
+                        }
+                        Some(Came::Same) | None => progress.again = Instant::now(),
                     }
-                    progress.again = Instant::now();
                 }
                 Happened::Event(Event::Resumed) => {}
                 Happened::Signal => return Err(Error::Interrupted),
@@ -136,34 +194,33 @@ impl Rerun<'_> {
             differs = comparison.feed(&text).map_err(unreadable)?;
         }
         if let Some(found) = differs {
-            return Ok(Some(divergence(found, instructions)));
+            return Ok(Came::Differs(divergence(found, instructions)));
         }
         let exit = match ended {
-            Ended::Stalled => return Ok(Some(Divergence::Stalled { instructions })),
-            Ended::Differs(at) => return Ok(Some(at)),
+            Ended::Stalled => return Ok(Came::Differs(Divergence::Stalled { instructions })),
+            Ended::Differs(at) => return Ok(Came::Differs(at)),
             Ended::As(exit) => exit,
         };
         // That the guest reset itself is not in the log, but that QEMU was told to quit then: it tells of one of them.
         let was_reset = (self.result.exit, exit) == (RunExit::Rebooted, RunExit::Stopped);
         if exit != self.result.exit && !was_reset {
-            return Ok(Some(Divergence::Exit {
+            return Ok(Came::Differs(Divergence::Exit {
                 expected: self.result.exit,
                 found: exit.to_string(),
             }));
         }
         if let Some(found) = comparison.finish().map_err(unreadable)? {
-            return Ok(Some(divergence(found, instructions)));
+            return Ok(Came::Differs(divergence(found, instructions)));
         }
-        Ok(instructions
-            .filter(|found| *found != self.end.instructions)
-            .map(|found| Divergence::Instructions {
-                expected: self.end.instructions,
-                found,
-            }))
+        let expected = self.end.instructions;
+        Ok(match instructions.filter(|found| *found != expected) {
+            Some(found) => Came::Differs(Divergence::Instructions { expected, found }),
+            None => Came::Same,
+        })
     }
 
     /// The machine stands still: at a moment, or because there was no room for what it writes.
-    fn stopped(&mut self, live: &mut Live<'_, '_>, overlays: &Path) -> Result<Option<Divergence>, Error> {
+    fn stopped(&mut self, live: &mut Live<'_, '_>, overlays: &Path) -> Result<Came, Error> {
         let qmp = live.emulator.qmp();
         // That says nothing about the run.
         if qmp.lacks_room()? {
@@ -172,29 +229,80 @@ impl Rerun<'_> {
             });
         }
         if !qmp.is_paused()? {
-            return Ok(None);
+            return Ok(Came::Same);
         }
         let at = qmp.instructions()?;
         let disks = self.machine.drives.len();
-        if let Stop::Differs { memory, registers } = self.stops.reached(at, qmp, self.memory, disks)? {
-            return Ok(Some(Divergence::Memory {
-                instructions: at,
-                same: self.stops.same(),
-                memory,
-                registers,
-            }));
+        match self.stops.reached(at, qmp, self.memory, disks)? {
+            Stop::Differs { memory, registers } => {
+                return Ok(Came::Differs(Divergence::Memory {
+                    instructions: at,
+                    same: self.stops.same(),
+                    memory,
+                    registers,
+                }));
+            }
+            Stop::Same(Some((moment, pages))) => self.keep(qmp, moment, &pages),
+            Stop::Same(None) => {}
+        }
+        if self.visit(live, at)?.is_break() {
+            return Ok(Came::Left);
         }
         self.go_on(live)?;
-        Ok(None)
+        Ok(Came::Same)
+    }
+
+    /// Makes a checkpoint, if some are made. What prevents it does not prevent the replay.
+    fn keep(&mut self, qmp: &mut Qmp, moment: Moment, pages: &Pages) {
+        let Some(maker) = &mut self.maker else {
+            return;
+        };
+        let room = free_space(self.recording.directory()).is_ok_and(|free| free > RESERVE);
+        let kept = match room {
+            true => maker.add(qmp, self.memory, moment, pages),
+            false => Ok(false),
+        };
+        match kept {
+            Ok(true) => {}
+            // Those that there are will do.
+            Ok(false) => maker.enough(),
+            Err(error) => {
+                tracing::warn!("no checkpoints are made: {}", crate::error::one_line(&error));
+                self.maker = None;
+            }
+        }
+    }
+
+    /// Does what is to be done after `at` instructions.
+    fn visit(&mut self, live: &mut Live<'_, '_>, at: u64) -> Result<ControlFlow<()>, Error> {
+        match self.visit.take_if(|visit| visit.at == at) {
+            Some(visit) => (visit.act)(live.emulator.qmp(), self.memory),
+            None => Ok(ControlFlow::Continue(())),
+        }
     }
 
     /// Lets it run to the next stop.
     fn go_on(&self, live: &mut Live<'_, '_>) -> Result<(), Error> {
         let qmp = live.emulator.qmp();
-        if let Some(next) = self.stops.next() {
+        let visit = self.visit.as_ref().map(|visit| visit.at);
+        if let Some(next) = [self.stops.next(), visit].into_iter().flatten().min() {
             qmp.stop_at(next)?;
         }
         Ok(qmp.go_on()?)
+    }
+}
+
+impl Start<'_> {
+    /// Has QEMU load it, and makes sure that the machine is what it was.
+    fn load(&self, qmp: &mut Qmp, memory: &Memory) -> Result<(), Error> {
+        qmp.leave_memory_out()?;
+        qmp.monitor(&format!("loadvm {}", self.checkpoint.name()))?;
+        let moment = &self.checkpoint.moment;
+        let is_there = qmp.instructions()? == moment.instructions;
+        match is_there && Moment::of(moment.instructions, qmp, memory)?.0 == *moment {
+            true => Ok(()),
+            false => Err(self.checkpoints.differs()),
+        }
     }
 }
 

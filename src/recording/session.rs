@@ -159,6 +159,15 @@ pub enum Error {
     /// The guest's memory is not there.
     #[error("the guest's memory cannot be had or read")]
     Memory(#[source] io::Error),
+    /// Checkpoints cannot be used.
+    #[error("the checkpoints in {} cannot be used: remove them (`ttvm recordings checkpoints --rm`); the next replay makes others", directory.display())]
+    Checkpoints {
+        /// Where they are.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// QEMU's log of the run is not one.
     #[error("replay.log is not what QEMU writes")]
     Unlike(#[source] replay_log::Error),

@@ -97,7 +97,7 @@ impl Stops {
         let moments = recorded.iter().cloned().chain(trail.unwrap_or_default().moments);
         known.extend(
             moments
-                .filter(|moment| (from..=last).contains(&moment.instructions))
+                .filter(|moment| from < moment.instructions && moment.instructions <= last)
                 .map(|moment| (moment.instructions, moment)),
         );
         let doubtful = recorded.iter().filter(|_| network).map(|moment| moment.instructions);
