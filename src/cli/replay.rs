@@ -2,6 +2,7 @@
 //! `ttvm replay`: a recorded run once more, and whether it was the same.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
@@ -10,7 +11,8 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::recording::debugger::Wanted;
-use crate::recording::replay::{self, Options};
+use crate::recording::point::{NotAPoint, Point};
+use crate::recording::replay::{self, At, Options, Then};
 use crate::recording::session::Error as SessionError;
 use crate::recording::verdict::{compared, grouped};
 use crate::recording::{Verdict, tt_xen};
@@ -25,6 +27,13 @@ pub(super) struct Arguments {
     /// Wait for the end and say whether it was the same run: exit status 0 if it was, 5 if not
     #[arg(long)]
     verify: bool,
+    /// Go to a point of the run, and on to its end from there: after so many instructions (123456), a time since its beginning
+    /// (12.3s), what it had printed ('login:'), 40%, end, or end-1000
+    #[arg(long, value_name = "POINT", value_parser = point)]
+    at: Option<Point>,
+    /// Write the guest's memory and registers at that point to a new file, as a core for gdb and crash, and end there
+    #[arg(long, value_name = "FILE", requires = "at", conflicts_with_all = ["verify", "gdb", "console"])]
+    dump_memory: Option<PathBuf>,
     /// Serve a debugger, and print how to start it; it can go backwards
     #[arg(long, conflicts_with = "verify")]
     gdb: bool,
@@ -45,6 +54,11 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
+/// A point on the command line.
+fn point(text: &str) -> Result<Point, String> {
+    text.parse().map_err(|error: NotAPoint| error.to_string())
+}
+
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
@@ -59,7 +73,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             "--paused stands still for a debugger: add --gdb".to_owned(),
         ));
     }
-    if places.has_units() && !arguments.dry_run && !arguments.console && guest.is_some() {
+    if places.has_units() && !arguments.dry_run && !arguments.console && arguments.at.is_none() && guest.is_some() {
         return unit::replay(&arguments.guest, recording.id(), arguments);
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
@@ -86,6 +100,10 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         gdb: arguments.gdb.then(|| Wanted {
             socket: run.socket(),
             paused: arguments.paused,
+        }),
+        at: arguments.at.clone().map(|point| At {
+            point,
+            then: arguments.dump_memory.clone().map_or(Then::GoOn, Then::Dump),
         }),
         checkpoints: !arguments.no_checkpoints,
         any_engine: arguments.any_engine,

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZero;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::thread;
@@ -105,22 +106,34 @@ impl Memory {
 
     /// Fills `pages`, which begin at the page `first`.
     fn look(&self, first: usize, pages: &mut [Option<Digest>]) -> io::Result<()> {
+        self.each_piece(first..first + pages.len(), |from, piece| {
+            for (page, content) in pages[from - first..].iter_mut().zip(piece.chunks_exact(PAGE)) {
+                *page = digest_of(content);
+            }
+            Ok(())
+        })
+    }
+
+    /// Hands on what is on those of `pages` that the guest has touched, in order, in pieces of whole pages: the number of the
+    /// first and their content.
+    pub(super) fn each_piece<E: From<io::Error>>(
+        &self,
+        pages: Range<usize>,
+        mut take: impl FnMut(usize, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut buffer = vec![0; PIECE];
-        let end = first + pages.len();
-        let mut next = first;
-        while next < end {
+        let mut next = pages.start;
+        while next < pages.end {
             // The offset of a file is common to all who read: only where data is is asked here.
-            let Some(data) = self.data(next)?.filter(|data| *data < end) else {
+            let Some(data) = self.data(next)?.filter(|data| *data < pages.end) else {
                 break;
             };
-            let hole = self.hole(data)?.min(end);
+            let hole = self.hole(data)?.min(pages.end);
             for from in (data..hole).step_by(PIECE / PAGE) {
                 let count = (hole - from).min(PIECE / PAGE);
                 let read = &mut buffer[..count * PAGE];
                 self.file.read_exact_at(read, from as u64 * PAGE as u64)?;
-                for (page, content) in pages[from - first..].iter_mut().zip(read.chunks_exact(PAGE)) {
-                    *page = digest_of(content);
-                }
+                take(from, read)?;
             }
             next = hole;
         }
@@ -144,7 +157,12 @@ impl Memory {
 }
 
 fn digest_of(page: &[u8]) -> Option<Digest> {
-    page.iter().any(|byte| *byte != 0).then(|| digest::of_bytes(page))
+    (!is_zero(page)).then(|| digest::of_bytes(page))
+}
+
+/// Whether there is nothing on a page.
+pub(super) fn is_zero(page: &[u8]) -> bool {
+    page.iter().all(|byte| *byte == 0)
 }
 
 impl Pages {

@@ -3,8 +3,10 @@
 
 pub mod cage;
 pub mod content;
+pub mod core;
 pub mod engine;
 pub mod machine;
 pub mod memory;
 pub mod process;
 pub mod qmp;
+pub mod registers;

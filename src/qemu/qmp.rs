@@ -207,9 +207,9 @@ impl Qmp {
         Ok(true)
     }
 
-    /// From now on, a machine's state is kept and loaded without its memory, which is ours.
-    pub fn leave_memory_out(&mut self) -> Result<(), Error> {
-        let capability = json!({ "capability": "x-ignore-shared", "state": true });
+    /// Whether a machine's state is kept and loaded without its memory, which is ours.
+    pub fn leave_memory_out(&mut self, out: bool) -> Result<(), Error> {
+        let capability = json!({ "capability": "x-ignore-shared", "state": out });
         self.execute("migrate-set-capabilities", json!({ "capabilities": [capability] }))?;
         Ok(())
     }

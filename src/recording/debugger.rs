@@ -12,16 +12,21 @@ use nix::sys::signalfd::SignalFd;
 
 use super::Id;
 use super::live::{Happened, Live};
-use super::session::{Error, Listener, died};
+use super::session::{Error, Listener, Removed, died};
+use super::start::Start;
 use crate::config::types::GuestName;
 use crate::file;
 use crate::qemu::engine;
 use crate::qemu::machine::{Listening, Machine, Mode, Replaying};
+use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
-use crate::qemu::qmp::{Event, Qmp};
+use crate::qemu::qmp::{self, Event, Qmp};
 
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Instructions that are a second's work, or less.
+const FAR: u64 = 1 << 27;
 
 /// A debugger that is to be served.
 #[derive(Debug, Clone)]
@@ -42,7 +47,18 @@ pub(super) struct Run<'a> {
     pub(super) end: u64,
     /// The last instruction from which there is a way back.
     pub(super) last: u64,
+    /// Where it begins, if that is not the first instruction.
+    pub(super) at: Option<At<'a>>,
     pub(super) machine: &'a Machine,
+}
+
+/// A moment at which a debugger finds the machine.
+pub(super) struct At<'a> {
+    /// Instructions that the guest has executed.
+    pub(super) instructions: u64,
+    /// From where the machine gets there.
+    pub(super) start: Option<&'a Start<'a>>,
+    pub(super) memory: &'a Memory,
 }
 
 /// Serves a debugger until it ends the machine or we are asked to end.
@@ -53,22 +69,34 @@ pub(super) fn serve(
     listener: &mut dyn Listener,
     signals: &SignalFd,
 ) -> Result<(), Error> {
-    let (state, listening, _removed) = listen(run.guest, &debugger.socket, overlays)?;
+    let (mut state, listening, _removed) = listen(run.guest, &debugger.socket, overlays)?;
+    if let Some(start) = run.at.as_ref().and_then(|at| at.start) {
+        start.state().clone_into(&mut state);
+    }
     let mode = Mode::Replay(Replaying {
         log: run.log.to_owned(),
         state: Some(state),
         debugger: Some(listening),
     });
-    let mut live = Live::new(Emulator::start(run.machine, &mode, None, overlays)?, signals, None);
+    let memory = run.at.as_ref().map(|at| at.memory);
+    let mut live = Live::new(Emulator::start(run.machine, &mode, memory, overlays)?, signals, None);
+    if let Some(start) = run.at.as_ref().and_then(|at| at.start) {
+        start.load(live.emulator.qmp())?;
+        start.forget(live.emulator.qmp())?;
+    }
     // What a debugger that goes backwards starts from.
     live.emulator.qmp().monitor("savevm start")?;
+    if let Some(at) = &run.at {
+        go_to(at.instructions, &mut live, listener)?;
+    }
     stop_before(run.last, live.emulator.qmp())?;
-    if !debugger.paused {
+    if !debugger.paused && run.at.is_none() {
         live.emulator.qmp().go_on()?;
     }
     listener.ready(&format!("replaying {}", run.id));
     let mut again = Instant::now() + LOOK;
     let mut stood_at = None;
+    let mut saved = run.at.as_ref().map_or(0, |at| at.instructions);
     loop {
         match live.next(Some(again))? {
             Happened::Console(text) => listener.console(&text),
@@ -90,6 +118,11 @@ pub(super) fn serve(
                 let stands = live.emulator.qmp().is_paused()?;
                 if stands && stood_at == Some(done) {
                     stop_before(run.last, live.emulator.qmp())?;
+                    saved = save(done, saved, live.emulator.qmp())?;
+                }
+                // It waits for what does not come; stopped, the debugger has it back.
+                if !stands && done == run.end {
+                    live.emulator.qmp().stop()?;
                 }
                 stood_at = stands.then_some(done);
                 again = Instant::now() + LOOK;
@@ -98,8 +131,46 @@ pub(super) fn serve(
     }
 }
 
-/// Has the machine stand still before its end. Behind it there is no way back: QEMU 7.2 aborts ("invalid runstate transition:
-/// 'shutdown' -> 'running'").
+/// Keeps the machine where somebody looks at it, if it has come far: going backwards from here begins here. Returns the last
+/// instruction at which it was kept.
+fn save(at: u64, saved: u64, qmp: &mut Qmp) -> Result<u64, Error> {
+    if at < saved + FAR {
+        return Ok(saved);
+    }
+    match qmp.monitor(&format!("savevm s{at}")) {
+        // A disk is busy.
+        Err(qmp::Error::Refused { .. }) => Ok(saved),
+        done => Ok(done.map(|()| at)?),
+    }
+}
+
+/// Has the machine go on until the guest has executed `instructions`.
+fn go_to(instructions: u64, live: &mut Live<'_, '_>, listener: &mut dyn Listener) -> Result<(), Error> {
+    let qmp = live.emulator.qmp();
+    if qmp.instructions()? >= instructions {
+        return Ok(());
+    }
+    qmp.stop_at(instructions)?;
+    qmp.go_on()?;
+    loop {
+        match live.next(Some(Instant::now() + LOOK))? {
+            Happened::Event(Event::Stopped) => return Ok(()),
+            Happened::Signal => return Err(Error::Interrupted),
+            Happened::Ended => {
+                let status = live.emulator.wait().map_err(Error::Wait)?;
+                let why = died(status, live.emulator.complaint());
+                return Err(Error::EngineDied { why });
+            }
+            Happened::Timeout => {
+                let done = live.emulator.qmp().instructions()?;
+                listener.progress("going there", done, instructions);
+            }
+            Happened::Console(_) | Happened::Event(_) => {}
+        }
+    }
+}
+
+/// Has the machine stand still before its end, where it would wait for what does not come.
 fn stop_before(last: u64, qmp: &mut Qmp) -> Result<(), Error> {
     if qmp.instructions()? < last {
         qmp.stop_at(last)?;
@@ -121,20 +192,10 @@ fn listen(guest: &GuestName, socket: &Path, overlays: &Path) -> Result<(PathBuf,
     let directory = file::parent(socket);
     file::private_directory(directory).map_err(failed(directory))?;
     let listening = UnixListener::bind(socket).map_err(failed(socket))?;
-    let removed = Removed([socket.to_owned(), state.clone()]);
+    let removed = Removed(vec![socket.to_owned(), state.clone()]);
     // The debugger's protocol has QEMU's monitor in it: who speaks to it can do whatever QEMU can.
     std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed(socket))?;
     // Its own content is nothing; the states of the machine lie behind it.
     engine::create_overlay(&state.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?;
     Ok((state, Listening(Arc::new(listening)), removed))
-}
-
-struct Removed([PathBuf; 2]);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            drop(std::fs::remove_file(path));
-        }
-    }
 }

@@ -8,7 +8,7 @@ use replay_log::Summary;
 
 use super::Recording;
 use super::draft::new_file;
-use super::session::{Error, Listener, devices, different};
+use super::session::{Error, Listener, Removed, devices, different};
 use crate::file;
 
 /// Where a run ended.
@@ -16,7 +16,7 @@ use crate::file;
 pub(super) struct End {
     /// Instructions that the guest had executed.
     pub(super) instructions: u64,
-    /// Bytes of the log up to there.
+    /// Bytes of the log up to there; the last of them is the event of the end.
     length: u64,
 }
 
@@ -77,20 +77,27 @@ fn failed(recording: &Recording) -> impl Fn(replay_log::Error) -> Error {
 /// The log as QEMU is to read it: it ends with the run, as it does since format 2. A copy is removed with this.
 pub(super) struct Log {
     path: PathBuf,
-    is_copy: bool,
+    _copy: Option<Removed>,
 }
 
 impl Log {
     /// That of `recording`; a copy that is needed is made in `overlays`.
     pub(super) fn of(recording: &Recording, end: End, overlays: &Path) -> Result<Self, Error> {
+        Self::up_to(recording, end.length, overlays)
+    }
+
+    /// The same for a debugger: the guest comes to its last instruction and waits there. Behind its end there is no way back:
+    /// QEMU 7.2 aborts ("invalid runstate transition: 'shutdown' -> 'running'").
+    pub(super) fn without_end(recording: &Recording, end: End, overlays: &Path) -> Result<Self, Error> {
+        Self::up_to(recording, end.length - 1, overlays)
+    }
+
+    fn up_to(recording: &Recording, length: u64, overlays: &Path) -> Result<Self, Error> {
         let own = recording.log();
         let failed = failed(recording);
         let mut log = file::open_content(&own).map_err(|error| failed(error.into()))?;
-        if log.metadata().map_err(|error| failed(error.into()))?.len() == end.length + 1 {
-            return Ok(Self {
-                path: own,
-                is_copy: false,
-            });
+        if log.metadata().map_err(|error| failed(error.into()))?.len() == length + 1 {
+            return Ok(Self { path: own, _copy: None });
         }
         let path = overlays.join(format!("{}-replay.log", recording.guest()));
         let unwritten = |source| Error::Write {
@@ -103,22 +110,14 @@ impl Log {
         let mut file = new_file(&path).map_err(unwritten)?;
         let copy = Self {
             path: path.clone(),
-            is_copy: true,
+            _copy: Some(Removed(vec![path.clone()])),
         };
         std::io::copy(&mut log, &mut file).map_err(unwritten)?;
-        replay_log::cut(&mut file, end.length).map_err(unwritten)?;
+        replay_log::cut(&mut file, length).map_err(unwritten)?;
         Ok(copy)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if self.is_copy {
-            drop(fs::remove_file(&self.path));
-        }
     }
 }

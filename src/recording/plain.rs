@@ -51,7 +51,9 @@ pub fn run(
     let disks = Disks::make(&guest.name, &wanted, environment)?;
     let mut machine = session::machine_of(guest, &version, 0);
     machine.drives.clone_from(&disks.drives);
-    let room = (!disks.overlays().is_empty()).then(|| Room::begin(library)).transpose()?;
+    let room = (!disks.overlays().is_empty())
+        .then(|| Room::begin(library))
+        .transpose()?;
     let mut room = room.unwrap_or_default();
     let mut live = Live::new(
         Emulator::start(&machine, &Mode::Plain, None, &environment.overlays)?,

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use super::checkpoints;
 use super::draft::{make_directories, sync};
 use super::error::Error;
 use super::library::{Entry, Library, State, allocated, names};
@@ -46,6 +47,16 @@ impl Library {
         // It stays if there are others.
         drop(fs::remove_dir(&recordings));
         Ok(size + self.tidy()?)
+    }
+
+    /// Removes the checkpoints of `entry`, if it has any. Returns the bytes that are free then.
+    pub fn remove_checkpoints(&self, entry: &Entry) -> Result<u64, Error> {
+        let _lock = self.lock_for_removal(entry)?;
+        let directory = entry.directory.join(checkpoints::NAME);
+        let size = allocated(&directory).unwrap_or(0);
+        remove_tree(&directory)?;
+        sync(&entry.directory)?;
+        Ok(size)
     }
 
     /// The recording's lock, if it may be removed. One whose lock was never made has none.

@@ -1,22 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Replaying a recording, and the verdict: the same run, or where it was another.
 
+use std::fs::{self, File};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::checkpoints::{Checkpoints, Maker};
 use super::disks::{Disks, Seals, Wanted};
+use super::draft::new_file;
 use super::live;
 use super::log::{self, End, Log};
 use super::manifest::Manifest;
-use super::rerun::{Came, Rerun};
-use super::session::{Environment, Error, Listener, different, recorded_machine, require_memory};
+use super::point::{self, Point};
+use super::rerun::{Came, Rerun, Visit};
+use super::session::{Environment, Error, Listener, devices, different, recorded_machine, require_memory};
+use super::start::Start;
 use super::trail::{Stops, Trail};
 use super::{Divergence, Recording, Verdict, compare, debugger, tt_xen};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::types::Size;
 use crate::fail_point;
+use crate::file;
+use crate::qemu::core;
 use crate::qemu::engine::{self, Version};
 use crate::qemu::memory::Memory;
+use crate::qemu::qmp::Qmp;
 
 /// Beside a verdict on next to nothing.
 const NOTHING: &str = "nothing was printed in this run, so its end and its disks alone were compared";
@@ -26,10 +34,30 @@ const NOTHING: &str = "nothing was printed in this run, so its end and its disks
 pub struct Options {
     /// Serves a debugger.
     pub gdb: Option<debugger::Wanted>,
+    /// Goes to a point of the run, from the last checkpoint before it.
+    pub at: Option<At>,
     /// Makes checkpoints on the way, if there are none.
     pub checkpoints: bool,
     /// Tries it with whatever QEMU and firmware there are.
     pub any_engine: bool,
+}
+
+/// A point of a run, and what to do there.
+#[derive(Debug, Clone)]
+pub struct At {
+    /// The point.
+    pub point: Point,
+    /// What to do.
+    pub then: Then,
+}
+
+/// What to do at a point of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    /// Go on to the end.
+    GoOn,
+    /// Write the guest's memory and registers to a new file, as a core, and end.
+    Dump(PathBuf),
 }
 
 /// Replays `recording`. `guest` is the guest's file as it is now, if there still is one. There is no verdict on what went
@@ -61,8 +89,20 @@ pub fn replay(
     let name = recording.guest();
     let mut disks = Disks::make(name, &wanted, environment)?;
     fail_point::reach("session.disks-made");
-    let mut maker = begin_checkpoints(recording, options);
-    if options.gdb.is_some() || maker.is_some() {
+    let end = checked.end;
+    let at = options
+        .at
+        .as_ref()
+        .map(|at| find(recording, &at.point, end))
+        .transpose()?;
+    let checkpoints = checkpoints(recording, at.is_some())?;
+    let from = checkpoints
+        .as_ref()
+        .zip(at.as_ref())
+        .and_then(|(all, at)| all.before(*at));
+    let makes = options.checkpoints && options.gdb.is_none() && options.at.is_none() && checkpoints.is_none();
+    let mut maker = makes.then(|| begin_checkpoints(recording)).flatten();
+    if options.gdb.is_some() || maker.is_some() || from.is_some() {
         disks.cover(name, environment)?;
     }
     let mut machine = recorded_machine(manifest, recording.kernel_path(), recording.initrd_path());
@@ -74,8 +114,19 @@ pub fn replay(
         return Err(different(recording, vec![difference]));
     }
     let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
-    let log = Log::of(recording, checked.end, &environment.overlays)?;
-    let end = checked.end;
+    let overlays = &environment.overlays;
+    let log = match options.gdb.is_some() {
+        true => Log::without_end(recording, end, overlays),
+        false => Log::of(recording, end, overlays),
+    }?;
+    let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
+    let start = match (&checkpoints, from) {
+        (Some(all), Some(from)) => {
+            let printed = printed_before(recording, from.moment.instructions)?;
+            Some(Start::prepare(name, all, from, (&memory, &disks), overlays, printed)?)
+        }
+        _ => None,
+    };
     if let Some(wanted) = &options.gdb {
         let run = debugger::Run {
             id: recording.id(),
@@ -83,25 +134,31 @@ pub fn replay(
             log: log.path(),
             last: end.last_stop(),
             end: end.instructions,
+            at: at.map(|at| debugger::At {
+                instructions: at,
+                start: start.as_ref(),
+                memory: &memory,
+            }),
             machine: &machine,
         };
-        debugger::serve(&run, &environment.overlays, wanted, listener, &signals)?;
+        debugger::serve(&run, overlays, wanted, listener, &signals)?;
         return Ok(None);
     }
-    let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
+    let multiboot = recording
+        .kernel_path()
+        .is_some_and(|kernel| engine::is_multiboot(&kernel));
     let mut stops = Stops::new(
         &result.moments,
         Trail::load(recording.directory()),
         !manifest.vifs.is_empty(),
-        0,
+        start.as_ref().map_or(0, Start::instructions),
         end.last_stop(),
     );
-    let multiboot = recording
-        .kernel_path()
-        .is_some_and(|kernel| engine::is_multiboot(&kernel));
     if multiboot {
         stops = stops.without_memory();
     }
+    let then = options.at.as_ref().map(|at| &at.then);
+    let mut act = |qmp: &mut Qmp, memory: &Memory| arrived(then, qmp, memory);
     let mut rerun = Rerun {
         recording,
         result,
@@ -110,12 +167,12 @@ pub fn replay(
         machine: &machine,
         memory: &memory,
         stops,
-        start: None,
+        start: start.as_ref(),
         maker: maker.take(),
-        visit: None,
+        visit: at.map(|at| Visit { at, act: &mut act }),
         listener,
     };
-    let came = rerun.run(&environment.overlays, &signals)?;
+    let came = rerun.run(overlays, &signals)?;
     maker = rerun.maker.take();
     let (compared, trail) = (rerun.stops.compared(), rerun.stops.into_trail());
     let verdict = match came {
@@ -132,16 +189,7 @@ pub fn replay(
         }
     };
     if let Verdict::Identical { .. } = &verdict {
-        if let Some(trail) = trail
-            && let Err(error) = trail.save(recording.directory())
-        {
-            tracing::warn!(ttvm_guest = %name, "the moments of this replay cannot be kept: {error}");
-        }
-        if let Some(maker) = maker
-            && let Err(error) = maker.keep(disks.overlays())
-        {
-            tracing::warn!(ttvm_guest = %name, "the checkpoints of this replay cannot be kept: {}", crate::error::one_line(&error));
-        }
+        keep(recording, trail, maker, &disks);
     }
     if recording.prints_nothing() {
         tracing::warn!(ttvm_guest = %name, "{NOTHING}");
@@ -150,11 +198,84 @@ pub fn replay(
     Ok(Some(verdict))
 }
 
-/// Checkpoints in the making, if they are wanted, and there are none. What prevents them does not prevent the replay.
-fn begin_checkpoints(recording: &Recording, options: &Options) -> Option<Maker> {
+/// Where a point of the run is.
+fn find(recording: &Recording, point: &Point, end: End) -> Result<u64, Error> {
+    let log = open_log(recording)?;
+    let console = file::open_content(&recording.console()).map_err(|source| Error::Read {
+        path: recording.console(),
+        source: crate::digest::Error::Open {
+            path: recording.console(),
+            source,
+        },
+    })?;
+    let found = point::resolve(point, log, devices(recording.manifest()), console, end.instructions);
+    let found = found.map_err(|source| Error::Point { source })?;
+    // Behind that one there is no way on.
+    Ok(found.instructions.min(end.last_stop()))
+}
+
+/// How much the guest had printed when it had executed so many instructions.
+fn printed_before(recording: &Recording, instructions: u64) -> Result<u64, Error> {
+    point::printed_before(open_log(recording)?, devices(recording.manifest()), instructions).map_err(Error::Unlike)
+}
+
+fn open_log(recording: &Recording) -> Result<File, Error> {
+    file::open_content(&recording.log()).map_err(|error| Error::Unlike(error.into()))
+}
+
+/// Those that there are. If they cannot be read, they are needed only where somebody goes to a point.
+fn checkpoints(recording: &Recording, needed: bool) -> Result<Option<Checkpoints>, Error> {
+    match Checkpoints::load(recording.directory()) {
+        Err(error) if !needed => {
+            tracing::warn!("{}", crate::error::one_line(&error));
+            Ok(None)
+        }
+        loaded => loaded,
+    }
+}
+
+/// Does what is wanted of a machine that has come to the point.
+fn arrived(then: Option<&Then>, qmp: &mut Qmp, memory: &Memory) -> Result<ControlFlow<()>, Error> {
+    match then {
+        Some(Then::Dump(path)) => {
+            let registers = qmp.registers()?;
+            let failed = |source| Error::Write {
+                path: path.clone(),
+                source,
+            };
+            let file = new_file(path).map_err(failed)?;
+            let written = core::write(memory, &registers, &file);
+            if written.is_err() {
+                drop(fs::remove_file(path));
+            }
+            written?;
+            Ok(ControlFlow::Break(()))
+        }
+        Some(Then::GoOn) | None => Ok(ControlFlow::Continue(())),
+    }
+}
+
+/// Keeps what a replay that was the same run has made. What prevents it is no fault of the replay.
+fn keep(recording: &Recording, trail: Option<Trail>, maker: Option<Maker>, disks: &Disks<'_>) {
+    if let Some(trail) = trail
+        && let Err(error) = trail.save(recording.directory())
+    {
+        tracing::warn!("the moments of this replay cannot be kept: {error}");
+    }
+    if let Some(maker) = maker
+        && let Err(error) = maker.keep(disks.overlays())
+    {
+        tracing::warn!(
+            "the checkpoints of this replay cannot be kept: {}",
+            crate::error::one_line(&error)
+        );
+    }
+}
+
+/// Checkpoints in the making. What prevents them does not prevent the replay.
+fn begin_checkpoints(recording: &Recording) -> Option<Maker> {
     let manifest = recording.manifest();
-    let is_there = !matches!(Checkpoints::load(recording.directory()), Ok(None));
-    if !options.checkpoints || options.gdb.is_some() || is_there || manifest.format == 1 {
+    if manifest.format == 1 {
         return None;
     }
     Maker::begin(recording.directory(), manifest.engine.memory)

@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use super::checkpoints::{Checkpoint, Checkpoints, Maker};
+use super::checkpoints::Maker;
 use super::console::{Comparison, Difference};
 use super::library::free_space;
 use super::live::{Happened, Live};
@@ -18,6 +18,7 @@ use super::manifest::{Outcome, RunExit};
 use super::moment::Moment;
 use super::record::{RESERVE, exit_of};
 use super::session::{Error, Listener, died};
+use super::start::Start;
 use super::stillness::{Progress, Stillness, Threads};
 use super::trail::{Stop, Stops};
 use super::{Divergence, Recording};
@@ -42,22 +43,12 @@ pub(super) struct Rerun<'a> {
     /// Where it is compared on the way.
     pub(super) stops: Stops,
     /// What it begins with, if that is not the first instruction.
-    pub(super) start: Option<Start<'a>>,
+    pub(super) start: Option<&'a Start<'a>>,
     /// What makes checkpoints on the way.
     pub(super) maker: Option<Maker>,
     /// What is to be done on the way.
     pub(super) visit: Option<Visit<'a>>,
     pub(super) listener: &'a mut dyn Listener,
-}
-
-/// The checkpoint that a replay begins with.
-pub(super) struct Start<'a> {
-    pub(super) checkpoints: &'a Checkpoints,
-    pub(super) checkpoint: &'a Checkpoint,
-    /// Its own copy of the machines' states.
-    pub(super) state: PathBuf,
-    /// Bytes that the guest had printed.
-    pub(super) printed: u64,
 }
 
 /// What somebody wants of a machine after so many instructions.
@@ -101,7 +92,7 @@ impl Rerun<'_> {
         };
         let mut comparison = Comparison::open(&console).map_err(unreadable)?;
         let state = match (&self.start, &self.maker) {
-            (Some(start), _) => Some(start.state.clone()),
+            (Some(start), _) => Some(start.state().to_owned()),
             (None, Some(maker)) => Some(maker.state()),
             (None, None) => None,
         };
@@ -114,11 +105,11 @@ impl Rerun<'_> {
         let mut live = Live::new(emulator, signals, None);
         if let Some(start) = &self.start {
             comparison.pass_over(start.printed).map_err(unreadable)?;
-            start.load(live.emulator.qmp(), self.memory)?;
+            start.load(live.emulator.qmp())?;
         } else if self.maker.is_some() {
-            live.emulator.qmp().leave_memory_out()?;
+            live.emulator.qmp().leave_memory_out(true)?;
         }
-        let from = self.start.as_ref().map_or(0, |start| start.checkpoint.moment.instructions);
+        let from = self.start.as_ref().map_or(0, |start| start.instructions());
         if self.visit(&mut live, from)?.is_break() {
             live.emulator.kill();
             return Ok(Came::Left);
@@ -130,23 +121,24 @@ impl Rerun<'_> {
         let ended = loop {
             match live.next(Some(progress.again))? {
                 Happened::Console(text) => {
-                    self.listener.console(&text);
+                    // Who goes to a point sees the console from there.
+                    if self.visit.is_none() {
+                        self.listener.console(&text);
+                    }
                     differs = comparison.feed(&text).map_err(unreadable)?;
                     if differs.is_some() {
                         break Ended::Stalled;
                     }
                 }
                 Happened::Event(Event::Shutdown(reason)) => break Ended::As(exit_of(&reason)),
-                Happened::Event(Event::Stopped) => {
-                    match unless_ended(self.stopped(&mut live, overlays))? {
-                        Some(Came::Differs(differs)) => break Ended::Differs(differs),
-                        Some(Came::Left) => {
-                            live.emulator.kill();
-                            return Ok(Came::Left);
-                        }
-                        Some(Came::Same) | None => progress.again = Instant::now(),
+                Happened::Event(Event::Stopped) => match unless_ended(self.stopped(&mut live, overlays))? {
+                    Some(Came::Differs(differs)) => break Ended::Differs(differs),
+                    Some(Came::Left) => {
+                        live.emulator.kill();
+                        return Ok(Came::Left);
                     }
-                }
+                    Some(Came::Same) | None => progress.again = Instant::now(),
+                },
                 Happened::Event(Event::Resumed) => {}
                 Happened::Signal => return Err(Error::Interrupted),
                 Happened::Ended => {
@@ -289,20 +281,6 @@ impl Rerun<'_> {
             qmp.stop_at(next)?;
         }
         Ok(qmp.go_on()?)
-    }
-}
-
-impl Start<'_> {
-    /// Has QEMU load it, and makes sure that the machine is what it was.
-    fn load(&self, qmp: &mut Qmp, memory: &Memory) -> Result<(), Error> {
-        qmp.leave_memory_out()?;
-        qmp.monitor(&format!("loadvm {}", self.checkpoint.name()))?;
-        let moment = &self.checkpoint.moment;
-        let is_there = qmp.instructions()? == moment.instructions;
-        match is_there && Moment::of(moment.instructions, qmp, memory)?.0 == *moment {
-            true => Ok(()),
-            false => Err(self.checkpoints.differs()),
-        }
     }
 }
 

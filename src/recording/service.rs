@@ -239,6 +239,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                     socket: order::socket(&guest.name),
                     paused: *paused,
                 }),
+                at: None,
                 checkpoints: true,
                 any_engine: *any_engine,
             };

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::disks::Seals;
 use super::error::Error as LibraryError;
 use super::manifest::Manifest;
-use super::{Recording, tt_xen};
+use super::{Recording, point, tt_xen};
 use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
@@ -20,7 +20,7 @@ use crate::digest;
 use crate::error::{Classify, Exit};
 use crate::image::{self};
 use crate::qemu::machine::{Format, Kernel, Machine, Network};
-use crate::qemu::{content, engine, process, qmp};
+use crate::qemu::{content, core, engine, process, qmp};
 use crate::run;
 use crate::snapshot::{self};
 
@@ -168,6 +168,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// There is no such point in the run.
+    #[error("there is no such point in the run")]
+    Point {
+        /// Why.
+        #[source]
+        source: point::Error,
+    },
+    /// The guest's memory cannot be written to a file.
+    #[error(transparent)]
+    Core(#[from] core::Error),
     /// QEMU's log of the run is not one.
     #[error("replay.log is not what QEMU writes")]
     Unlike(#[source] replay_log::Error),
@@ -248,6 +258,7 @@ impl Classify for Error {
             | Self::NoSpace { .. }
             | Self::Log { .. }
             | Self::NoMemory { .. } => Exit::Refused,
+            Self::Point { source } => source.exit(),
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
@@ -359,5 +370,17 @@ pub(super) fn devices(manifest: &Manifest) -> replay_log::Devices {
     replay_log::Devices {
         networks: manifest.vifs.len(),
         disks: manifest.disks.len(),
+    }
+}
+
+/// Files that are removed with this.
+#[derive(Debug)]
+pub(super) struct Removed(pub(super) Vec<PathBuf>);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            drop(std::fs::remove_file(path));
+        }
     }
 }

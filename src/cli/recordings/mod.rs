@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm recordings`: what record runs have left.
 
+mod checkpoints;
 mod list;
 mod remove;
 mod show;
@@ -40,6 +41,17 @@ pub(super) enum Command {
     Verify {
         #[command(flatten)]
         which: Which,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the moments from which `ttvm replay --at` begins; the first replay of a recording makes them
+    Checkpoints {
+        #[command(flatten)]
+        which: Which,
+        /// Remove them; the next replay makes others
+        #[arg(long, conflicts_with = "json")]
+        rm: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -102,6 +114,8 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::List { guest, json } => list::run(&library, guest.as_ref(), *json)?,
         Command::Show { which, json } => show::run(which.entry(&library)?, *json)?,
         Command::Verify { which, json } => return show::verify(&library, which, *json),
+        Command::Checkpoints { which, rm: true, .. } => checkpoints::remove(&library, &which.entry(&library)?)?,
+        Command::Checkpoints { which, json, .. } => checkpoints::list(&which.entry(&library)?, *json)?,
         Command::Rm(arguments) => return remove::run(&library, arguments),
         Command::Pin(which) => pin(&library, which, true)?,
         Command::Unpin(which) => pin(&library, which, false)?,

@@ -69,6 +69,7 @@ pub(super) fn run(entry: Entry, json: bool) -> Result<(), Error> {
             format!("{replays}, the last time {}", date_and_time(replays.when)),
         ));
         lines.push(("last replay", replays.newest.to_string()));
+        lines.extend(replays.engines.iter().map(|engine| ("identical on", engine.clone())));
     }
     let mut out = io::stdout().lock();
     for (key, value) in lines {
@@ -94,6 +95,7 @@ fn describe(manifest: &Manifest, lines: &mut Vec<(&'static str, String)>) {
     lines.push(("network", run.network.clone()));
     lines.push(("engine", format!("{} {}", engine.toolstack.as_str(), engine.version)));
     lines.push(("machine", engine.machine.clone()));
+    lines.extend(engine.firmware.iter().map(|firmware| ("firmware", file(firmware))));
     lines.push(("cpu", engine.cpu.clone()));
     lines.push(("icount", engine.icount.clone()));
     lines.push(("memory", Size::from_bytes(engine.memory).to_string()));

@@ -27,7 +27,7 @@ use super::session::Error;
 use crate::qemu::memory::Memory;
 
 /// The directory.
-const NAME: &str = "checkpoints";
+pub(super) const NAME: &str = "checkpoints";
 
 /// What there is.
 const INDEX: &str = "index.json";
@@ -94,7 +94,8 @@ impl Checkpoints {
     /// The last one from which a replay comes to `instructions`.
     pub(super) fn before(&self, instructions: u64) -> Option<&Checkpoint> {
         let all = self.index.checkpoints.iter();
-        all.filter(|checkpoint| checkpoint.moment.instructions <= instructions).next_back()
+        all.filter(|checkpoint| checkpoint.moment.instructions <= instructions)
+            .next_back()
     }
 
     /// Fills `memory`, which is all zeros.
@@ -115,7 +116,9 @@ impl Checkpoints {
 
     fn copy(&self, name: &str, path: &Path) -> Result<(), Error> {
         // With the kernel's own copying, where the file system can share what is the same.
-        fs::copy(self.directory.join(name), path).map(drop).map_err(|source| self.damaged(source))
+        fs::copy(self.directory.join(name), path)
+            .map(drop)
+            .map_err(|source| self.damaged(source))
     }
 
     fn damaged(&self, source: io::Error) -> Error {
@@ -129,14 +132,5 @@ impl Checkpoints {
     pub(super) fn differs(&self) -> Error {
         let why = "the machine that it gives is not the one that was saved";
         self.damaged(io::Error::new(io::ErrorKind::InvalidData, why))
-    }
-
-    /// Removes them.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be removed.
-    pub fn remove(self) -> Result<(), Error> {
-        fs::remove_dir_all(&self.directory).map_err(|source| self.damaged(source))
     }
 }

@@ -122,7 +122,10 @@ impl Writer {
 
     fn send(&mut self) -> io::Result<()> {
         let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK * PAGE));
-        let sent = self.blocks.as_ref().is_some_and(|blocks| block.is_empty() || blocks.send(block).is_ok());
+        let sent = self
+            .blocks
+            .as_ref()
+            .is_some_and(|blocks| block.is_empty() || blocks.send(block).is_ok());
         match sent {
             true => Ok(()),
             // It has ended, with a reason.
@@ -256,7 +259,10 @@ mod tests {
         assert_eq!(blocks.len(), 1);
         let filled = Memory::new(Size::mib(4)).expect("a memory");
         assert!(fill(&directory, &[], moments[0].0, &filled).is_err(), "no blocks");
-        assert!(fill(&directory, &[(0, u32::MAX)], moments[0].0, &filled).is_err(), "too long");
+        assert!(
+            fill(&directory, &[(0, u32::MAX)], moments[0].0, &filled).is_err(),
+            "too long"
+        );
         assert!(fill(&directory, &blocks, (1, 20), &filled).is_err(), "no map");
         std::fs::remove_dir_all(&directory).expect("its end");
     }

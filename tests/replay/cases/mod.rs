@@ -11,6 +11,7 @@ mod identical;
 mod image;
 mod refusals;
 mod space;
+mod time;
 mod verdicts;
 
 use super::Case;
@@ -48,6 +49,10 @@ pub fn all() -> Vec<Case> {
         verdicts::emulator_stopped,
         identical::disk_clocks_and_random_numbers,
         identical::network,
+        time::disk_and_network,
+        time::points_by_name,
+        time::one_byte,
+        time::core_in_gdb,
         hostile::recordings,
         image::boots_to_a_login,
         verdicts::emulator_killed,

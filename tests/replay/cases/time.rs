@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Going to any moment of a recording, and every bit as it was there.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+
+use super::super::Outcome;
+use super::super::lab::{GUEST, Lab, Place, Running, STATE, until};
+
+/// Points of each guest, but for who wants more (`TTVM_POINTS`).
+const POINTS: u64 = 3;
+
+/// Numbers by chance, the same each time.
+fn points(end: u64) -> Vec<u64> {
+    let count = std::env::var("TTVM_POINTS").ok().and_then(|count| count.parse().ok());
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut points: Vec<u64> = (0..count.unwrap_or(POINTS))
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % end
+        })
+        .collect();
+    points.extend([0, end - 1]);
+    points
+}
+
+fn end(place: &Place) -> u64 {
+    let recording = place.recording();
+    let result = recording.manifest().result.as_ref().expect("a result");
+    result.instructions.expect("a count")
+}
+
+/// The memory and registers after `at` instructions.
+fn dump(place: &Place, at: u64, name: &str) -> Vec<u8> {
+    let at = at.to_string();
+    place.replay(&["--at", &at, "--dump-memory", name]).expect(0, &[]);
+    let core = fs::read(place.path(name)).expect("a core");
+    fs::remove_file(place.path(name)).expect("it goes");
+    core
+}
+
+/// From checkpoints, each point is what it is from the first instruction on; and from each the run goes on to the same end.
+fn every_bit(place: &Place) {
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL: demo "]);
+    let again = place.replay(&["--verify"]);
+    again.expect(0, &["memory and registers at "]);
+    let listed = place.run(&["recordings", "checkpoints", GUEST]);
+    listed.expect(0, &["INSTRUCTIONS", "blake3:"]);
+    let points = points(end(place));
+    let from_checkpoints: Vec<Vec<u8>> = points.iter().map(|at| dump(place, *at, "core")).collect();
+    for at in &points {
+        let at = at.to_string();
+        place.replay(&["--at", &at]).expect(0, &["IDENTICAL: demo "]);
+    }
+    place
+        .run(&["recordings", "checkpoints", GUEST, "--rm"])
+        .expect(0, &["the checkpoints are removed"]);
+    place
+        .run(&["recordings", "checkpoints", GUEST])
+        .expect(0, &["has no checkpoints"]);
+    for (at, core) in points.iter().zip(from_checkpoints) {
+        assert!(
+            dump(place, *at, "core") == core,
+            "another memory after {at} instructions"
+        );
+    }
+    let left: Vec<_> = fs::read_dir(place.path(STATE).join("overlays"))
+        .expect("overlays")
+        .flatten()
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+pub fn disk_and_network(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks,disk,net,disk", "");
+    place.record(&[]);
+    every_bit(&place);
+    Ok(())
+}
+
+/// The points that a person has words for, and those that there are not.
+pub fn points_by_name(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks", "");
+    place.record(&[]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    // The console goes on behind the text.
+    let after = place.replay(&["--at", "'guest up'", "--console"]);
+    after.expect(0, &["random ", "IDENTICAL"]);
+    assert!(!after.out.contains("guest up"), "{}", after.out);
+    place.replay(&["--at", "50%"]).expect(0, &["IDENTICAL"]);
+    place.replay(&["--at", "end-1000"]).expect(0, &["IDENTICAL"]);
+    let beyond = (end(&place) + 1).to_string();
+    place.replay(&["--at", &beyond]).expect(2, &["there is no such point"]);
+    place
+        .replay(&["--at", "'no such words'"])
+        .expect(2, &["there is no such point"]);
+    place.replay(&["--at", ""]).expect(2, &["nothing is no moment"]);
+    // What a person has made is not overwritten.
+    place.write("core", b"mine");
+    place
+        .replay(&["--at", "end", "--dump-memory", "core"])
+        .expect(1, &["core"]);
+    assert_eq!(fs::read(place.path("core")).expect("core"), b"mine");
+    Ok(())
+}
+
+/// A core of what the kernel prints at its end, in the real debugger.
+pub fn core_in_gdb(lab: &Lab) -> Outcome {
+    if ttvm::run::find("/".as_ref(), "gdb").is_none() {
+        return Err(super::super::Skipped("gdb is not installed"));
+    }
+    let place = lab.place();
+    place.describe("random", "");
+    place.record(&[]);
+    place.replay(&["--at", "end", "--dump-memory", "core"]).expect(0, &[]);
+    let gdb = Command::new("gdb")
+        .args([
+            "-q",
+            "-batch",
+            "-nx",
+            "-ex",
+            "printf \"PC %#lx\\n\", $pc",
+            "-ex",
+            "x/2bx 0",
+        ])
+        .arg(format!("--core={}", place.path("core").display()))
+        .stdin(Stdio::null())
+        .output()
+        .expect("gdb");
+    let said = String::from_utf8_lossy(&gdb.stdout).into_owned();
+    // It powers off in the kernel.
+    assert!(
+        said.contains("PC 0xffffffff"),
+        "{said}{}",
+        String::from_utf8_lossy(&gdb.stderr)
+    );
+    Ok(())
+}
+
+/// One byte of the guest's memory changes behind its back, where it never looks: nothing of it is printed or written.
+pub fn one_byte(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,disk", "");
+    place.record(&[]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    let mut replaying = Running::start(place.command(&["replay", GUEST, "--console"]));
+    while !replaying.line().starts_with("random ") {}
+    let mut memory = None;
+    until("QEMU has its memory", || {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", replaying.pid())).unwrap_or_default();
+        memory = children.split_whitespace().find_map(|pid| {
+            let mut files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+            files.find_map(|file| {
+                let is = fs::read_link(file.path()).is_ok_and(|name| name.to_string_lossy().contains("memfd:guest"));
+                is.then(|| fs::OpenOptions::new().read(true).write(true).open(file.path()).ok())?
+            })
+        });
+        memory.is_some()
+    });
+    let memory = memory.expect("a file");
+    let size = memory.metadata().expect("its size").len();
+    // A page that the guest has not touched so far, and leaves alone in the little that it still does.
+    let mut page = [0u8; 4096];
+    let free = (0..size / 4096).rev().find(|number| {
+        memory.read_exact_at(&mut page, number * 4096).expect("a page");
+        page.iter().all(|byte| *byte == 0)
+    });
+    memory
+        .write_all_at(&[1], free.expect("a page of zeros") * 4096 + 77)
+        .expect("a byte");
+    replaying
+        .end()
+        .expect(5, &["DIVERGED: demo ", "memory is not the same after"]);
+    Ok(())
+}
