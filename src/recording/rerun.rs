@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -56,8 +56,11 @@ pub(super) struct Visit<'a> {
     /// How many.
     pub(super) at: u64,
     /// What is done with the machine, which stands still; and whether it is to go on.
-    pub(super) act: &'a mut dyn FnMut(&mut Qmp, &Memory) -> Result<ControlFlow<()>, Error>,
+    pub(super) act: &'a mut Act<'a>,
 }
+
+/// Does it.
+pub(super) type Act<'a> = dyn FnMut(&mut Qmp, &Memory) -> Result<ControlFlow<()>, Error> + 'a;
 
 /// What came of a replay.
 pub(super) enum Came {

@@ -7,12 +7,11 @@ use super::{Error, bytes, print_json};
 use crate::cli::table;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::moment::Moment;
-use crate::recording::session::Error as SessionError;
 use crate::recording::verdict::grouped;
 use crate::recording::{Entry, Library};
 
 pub(super) fn list(entry: &Entry, json: bool) -> Result<(), Error> {
-    let checkpoints = Checkpoints::load(&entry.directory).map_err(SessionError::from)?;
+    let checkpoints = Checkpoints::load(&entry.directory)?;
     let all = checkpoints.as_ref().map_or(&[][..], Checkpoints::all);
     if json {
         return print_json(&all.iter().map(|it| &it.moment).collect::<Vec<&Moment>>());

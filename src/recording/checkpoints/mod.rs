@@ -93,9 +93,8 @@ impl Checkpoints {
 
     /// The last one from which a replay comes to `instructions`.
     pub(super) fn before(&self, instructions: u64) -> Option<&Checkpoint> {
-        let all = self.index.checkpoints.iter();
-        all.filter(|checkpoint| checkpoint.moment.instructions <= instructions)
-            .next_back()
+        let mut all = self.index.checkpoints.iter();
+        all.rfind(|checkpoint| checkpoint.moment.instructions <= instructions)
     }
 
     /// Fills `memory`, which is all zeros.
