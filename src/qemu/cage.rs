@@ -209,6 +209,8 @@ impl Handed {
         if let Some(identity) = identity {
             lend(&file, identity, 0o660).map_err(Error::file("lend QEMU", path))?;
         }
+        // QEMU has it as well, and as long as it lives: nobody else writes to it then.
+        file.lock().map_err(Error::file("lock", path))?;
         let theirs = file.try_clone().map_err(Error::file("open", path))?;
         self.name(path, &theirs);
         self.descriptors.push(theirs.into());
@@ -244,13 +246,23 @@ pub(super) struct Lent(File);
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if geteuid().is_root()
-            && let Err(error) =
-                fchown(&self.0, None, Some(0)).and_then(|()| self.0.set_permissions(Permissions::from_mode(0o600)))
-        {
+        if let Err(error) = take_back(&self.0) {
             tracing::warn!("the log stays lent to QEMU's group: {error}");
         }
     }
+}
+
+/// Makes a file that was lent to QEMU ours alone again. Only root lends any.
+///
+/// # Errors
+///
+/// If it is not ours.
+pub fn take_back(file: &File) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    fchown(file, None, Some(0))?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn new(path: &Path) -> io::Result<File> {

@@ -157,8 +157,7 @@ impl Draft {
 
     /// The log and the console as they are now, for the manifest's result.
     pub fn digests(&self, progress: &mut Progress<'_>) -> Result<(FileDigest, FileDigest), Error> {
-        let mut of = |name: &str| file_digest(&self.directory.join(name), Path::new(name), progress);
-        Ok((of(LOG)?, of(CONSOLE)?))
+        digests(&self.directory, progress)
     }
 
     /// Says in a sentence why it stays incomplete: `the disk ran full`. If that cannot be written, it is incomplete all the
@@ -179,16 +178,7 @@ impl Draft {
                 id: self.id.clone(),
             });
         }
-        let text = manifest.to_text()?;
-        sync(&self.log())?;
-        sync(&self.console())?;
-        sync(&self.directory)?;
-        fail_point::reach("recording.synced");
-        let path = self.directory.join(sealed::NAME);
-        file::replace(&path, text.as_bytes(), 0o600).map_err(Error::file("write", &path))?;
-        fail_point::reach("recording.finished");
-        // It would have been true if the program had ended before.
-        drop(fs::remove_file(self.directory.join(WHY)));
+        complete(&self.directory, manifest)?;
         Ok(Recording::new(
             &self.state,
             self.directory.clone(),
@@ -197,6 +187,31 @@ impl Draft {
             manifest.clone(),
         ))
     }
+}
+
+/// The log and the console in `directory`.
+pub(super) fn digests(directory: &Path, progress: &mut Progress<'_>) -> Result<(FileDigest, FileDigest), Error> {
+    let mut of = |name: &str| file_digest(&directory.join(name), Path::new(name), progress);
+    Ok((of(LOG)?, of(CONSOLE)?))
+}
+
+/// Makes what is in `directory` a whole recording: everything is on the disk before `manifest`.
+pub(super) fn complete(directory: &Path, manifest: &Manifest) -> Result<(), Error> {
+    let text = manifest.to_text()?;
+    sync(&directory.join(LOG))?;
+    sync(&directory.join(CONSOLE))?;
+    sync(directory)?;
+    fail_point::reach("recording.synced");
+    let path = directory.join(sealed::NAME);
+    file::replace(&path, text.as_bytes(), 0o600).map_err(Error::file("write", &path))?;
+    fail_point::reach("recording.finished");
+    forget_why(directory);
+    Ok(())
+}
+
+/// It would have been true if the program had ended before.
+pub(super) fn forget_why(directory: &Path) {
+    drop(fs::remove_file(directory.join(WHY)));
 }
 
 /// Why the recording in `directory` is incomplete.

@@ -55,7 +55,7 @@ pub enum Error {
         guest: GuestName,
     },
     /// None of those that are there is complete.
-    #[error("guest \"{guest}\" has no complete recording: see `ttvm recordings list {guest}`")]
+    #[error("guest \"{guest}\" has no complete recording: see `ttvm recordings list {guest}`; `ttvm recordings salvage {guest}` makes a whole one of what is incomplete")]
     NoneComplete {
         /// The guest.
         guest: GuestName,
@@ -87,7 +87,7 @@ pub enum Error {
         id: Id,
     },
     /// It did not come to its end.
-    #[error("the recording {id} of guest \"{guest}\" is incomplete: {why}; it can only be removed")]
+    #[error("the recording {id} of guest \"{guest}\" is incomplete: {why}; `ttvm recordings salvage {guest} {id}` makes a whole one of what there is of it")]
     Incomplete {
         /// The guest.
         guest: GuestName,
@@ -95,6 +95,29 @@ pub enum Error {
         id: Id,
         /// Why.
         why: String,
+    },
+    /// There is nothing of it.
+    #[error(
+        "nothing of the recording {id} of guest \"{guest}\" can be salvaged; remove it with `ttvm recordings rm {guest} {id}`"
+    )]
+    NothingToSalvage {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: Id,
+        /// What is wrong with its log.
+        #[source]
+        source: replay_log::Error,
+    },
+    /// Nobody here reads its log.
+    #[error(
+        "the recording {id} of guest \"{guest}\" cannot be salvaged: only QEMU's can; remove it with `ttvm recordings rm {guest} {id}`"
+    )]
+    NotEmulated {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: Id,
     },
     /// Its manifest cannot be relied on.
     #[error("the recording {id} of guest \"{guest}\" is damaged: {why}")]
@@ -216,6 +239,8 @@ impl Classify for Error {
             Self::BeingMade { .. }
             | Self::Incomplete { .. }
             | Self::InUse { .. }
+            | Self::NothingToSalvage { .. }
+            | Self::NotEmulated { .. }
             | Self::Pinned { .. }
             | Self::Exists(_)
             | Self::NoRoom { .. } => Exit::Refused,

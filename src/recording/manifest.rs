@@ -133,6 +133,9 @@ pub struct Outcome {
     /// Instructions the guest had executed when it ended; none where nobody counts them. In format 1 some thousand more may be
     /// counted.
     pub instructions: Option<u64>,
+    /// Whether `console.log` has all that was printed up to the end; of a run that was cut off some may be lost.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub console_complete: bool,
     /// `replay.log`.
     pub log: FileDigest,
     /// `console.log`.
@@ -140,6 +143,22 @@ pub struct Outcome {
     /// What the machine was like at a few moments.
     #[serde(default, rename = "moment", skip_serializing_if = "Vec::is_empty")]
     pub moments: Vec<Moment>,
+}
+
+impl Outcome {
+    /// Whether the recording was salvaged.
+    pub fn is_cut(&self) -> bool {
+        self.exit == RunExit::Cut
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// Why a run ended.
@@ -156,6 +175,8 @@ pub enum RunExit {
     Panicked,
     /// It ended, and nobody says why.
     Ended,
+    /// What recorded it was killed, or the host lost power: the recording was salvaged. Nobody knows what was on the disks.
+    Cut,
 }
 
 impl fmt::Display for RunExit {
@@ -166,6 +187,7 @@ impl fmt::Display for RunExit {
             Self::Stopped => "stopped",
             Self::Panicked => "crashed",
             Self::Ended => "ended",
+            Self::Cut => "was cut off",
         })
     }
 }

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A manifest without a result is the mark of a recording that did not come to its end: it is there from the first moment,
-//! and replaced in one step when everything else is on the disk.
+//! and replaced in one step when everything else is on the disk. What QEMU recorded up to then can be salvaged.
 
 mod archive;
 pub mod check;
@@ -45,6 +45,7 @@ pub mod record;
 pub mod removal;
 pub mod replay;
 mod rerun;
+pub mod salvage;
 pub mod sealed;
 pub mod service;
 pub mod session;

@@ -71,7 +71,7 @@ pub fn run(
                 return Ok(match exit_of(&reason) {
                     RunExit::PoweredOff => Ending::PoweredOff,
                     RunExit::Rebooted => Ending::Rebooted,
-                    RunExit::Stopped | RunExit::Panicked | RunExit::Ended => Ending::Destroyed,
+                    RunExit::Stopped | RunExit::Panicked | RunExit::Ended | RunExit::Cut => Ending::Destroyed,
                 });
             }
             Happened::Event(Event::Stopped) if !room.waits && live.emulator.qmp().lacks_room()? => {

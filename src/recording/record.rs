@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,10 @@ pub fn record(
 ) -> Result<Recorded, Error> {
     let version = check(guest)?;
     let signals = live::signals()?;
+    library.salvage_all(&guest.name, &mut |done, total| {
+        listener.progress("reading an older recording", done, total);
+        ControlFlow::Continue(())
+    });
     require_room(library)?;
     require_memory(guest.memory)?;
     let began = now();
@@ -96,6 +101,7 @@ pub fn record(
         ended: ended.at,
         exit: ended.exit,
         instructions: Some(ended.instructions),
+        console_complete: true,
         log,
         console,
         moments: ended.moments,
@@ -184,7 +190,7 @@ pub(super) fn finish(
     fail_point::reach("record.ended");
     let (log, console) = draft.digests(&mut |done, total| {
         listener.progress("reading the recording", done, total);
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     })?;
     manifest.result = Some(outcome(log, console));
     Ok(draft.finish(&manifest)?)

@@ -161,7 +161,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// Takes `lock` alone, unless somebody has it for more than a moment.
-fn try_lock(lock: &File) -> io::Result<bool> {
+pub(super) fn try_lock(lock: &File) -> io::Result<bool> {
     for _ in 0..TRIES {
         match lock.try_lock() {
             Ok(()) => return Ok(true),

@@ -29,6 +29,9 @@ use crate::qemu::qmp::Qmp;
 /// Beside a verdict on next to nothing.
 const NOTHING: &str = "nothing was printed in this run, so its end and its disks alone were compared";
 
+/// The same of a run that was cut off.
+const END_ALONE: &str = "of this run neither what it printed nor what was on its disks is known, so its end alone was compared";
+
 /// How to replay.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -179,7 +182,11 @@ pub fn replay(
         Came::Left => return Ok(None),
         Came::Differs(at) => Verdict::Diverged { at },
         Came::Same => {
-            let contents = disks.contents(listener)?;
+            // Nobody knows what was on them when the run was cut off.
+            let contents = match result.is_cut() {
+                true => Vec::new(),
+                false => disks.contents(listener)?,
+            };
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: Some(end.instructions),
                 moments: compared,
@@ -192,7 +199,8 @@ pub fn replay(
         keep(recording, trail, maker, &disks);
     }
     if recording.prints_nothing() {
-        tracing::warn!(ttvm_guest = %name, "{NOTHING}");
+        let remark = if result.is_cut() { END_ALONE } else { NOTHING };
+        tracing::warn!(ttvm_guest = %name, "{remark}");
     }
     recording.note_verdict(&verdict, &checked.version.text);
     Ok(Some(verdict))

@@ -138,6 +138,7 @@ fn child_that_runs_full() {
         ended: START + 1,
         exit: ttvm::recording::manifest::RunExit::Stopped,
         instructions: Some(1),
+        console_complete: true,
         log,
         console,
         moments: Vec::new(),

@@ -128,6 +128,7 @@ impl World {
             ended: started + 72,
             exit: RunExit::PoweredOff,
             instructions: Some(123_456_789),
+            console_complete: true,
             log,
             console,
             moments: Vec::new(),

@@ -32,6 +32,9 @@ pub enum Error {
         /// What it is.
         what: What,
     },
+    /// There is nothing to salvage.
+    #[error("not one instruction was logged")]
+    Nothing,
     /// Whoever waits has called it off.
     #[error("interrupted")]
     Interrupted,

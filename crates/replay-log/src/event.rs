@@ -25,6 +25,9 @@ const IN_FLIGHT: usize = 1 << 16;
 /// The checkpoint that comes once, before the first instruction.
 const INIT: u8 = 7;
 
+/// Shutdowns have the numbers from here on, each with its reason.
+pub(crate) const SHUTDOWN: u8 = 10;
+
 /// What the machine has that a log can speak of. It has one serial port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Devices {
@@ -264,7 +267,7 @@ impl<R: Read> Reader<R> {
                 Kind::Packet { network, frame }
             }
             // The first is no reason, and the last but one the last that there is.
-            11..=20 => Kind::Shutdown(Reason(kind - 10)),
+            11..=20 => Kind::Shutdown(Reason(kind - SHUTDOWN)),
             22 => {
                 // The port writes bytes one by one.
                 let (result, taken) = (self.input.number()?.cast_signed(), self.input.number()?.cast_signed());

@@ -2,11 +2,11 @@
 //! A log that nobody finished: its writer was killed, or the host lost power.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 
 use crate::error::Error;
-use crate::event::{Devices, Kind, Reader, Reason};
-use crate::{END, HEADER, VERSION};
+use crate::event::{Devices, Event, Kind, Reader, Reason, SHUTDOWN};
+use crate::{END, VERSION};
 
 /// What is left of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub struct Salvaged {
     pub lost: u64,
 }
 
-/// Makes a whole log of one that was not finished: cuts it behind the last instructions that
-/// it has whole, has QEMU quit there, and ends it. A
-/// log that is whole is left alone.
+/// Makes a whole log of one that was not finished: cuts it behind the last instructions that it has whole, has QEMU quit there,
+/// and ends it. If it has the end of the run, it is cut there, as [`cut`](crate::cut) does.
 ///
 /// What is behind the first byte that makes no sense is lost: a file may end with zeros or with old content after a power cut.
+/// Done again, it changes nothing.
 ///
 /// # Errors
 ///
@@ -33,87 +33,104 @@ pub struct Salvaged {
 pub fn salvage(log: &mut File, devices: Devices) -> Result<Salvaged, Error> {
     log.seek(SeekFrom::Start(0))?;
     let size = log.metadata()?.len();
-    let found = last(&mut *log, devices)?;
-    if found.ended {
-        return Ok(found.salvaged(size));
-    }
-    log.seek(SeekFrom::Start(found.good))?;
-    log.set_len(found.good)?;
-    match found.shut {
-        true => log.write_all(&[END])?,
-        false => log.write_all(&[10 + Reason::QUIT.0, END])?,
-    }
+    let last = last(&mut *log, devices)?;
+    let salvaged = Salvaged {
+        instructions: last.instructions,
+        printed: last.printed,
+        kept: last.good,
+        lost: size.saturating_sub(last.good),
+    };
+    let end: &[u8] = match last.found {
+        Found::Whole => {
+            return Ok(Salvaged {
+                kept: size,
+                lost: 0,
+                ..salvaged
+            });
+        }
+        Found::End => &[END],
+        Found::Instructions => &[SHUTDOWN + Reason::QUIT.0, END],
+    };
+    log.set_len(last.good)?;
+    log.seek(SeekFrom::Start(last.good))?;
+    log.write_all(end)?;
     // With the version it is a log: everything else is on the disk before.
     log.sync_data()?;
     log.seek(SeekFrom::Start(0))?;
     log.write_all(&VERSION.to_be_bytes())?;
     log.sync_data()?;
-    Ok(found.salvaged(size))
+    Ok(salvaged)
 }
 
 /// Up to where a log is good.
+#[derive(Clone, Copy)]
 struct Last {
     good: u64,
     instructions: u64,
     printed: u64,
-    ended: bool,
-    /// The guest had shut itself down.
-    shut: bool,
+    found: Found,
 }
 
-impl Last {
-    fn salvaged(&self, size: u64) -> Salvaged {
-        Salvaged {
-            instructions: self.instructions,
-            printed: self.printed,
-            kept: self.good,
-            lost: size.saturating_sub(self.good),
-        }
-    }
+/// What is there.
+#[derive(Clone, Copy)]
+enum Found {
+    /// Instructions.
+    Instructions,
+    /// The end of the run.
+    End,
+    /// That, and the log ends with it.
+    Whole,
 }
 
+/// Where the processor waits for what comes next, whatever that is. In the middle of an instruction that prints or reads a clock
+/// QEMU would miss the rest, and end: so what follows has to be known.
 fn last(log: impl Read, devices: Devices) -> Result<Last, Error> {
     let mut reader = Reader::of_any(log, devices)?;
-    let mut last = Last {
-        good: HEADER,
-        instructions: 0,
-        printed: 0,
-        ended: false,
-        shut: false,
-    };
+    let (mut last, mut here) = (None, None);
     let mut printed = 0;
-    loop {
-        match reader.next() {
-            Ok(Some(event)) => {
-                last.ended = event.kind == Kind::End;
-                printed += u64::from(event.kind == Kind::Written(true));
-                // Behind it the processor waits for what comes next, whatever that is. Within what belongs together (a checkpoint
-                // and the clock that is read at it) QEMU would miss the rest, and end.
-                last.shut = matches!(event.kind, Kind::Shutdown(_));
-                if matches!(event.kind, Kind::Instructions(_)) || last.shut || last.ended {
-                    last.good = reader.at();
-                    last.instructions = event.instructions;
-                    last.printed = printed;
-                }
-                if last.shut && reader.is_unfinished() {
-                    break;
-                }
+    while let Some(event) = next(&mut reader)? {
+        let at = |found| Last {
+            good: reader.at(),
+            instructions: event.instructions,
+            printed,
+            found,
+        };
+        match event.kind {
+            Kind::Instructions(_) => here = Some(at(Found::Instructions)),
+            Kind::Written(taken) => {
+                printed += u64::from(taken);
+                here = None;
             }
-            Ok(None) => break,
-            Err(error @ (Error::Read(_) | Error::Interrupted | Error::Version { .. })) => return Err(error),
-            Err(Error::CutOff { .. } | Error::Foreign { .. }) => {
-                last.ended = false;
+            Kind::HostClock(_) | Kind::RunClock(_) => here = None,
+            Kind::Shutdown(_) => {
+                let end = at(Found::End);
+                last = Some(match is_whole(&mut reader)? {
+                    true => Last {
+                        found: Found::Whole,
+                        ..end
+                    },
+                    false => end,
+                });
                 break;
             }
+            _ => last = here.take().or(last),
         }
     }
-    match last.instructions {
-        0 => Err(Error::Read(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "not one instruction was logged",
-        ))),
-        _ => Ok(last),
+    last.filter(|last| last.instructions > 0).ok_or(Error::Nothing)
+}
+
+/// The next event; `None` behind the last one that makes sense.
+fn next(reader: &mut Reader<impl Read>) -> Result<Option<Event>, Error> {
+    match reader.next() {
+        Err(Error::CutOff { .. } | Error::Foreign { .. }) => Ok(None),
+        event => event,
     }
+}
+
+/// Whether the log ends with the run, and was finished.
+fn is_whole(reader: &mut Reader<impl Read>) -> Result<bool, Error> {
+    let ends = next(reader)?.is_some_and(|event| event.kind == Kind::End);
+    Ok(ends && !reader.is_unfinished() && matches!(reader.next(), Ok(None)))
 }
 
 #[cfg(test)]
@@ -122,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::summary::check;
-    use crate::written::{DEVICES, good};
+    use crate::written::{DEVICES, Log, good};
 
     /// A file that goes away.
     fn file(bytes: &[u8]) -> File {
@@ -145,20 +162,40 @@ mod tests {
         bytes
     }
 
+    /// What QEMU did behind the end of the run goes; then it is left alone.
     #[test]
-    fn a_whole_log_is_left_alone() {
+    fn a_whole_log_ends_with_the_run() {
         let log = good();
         let mut file = file(&log.bytes);
-        let salvaged = salvage(&mut file, DEVICES).expect("salvaged");
-        assert_eq!((salvaged.instructions, salvaged.printed, salvaged.lost), (1241, 1, 0));
-        assert_eq!(read(&mut file), log.bytes);
+        let behind = log.events[20];
+        for lost in [log.bytes.len() - behind, 0] {
+            let salvaged = salvage(&mut file, DEVICES).expect("salvaged");
+            assert_eq!((salvaged.instructions, salvaged.printed), (1234, 1));
+            assert_eq!(salvaged.lost, lost as u64);
+            assert_eq!(read(&mut file), [&log.bytes[..behind], &[END]].concat());
+        }
+    }
+
+    /// Behind these instructions, the guest prints or reads a clock with the last of them.
+    #[test]
+    fn not_within_an_instruction() {
+        let clock = 1000u64.to_be_bytes();
+        for (kind, content) in [(22, &[0, 0, 0, 1, 0, 0, 0, 1][..]), (28, &clock), (29, &clock)] {
+            let mut log = Log::new().event(37, &[]).instructions(7).event(1, &[]).instructions(8);
+            log = log.event(kind, content).instructions(9);
+            log.bytes[..4].fill(0);
+            let mut file = file(&log.bytes);
+            let salvaged = salvage(&mut file, DEVICES).expect("salvaged");
+            assert_eq!((salvaged.instructions, salvaged.printed), (7, 0));
+            assert_eq!(salvaged.kept as usize, log.events[2]);
+        }
     }
 
     /// Wherever it was cut, and whatever stands behind, what is kept is a whole log that ends in time.
     #[test]
     fn cut_off_anywhere() {
         let log = good();
-        let first = log.events[6];
+        let first = log.events[7];
         for length in 0..log.bytes.len() {
             for junk in [&[][..], &[0; 100], &[0xff; 5]] {
                 let mut bytes = log.bytes[..length].to_vec();
@@ -179,8 +216,10 @@ mod tests {
                         );
                         assert_eq!(summary.printed, salvaged.printed);
                         assert_eq!(salvaged.kept + salvaged.lost, (length + junk.len()) as u64);
-                        // Zeros in a number make it smaller, and the run shorter.
-                        assert!(salvaged.instructions <= 1241 || junk.starts_with(&[0xff]), "{length}");
+                        assert!([1000, 1234].contains(&salvaged.instructions), "{length}");
+                        let again = salvage(&mut file, DEVICES).expect("salvaged");
+                        assert_eq!((again.instructions, again.printed), (salvaged.instructions, salvaged.printed));
+                        assert_eq!(read(&mut file), bytes, "done again");
                     }
                     Err(_) => {
                         assert!(length < first, "{length}");

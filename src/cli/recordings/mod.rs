@@ -4,6 +4,7 @@
 mod checkpoints;
 mod list;
 mod remove;
+mod salvage;
 mod show;
 mod transfer;
 
@@ -58,6 +59,8 @@ pub(super) enum Command {
     },
     /// Remove recordings
     Rm(remove::Arguments),
+    /// Make a whole recording of one that was cut off, up to the last moment that is known
+    Salvage(salvage::Arguments),
     /// Protect a recording from being removed
     Pin(Which),
     /// Let a recording be removed again
@@ -117,6 +120,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::Checkpoints { which, rm: true, .. } => checkpoints::remove(&library, &which.entry(&library)?)?,
         Command::Checkpoints { which, json, .. } => checkpoints::list(&which.entry(&library)?, *json)?,
         Command::Rm(arguments) => return remove::run(&library, arguments),
+        Command::Salvage(arguments) => return salvage::run(&library, arguments),
         Command::Pin(which) => pin(&library, which, true)?,
         Command::Unpin(which) => pin(&library, which, false)?,
         Command::Export {

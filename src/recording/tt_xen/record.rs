@@ -78,6 +78,7 @@ pub fn record(
         ended: ended.at,
         exit: ended.exit,
         instructions: None,
+        console_complete: true,
         moments: Vec::new(),
         log,
         console,
