@@ -50,7 +50,7 @@ fn from_a_draft_to_a_whole_one() {
     );
     assert_eq!(
         world.exact("verify clientA 20261125-130700-2"),
-        "ttvm: the recording 20261125-130700-2 of guest \"clientA\" is incomplete: the disk ran full; it can only be removed\n[4]\n"
+        "ttvm: the recording 20261125-130700-2 of guest \"clientA\" is incomplete: the disk ran full; `ttvm recordings salvage clientA 20261125-130700-2` makes a whole one of what there is of it\n[4]\n"
     );
     // The newest complete one.
     let found = world.library.find(&world.guest, None).expect("a recording");

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library of recordings on real files, through the library and through `ttvm recordings`: made, killed at each step,
-//! tampered with, removed, taken to another host.
+//! tampered with, salvaged, removed, taken to another host.
 
 mod damage;
 mod hostile;
 mod killed;
 mod library;
+mod salvage;
 mod transfer;
 
 use std::fs::{self, File};

@@ -10,6 +10,7 @@ mod hostile;
 mod identical;
 mod image;
 mod refusals;
+mod salvage;
 mod space;
 mod time;
 mod verdicts;
@@ -55,6 +56,7 @@ pub fn all() -> Vec<Case> {
         time::core_in_gdb,
         hostile::recordings,
         image::boots_to_a_login,
+        salvage::killed,
         verdicts::emulator_killed,
         busybox::recorded,
         busybox::login_and_poweroff,
@@ -71,6 +73,8 @@ pub fn all() -> Vec<Case> {
         ends::interrupted,
         ends::after_a_time,
         ends::rebooted,
+        salvage::power_cut,
+        salvage::by_the_next_run,
         space::nearly_full,
         space::full,
         space::none_for_disks,
