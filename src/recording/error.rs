@@ -55,7 +55,9 @@ pub enum Error {
         guest: GuestName,
     },
     /// None of those that are there is complete.
-    #[error("guest \"{guest}\" has no complete recording: see `ttvm recordings list {guest}`; `ttvm recordings salvage {guest}` makes a whole one of what is incomplete")]
+    #[error(
+        "guest \"{guest}\" has no complete recording: see `ttvm recordings list {guest}`; `ttvm recordings salvage {guest}` makes a whole one of what is incomplete"
+    )]
     NoneComplete {
         /// The guest.
         guest: GuestName,
@@ -87,7 +89,9 @@ pub enum Error {
         id: Id,
     },
     /// It did not come to its end.
-    #[error("the recording {id} of guest \"{guest}\" is incomplete: {why}; `ttvm recordings salvage {guest} {id}` makes a whole one of what there is of it")]
+    #[error(
+        "the recording {id} of guest \"{guest}\" is incomplete: {why}; `ttvm recordings salvage {guest} {id}` makes a whole one of what there is of it"
+    )]
     Incomplete {
         /// The guest.
         guest: GuestName,

@@ -30,7 +30,8 @@ use crate::qemu::qmp::Qmp;
 const NOTHING: &str = "nothing was printed in this run, so its end and its disks alone were compared";
 
 /// The same of a run that was cut off.
-const END_ALONE: &str = "of this run neither what it printed nor what was on its disks is known, so its end alone was compared";
+const END_ALONE: &str =
+    "of this run neither what it printed nor what was on its disks is known, so its end alone was compared";
 
 /// How to replay.
 #[derive(Debug, Clone, Default)]

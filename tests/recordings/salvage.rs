@@ -87,7 +87,13 @@ fn up_to_what_is_known() {
 /// After a power cut, zeros stand for what was not written any more.
 #[test]
 fn the_end_of_the_console_is_lost() {
-    for (console, kept) in [(&b"on"[..], 2), (b"on\0", 2), (b"one\0\0", 3), (b"\0\0\0\0", 0), (b"", 0)] {
+    for (console, kept) in [
+        (&b"on"[..], 2),
+        (b"on\0", 2),
+        (b"one\0\0", 3),
+        (b"\0\0\0\0", 0),
+        (b"", 0),
+    ] {
         let world = World::new("salvage-console");
         let directory = killed(&world, &log(), console);
         world.exact("salvage clientA");
@@ -132,7 +138,10 @@ fn nothing_to_salvage() {
                    clientA 20261125-130700`\n  because: ";
     for (log, why) in [
         (&[0; 12][..], "not one instruction was logged"),
-        (&[0, 0, 0], "it is cut off: it ends at byte 0, within an event or before the last one"),
+        (
+            &[0, 0, 0],
+            "it is cut off: it ends at byte 0, within an event or before the last one",
+        ),
         (&[0; 400], "not one instruction was logged"),
         (
             b"Linux version",
@@ -193,7 +202,12 @@ fn of_somebody_else() {
     let world = World::new("salvage-xm");
     let mut manifest = world.manifest(START);
     manifest.engine.toolstack = Toolstack::Xm;
-    drop(world.library.create(&world.guest, &manifest, GUEST_FILE).expect("a draft"));
+    drop(
+        world
+            .library
+            .create(&world.guest, &manifest, GUEST_FILE)
+            .expect("a draft"),
+    );
     assert_eq!(
         world.exact("salvage clientA"),
         "ttvm: the recording 20261125-130700 of guest \"clientA\" cannot be salvaged: only QEMU's can; remove it with `ttvm recordings rm \

@@ -218,7 +218,10 @@ mod tests {
                         assert_eq!(salvaged.kept + salvaged.lost, (length + junk.len()) as u64);
                         assert!([1000, 1234].contains(&salvaged.instructions), "{length}");
                         let again = salvage(&mut file, DEVICES).expect("salvaged");
-                        assert_eq!((again.instructions, again.printed), (salvaged.instructions, salvaged.printed));
+                        assert_eq!(
+                            (again.instructions, again.printed),
+                            (salvaged.instructions, salvaged.printed)
+                        );
                         assert_eq!(read(&mut file), bytes, "done again");
                     }
                     Err(_) => {

@@ -45,7 +45,11 @@ pub(super) fn run(library: &Library, arguments: &Arguments) -> Result<Exit, Erro
         drop(progress);
         match salvaged {
             Ok(Some(salvaged)) => writeln!(io::stdout(), "{salvaged}")?,
-            Ok(None) => writeln!(io::stdout(), "{guest} {} is whole: there is nothing to salvage", entry.id)?,
+            Ok(None) => writeln!(
+                io::stdout(),
+                "{guest} {} is whole: there is nothing to salvage",
+                entry.id
+            )?,
             Err(error) => {
                 exit = error.exit();
                 report("ttvm", &error);
