@@ -6,6 +6,7 @@
 mod lab;
 mod table;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -35,18 +36,28 @@ fn main() {
     let [place, other] = &places;
     other.record(&[]);
     let (mut plain, mut record, mut replay, mut by_hand, mut two) = (vec![], vec![], vec![], vec![], vec![]);
-    let (mut bytes, mut guest_seconds) = (0.0, 0.0);
+    let (mut first, mut alone) = (vec![], vec![]);
+    let (mut bytes, mut guest_seconds, mut instructions) = (0.0, 0.0, 0.0);
     for run in 0..RUNS {
         record.push(place.record(&[]).seconds);
         plain.push(timed(|| emulate(place, &Mode::Plain)));
         let recording = place.recording();
-        bytes += recording.manifest().result.as_ref().map_or(0, |it| it.log.size) as f64;
+        let result = recording.manifest().result.as_ref().expect("a result");
+        bytes += result.log.size as f64;
+        instructions += result.instructions.expect("a count") as f64;
         guest_seconds += up(&contents(&recording.console()));
         let mode = Mode::Replay(Replaying {
             log: recording.log(),
             state: None,
             debugger: None,
+            packets: Vec::new(),
         });
+        // The first makes checkpoints and the trail, those that follow are compared with it.
+        let mut measure: [&mut dyn FnMut(); 2] = [&mut || first.push(verified(place)), &mut || {
+            alone.push(timed(|| emulate(place, &mode)))
+        }];
+        measure.rotate_left(run % 2);
+        measure.into_iter().for_each(|measure| measure());
         let mut measure: [&mut dyn FnMut(); 2] = [&mut || replay.push(verified(place)), &mut || {
             by_hand.push(timed(|| emulate(place, &mode)))
         }];
@@ -75,7 +86,20 @@ fn main() {
         "ttvm replay --verify ÷ the same replay by QEMU alone",
         &replay,
         &by_hand,
-        "1.05",
+        "1.10",
+    );
+    table.ratio(
+        "the first replay, which makes checkpoints ÷ the same replay by QEMU alone",
+        &first,
+        &alone,
+        "",
+    );
+    travel(place, &mut table);
+    table.value(
+        "log for 1,000 instructions",
+        format!("{:.0} instructions in {RUNS} runs", instructions),
+        format!("{:.3} bytes", bytes * 1000.0 / instructions),
+        "",
     );
     table.value(
         "log for a second of the guest",
@@ -88,6 +112,50 @@ fn main() {
         "",
     );
     table.print();
+}
+
+/// Points of a run that is gone to.
+const POINTS: u64 = 200;
+
+/// Goes to moments of the newest recording, by chance, and tells how long that takes, with a core of the guest's memory each.
+fn travel(place: &Place, table: &mut Table) {
+    let recording = place.recording();
+    let result = recording.manifest().result.as_ref().expect("a result");
+    let end = result.instructions.expect("a count");
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut seconds: Vec<f64> = (0..POINTS)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let at = ((state >> 16) % end).to_string();
+            let ran = place.replay(&["--at", &at, "--dump-memory", "core"]);
+            ran.expect(0, &[]);
+            std::fs::remove_file(place.path("core")).expect("a core");
+            ran.seconds
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    let at = |share: usize| seconds[(seconds.len() * share / 100).min(seconds.len() - 1)];
+    table.value(
+        &format!("replay --at N --dump-memory, {POINTS} points by chance: half of them, 95 of 100"),
+        format!("{:.3} s, {:.3} s; the longest {:.3} s", at(50), at(95), at(100)),
+        format!("{:.3} s", at(95)),
+        "1.5 s",
+    );
+    let checkpoints = recording.directory().join("checkpoints");
+    let files = std::fs::read_dir(checkpoints).expect("checkpoints").flatten();
+    let store: u64 = files
+        .map(|file| file.metadata().map_or(0, |data| data.blocks() * 512))
+        .sum();
+    let memory = recording.manifest().engine.memory;
+    let listed = place.run(&["recordings", "checkpoints", GUEST]).out.lines().count() - 1;
+    table.value(
+        &format!("{listed} checkpoints ÷ the guest's memory"),
+        format!("{:.1} MB ÷ {:.1} MB", store as f64 / 1e6, memory as f64 / 1e6),
+        format!("{:.3}", store as f64 / memory as f64),
+        "2",
+    );
 }
 
 /// Seconds.

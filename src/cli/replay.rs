@@ -34,6 +34,9 @@ pub(super) struct Arguments {
     /// Write the guest's memory and registers at that point to a new file, as a core for gdb and crash, and end there
     #[arg(long, value_name = "FILE", requires = "at", conflicts_with_all = ["verify", "gdb", "console"])]
     dump_memory: Option<PathBuf>,
+    /// Write the packets that the guest sends and gets to a new file, for tcpdump and wireshark (more interfaces: FILE.1, …)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["gdb", "dump_memory"])]
+    pcap: Option<PathBuf>,
     /// Serve a debugger, and print how to start it; it can go backwards
     #[arg(long, conflicts_with = "verify")]
     gdb: bool,
@@ -68,12 +71,17 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     if with_xm && arguments.gdb {
         return Err(SessionError::from(tt_xen::Error::debugger(&arguments.guest)).into());
     }
+    if with_xm && arguments.is_here() {
+        return Err(Error::Usage(
+            "--at, --dump-memory and --pcap are for guests with toolstack = \"qemu\"".to_owned(),
+        ));
+    }
     if arguments.paused && !arguments.gdb && !with_xm {
         return Err(Error::Usage(
             "--paused stands still for a debugger: add --gdb".to_owned(),
         ));
     }
-    if places.has_units() && !arguments.dry_run && !arguments.console && arguments.at.is_none() && guest.is_some() {
+    if places.has_units() && !arguments.dry_run && !arguments.console && !arguments.is_here() && guest.is_some() {
         return unit::replay(&arguments.guest, recording.id(), arguments);
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
@@ -105,6 +113,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             point,
             then: arguments.dump_memory.clone().map_or(Then::GoOn, Then::Dump),
         }),
+        packets: arguments.pcap.clone(),
         checkpoints: !arguments.no_checkpoints,
         any_engine: arguments.any_engine,
     };
@@ -115,11 +124,27 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     follower.end();
     match verdict? {
         Some(verdict) => tell(&arguments.guest, recording.id(), &verdict),
-        None => Ok(Exit::Done),
+        None => {
+            if let Some(file) = &arguments.dump_memory {
+                writeln!(
+                    io::stdout(),
+                    "{} {}: the memory and registers there are in {}",
+                    arguments.guest,
+                    recording.id(),
+                    file.display()
+                )?;
+            }
+            Ok(Exit::Done)
+        }
     }
 }
 
 impl Arguments {
+    /// Whether something is wanted that a unit does not do: it writes files for whoever asks, or goes to a point for them.
+    fn is_here(&self) -> bool {
+        self.at.is_some() || self.pcap.is_some()
+    }
+
     pub(super) fn waits(&self) -> bool {
         self.verify
     }

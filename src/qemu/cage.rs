@@ -110,8 +110,8 @@ pub(super) struct Handed {
     pub(super) arguments: Vec<String>,
     /// To be closed here once QEMU has them: its locks on disks are those of the descriptors.
     descriptors: Vec<OwnedFd>,
-    /// The log that QEMU writes; it is ours alone again when QEMU has ended.
-    pub(super) log: Option<Lent>,
+    /// What QEMU writes; it is ours alone again when QEMU has ended.
+    pub(super) lent: Vec<Lent>,
 }
 
 impl Handed {
@@ -143,11 +143,14 @@ impl Handed {
         }
         match mode {
             Mode::Plain => {}
-            Mode::Record(log) => handed.new_log(log, identity)?,
+            Mode::Record(log) => handed.new_file(log, identity)?,
             Mode::Replay(from) => {
                 handed.file(&from.log, identity, scratch)?;
                 if let Some(state) = &from.state {
                     handed.disk(state, true)?;
+                }
+                for packets in &from.packets {
+                    handed.new_file(packets, identity)?;
                 }
             }
         }
@@ -203,8 +206,8 @@ impl Handed {
         Ok(())
     }
 
-    /// The log of a recording, which is QEMU's while it writes.
-    fn new_log(&mut self, path: &Path, identity: Option<Identity>) -> Result<(), Error> {
+    /// A new file, the log of a recording or packets, which is QEMU's while it writes.
+    fn new_file(&mut self, path: &Path, identity: Option<Identity>) -> Result<(), Error> {
         let file = new(path).map_err(Error::file("make", path))?;
         if let Some(identity) = identity {
             lend(&file, identity, 0o660).map_err(Error::file("lend QEMU", path))?;
@@ -214,7 +217,7 @@ impl Handed {
         let theirs = file.try_clone().map_err(Error::file("open", path))?;
         self.name(path, &theirs);
         self.descriptors.push(theirs.into());
-        self.log = Some(Lent(file));
+        self.lent.push(Lent(file));
         Ok(())
     }
 
@@ -247,7 +250,7 @@ pub(super) struct Lent(File);
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Err(error) = take_back(&self.0) {
-            tracing::warn!("the log stays lent to QEMU's group: {error}");
+            tracing::warn!("a file stays lent to QEMU's group: {error}");
         }
     }
 }

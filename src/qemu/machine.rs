@@ -134,6 +134,8 @@ pub struct Replaying {
     pub state: Option<PathBuf>,
     /// Where a debugger connects.
     pub debugger: Option<Listening>,
+    /// Where the packets of each network interface go, if somebody wants them.
+    pub packets: Vec<PathBuf>,
 }
 
 /// A socket that waits for a debugger, made by us, so that it is ours alone from its first moment. Two are the same if they are
@@ -227,6 +229,13 @@ impl Machine {
                 let fd = debugger.as_fd().as_raw_fd();
                 args.pair("-chardev", format!("socket,id=gdb,fd={fd},server=on,wait=off"));
                 args.pair("-gdb", "chardev:gdb");
+            }
+            for (index, packets) in from.packets.iter().enumerate() {
+                let file = escaped(&names.file(packets));
+                args.pair(
+                    "-object",
+                    format!("filter-dump,id=dump{index},netdev=net{index},file={file}"),
+                );
             }
             if let Some(state) = &from.state {
                 // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the

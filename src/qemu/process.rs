@@ -39,7 +39,7 @@ pub struct Emulator {
     typed: Vec<u8>,
     complaints: Complaints,
     /// Lent to it.
-    log: Option<Lent>,
+    lent: Vec<Lent>,
 }
 
 /// Why there is no running emulator.
@@ -98,7 +98,7 @@ impl Emulator {
         let child = Child::spawn_as(&QEMU, &args, streams, &inherited, identity)?;
         drop(inherited);
         drop(theirs);
-        let log = handed.log.take();
+        let lent = std::mem::take(&mut handed.lent);
         // Closed here: as long as they are open, so are QEMU's locks.
         drop(handed);
         let mut complaints = Complaints {
@@ -123,7 +123,7 @@ impl Emulator {
             keyboard: unblocked(keyboard.into())?,
             typed: Vec::new(),
             complaints,
-            log,
+            lent,
         })
     }
 
@@ -184,7 +184,7 @@ impl Emulator {
                 });
             }
         };
-        self.log = None;
+        self.lent.clear();
         Ok(status)
     }
 

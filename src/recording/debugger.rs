@@ -77,6 +77,7 @@ pub(super) fn serve(
         log: run.log.to_owned(),
         state: Some(state),
         debugger: Some(listening),
+        packets: Vec::new(),
     });
     let memory = run.at.as_ref().map(|at| at.memory);
     let mut live = Live::new(Emulator::start(run.machine, &mode, memory, overlays)?, signals, None);

@@ -40,6 +40,8 @@ pub struct Options {
     pub gdb: Option<debugger::Wanted>,
     /// Goes to a point of the run, from the last checkpoint before it.
     pub at: Option<At>,
+    /// Writes the guest's packets to this new file, as libpcap has them.
+    pub packets: Option<PathBuf>,
     /// Makes checkpoints on the way, if there are none.
     pub checkpoints: bool,
     /// Tries it with whatever QEMU and firmware there are.
@@ -161,6 +163,7 @@ pub fn replay(
     if multiboot {
         stops = stops.without_memory();
     }
+    let packets = packets(recording, options)?;
     let then = options.at.as_ref().map(|at| &at.then);
     let mut act = |qmp: &mut Qmp, memory: &Memory| arrived(then, qmp, memory);
     let mut rerun = Rerun {
@@ -173,6 +176,7 @@ pub fn replay(
         stops,
         start: start.as_ref(),
         maker: maker.take(),
+        packets,
         visit: at.map(|at| Visit { at, act: &mut act }),
         listener,
     };
@@ -205,6 +209,31 @@ pub fn replay(
     }
     recording.note_verdict(&verdict, &checked.version.text);
     Ok(Some(verdict))
+}
+
+/// A file for the packets of each network interface, if they are wanted: the name that was given, and for more than one interface
+/// the same with their numbers.
+fn packets(recording: &Recording, options: &Options) -> Result<Vec<PathBuf>, Error> {
+    let Some(file) = &options.packets else {
+        return Ok(Vec::new());
+    };
+    let manifest = recording.manifest();
+    if manifest.vifs.is_empty() {
+        return Err(Error::NoPackets("the guest has no network interface"));
+    }
+    // The dump reads the host's clock, which such a log has for the guest alone.
+    if manifest.format == 1 {
+        return Err(Error::NoPackets("the recording has format 1: record the guest again"));
+    }
+    let name = |index: usize| match index {
+        0 => file.clone(),
+        index => {
+            let mut name = file.clone().into_os_string();
+            name.push(format!(".{index}"));
+            name.into()
+        }
+    };
+    Ok((0..manifest.vifs.len()).map(name).collect())
 }
 
 /// Where a point of the run is.

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -46,6 +46,8 @@ pub(super) struct Rerun<'a> {
     pub(super) start: Option<&'a Start<'a>>,
     /// What makes checkpoints on the way.
     pub(super) maker: Option<Maker>,
+    /// New files for the packets of each network interface.
+    pub(super) packets: Vec<PathBuf>,
     /// What is to be done on the way.
     pub(super) visit: Option<Visit<'a>>,
     pub(super) listener: &'a mut dyn Listener,
@@ -104,6 +106,7 @@ impl Rerun<'_> {
             log: self.log.to_owned(),
             state,
             debugger: None,
+            packets: self.packets.clone(),
         });
         let emulator = Emulator::start(self.machine, &mode, Some(self.memory), overlays)?;
         let mut live = Live::new(emulator, signals, None);

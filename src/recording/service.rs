@@ -240,6 +240,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                     paused: *paused,
                 }),
                 at: None,
+                packets: None,
                 checkpoints: true,
                 any_engine: *any_engine,
             };

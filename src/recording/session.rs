@@ -175,6 +175,9 @@ pub enum Error {
         #[source]
         source: point::Error,
     },
+    /// There are no packets.
+    #[error("the guest's packets cannot be had: {0}")]
+    NoPackets(&'static str),
     /// The guest's memory cannot be written to a file.
     #[error(transparent)]
     Core(#[from] core::Error),
@@ -255,6 +258,7 @@ impl Classify for Error {
             | Self::WrittenDisk { .. }
             | Self::NotRaw { .. }
             | Self::Different { .. }
+            | Self::NoPackets(_)
             | Self::NoSpace { .. }
             | Self::Log { .. }
             | Self::NoMemory { .. } => Exit::Refused,

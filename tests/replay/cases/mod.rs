@@ -53,6 +53,7 @@ pub fn all() -> Vec<Case> {
         time::disk_and_network,
         time::points_by_name,
         time::one_byte,
+        time::packets,
         time::core_in_gdb,
         hostile::recordings,
         image::boots_to_a_login,

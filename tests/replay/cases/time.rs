@@ -142,6 +142,31 @@ pub fn core_in_gdb(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// Both directions, and the same bytes every time.
+pub fn packets(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("net", "");
+    place.record(&[]);
+    place.replay(&["--pcap", "one"]).expect(0, &["IDENTICAL"]);
+    place
+        .replay(&["--pcap", "two"])
+        .expect(0, &["IDENTICAL", "memory and registers at"]);
+    let [one, two] = ["one", "two"].map(|name| fs::read(place.path(name)).expect("a dump"));
+    assert!(one == two, "other packets: {} bytes, {} bytes", one.len(), two.len());
+    // Of libpcap; three times an echo and its answer.
+    assert_eq!(&one[..4], 0xa1b2_c3d4_u32.to_le_bytes());
+    let echoes = |kind: u8| {
+        one.windows(42)
+            .filter(|frame| frame[12..14] == [8, 0] && frame[23] == 1 && frame[34] == kind)
+            .count()
+    };
+    assert!(echoes(8) >= 3 && echoes(0) >= 3, "{} {}", echoes(8), echoes(0));
+    // What a person has made is not overwritten.
+    place.replay(&["--pcap", "one"]).expect(1, &["cannot make", "one"]);
+    assert!(fs::read(place.path("one")).expect("a dump") == one);
+    Ok(())
+}
+
 /// One byte of the guest's memory changes behind its back, where it never looks: nothing of it is printed or written.
 pub fn one_byte(lab: &Lab) -> Outcome {
     let place = lab.place();
