@@ -176,6 +176,7 @@ pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdi
     match verdict {
         Verdict::Identical {
             instructions,
+            from,
             moments,
             memory,
             disks,
@@ -187,7 +188,8 @@ pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdi
                     compared(*moments, *memory, *disks)
                 )
             });
-            writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{count}")?;
+            let from = from.map_or_else(String::new, |from| format!(" from {} instructions on", grouped(from)));
+            writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{from}{count}")?;
             Ok(Exit::Done)
         }
         Verdict::Diverged { at } => {

@@ -194,6 +194,7 @@ pub fn replay(
             };
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: Some(end.instructions),
+                from: start.as_ref().map(Start::instructions),
                 moments: compared,
                 memory: !multiboot,
                 disks: contents.len(),
@@ -207,7 +208,10 @@ pub fn replay(
         let remark = if result.is_cut() { END_ALONE } else { NOTHING };
         tracing::warn!(ttvm_guest = %name, "{remark}");
     }
-    recording.note_verdict(&verdict, &checked.version.text);
+    // That a part of it was the same says nothing of the rest.
+    if start.is_none() || matches!(verdict, Verdict::Diverged { .. }) {
+        recording.note_verdict(&verdict, &checked.version.text);
+    }
     Ok(Some(verdict))
 }
 

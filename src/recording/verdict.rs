@@ -23,6 +23,9 @@ pub enum Verdict {
     Identical {
         /// Instructions the guest executed; none where nobody counts them.
         instructions: Option<u64>,
+        /// After how many instructions the replay began, if that was not the first: what was before it was not compared.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
         /// At how many moments its registers were compared.
         #[serde(default)]
         moments: u32,
@@ -105,11 +108,15 @@ impl fmt::Display for Verdict {
         match self {
             Self::Identical {
                 instructions,
+                from,
                 moments,
                 memory,
                 disks,
             } => {
                 f.write_str("identical")?;
+                if let Some(from) = from {
+                    write!(f, " from {} instructions on", grouped(*from))?;
+                }
                 if let Some(instructions) = instructions {
                     write!(
                         f,

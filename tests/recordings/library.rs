@@ -73,6 +73,7 @@ fn shown_with_everything() {
     let recording = world.record(START);
     let identical = Verdict::Identical {
         instructions: Some(123_456_789),
+        from: None,
         moments: 3,
         memory: true,
         disks: 1,

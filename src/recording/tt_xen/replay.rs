@@ -85,6 +85,7 @@ pub fn replay(
             let contents = disks.contents(listener)?;
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: None,
+                from: None,
                 moments: 0,
                 memory: false,
                 disks: contents.len(),
