@@ -175,6 +175,7 @@ pub fn replay(
         memory: &memory,
         stops,
         start: start.as_ref(),
+        checkpoints: checkpoints.as_ref(),
         maker: maker.take(),
         packets,
         visit: at.map(|at| Visit { at, act: &mut act }),

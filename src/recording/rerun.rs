@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use super::checkpoints::Maker;
+use super::checkpoints::{Checkpoints, Maker};
 use super::console::{Comparison, Difference};
 use super::library::free_space;
 use super::live::{Happened, Live};
@@ -44,6 +44,8 @@ pub(super) struct Rerun<'a> {
     pub(super) stops: Stops,
     /// What it begins with, if that is not the first instruction.
     pub(super) start: Option<&'a Start<'a>>,
+    /// The machine as it was at some moments.
+    pub(super) checkpoints: Option<&'a Checkpoints>,
     /// What makes checkpoints on the way.
     pub(super) maker: Option<Maker>,
     /// New files for the packets of each network interface.
@@ -234,12 +236,18 @@ impl Rerun<'_> {
         let at = qmp.instructions()?;
         let disks = self.machine.drives.len();
         match self.stops.reached(at, qmp, self.memory, disks)? {
-            Stop::Differs { memory, registers } => {
+            Stop::Differs {
+                memory,
+                registers,
+                pages,
+            } => {
+                let differences = self.differences(at, qmp, &pages)?;
                 return Ok(Came::Differs(Divergence::Memory {
                     instructions: at,
                     same: self.stops.same(),
                     memory,
                     registers,
+                    differences,
                 }));
             }
             Stop::Same(Some((moment, pages))) => self.keep(qmp, moment, &pages),
@@ -250,6 +258,14 @@ impl Rerun<'_> {
         }
         self.go_on(live)?;
         Ok(Came::Same)
+    }
+
+    /// What is another than it was, as far as there is a checkpoint to compare it with.
+    fn differences(&self, at: u64, qmp: &mut Qmp, pages: &Pages) -> Result<Vec<String>, Error> {
+        match self.checkpoints {
+            Some(all) => all.differences(at, (self.memory, pages), &qmp.registers()?),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Makes a checkpoint, if some are made. What prevents it does not prevent the replay.

@@ -83,6 +83,8 @@ pub(super) enum Stop {
         memory: bool,
         /// Whether the registers are.
         registers: bool,
+        /// What is on its pages now.
+        pages: Pages,
     },
 }
 
@@ -156,9 +158,13 @@ impl Stops {
         }
         let (moment, pages) = Moment::of(at, qmp, memory)?;
         if let Some(known) = known
-            && let Some(differs) = self.compare(&known, &moment)
+            && let Some((memory, registers)) = self.compare(&known, &moment)
         {
-            return Ok(differs);
+            return Ok(Stop::Differs {
+                memory,
+                registers,
+                pages,
+            });
         }
         if is_new {
             self.trail.get_or_insert_default().push(moment.clone());
@@ -167,8 +173,8 @@ impl Stops {
         Ok(Stop::Same(quiet.then_some((moment, pages))))
     }
 
-    /// What is to be made of `found` where it was `known`.
-    fn compare(&mut self, known: &Moment, found: &Moment) -> Option<Stop> {
+    /// Whether memory and registers differ where `found` is and `known` was, if that says something.
+    fn compare(&mut self, known: &Moment, found: &Moment) -> Option<(bool, bool)> {
         let memory = self.memory && known.memory != found.memory;
         let registers = known.registers != found.registers;
         let is_doubtful = self.doubtful.contains(&known.instructions);
@@ -177,7 +183,7 @@ impl Stops {
             return None;
         }
         if memory || registers {
-            return Some(Stop::Differs { memory, registers });
+            return Some((memory, registers));
         }
         self.doubt = self.doubt && !is_doubtful;
         self.compared += 1;
@@ -245,7 +251,7 @@ mod tests {
             registers: digest::of_bytes(registers),
         };
         let stops = |network| Stops::new(&[moment(1), moment(2), moment(3)], None, network, 0, 90);
-        let differs = |stop: Option<Stop>| matches!(stop, Some(Stop::Differs { memory: true, .. }));
+        let differs = |found: Option<(bool, bool)>| found.is_some_and(|(memory, _)| memory);
         let found = |at| other(at, b"sent", b"registers");
         assert!(
             differs(stops(false).compare(&moment(1), &found(1))),

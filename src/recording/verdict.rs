@@ -72,6 +72,9 @@ pub enum Divergence {
         memory: bool,
         /// Whether the registers differ.
         registers: bool,
+        /// What differs, in words, where that is known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        differences: Vec<String>,
     },
     /// A disk ended with another content.
     Disk {
@@ -188,6 +191,7 @@ impl fmt::Display for Divergence {
                 same,
                 memory,
                 registers,
+                differences,
             } => {
                 let what = match (memory, registers) {
                     (true, true) => "memory and registers are",
@@ -199,10 +203,12 @@ impl fmt::Display for Divergence {
                     "the {what} not the same after {} instructions",
                     grouped(*instructions)
                 )?;
-                match same {
-                    Some(same) => write!(f, ", and were after {}", grouped(*same)),
-                    None => Ok(()),
+                if let Some(same) = same {
+                    write!(f, ", and were after {}", grouped(*same))?;
                 }
+                differences
+                    .iter()
+                    .try_for_each(|difference| write!(f, "; {difference}"))
             }
             Self::Disk {
                 target,

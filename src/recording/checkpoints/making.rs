@@ -89,7 +89,8 @@ impl Maker {
             path: self.directory.clone(),
             source,
         })?;
-        self.made.push(Checkpoint { moment, map });
+        let text = qmp.registers()?;
+        self.made.push(Checkpoint { moment, text, map });
         Ok(true)
     }
 

@@ -24,7 +24,9 @@ use store::Piece;
 
 use super::moment::Moment;
 use super::session::Error;
-use crate::qemu::memory::Memory;
+use crate::config::types::Size;
+use crate::qemu::memory::{Memory, PAGE, Pages};
+use crate::qemu::registers;
 
 /// The directory.
 pub(super) const NAME: &str = "checkpoints";
@@ -41,6 +43,8 @@ pub struct Checkpoint {
     /// What the machine was like.
     #[serde(flatten)]
     pub moment: Moment,
+    /// The processor's registers, as QEMU writes them.
+    text: String,
     map: Piece,
 }
 
@@ -97,6 +101,34 @@ impl Checkpoints {
         all.rfind(|checkpoint| checkpoint.moment.instructions <= instructions)
     }
 
+    /// How the machine, which should be as after so many instructions and has these `pages` and `registers`, differs from what it
+    /// was, in words; nothing where there is no checkpoint to compare it with.
+    pub(super) fn differences(
+        &self,
+        instructions: u64,
+        (memory, pages): (&Memory, &Pages),
+        registers: &str,
+    ) -> Result<Vec<String>, Error> {
+        let mut all = self.index.checkpoints.iter();
+        let Some(checkpoint) = all.find(|checkpoint| checkpoint.moment.instructions == instructions) else {
+            return Ok(Vec::new());
+        };
+        let was = Memory::new(Size::from_bytes(memory.size())).map_err(Error::Memory)?;
+        self.fill(checkpoint, &was)?;
+        let mut differences: Vec<String> = registers::differences(&checkpoint.text, registers)
+            .into_iter()
+            .map(|(name, was, is)| format!("{name} was {was}, is {is}"))
+            .collect();
+        let others = was.pages().map_err(Error::Memory)?;
+        let different: Vec<usize> = (0..pages.0.len())
+            .filter(|page| others.0.get(*page) != pages.0.get(*page))
+            .collect();
+        if let Some(first) = different.first() {
+            differences.push(in_page(*first, different.len(), &was, memory).map_err(Error::Memory)?);
+        }
+        Ok(differences)
+    }
+
     /// Fills `memory`, which is all zeros.
     pub(super) fn fill(&self, checkpoint: &Checkpoint, memory: &Memory) -> Result<(), Error> {
         store::fill(&self.directory, &self.index.blocks, checkpoint.map, memory).map_err(|source| self.damaged(source))
@@ -132,4 +164,30 @@ impl Checkpoints {
         let why = "the machine that it gives is not the one that was saved";
         self.damaged(io::Error::new(io::ErrorKind::InvalidData, why))
     }
+}
+
+/// The first byte of a page that differs, in words; so many pages do.
+fn in_page(page: usize, pages: usize, was: &Memory, is: &Memory) -> io::Result<String> {
+    let (mut before, mut after) = ([0; PAGE], [0; PAGE]);
+    was.read(page, &mut before)?;
+    is.read(page, &mut after)?;
+    let count = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after)
+        .count();
+    let byte = before
+        .iter()
+        .zip(&after)
+        .position(|(before, after)| before != after)
+        .unwrap_or(0);
+    let others = match pages {
+        1 => "no other page differs".to_owned(),
+        pages => format!("{pages} pages differ"),
+    };
+    let address = page * PAGE + byte;
+    Ok(format!(
+        "the byte at {address:#x} of the memory was {:02x}, is {:02x} ({count} in its page; {others})",
+        before[byte], after[byte]
+    ))
 }

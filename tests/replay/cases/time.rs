@@ -195,11 +195,18 @@ pub fn one_byte(lab: &Lab) -> Outcome {
         memory.read_exact_at(&mut page, number * 4096).expect("a page");
         page.iter().all(|byte| *byte == 0)
     });
-    memory
-        .write_all_at(&[1], free.expect("a page of zeros") * 4096 + 77)
-        .expect("a byte");
-    replaying
-        .end()
-        .expect(5, &["DIVERGED: demo ", "memory is not the same after"]);
+    let at = free.expect("a page of zeros") * 4096 + 77;
+    memory.write_all_at(&[1], at).expect("a byte");
+    let what = format!("the byte at {at:#x} of the memory was 00, is 01 (1 in its page");
+    replaying.end().expect(
+        5,
+        &[
+            "DIVERGED: demo ",
+            "memory is not the same after",
+            "and were after",
+            &what,
+            "no other page differs",
+        ],
+    );
     Ok(())
 }
