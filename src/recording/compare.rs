@@ -115,10 +115,15 @@ pub(super) fn words(manifest: &Manifest) -> Vec<String> {
             .0
             .push(format!("machine type: {:?} is none", engine.machine));
     }
-    if manifest.run.started > LAST_SECOND {
+    if (manifest.format == 1) != engine.began.is_none() {
         differences
             .0
-            .push(format!("time: {} is none that a clock shows", manifest.run.started));
+            .push("format: 1 has no time of day of its own, and every other has one".to_owned());
+    }
+    if let Some(began) = engine.began.filter(|began| *began > LAST_SECOND) {
+        differences
+            .0
+            .push(format!("time of day: {began} is none that a clock shows"));
     }
     if engine.icount.parse::<Shift>().is_err() {
         differences

@@ -57,6 +57,16 @@ pub(super) fn check(recording: &Recording, listener: &mut dyn Listener) -> Resul
         1 => (end.instructions..=summary.instructions).contains(&said),
         _ => said == end.instructions,
     };
+    if let Some(moment) = result
+        .moments
+        .iter()
+        .find(|moment| moment.instructions > end.last_stop())
+    {
+        let at = moment.instructions;
+        return Err(differs(format!(
+            "moment: {at} instructions are behind the end of the run"
+        )));
+    }
     match is_the_end {
         true => Ok(end),
         false => Err(differs(format!(

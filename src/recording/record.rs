@@ -295,6 +295,7 @@ impl Ended {
         let end = summary.end.ok_or(Error::LogLost)?;
         replay_log::cut(&mut log, end.behind).map_err(failed)?;
         self.instructions = end.instructions;
+        self.moments.retain(|moment| moment.instructions < end.instructions);
         log.rewind().map_err(failed)?;
         moment::retain_quiet(&mut self.moments, log, devices).map_err(Error::Unlike)?;
         Ok(self)
