@@ -22,7 +22,8 @@ const PIECE: usize = 1 << 16;
 pub enum Point {
     /// After so many instructions: `123456`, `1_000_000`.
     Instructions(u64),
-    /// So long after the run began: `12.3s`, `300ms`, `2min`.
+    /// So long after the run began: `12.3s`, `300ms`, `2min`. Where each instruction takes the same time, that is the time of so
+    /// many; else by the clock of the run.
     Time(Duration),
     /// When the guest has just printed this for the first time: `'login:'`, `"login:"`, `=login:`, or what is nothing else.
     Text(Vec<u8>),

@@ -17,7 +17,7 @@ use super::session::{Environment, Error, Listener, devices, different, recorded_
 use super::start::Start;
 use super::trail::{Stops, Trail};
 use super::{Divergence, Recording, Verdict, compare, debugger, tt_xen};
-use crate::config::guest::{DiskSource, Guest};
+use crate::config::guest::{DiskSource, Guest, Shift};
 use crate::config::types::Size;
 use crate::fail_point;
 use crate::file;
@@ -251,7 +251,15 @@ fn find(recording: &Recording, point: &Point, end: End) -> Result<u64, Error> {
             source,
         },
     })?;
-    let found = point::resolve(point, log, devices(recording.manifest()), console, end.instructions);
+    let found = match (point, recording.manifest().engine.icount.parse()) {
+        // A guest that waits is ahead of this, by as much as it waited.
+        (Point::Time(time), Ok(Shift::Fixed(shift))) => {
+            let instructions = u64::try_from(time.as_nanos() >> shift).unwrap_or(u64::MAX);
+            let point = Point::Instructions(instructions);
+            point::resolve(&point, log, devices(recording.manifest()), console, end.instructions)
+        }
+        _ => point::resolve(point, log, devices(recording.manifest()), console, end.instructions),
+    };
     let found = found.map_err(|source| Error::Point { source })?;
     // Behind that one there is no way on.
     Ok(found.instructions.min(end.last_stop()))

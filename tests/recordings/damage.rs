@@ -65,7 +65,7 @@ fn of_a_manifest() {
         "{shown}"
     );
     // Another format, by a newer ttvm.
-    let newer = text.replace("format = 1", "format = 2");
+    let newer = text.replace("format = 2", "format = 3");
     let content = newer.rsplit_once("# digest").expect("a seal").0;
     let seal = format!(
         "# digest of the lines above: {}\n",
@@ -74,7 +74,7 @@ fn of_a_manifest() {
     fs::write(&path, content.to_owned() + &seal).expect("a file");
     assert_eq!(
         world.exact("verify clientA 20261125-130700"),
-        "clientA 20261125-130700: manifest.toml has format 2, this ttvm knows 1: update ttvm\n[1]\n"
+        "clientA 20261125-130700: manifest.toml has format 3, this ttvm knows 1 to 2: update ttvm\n[1]\n"
     );
     assert!(world.ttvm("rm clientA 20261125-130700").starts_with("removed "));
 }
@@ -86,6 +86,10 @@ fn of_other_files() {
     let (log, console, guest) = (recording.log(), recording.console(), recording.guest_file());
     let whole = "clientA 20261125-130700 is as it was recorded\n";
     assert_eq!(world.exact("verify clientA"), whole);
+    assert_eq!(
+        world.exact("verify --all"),
+        "clientA 20261125-130700: is as it was recorded; no replay of it was identical so far\n"
+    );
     let result = recording.manifest().result.clone().expect("a result");
     // Each change, and what is said of it.
     let check = |path: &Path, change: &dyn Fn(&Path), expected: &str| {

@@ -271,7 +271,7 @@ fn manifests_that_promise_too_much() {
             sealed(&text.replace("target = \"vda\"", "target = \"vda,file=/etc/shadow\"")),
             "is not understood",
         ),
-        (sealed(&text.replace("format = 1", "format = 9")), "has format 9"),
+        (sealed(&text.replace("format = 2", "format = 9")), "has format 9"),
         (
             sealed(
                 text.split("[result]")

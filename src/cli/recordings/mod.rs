@@ -7,6 +7,7 @@ mod remove;
 mod salvage;
 mod show;
 mod transfer;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -40,8 +41,14 @@ pub(super) enum Command {
     },
     /// Read a recording and say what is not as it was recorded
     Verify {
-        #[command(flatten)]
-        which: Which,
+        /// The guest
+        #[arg(value_parser = guest_name, required_unless_present = "all")]
+        guest: Option<GuestName>,
+        /// The recording, or the beginning of its id; without, the newest that came to its end
+        id: Option<String>,
+        /// All recordings of all guests, a line each, with the engines on which their replays were identical
+        #[arg(long, conflicts_with = "guest")]
+        all: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -116,7 +123,12 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     match command {
         Command::List { guest, json } => list::run(&library, guest.as_ref(), *json)?,
         Command::Show { which, json } => show::run(which.entry(&library)?, *json)?,
-        Command::Verify { which, json } => return show::verify(&library, which, *json),
+        Command::Verify { guest, id, json, .. } => {
+            return match guest {
+                Some(guest) => verify::one(&library, guest, id.as_deref(), *json),
+                None => verify::all(&library, *json),
+            };
+        }
         Command::Checkpoints { which, rm: true, .. } => checkpoints::remove(&library, &which.entry(&library)?)?,
         Command::Checkpoints { which, json, .. } => checkpoints::list(&which.entry(&library)?, *json)?,
         Command::Rm(arguments) => return remove::run(&library, arguments),

@@ -6,17 +6,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Error, Which, bytes, print_json, state};
+use super::{Error, bytes, print_json, state};
 use crate::cli::clock::date_and_time;
-use crate::cli::progress::Progress;
 use crate::cli::status::duration;
 use crate::config::types::{GuestName, Size};
-use crate::error::Exit;
-use crate::recording::check::Fault;
 use crate::recording::manifest::{FileDigest, Manifest, RunExit};
 use crate::recording::verdict::Replays;
-use crate::recording::{Entry, Id, Library, State};
-use crate::{signals, text};
+use crate::recording::{Entry, Id, State};
+use crate::text;
 
 /// A recording as JSON.
 #[derive(Serialize)]
@@ -124,55 +121,4 @@ fn ending(exit: RunExit) -> String {
         RunExit::Stopped => "was stopped".to_owned(),
         exit => exit.to_string(),
     }
-}
-
-/// A check as JSON.
-#[derive(Serialize)]
-struct Verified<'a> {
-    guest: &'a GuestName,
-    id: &'a Id,
-    whole: bool,
-    faults: &'a [Fault],
-}
-
-pub(super) fn verify(library: &Library, which: &Which, json: bool) -> Result<Exit, Error> {
-    let entry = match &which.id {
-        Some(_) => which.entry(library)?,
-        // Not an older one only because this is damaged.
-        None => {
-            let ended = |entry: &Entry| matches!(entry.state, State::Complete | State::Damaged(_));
-            let newest = library.list(Some(&which.guest))?.into_iter().rfind(ended);
-            match newest {
-                Some(entry) => entry,
-                None => library.newest(&which.guest)?,
-            }
-        }
-    };
-    let (guest, id) = (entry.guest.clone(), entry.id.clone());
-    let faults = match &entry.state {
-        State::Damaged(why) => vec![Fault::Manifest(why.clone())],
-        _ => {
-            let recording = library.complete(entry)?;
-            let _in_use = recording.use_shared()?;
-            let _deferred = signals::defer();
-            let mut progress = Progress::of(format!("reading {guest} {id}"));
-            recording.check(&mut |done, total| progress.update(done, total))?
-        }
-    };
-    if json {
-        print_json(&Verified {
-            guest: &guest,
-            id: &id,
-            whole: faults.is_empty(),
-            faults: &faults,
-        })?;
-    } else if faults.is_empty() {
-        writeln!(io::stdout(), "{guest} {id} is as it was recorded")?;
-    }
-    if !json {
-        for fault in &faults {
-            writeln!(io::stdout(), "{guest} {id}: {}", text::line(&fault.to_string()))?;
-        }
-    }
-    Ok(if faults.is_empty() { Exit::Done } else { Exit::Failed })
 }

@@ -93,6 +93,7 @@ pub fn points_by_name(lab: &Lab) -> Outcome {
     after.expect(0, &["random ", "IDENTICAL"]);
     assert!(!after.out.contains("guest up"), "{}", after.out);
     place.replay(&["--at", "50%"]).expect(0, &["IDENTICAL"]);
+    place.replay(&["--at", "5s"]).expect(0, &["IDENTICAL"]);
     place.replay(&["--at", "end-1000"]).expect(0, &["IDENTICAL"]);
     let beyond = (end(&place) + 1).to_string();
     place.replay(&["--at", &beyond]).expect(2, &["there is no such point"]);
