@@ -12,7 +12,7 @@ use super::super::Outcome;
 use super::super::lab::{self, GUEST, Lab, Place, contents};
 use super::describe_tiny;
 
-/// How many runs are killed; TTVM_KILLS says another number.
+/// How many runs are killed; TTVM_KILLS says another number, and then each is told of.
 const KILLS: u64 = 6;
 
 /// How many logs are cut.
@@ -26,11 +26,6 @@ impl Numbers {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (self.0 >> 33) % limit.max(1)
     }
-}
-
-fn kills() -> u64 {
-    let wanted = std::env::var("TTVM_KILLS").ok();
-    wanted.map_or(KILLS, |text| text.parse().expect("TTVM_KILLS is a number"))
 }
 
 /// Salvages the only recording and replays it.
@@ -58,7 +53,11 @@ pub fn killed(lab: &Lab) -> Outcome {
     let mut numbers = Numbers(1);
     // From its first words to what the guest does when it has done everything else.
     let words = ["guest up", "random ", "rtc ", "disk ", "written ", "PING", "turn 9 "];
-    for number in 0..kills() {
+    let many = std::env::var("TTVM_KILLS").ok();
+    let count = many
+        .as_ref()
+        .map_or(KILLS, |text| text.parse().expect("TTVM_KILLS is a number"));
+    for number in 0..count {
         let running = place.start(&["record", GUEST], "recording as");
         let emulator = running.emulator();
         let what = match number % 2 {
@@ -68,7 +67,8 @@ pub fn killed(lab: &Lab) -> Outcome {
                 format!("killed behind {word:?}")
             }
             _ => {
-                let length = 20_000 + numbers.below(500_000);
+                // With as many the guest is up, and does the same for ever soon.
+                let length = 20_000 + numbers.below(440_000);
                 let log = place.entry().directory.join("replay.log");
                 lab::until("the log has so many bytes", || {
                     fs::metadata(&log).is_ok_and(|data| data.len() >= length)
@@ -87,6 +87,9 @@ pub fn killed(lab: &Lab) -> Outcome {
         running.end();
         lab::until("QEMU is gone", || lab::state(emulator).is_none_or(|state| state == 'Z'));
         is_the_same_run(&place, &format!("kill {number}, {what}"));
+        if many.is_some() {
+            println!("kill {number}, {what}: the same run");
+        }
         let id = place.entry().id.to_string();
         place.run(&["recordings", "rm", GUEST, &id]).expect(0, &["removed"]);
     }
