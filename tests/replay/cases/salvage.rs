@@ -13,7 +13,7 @@ use super::super::lab::{self, GUEST, Lab, Place, contents};
 use super::describe_tiny;
 
 /// How many runs are killed; TTVM_KILLS says another number, and then each is told of.
-const KILLS: u64 = 6;
+const KILLS: u64 = 3;
 
 /// How many logs are cut.
 const CUTS: u64 = 24;
