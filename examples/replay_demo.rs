@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `make demo`, the part that needs neither Xen nor root: a run is recorded, replayed, and a replay that becomes another run
-//! is caught. The argument is the program.
+//! `make demo`, the part that needs neither Xen nor root: a run is recorded, replayed, visited at a point of it, and a replay that
+//! becomes another run is caught. The argument is the program.
 
 #[allow(dead_code, reason = "made for tests, too")]
 #[path = "../tests/replay/lab.rs"]
 mod lab;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
 use lab::{FILE, GUEST, Lab, Place, Ran, contents};
+
+/// What the guest prints when it has written to its disk.
+const POINT: &str = "written";
+
+/// Where its memory goes.
+const CORE: &str = "core";
 
 fn main() {
     let started = Instant::now();
@@ -32,6 +39,19 @@ fn main() {
     print(&contents(&place.recording().console()));
     let same = show(&place, &["replay", GUEST, "--verify"]);
 
+    println!(
+        "It has left checkpoints, and what the machine was like on its way. The next one is compared there, too:\n"
+    );
+    let again = show(&place, &["replay", GUEST, "--verify"]);
+
+    println!("To where it had just printed {POINT:?}, from the last checkpoint before that, and on to the end:\n");
+    let visited = show(&place, &["replay", GUEST, "--at", POINT]);
+    println!("All of its memory there, for gdb and crash:\n");
+    let dumped = show(&place, &["replay", GUEST, "--at", POINT, "--dump-memory", CORE]);
+    let core = std::fs::metadata(place.path(CORE)).ok();
+    let (size, taken) = core.map_or((0, 0), |core| (core.len() >> 20, core.blocks() >> 11));
+    println!("{CORE} is {size} MB, and takes {taken} MB of the disk.\n");
+
     println!("One bit of its disk is changed. Another disk, another run:\n");
     let mut disk = std::fs::read(place.path("base.img")).expect("the disk");
     disk[2_000_000] ^= 1;
@@ -45,8 +65,17 @@ fn main() {
     let before = Instant::now();
     let other = lab::behind_its_back(&place).end();
     tell(&other, before);
-    let all = [(&recorded, 0), (&same, 0), (&refused, 4), (&other, 5)];
-    let as_it_should = all.iter().all(|(ran, status)| ran.status == *status);
+    let all = [
+        (&recorded, 0),
+        (&same, 0),
+        (&again, 0),
+        (&visited, 0),
+        (&dumped, 0),
+        (&refused, 4),
+        (&other, 5),
+    ];
+    let compared = again.out.contains("memory and registers at ") && size > 0;
+    let as_it_should = compared && all.iter().all(|(ran, status)| ran.status == *status);
     println!(
         "{} {:.0} s in all.\n",
         match as_it_should {

@@ -53,7 +53,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List the moments from which `ttvm replay --at` begins; the first replay of a recording makes them
+    /// List the moments from which a replay to a point (--at) begins; the first replay of a recording makes them
     Checkpoints {
         #[command(flatten)]
         which: Which,
