@@ -158,6 +158,7 @@ impl Arguments {
             recording: id.clone(),
             gdb: self.gdb,
             paused: self.paused,
+            checkpoints: !self.no_checkpoints,
             any_engine: self.any_engine,
         }
     }

@@ -31,8 +31,9 @@ pub enum Order {
         gdb: bool,
         /// Whether to wait for it.
         paused: bool,
+        /// Whether to make checkpoints, if there are none.
+        checkpoints: bool,
         /// Whether to try it with another QEMU.
-        #[serde(default)]
         any_engine: bool,
     },
 }
@@ -147,13 +148,14 @@ mod tests {
             recording: "20261125-130700-2".parse().expect("an id"),
             gdb: true,
             paused: false,
+            checkpoints: false,
             any_engine: true,
         };
         for order in [Order::Record { limit: None }, replay] {
             let text = serde_json::to_vec(&order).expect("JSON");
             assert_eq!(serde_json::from_slice::<Order>(&text).expect("an order"), order);
         }
-        let unclear = br#"{"replay": {"recording": "newest", "gdb": false, "paused": false}}"#;
+        let unclear = br#"{"replay": {"recording": "newest", "gdb": false, "paused": false, "checkpoints": true, "any_engine": false}}"#;
         assert!(serde_json::from_slice::<Order>(unclear).is_err(), "no id");
     }
 }

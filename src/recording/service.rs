@@ -151,6 +151,7 @@ enum Work {
         recording: Option<Id>,
         gdb: bool,
         paused: bool,
+        checkpoints: bool,
         any_engine: bool,
     },
 }
@@ -165,6 +166,7 @@ impl Work {
                 recording: None,
                 gdb: false,
                 paused: false,
+                checkpoints: true,
                 any_engine: false,
             },
             (
@@ -173,12 +175,14 @@ impl Work {
                     recording,
                     gdb,
                     paused,
+                    checkpoints,
                     any_engine,
                 }),
             ) => Self::Replay {
                 recording: Some(recording),
                 gdb,
                 paused,
+                checkpoints,
                 any_engine,
             },
             (_, Some(order)) => return Err(order.of_another(guest)),
@@ -230,6 +234,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
             recording: wanted,
             gdb,
             paused,
+            checkpoints,
             any_engine,
         } => {
             let wanted = wanted.as_ref().map(Id::to_string);
@@ -241,7 +246,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                 }),
                 at: None,
                 packets: None,
-                checkpoints: true,
+                checkpoints: *checkpoints,
                 any_engine: *any_engine,
             };
             let verdict = match (guest.toolstack, *gdb) {

@@ -193,18 +193,18 @@ impl fmt::Display for Divergence {
                 registers,
                 differences,
             } => {
-                let what = match (memory, registers) {
-                    (true, true) => "memory and registers are",
-                    (true, false) => "memory is",
-                    (false, _) => "registers are",
+                let (what, are, were) = match (memory, registers) {
+                    (true, true) => ("memory and registers", "are", "were"),
+                    (true, false) => ("memory", "is", "was"),
+                    (false, _) => ("registers", "are", "were"),
                 };
                 write!(
                     f,
-                    "the {what} not the same after {} instructions",
+                    "the {what} {are} not the same after {} instructions",
                     grouped(*instructions)
                 )?;
                 if let Some(same) = same {
-                    write!(f, ", and were after {}", grouped(*same))?;
+                    write!(f, ", and {were} after {}", grouped(*same))?;
                 }
                 differences
                     .iter()

@@ -204,7 +204,7 @@ pub fn one_byte(lab: &Lab) -> Outcome {
         &[
             "DIVERGED: demo ",
             "memory is not the same after",
-            "and were after",
+            "and was after",
             &what,
             "no other page differs",
         ],
