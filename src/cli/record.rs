@@ -10,6 +10,7 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, Seconds};
 use crate::error::Exit;
 use crate::recording::record::{self, Options};
+use crate::recording::verdict::grouped;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -81,7 +82,7 @@ pub(super) fn summary(recording: &crate::recording::Recording) -> String {
             result.exit,
             result
                 .instructions
-                .map_or_else(String::new, |count| format!("{count} instructions, ")),
+                .map_or_else(String::new, |count| format!("{} instructions, ", grouped(count))),
             result.ended.saturating_sub(manifest.run.started),
             result.log.size >> 10,
             result.console.size

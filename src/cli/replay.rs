@@ -14,7 +14,7 @@ use crate::recording::debugger::Wanted;
 use crate::recording::point::{NotAPoint, Point};
 use crate::recording::replay::{self, At, Options, Then};
 use crate::recording::session::Error as SessionError;
-use crate::recording::verdict::{compared, grouped};
+use crate::recording::verdict::proved;
 use crate::recording::{Verdict, tt_xen};
 
 #[derive(clap::Args)]
@@ -91,7 +91,9 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             Some(guest) if with_xm && places.has_units() => {
                 tt_xen::replay::check(places.root(), &recording, guest, &seals, &mut follower).map(drop)
             }
-            guest => replay::check(&recording, guest.as_ref(), &seals, arguments.any_engine, &mut follower).map(drop),
+            guest => replay::check(&recording, guest.as_ref(), &seals, arguments.any_engine, &mut follower)
+                .and_then(|checked| arguments.at.as_ref().map_or(Ok(0), |at| checked.find(&recording, at)))
+                .map(drop),
         };
         follower.end();
         checked?;
@@ -182,15 +184,8 @@ pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdi
             memory,
             disks,
         } => {
-            let count = instructions.map_or_else(String::new, |count| {
-                format!(
-                    ": {} instructions; {}",
-                    grouped(count),
-                    compared(*moments, *memory, *disks)
-                )
-            });
-            let from = from.map_or_else(String::new, |from| format!(" from {} instructions on", grouped(from)));
-            writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{from}{count}")?;
+            let what = proved(*instructions, *from, *moments, *memory, *disks);
+            writeln!(io::stdout(), "IDENTICAL: {guest} {id} is the same run{what}")?;
             Ok(Exit::Done)
         }
         Verdict::Diverged { at } => {

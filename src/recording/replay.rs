@@ -99,14 +99,20 @@ pub fn replay(
     let at = options
         .at
         .as_ref()
-        .map(|at| find(recording, &at.point, end))
+        .map(|at| checked.find(recording, &at.point))
         .transpose()?;
     let checkpoints = checkpoints(recording, at.is_some())?;
     let from = checkpoints
         .as_ref()
         .zip(at.as_ref())
         .and_then(|(all, at)| all.before(*at));
-    let makes = options.checkpoints && options.gdb.is_none() && options.at.is_none() && checkpoints.is_none();
+    let goes_on = options.gdb.is_none() && options.at.as_ref().is_none_or(|at| at.then == Then::GoOn);
+    let makes = options.checkpoints && goes_on && checkpoints.is_none();
+    if at.is_some() && checkpoints.is_none() {
+        tracing::warn!(
+            "there are no checkpoints, so it goes there from the first instruction; a whole replay (`ttvm replay {name}`) makes them"
+        );
+    }
     let mut maker = makes.then(|| begin_checkpoints(recording)).flatten();
     if options.gdb.is_some() || maker.is_some() || from.is_some() {
         disks.cover(name, environment)?;
@@ -241,30 +247,6 @@ fn packets(recording: &Recording, options: &Options) -> Result<Vec<PathBuf>, Err
     Ok((0..manifest.vifs.len()).map(name).collect())
 }
 
-/// Where a point of the run is.
-fn find(recording: &Recording, point: &Point, end: End) -> Result<u64, Error> {
-    let log = open_log(recording)?;
-    let console = file::open_content(&recording.console()).map_err(|source| Error::Read {
-        path: recording.console(),
-        source: crate::digest::Error::Open {
-            path: recording.console(),
-            source,
-        },
-    })?;
-    let found = match (point, recording.manifest().engine.icount.parse()) {
-        // A guest that waits is ahead of this, by as much as it waited.
-        (Point::Time(time), Ok(Shift::Fixed(shift))) => {
-            let instructions = u64::try_from(time.as_nanos() >> shift).unwrap_or(u64::MAX);
-            let point = Point::Instructions(instructions);
-            point::resolve(&point, log, devices(recording.manifest()), console, end.instructions)
-        }
-        _ => point::resolve(point, log, devices(recording.manifest()), console, end.instructions),
-    };
-    let found = found.map_err(|source| Error::Point { source })?;
-    // Behind that one there is no way on.
-    Ok(found.instructions.min(end.last_stop()))
-}
-
 /// How much the guest had printed when it had executed so many instructions.
 fn printed_before(recording: &Recording, instructions: u64) -> Result<u64, Error> {
     point::printed_before(open_log(recording)?, devices(recording.manifest()), instructions).map_err(Error::Unlike)
@@ -367,6 +349,48 @@ pub fn check(
 pub struct Checked {
     end: End,
     version: Version,
+}
+
+impl Checked {
+    /// Where a point of the run is, in instructions.
+    ///
+    /// # Errors
+    ///
+    /// If the run does not have it, or its log or console cannot be read.
+    pub fn find(&self, recording: &Recording, point: &Point) -> Result<u64, Error> {
+        let log = open_log(recording)?;
+        let console = file::open_content(&recording.console()).map_err(|source| Error::Read {
+            path: recording.console(),
+            source: crate::digest::Error::Open {
+                path: recording.console(),
+                source,
+            },
+        })?;
+        let found = match (point, recording.manifest().engine.icount.parse()) {
+            // A guest that waits is ahead of this, by as much as it waited.
+            (Point::Time(time), Ok(Shift::Fixed(shift))) => {
+                let instructions = u64::try_from(time.as_nanos() >> shift).unwrap_or(u64::MAX);
+                let point = Point::Instructions(instructions);
+                point::resolve(
+                    &point,
+                    log,
+                    devices(recording.manifest()),
+                    console,
+                    self.end.instructions,
+                )
+            }
+            _ => point::resolve(
+                point,
+                log,
+                devices(recording.manifest()),
+                console,
+                self.end.instructions,
+            ),
+        };
+        let found = found.map_err(|source| Error::Point { source })?;
+        // Behind that one there is no way on.
+        Ok(found.instructions.min(self.end.last_stop()))
+    }
 }
 
 /// What each disk is made from, and the copy of its base if it came from another host.

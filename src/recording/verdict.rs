@@ -116,19 +116,11 @@ impl fmt::Display for Verdict {
                 memory,
                 disks,
             } => {
-                f.write_str("identical")?;
-                if let Some(from) = from {
-                    write!(f, " from {} instructions on", grouped(*from))?;
-                }
-                if let Some(instructions) = instructions {
-                    write!(
-                        f,
-                        ": {} instructions; {}",
-                        grouped(*instructions),
-                        compared(*moments, *memory, *disks)
-                    )?;
-                }
-                Ok(())
+                write!(
+                    f,
+                    "identical{}",
+                    proved(*instructions, *from, *moments, *memory, *disks)
+                )
             }
             Self::Diverged { at } => write!(f, "diverged: {at}"),
         }
@@ -146,8 +138,19 @@ pub fn grouped(number: u64) -> String {
     std::iter::once(first.to_owned()).chain(rest).collect()
 }
 
+/// What a verdict is of: `: 1,966,196,653 instructions; memory and registers at 20 points, console, disk`. Nothing where nobody
+/// counts instructions.
+pub fn proved(instructions: Option<u64>, from: Option<u64>, moments: u32, memory: bool, disks: usize) -> String {
+    let compared = compared(moments, memory, disks);
+    match (from, instructions) {
+        (_, None) => String::new(),
+        (None, Some(end)) => format!(": {} instructions; {compared}", grouped(end)),
+        (Some(from), Some(end)) => format!(" from {} to {} instructions; {compared}", grouped(from), grouped(end)),
+    }
+}
+
 /// What was compared.
-pub fn compared(moments: u32, memory: bool, disks: usize) -> String {
+fn compared(moments: u32, memory: bool, disks: usize) -> String {
     let what = if memory { "memory and registers" } else { "registers" };
     let moments = match moments {
         0 => String::new(),
@@ -178,7 +181,7 @@ impl fmt::Display for Divergence {
                     "the console is another from line {line}, column {column} on (byte {byte}"
                 )?;
                 if let Some(instructions) = instructions {
-                    write!(f, ", after {instructions} instructions")?;
+                    write!(f, ", after {} instructions", grouped(*instructions))?;
                 }
                 write!(f, "): it was {expected:?}, ")?;
                 match found.is_empty() {
@@ -223,12 +226,17 @@ impl fmt::Display for Divergence {
                 "the guest ended otherwise: it was \"{expected}\", it became \"{found}\""
             ),
             Self::Instructions { expected, found } => {
-                write!(f, "the guest executed {found} instructions, it had been {expected}")
+                write!(
+                    f,
+                    "the guest executed {} instructions, it had been {}",
+                    grouped(*found),
+                    grouped(*expected)
+                )
             }
             Self::Stalled { instructions } => {
                 f.write_str("the guest went another way than the log")?;
                 match instructions {
-                    Some(instructions) => write!(f, " and stood still after {instructions} instructions"),
+                    Some(instructions) => write!(f, " and stood still after {} instructions", grouped(*instructions)),
                     None => Ok(()),
                 }
             }

@@ -124,7 +124,7 @@ fn shown_with_everything() {
     assert_eq!(before, expected);
     assert!(
         after.ends_with(
-            "\nlast replay: diverged: the console is another from line 2, column 3 on (byte 20, after 1000 instructions): \
+            "\nlast replay: diverged: the console is another from line 2, column 3 on (byte 20, after 1,000 instructions): \
              it was \"welcome\", it became \"wekcome\"\nidentical on: 7.2.22\n"
         ),
         "{after}"

@@ -37,6 +37,9 @@ const INDEX: &str = "index.json";
 /// The machine's state, without its memory and disks.
 const STATE: &str = "state.qcow2";
 
+/// More registers that differ are counted.
+const SHOWN: usize = 6;
+
 /// A moment that a replay can begin at.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -119,6 +122,11 @@ impl Checkpoints {
             .into_iter()
             .map(|(name, was, is)| format!("{name} was {was}, is {is}"))
             .collect();
+        let more = differences.len().saturating_sub(SHOWN);
+        differences.truncate(SHOWN);
+        if more > 0 {
+            differences.push(format!("{more} more registers differ"));
+        }
         let others = was.pages().map_err(Error::Memory)?;
         let different: Vec<usize> = (0..pages.0.len())
             .filter(|page| others.0.get(*page) != pages.0.get(*page))
