@@ -283,6 +283,8 @@ impl Backing {
             Self::Raw { path, writable } => raw(path, !writable, names),
             Self::Overlay { path, base } => json!({
                 "driver": "qcow2",
+                // It is thrown away with the run; whoever keeps it has it written then.
+                "cache": { "no-flush": true },
                 "file": { "driver": "file", "filename": names.disk(path) },
                 "backing": raw(base, true, names),
             }),

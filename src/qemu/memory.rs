@@ -82,36 +82,66 @@ impl Memory {
         self.file.write_all_at(pages, number as u64 * PAGE as u64)
     }
 
-    /// What is on each page. The guest has to stand still.
+    /// All of it as one number: the digest of the digests of its pieces of 1 MiB, in order, with 32 zero bytes for a piece of zeros.
+    /// The guest has to stand still.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn digest(&self) -> io::Result<Digest> {
+        let mut hasher = Hasher::default();
+        for piece in self.digests(PIECE)? {
+            hasher.update(piece.as_ref().map_or(&[0; 32], |piece| piece.as_bytes()));
+        }
+        Ok(hasher.digest())
+    }
+
+    /// What is on each page. The guest has to stand still. It takes longer than [`digest`](Self::digest): what is hashed in one
+    /// piece is hashed faster.
     ///
     /// # Errors
     ///
     /// If it cannot be read.
     pub fn pages(&self) -> io::Result<Pages> {
-        let count = usize::try_from(self.size / PAGE as u64).map_err(io::Error::other)?;
-        let mut pages = vec![None; count];
+        Ok(Pages(self.digests(PAGE)?))
+    }
+
+    /// The digests of all of its parts of so many bytes, which a piece has a whole number of.
+    fn digests(&self, part: usize) -> io::Result<Vec<Option<Digest>>> {
+        let pieces = usize::try_from(self.size.div_ceil(PIECE as u64)).map_err(io::Error::other)?;
+        let parts = usize::try_from(self.size / part as u64).map_err(io::Error::other)?;
+        let mut digests = vec![None; parts];
         let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS);
-        let share = count.div_ceil(threads).max(1);
+        let share = pieces.div_ceil(threads).max(1);
         thread::scope(|scope| {
-            let parts = pages.chunks_mut(share).enumerate();
-            let readers: Vec<_> = parts
-                .map(|(index, part)| scope.spawn(move || self.look(index * share, part)))
+            let shares = digests.chunks_mut(share * (PIECE / part)).enumerate();
+            let readers: Vec<_> = shares
+                .map(|(index, digests)| scope.spawn(move || self.look(index * share, part, digests)))
                 .collect();
             readers
                 .into_iter()
                 .try_for_each(|reader| reader.join().map_err(|_| io::ErrorKind::Other)?)
         })?;
-        Ok(Pages(pages))
+        Ok(digests)
     }
 
-    /// Fills `pages`, which begin at the page `first`.
-    fn look(&self, first: usize, pages: &mut [Option<Digest>]) -> io::Result<()> {
-        self.each_piece(first..first + pages.len(), |from, piece| {
-            for (page, content) in pages[from - first..].iter_mut().zip(piece.chunks_exact(PAGE)) {
-                *page = digest_of(content);
+    /// Fills `digests`, which begin with the piece `first`.
+    fn look(&self, first: usize, part: usize, digests: &mut [Option<Digest>]) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        for (number, digests) in digests.chunks_mut(PIECE / part).enumerate() {
+            let from = (first + number) * PIECE;
+            let piece = &mut piece[..digests.len() * part];
+            // What the guest has never touched is not read. (The offset of a file is common to all: only where data is is asked.)
+            let end = (from + piece.len()) / PAGE;
+            if self.data(from / PAGE)?.is_none_or(|data| data >= end) {
+                continue;
             }
-            Ok(())
-        })
+            self.file.read_exact_at(piece, from as u64)?;
+            for (digest, content) in digests.iter_mut().zip(piece.chunks_exact(part)) {
+                *digest = (!is_zero(content)).then(|| digest::of_bytes(content));
+            }
+        }
+        Ok(())
     }
 
     /// Hands on what is on those of `pages` that the guest has touched, in order, in pieces of whole pages: the number of the
@@ -156,24 +186,12 @@ impl Memory {
     }
 }
 
-fn digest_of(page: &[u8]) -> Option<Digest> {
-    (!is_zero(page)).then(|| digest::of_bytes(page))
-}
-
-/// Whether there is nothing on a page.
-pub(super) fn is_zero(page: &[u8]) -> bool {
-    page.iter().all(|byte| *byte == 0)
-}
-
-impl Pages {
-    /// All of them as one number.
-    pub fn digest(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for page in &self.0 {
-            hasher.update(page.as_ref().map_or(&[0; 32], |page| page.as_bytes()));
-        }
-        hasher.digest()
-    }
+/// Whether there is nothing but zeros.
+pub(super) fn is_zero(content: &[u8]) -> bool {
+    // Compared with itself, a byte further on, by what the C library has for it: byte by byte it takes ten times as long.
+    content
+        .split_first()
+        .is_none_or(|(first, rest)| *first == 0 && content[..rest.len()] == *rest)
 }
 
 #[cfg(test)]
@@ -193,10 +211,28 @@ mod tests {
         let there: Vec<usize> = (0..4096).filter(|number| pages.0[*number].is_some()).collect();
         assert_eq!(there, [701, 4095]);
         assert_eq!(pages.0[701], Some(digest::of_bytes(&[7; PAGE])));
-        assert_ne!(pages.digest(), empty.digest());
+        let (zeros, changed) = (
+            Memory::new(Size::mib(16)).expect("a memory"),
+            memory.digest().expect("a digest"),
+        );
+        assert_ne!(changed, zeros.digest().expect("a digest"));
         // A page of zeros is one, whoever has touched it.
         memory.write(701, &[0; PAGE]).expect("zeros");
         memory.write(4095, &[0; PAGE]).expect("zeros");
         assert_eq!(memory.pages().expect("its pages"), empty);
+        assert_eq!(memory.digest().expect("a digest"), zeros.digest().expect("a digest"));
+        memory.write(4095, &[8; PAGE]).expect("a page");
+        memory.write(701, &[7; PAGE]).expect("a page");
+        assert_eq!(memory.digest().expect("a digest"), changed);
+        // One bit, anywhere in a piece.
+        for at in [0, 255, 256, 2000, 4095] {
+            let mut page = [0; PAGE];
+            memory.read(at, &mut page).expect("a page");
+            page[4095] ^= 0x80;
+            memory.write(at, &page).expect("a page");
+            assert_ne!(memory.digest().expect("a digest"), changed, "{at}");
+            page[4095] ^= 0x80;
+            memory.write(at, &page).expect("a page");
+        }
     }
 }

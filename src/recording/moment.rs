@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::session::Error;
 use crate::digest::{self, Digest};
-use crate::qemu::memory::{Memory, Pages};
+use crate::qemu::memory::Memory;
 use crate::qemu::qmp::Qmp;
 
 /// What the machine was like.
@@ -18,7 +18,7 @@ use crate::qemu::qmp::Qmp;
 pub struct Moment {
     /// Instructions that the guest had executed.
     pub instructions: u64,
-    /// The digest of its memory: of the digests of its pages of 4 KiB.
+    /// The digest of its memory: of the digests of its pieces of 1 MiB.
     pub memory: Digest,
     /// The digest of the processor's registers, as QEMU writes them (`info registers`).
     pub registers: Digest,
@@ -26,15 +26,12 @@ pub struct Moment {
 
 impl Moment {
     /// That of a machine that stands still after `instructions`.
-    pub(super) fn of(instructions: u64, qmp: &mut Qmp, memory: &Memory) -> Result<(Self, Pages), Error> {
-        let registers = digest::of_bytes(qmp.registers()?.as_bytes());
-        let pages = memory.pages().map_err(Error::Memory)?;
-        let moment = Self {
+    pub(super) fn of(instructions: u64, qmp: &mut Qmp, memory: &Memory) -> Result<Self, Error> {
+        Ok(Self {
             instructions,
-            memory: pages.digest(),
-            registers,
-        };
-        Ok((moment, pages))
+            memory: memory.digest().map_err(Error::Memory)?,
+            registers: digest::of_bytes(qmp.registers()?.as_bytes()),
+        })
     }
 }
 

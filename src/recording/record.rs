@@ -336,7 +336,7 @@ impl<'a> Moments<'a> {
         }
         let is_new = self.taken.last().is_none_or(|moment| moment.instructions < at);
         if is_new && qmp.disks_are_quiet(self.disks)? {
-            self.taken.push(Moment::of(at, qmp, self.memory)?.0);
+            self.taken.push(Moment::of(at, qmp, self.memory)?);
         }
         qmp.go_on()?;
         self.left -= 1;

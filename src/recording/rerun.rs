@@ -23,7 +23,7 @@ use super::stillness::{Progress, Stillness, Threads};
 use super::trail::{Stop, Stops};
 use super::{Divergence, Recording};
 use crate::qemu::machine::{Machine, Mode, Replaying};
-use crate::qemu::memory::{Memory, Pages};
+use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Event, Qmp};
 
@@ -236,12 +236,8 @@ impl Rerun<'_> {
         let at = qmp.instructions()?;
         let disks = self.machine.drives.len();
         match self.stops.reached(at, qmp, self.memory, disks)? {
-            Stop::Differs {
-                memory,
-                registers,
-                pages,
-            } => {
-                let differences = self.differences(at, qmp, &pages)?;
+            Stop::Differs { memory, registers } => {
+                let differences = self.differences(at, qmp)?;
                 return Ok(Came::Differs(Divergence::Memory {
                     instructions: at,
                     same: self.stops.same(),
@@ -250,7 +246,7 @@ impl Rerun<'_> {
                     differences,
                 }));
             }
-            Stop::Same(Some((moment, pages))) => self.keep(qmp, moment, &pages),
+            Stop::Same(Some(moment)) => self.keep(qmp, moment),
             Stop::Same(None) => {}
         }
         if self.visit(live, at)?.is_break() {
@@ -261,21 +257,21 @@ impl Rerun<'_> {
     }
 
     /// What is another than it was, as far as there is a checkpoint to compare it with.
-    fn differences(&self, at: u64, qmp: &mut Qmp, pages: &Pages) -> Result<Vec<String>, Error> {
+    fn differences(&self, at: u64, qmp: &mut Qmp) -> Result<Vec<String>, Error> {
         match self.checkpoints {
-            Some(all) => all.differences(at, (self.memory, pages), &qmp.registers()?),
+            Some(all) => all.differences(at, self.memory, &qmp.registers()?),
             None => Ok(Vec::new()),
         }
     }
 
     /// Makes a checkpoint, if some are made. What prevents it does not prevent the replay.
-    fn keep(&mut self, qmp: &mut Qmp, moment: Moment, pages: &Pages) {
+    fn keep(&mut self, qmp: &mut Qmp, moment: Moment) {
         let Some(maker) = &mut self.maker else {
             return;
         };
         let room = free_space(self.recording.directory()).is_ok_and(|free| free > RESERVE);
         let kept = match room {
-            true => maker.add(qmp, self.memory, moment, pages),
+            true => maker.add(qmp, self.memory, moment),
             false => Ok(false),
         };
         match kept {

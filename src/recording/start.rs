@@ -75,7 +75,7 @@ impl<'a> Start<'a> {
         qmp.monitor(&format!("loadvm {}", self.checkpoint.name()))?;
         let moment = &self.checkpoint.moment;
         let is_there = qmp.instructions()? == moment.instructions;
-        match is_there && Moment::of(moment.instructions, qmp, self.memory)?.0 == *moment {
+        match is_there && Moment::of(moment.instructions, qmp, self.memory)? == *moment {
             true => Ok(()),
             false => Err(self.checkpoints.differs()),
         }

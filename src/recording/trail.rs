@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::moment::Moment;
 use super::session::Error;
 use crate::file;
-use crate::qemu::memory::{Memory, Pages};
+use crate::qemu::memory::Memory;
 use crate::qemu::qmp::Qmp;
 
 /// The file, beside the manifest.
@@ -75,25 +75,20 @@ pub(super) struct Stops {
 
 /// What a stop came to.
 pub(super) enum Stop {
-    /// It is as it was, or nobody knew how it was. With what is on its pages, if the disks are quiet.
-    Same(Option<(Moment, Pages)>),
+    /// It is as it was, or nobody knew how it was; what it is like, if the disks are quiet.
+    Same(Option<Moment>),
     /// It is not as it was.
     Differs {
         /// Whether the memory is.
         memory: bool,
         /// Whether the registers are.
         registers: bool,
-        /// What is on its pages now.
-        pages: Pages,
     },
 }
 
 impl Stops {
-    /// Of a replay of a run that ends after `end` instructions and had these moments; with `trail`, that of an earlier replay,
-    /// else a new one is made.
-    pub(super) fn new(recorded: &[Moment], trail: Option<Trail>, network: bool, from: u64, end: u64) -> Self {
-        // One instruction before the end: QEMU itself stops there, or a little later.
-        let last = end.saturating_sub(1);
+    /// Of a replay of a run that had these moments, up to `last`; with `trail`, that of an earlier replay, else a new one is made.
+    pub(super) fn new(recorded: &[Moment], trail: Option<Trail>, network: bool, from: u64, last: u64) -> Self {
         let new = trail.is_none() && from == 0;
         let mut known: BTreeMap<u64, Moment> = BTreeMap::new();
         let moments = recorded.iter().cloned().chain(trail.unwrap_or_default().moments);
@@ -156,21 +151,17 @@ impl Stops {
             }
             return Ok(Stop::Same(None));
         }
-        let (moment, pages) = Moment::of(at, qmp, memory)?;
+        let moment = Moment::of(at, qmp, memory)?;
         if let Some(known) = known
             && let Some((memory, registers)) = self.compare(&known, &moment)
         {
-            return Ok(Stop::Differs {
-                memory,
-                registers,
-                pages,
-            });
+            return Ok(Stop::Differs { memory, registers });
         }
         if is_new {
             self.trail.get_or_insert_default().push(moment.clone());
             self.advance(at);
         }
-        Ok(Stop::Same(quiet.then_some((moment, pages))))
+        Ok(Stop::Same(quiet.then_some(moment)))
     }
 
     /// Whether memory and registers differ where `found` is and `known` was, if that says something.

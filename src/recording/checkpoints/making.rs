@@ -9,7 +9,7 @@ use super::store::Writer;
 use super::{Checkpoint, INDEX, Index, NAME, STATE};
 use crate::file;
 use crate::qemu::engine;
-use crate::qemu::memory::{Memory, Pages};
+use crate::qemu::memory::Memory;
 use crate::qemu::qmp::{self, Qmp};
 use crate::recording::draft;
 use crate::recording::moment::Moment;
@@ -64,14 +64,8 @@ impl Maker {
         self.directory.join(STATE)
     }
 
-    /// Keeps the machine as it stands there, with `pages` in its memory; its disks are quiet. Returns whether more are wanted.
-    pub(in crate::recording) fn add(
-        &mut self,
-        qmp: &mut Qmp,
-        memory: &Memory,
-        moment: Moment,
-        pages: &Pages,
-    ) -> Result<bool, Error> {
+    /// Keeps the machine as it stands there; its disks are quiet. Returns whether more are wanted.
+    pub(in crate::recording) fn add(&mut self, qmp: &mut Qmp, memory: &Memory, moment: Moment) -> Result<bool, Error> {
         let last = self.made.last().map_or(0, |checkpoint| checkpoint.moment.instructions);
         if moment.instructions < last + APART {
             return Ok(true);
@@ -85,7 +79,8 @@ impl Maker {
             Err(qmp::Error::Refused { .. }) => return Ok(true),
             saved => saved?,
         }
-        let map = writer.add(memory, pages).map_err(|source| Error::Write {
+        let pages = memory.pages().map_err(Error::Memory)?;
+        let map = writer.add(memory, &pages).map_err(|source| Error::Write {
             path: self.directory.clone(),
             source,
         })?;

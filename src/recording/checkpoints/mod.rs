@@ -25,7 +25,7 @@ use store::Piece;
 use super::moment::Moment;
 use super::session::Error;
 use crate::config::types::Size;
-use crate::qemu::memory::{Memory, PAGE, Pages};
+use crate::qemu::memory::{Memory, PAGE};
 use crate::qemu::registers;
 
 /// The directory.
@@ -104,12 +104,12 @@ impl Checkpoints {
         all.rfind(|checkpoint| checkpoint.moment.instructions <= instructions)
     }
 
-    /// How the machine, which should be as after so many instructions and has these `pages` and `registers`, differs from what it
+    /// How the machine, which should be as after so many instructions and has this `memory` and these `registers`, differs from what it
     /// was, in words; nothing where there is no checkpoint to compare it with.
     pub(super) fn differences(
         &self,
         instructions: u64,
-        (memory, pages): (&Memory, &Pages),
+        memory: &Memory,
         registers: &str,
     ) -> Result<Vec<String>, Error> {
         let mut all = self.index.checkpoints.iter();
@@ -127,7 +127,10 @@ impl Checkpoints {
         if more > 0 {
             differences.push(format!("{more} more registers differ"));
         }
-        let others = was.pages().map_err(Error::Memory)?;
+        let (others, pages) = (
+            was.pages().map_err(Error::Memory)?,
+            memory.pages().map_err(Error::Memory)?,
+        );
         let different: Vec<usize> = (0..pages.0.len())
             .filter(|page| others.0.get(*page) != pages.0.get(*page))
             .collect();
