@@ -327,18 +327,8 @@ impl<'a> Moments<'a> {
         }
     }
 
-    /// Takes one, unless a disk is busy.
+    /// Takes one if it is a good moment, and says when the next is due.
     fn take(&mut self, qmp: &mut Qmp) -> Result<(), Error> {
-        let at = qmp.stop()?;
-        // The guest may have ended just now.
-        if !qmp.is_paused()? {
-            return Ok(());
-        }
-        let is_new = self.taken.last().is_none_or(|moment| moment.instructions < at);
-        if is_new && qmp.disks_are_quiet(self.disks)? {
-            self.taken.push(Moment::of(at, qmp, self.memory)?);
-        }
-        qmp.go_on()?;
         self.left -= 1;
         let wait = match self.left {
             0 => {
@@ -349,6 +339,22 @@ impl<'a> Moments<'a> {
             _ => BETWEEN_MOMENTS,
         };
         self.again = Instant::now() + wait;
+        // A guest that waits is left alone: while QEMU is stopped then, it goes on logging the clock that is to wake the guest, and
+        // a replay, which is not stopped there, may take that for something else, and stand still for ever.
+        let before = qmp.instructions()?;
+        if qmp.instructions()? == before {
+            return Ok(());
+        }
+        let at = qmp.stop()?;
+        // It may have ended just now.
+        if !qmp.is_paused()? {
+            return Ok(());
+        }
+        let is_new = self.taken.last().is_none_or(|moment| moment.instructions < at);
+        if is_new && qmp.disks_are_quiet(self.disks)? {
+            self.taken.push(Moment::of(at, qmp, self.memory)?);
+        }
+        qmp.go_on()?;
         Ok(())
     }
 }

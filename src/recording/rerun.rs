@@ -30,6 +30,9 @@ use crate::qemu::qmp::{self, Event, Qmp};
 /// What QEMU says, and ends, when the log does not have what the guest asks for: `Missing character write event in the replay log`.
 const MISSING: &str = "in the replay log";
 
+/// What it prints where the guest's console is, and ends, when the log is over and the guest is not (since 10.0).
+const GAVE_UP: &[u8] = b"Bail out! ERROR:replay/";
+
 /// A replay from the first instruction to the end.
 pub(super) struct Rerun<'a> {
     pub(super) recording: &'a Recording,
@@ -126,7 +129,7 @@ impl Rerun<'_> {
         unless_ended(self.go_on(&mut live))?;
         self.listener.ready(&format!("replaying {}", self.recording.id()));
         let mut progress = Progress::new(Instant::now());
-        let mut differs = None;
+        let (mut differs, mut own) = (None, false);
         let ended = loop {
             match live.next(Some(progress.again))? {
                 Happened::Console(text) => {
@@ -136,6 +139,7 @@ impl Rerun<'_> {
                     }
                     differs = comparison.feed(&text).map_err(unreadable)?;
                     if differs.is_some() {
+                        own = contains(&text, GAVE_UP);
                         break Ended::Stalled;
                     }
                 }
@@ -194,7 +198,7 @@ impl Rerun<'_> {
             self.listener.console(&text);
             differs = comparison.feed(&text).map_err(unreadable)?;
         }
-        if let Some(found) = differs {
+        if let Some(found) = differs.filter(|_| !own) {
             return Ok(Came::Differs(divergence(found, instructions)));
         }
         let exit = match ended {
@@ -302,6 +306,10 @@ impl Rerun<'_> {
         }
         Ok(qmp.go_on()?)
     }
+}
+
+fn contains(text: &[u8], words: &[u8]) -> bool {
+    text.windows(words.len()).any(|found| found == words)
 }
 
 /// What came of asking QEMU; `None` if it has ended, which is told by itself.
