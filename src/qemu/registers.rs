@@ -112,43 +112,6 @@ impl Registers {
             efer: number("EFER")?,
         })
     }
-
-    /// Their names, as debuggers write them, and values; of segments the selectors.
-    pub fn values(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("rax", self.rax),
-            ("rbx", self.rbx),
-            ("rcx", self.rcx),
-            ("rdx", self.rdx),
-            ("rsi", self.rsi),
-            ("rdi", self.rdi),
-            ("rbp", self.rbp),
-            ("rsp", self.rsp),
-            ("r8", self.r8),
-            ("r9", self.r9),
-            ("r10", self.r10),
-            ("r11", self.r11),
-            ("r12", self.r12),
-            ("r13", self.r13),
-            ("r14", self.r14),
-            ("r15", self.r15),
-            ("rip", self.rip),
-            ("eflags", self.rflags),
-            ("cs", self.cs.selector.into()),
-            ("ss", self.ss.selector.into()),
-            ("ds", self.ds.selector.into()),
-            ("es", self.es.selector.into()),
-            ("fs", self.fs.selector.into()),
-            ("gs", self.gs.selector.into()),
-            ("fs_base", self.fs.base),
-            ("gs_base", self.gs.base),
-            ("cr0", self.cr0),
-            ("cr2", self.cr2),
-            ("cr3", self.cr3),
-            ("cr4", self.cr4),
-            ("efer", self.efer),
-        ]
-    }
 }
 
 impl Segment {
@@ -246,17 +209,13 @@ mod tests {
     #[test]
     fn of_64_bits() {
         let registers = Registers::parse(LONG).expect("registers");
-        let value = |name| {
-            let mut named = registers.values().into_iter().filter(|(it, _)| *it == name);
-            named.next().map(|(_, value)| value)
-        };
-        assert_eq!(value("rip"), Some(0xffff_ffff_8abc_3643));
-        assert_eq!(value("r11"), Some(0xffff_ffff_8bcd_2328));
-        assert_eq!(value("r13"), Some(0x1ce8));
-        assert_eq!(value("eflags"), Some(0x283));
-        assert_eq!(value("gs_base"), Some(0xffff_8bba_0f80_0000));
-        assert_eq!(value("cr3"), Some(0xac10000));
-        assert_eq!(value("efer"), Some(0xd01));
+        assert_eq!(registers.rip, 0xffff_ffff_8abc_3643);
+        assert_eq!(registers.r11, 0xffff_ffff_8bcd_2328);
+        assert_eq!(registers.r13, 0x1ce8);
+        assert_eq!(registers.rflags, 0x283);
+        assert_eq!(registers.gs.base, 0xffff_8bba_0f80_0000);
+        assert_eq!(registers.cr3, 0xac10000);
+        assert_eq!(registers.efer, 0xd01);
         let cs = Segment {
             selector: 0x10,
             base: 0,

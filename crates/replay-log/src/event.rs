@@ -173,11 +173,6 @@ impl<R: Read> Reader<R> {
         self.unfinished
     }
 
-    /// Disk requests that have ended up to here.
-    pub fn disk_requests(&self) -> u64 {
-        self.requests.ended
-    }
-
     /// The next event; `None` after the last.
     ///
     /// # Errors
@@ -326,8 +321,6 @@ fn value(kind: &'static str, value: i64) -> What {
 /// Requests of disks that have ended. Their numbers are given in order, and each ends once, a little out of order.
 #[derive(Default)]
 struct Requests {
-    /// How many have ended.
-    ended: u64,
     /// All below have ended.
     below: u64,
     /// Those above that have ended.
@@ -336,7 +329,6 @@ struct Requests {
 
 impl Requests {
     fn end(&mut self, id: u64) -> Result<(), What> {
-        self.ended += 1;
         // What began before there was a log has no number.
         if id == 0 && self.below > 0 {
             return Ok(());
