@@ -28,3 +28,45 @@ pub fn reach(point: &str) {
         _ => {}
     }
 }
+
+/// A fault of the memory that a test has happen in each replay: `TTVM_FLIP=1000000:0x2da0000` turns over the lowest bit of that
+/// byte of the guest's memory after so many instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flip {
+    /// Instructions.
+    pub at: u64,
+    /// The byte's place in the memory.
+    pub address: u64,
+}
+
+impl Flip {
+    /// The one that the environment names.
+    pub fn wanted() -> Option<Self> {
+        Self::parse(&std::env::var("TTVM_FLIP").ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (at, address) = text.split_once(":0x")?;
+        Some(Self {
+            at: at.parse().ok()?,
+            address: u64::from_str_radix(address, 16).ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip() {
+        let flip = Flip {
+            at: 10,
+            address: 0x1fff,
+        };
+        assert_eq!(Flip::parse("10:0x1fff"), Some(flip));
+        for text in ["", "10", "10:1fff", "x:0x1", "10:0xg"] {
+            assert_eq!(Flip::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm replay`: a recorded run once more, and whether it was the same.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
-use crate::config::guest::Toolstack;
+use crate::config::guest::{Guest, Toolstack};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::recording::debugger::Wanted;
+use crate::recording::explain::{self, Explanation};
 use crate::recording::point::{NotAPoint, Point};
 use crate::recording::replay::{self, At, Options, Then};
 use crate::recording::session::Error as SessionError;
 use crate::recording::verdict::proved;
-use crate::recording::{Verdict, tt_xen};
+use crate::recording::{Recording, Verdict, tt_xen};
+use crate::text;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -46,6 +48,12 @@ pub(super) struct Arguments {
     /// Try it with whatever QEMU and firmware there are, though they are not those of the recording
     #[arg(long)]
     any_engine: bool,
+    /// If it is not the same run, look for the first instruction that went another way. On a terminal, that is done by itself
+    #[arg(long, conflicts_with_all = ["gdb", "dump_memory", "no_explain"])]
+    explain: bool,
+    /// Do not look for it
+    #[arg(long)]
+    no_explain: bool,
     /// Make no checkpoints on the way (the first replay of a recording does)
     #[arg(long)]
     no_checkpoints: bool,
@@ -82,7 +90,12 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         ));
     }
     if places.has_units() && !arguments.dry_run && !arguments.console && !arguments.is_here() && guest.is_some() {
-        return unit::replay(&arguments.guest, recording.id(), arguments);
+        let exit = unit::replay(&arguments.guest, recording.id(), arguments)?;
+        if exit == Exit::Diverged && arguments.explains(&recording) {
+            let _claim = run.claim()?;
+            explain(&run, &recording, guest.as_ref())?;
+        }
+        return Ok(exit);
     }
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
     if arguments.dry_run {
@@ -125,7 +138,13 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let verdict = replay::replay(&recording, guest.as_ref(), &run.environment(), &options, &mut follower);
     follower.end();
     match verdict? {
-        Some(verdict) => tell(&arguments.guest, recording.id(), &verdict),
+        Some(verdict) => {
+            let exit = tell(&arguments.guest, recording.id(), &verdict)?;
+            if exit == Exit::Diverged && arguments.explains(&recording) {
+                explain(&run, &recording, guest.as_ref())?;
+            }
+            Ok(exit)
+        }
         None => {
             if let Some(file) = &arguments.dump_memory {
                 writeln!(
@@ -141,14 +160,40 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
 }
 
+/// Looks for the first instruction that its newest replay, which was another run, did otherwise, and prints it.
+fn explain(run: &Foreground<'_>, recording: &Recording, guest: Option<&Guest>) -> Result<(), Error> {
+    let Some(Verdict::Diverged { at }) = recording.replays().map(|replays| replays.newest) else {
+        return Ok(());
+    };
+    let mut follower = Follower::new(recording.guest(), false, "Ctrl-C ends the search");
+    let found = explain::replay(recording, guest, &run.environment(), &at, &mut follower);
+    follower.end();
+    show(&found?)
+}
+
+/// Prints what a search came to, below the verdict.
+pub(super) fn show(found: &Explanation) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    for line in found.to_string().lines() {
+        writeln!(out, "    {}", text::line(line))?;
+    }
+    Ok(())
+}
+
 impl Arguments {
+    /// Whether the first different instruction is looked for.
+    fn explains(&self, recording: &Recording) -> bool {
+        let can = recording.manifest().engine.toolstack == Toolstack::Qemu;
+        can && !self.no_explain && (self.explain || (io::stdout().is_terminal() && recording.manifest().format > 1))
+    }
+
     /// Whether something is wanted that a unit does not do: it writes files for whoever asks, or goes to a point for them.
     fn is_here(&self) -> bool {
         self.at.is_some() || self.pcap.is_some()
     }
 
     pub(super) fn waits(&self) -> bool {
-        self.verify
+        self.verify || self.explain
     }
 
     pub(super) fn serves_debugger(&self) -> bool {

@@ -77,6 +77,28 @@ struct Message {
     data: Value,
 }
 
+/// The queue in which a guest asks a disk for something (VirtQueueStatus in QEMU's qapi/virtio.json; the split virtqueue of the
+/// virtio specification).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Queue {
+    /// Requests that have begun and not ended.
+    #[serde(rename = "inuse")]
+    pub in_use: u64,
+    /// Entries of the queue.
+    #[serde(rename = "vring-num")]
+    pub size: u64,
+    /// The guest's address of the table of descriptors.
+    #[serde(rename = "vring-desc")]
+    pub descriptors: u64,
+    /// That of the ring of requests.
+    #[serde(rename = "vring-avail")]
+    pub available: u64,
+    /// How many requests have begun so far, in 16 bits.
+    #[serde(rename = "last-avail-idx", default)]
+    pub begun: u16,
+}
+
 #[derive(Deserialize)]
 struct Refusal {
     desc: String,
@@ -192,19 +214,28 @@ impl Qmp {
         self.ask("info registers")
     }
 
+    /// The instruction at `address`, as the processor would read it there now: `movw %di, (%rsi)`.
+    pub fn instruction(&mut self, address: u64) -> Result<String, Error> {
+        let text = self.ask(&format!("x/1i {address:#x}"))?;
+        Ok(mnemonic(&text).unwrap_or_else(|| "what QEMU does not read".to_owned()))
+    }
+
     /// Whether no request of the first `disks` devices, which are disks, has begun and not ended. One that has may have written
     /// to the guest's memory already, or not: only when all is quiet, the same instruction means the same memory.
     pub fn disks_are_quiet(&mut self, disks: usize) -> Result<bool, Error> {
         for disk in 0..disks {
-            let path = format!("/machine/peripheral-anon/device[{disk}]/virtio-backend");
-            let queue = self.execute("x-query-virtio-queue-status", json!({ "path": path, "queue": 0 }))?;
-            match queue["inuse"].as_u64() {
-                Some(0) => {}
-                Some(_) => return Ok(false),
-                None => return Err(Error::Strange(queue.to_string())),
+            if self.queue(disk)?.in_use > 0 {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// What a disk was asked for; `disk` is its device's number.
+    pub fn queue(&mut self, disk: usize) -> Result<Queue, Error> {
+        let path = format!("/machine/peripheral-anon/device[{disk}]/virtio-backend");
+        let queue = self.execute("x-query-virtio-queue-status", json!({ "path": path, "queue": 0 }))?;
+        Queue::deserialize(&queue).map_err(|_| Error::Strange(queue.to_string()))
     }
 
     /// Whether a machine's state is kept and loaded without its memory, which is ours.
@@ -281,6 +312,14 @@ impl Qmp {
 
 fn parse(line: &[u8]) -> Result<Message, Error> {
     serde_json::from_slice(line).map_err(|_| Error::Strange(String::from_utf8_lossy(line).trim().to_owned()))
+}
+
+/// The instruction in a line of the monitor: `0x000fff0:  66 89 3e                 movw     %di, (%rsi)`.
+fn mnemonic(text: &str) -> Option<String> {
+    let (_, text) = text.lines().next()?.split_once(':')?;
+    let is_byte = |word: &&str| word.len() == 2 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words: Vec<&str> = text.split_whitespace().skip_while(is_byte).collect();
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 fn ended(error: io::Error) -> Error {

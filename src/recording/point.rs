@@ -284,6 +284,15 @@ pub fn printed_before(log: impl Read, devices: Devices, instructions: u64) -> Re
     count(&mut Reader::new(log, devices)?, instructions)
 }
 
+/// After how many instructions the byte `wanted` of the console, counted from 0, was written.
+///
+/// # Errors
+///
+/// If the log cannot be read, is none of a machine with `devices`, or has no such byte.
+pub fn written_at(log: impl Read, devices: Devices, wanted: u64) -> Result<u64, Error> {
+    behind_byte(&mut Reader::new(log, devices)?, wanted).map(|found| found.instructions)
+}
+
 fn count(events: &mut Reader<impl Read>, instructions: u64) -> Result<u64, replay_log::Error> {
     let mut printed = 0;
     while let Some(event) = events.next()?

@@ -6,20 +6,21 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::checkpoints::{Checkpoints, Maker};
-use super::disks::{Disks, Seals, Wanted};
+use super::disks::{Disks, Seals};
 use super::draft::new_file;
 use super::live;
 use super::log::{self, End, Log};
 use super::manifest::Manifest;
 use super::point::{self, Point};
 use super::rerun::{Came, Rerun, Visit};
-use super::session::{Environment, Error, Listener, devices, different, recorded_machine, require_memory};
+use super::session::{Environment, Error, Listener, devices, different, require_memory};
+use super::setup::{Fresh, Setup};
 use super::start::Start;
 use super::trail::{Stops, Trail};
 use super::{Divergence, Recording, Verdict, compare, debugger, tt_xen};
-use crate::config::guest::{DiskSource, Guest, Shift};
+use crate::config::guest::{Guest, Shift};
 use crate::config::types::Size;
-use crate::fail_point;
+use crate::fail_point::Flip;
 use crate::file;
 use crate::qemu::core;
 use crate::qemu::engine::{self, Version};
@@ -79,22 +80,8 @@ pub fn replay(
     let _use = recording.use_shared()?;
     let signals = live::signals()?;
     let checked = check(recording, guest, &environment.seals, options.any_engine, listener)?;
-    let sources = sources(recording, guest);
-    let wanted: Vec<Wanted<'_>> = manifest
-        .disks
-        .iter()
-        .zip(&sources)
-        .map(|(disk, (source, base))| Wanted {
-            target: disk.target.clone(),
-            source,
-            base: base.clone(),
-            size: disk.size,
-        })
-        .collect();
     // By the name that is locked: the manifest has the sender's.
     let name = recording.guest();
-    let mut disks = Disks::make(name, &wanted, environment)?;
-    fail_point::reach("session.disks-made");
     let end = checked.end;
     let at = options
         .at
@@ -114,17 +101,11 @@ pub fn replay(
         );
     }
     let mut maker = makes.then(|| begin_checkpoints(recording)).flatten();
-    if options.gdb.is_some() || maker.is_some() || from.is_some() {
-        disks.cover(name, environment)?;
-    }
-    let mut machine = recorded_machine(manifest, recording.kernel_path(), recording.initrd_path());
-    machine.drives.clone_from(&disks.drives);
-    let digest = machine.digest();
-    if digest != manifest.engine.config {
-        let was = manifest.engine.config;
-        let difference = format!("this version of ttvm makes another machine of it: it was {was}, now it is {digest}");
-        return Err(different(recording, vec![difference]));
-    }
+    let fresh = match options.gdb.is_some() || maker.is_some() || from.is_some() {
+        true => Fresh::Covered,
+        false => Fresh::AsConfigured,
+    };
+    let Setup { disks, machine } = Setup::new(recording, guest, environment, fresh)?;
     let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
     let overlays = &environment.overlays;
     let log = match options.gdb.is_some() {
@@ -185,6 +166,7 @@ pub fn replay(
         maker: maker.take(),
         packets,
         visit: at.map(|at| Visit { at, act: &mut act }),
+        flip: Flip::wanted(),
         listener,
     };
     let came = rerun.run(overlays, &signals)?;
@@ -252,7 +234,8 @@ fn printed_before(recording: &Recording, instructions: u64) -> Result<u64, Error
     point::printed_before(open_log(recording)?, devices(recording.manifest()), instructions).map_err(Error::Unlike)
 }
 
-fn open_log(recording: &Recording) -> Result<File, Error> {
+/// Its log, to be read.
+pub(super) fn open_log(recording: &Recording) -> Result<File, Error> {
     file::open_content(&recording.log()).map_err(|error| Error::Unlike(error.into()))
 }
 
@@ -391,19 +374,6 @@ impl Checked {
         // Behind that one there is no way on.
         Ok(found.instructions.min(self.end.last_stop()))
     }
-}
-
-/// What each disk is made from, and the copy of its base if it came from another host.
-fn sources(recording: &Recording, guest: Option<&Guest>) -> Vec<(DiskSource, Option<PathBuf>)> {
-    let disks = recording.manifest().disks.iter().map(|disk| {
-        let now = guest.and_then(|guest| guest.disks.iter().find(|it| it.target == disk.target));
-        let source = now.map_or_else(|| DiskSource::Overlay(disk.origin.clone()), |it| it.source.clone());
-        let base = recording
-            .base_path(disk, guest)
-            .filter(|base| *base != disk.origin.path());
-        (source, base)
-    });
-    disks.collect()
 }
 
 pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::digest::Digest]) -> Option<Verdict> {

@@ -22,6 +22,7 @@ use super::start::Start;
 use super::stillness::{Progress, Stillness, Threads};
 use super::trail::{Stop, Stops};
 use super::{Divergence, Recording};
+use crate::fail_point::Flip;
 use crate::qemu::machine::{Machine, Mode, Replaying};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
@@ -55,6 +56,8 @@ pub(super) struct Rerun<'a> {
     pub(super) packets: Vec<PathBuf>,
     /// What is to be done on the way.
     pub(super) visit: Option<Visit<'a>>,
+    /// What a test does on the way.
+    pub(super) flip: Option<Flip>,
     pub(super) listener: &'a mut dyn Listener,
 }
 
@@ -238,6 +241,9 @@ impl Rerun<'_> {
             return Ok(Came::Same);
         }
         let at = qmp.instructions()?;
+        if let Some(flip) = self.flip.take_if(|flip| flip.at == at) {
+            self.memory.flip_bit(flip.address).map_err(Error::Memory)?;
+        }
         let disks = self.machine.drives.len();
         match self.stops.reached(at, qmp, self.memory, disks)? {
             Stop::Differs { memory, registers } => {
@@ -301,7 +307,8 @@ impl Rerun<'_> {
     fn go_on(&self, live: &mut Live<'_, '_>) -> Result<(), Error> {
         let qmp = live.emulator.qmp();
         let visit = self.visit.as_ref().map(|visit| visit.at);
-        if let Some(next) = [self.stops.next(), visit].into_iter().flatten().min() {
+        let flip = self.flip.map(|flip| flip.at);
+        if let Some(next) = [self.stops.next(), visit, flip].into_iter().flatten().min() {
             qmp.stop_at(next)?;
         }
         Ok(qmp.go_on()?)

@@ -178,6 +178,9 @@ pub enum Error {
     /// There are no packets.
     #[error("the guest's packets cannot be had: {0}")]
     NoPackets(&'static str),
+    /// Two runs cannot be compared instruction by instruction.
+    #[error("the first different instruction cannot be looked for: {0}")]
+    NotExplained(&'static str),
     /// The guest's memory cannot be written to a file.
     #[error(transparent)]
     Core(#[from] core::Error),
@@ -259,6 +262,7 @@ impl Classify for Error {
             | Self::NotRaw { .. }
             | Self::Different { .. }
             | Self::NoPackets(_)
+            | Self::NotExplained(_)
             | Self::NoSpace { .. }
             | Self::Log { .. }
             | Self::NoMemory { .. } => Exit::Refused,

@@ -39,6 +39,11 @@ impl Trail {
         serde_json::from_slice(&text).ok()
     }
 
+    /// In the order of the run.
+    pub(super) fn moments(&self) -> &[Moment] {
+        &self.moments
+    }
+
     /// Leaves it there.
     pub(super) fn save(&self, directory: &Path) -> std::io::Result<()> {
         file::replace(&directory.join(NAME), &serde_json::to_vec(self)?, 0o600)

@@ -21,7 +21,7 @@ use ttvm::text;
 
 const GUEST_FILE: &str = "guest.toml";
 const CONSOLE: &str = "console.log";
-const LOG: &str = "replay.log";
+pub const LOG: &str = "replay.log";
 
 /// The kind of event that a character is written with.
 const WRITTEN: u8 = 22;
@@ -112,6 +112,23 @@ impl Good {
         good.archive()
     }
 
+    /// One of its files.
+    #[allow(dead_code, reason = "not everybody who uses this looks into them")]
+    pub fn content(&self, name: &str) -> &[u8] {
+        let found = self.files.iter().find(|file| file.0 == name);
+        &found.expect("a member").1
+    }
+
+    /// With what `change` makes of its first disk.
+    #[allow(dead_code, reason = "not everybody who uses this changes disks by hand")]
+    pub fn with_disk(&self, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut good = self.clone();
+        let at = good.disk_member().expect("a disk");
+        change(&mut good.files[at].1);
+        good.fit_disk();
+        good.archive()
+    }
+
     /// With another event, behind the first one of its log.
     #[allow(dead_code, reason = "not everybody who uses this changes logs by hand")]
     pub fn with_event(&self, event: &[u8]) -> Vec<u8> {
@@ -151,7 +168,11 @@ impl Good {
             (LOG, &["result", "log"]),
             (CONSOLE, &["result", "console"]),
             ("kernel", &["kernel"]),
+            ("initrd", &["initrd"]),
         ] {
+            if !self.files.iter().any(|file| file.0 == name) {
+                continue;
+            }
             let content = self.file(name).clone();
             let mut table = &mut self.manifest;
             for key in section {

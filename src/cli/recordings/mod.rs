@@ -2,6 +2,7 @@
 //! `ttvm recordings`: what record runs have left.
 
 mod checkpoints;
+mod compare;
 mod list;
 mod remove;
 mod salvage;
@@ -53,6 +54,8 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Find the first instruction that two recordings do not have in common: exit status 0 if there is none, 5 if there is
+    Compare(compare::Arguments),
     /// List the moments from which a replay to a point (--at) begins; the first replay of a recording makes them
     Checkpoints {
         #[command(flatten)]
@@ -131,6 +134,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         }
         Command::Checkpoints { which, rm: true, .. } => checkpoints::remove(&library, &which.entry(&library)?)?,
         Command::Checkpoints { which, json, .. } => checkpoints::list(&which.entry(&library)?, *json)?,
+        Command::Compare(arguments) => return compare::run(places, arguments),
         Command::Rm(arguments) => return remove::run(&library, arguments),
         Command::Salvage(arguments) => return salvage::run(&library, arguments),
         Command::Pin(which) => pin(&library, which, true)?,

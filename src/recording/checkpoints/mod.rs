@@ -22,10 +22,11 @@ use serde::{Deserialize, Serialize};
 pub(super) use making::Maker;
 use store::Piece;
 
+use super::difference;
 use super::moment::Moment;
 use super::session::Error;
 use crate::config::types::Size;
-use crate::qemu::memory::{Memory, PAGE};
+use crate::qemu::memory::Memory;
 use crate::qemu::registers;
 
 /// The directory.
@@ -36,9 +37,6 @@ const INDEX: &str = "index.json";
 
 /// The machine's state, without its memory and disks.
 const STATE: &str = "state.qcow2";
-
-/// More registers that differ are counted.
-const SHOWN: usize = 6;
 
 /// A moment that a replay can begin at.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -118,26 +116,11 @@ impl Checkpoints {
         };
         let was = Memory::new(Size::from_bytes(memory.size())).map_err(Error::Memory)?;
         self.fill(checkpoint, &was)?;
-        let mut differences: Vec<String> = registers::differences(&checkpoint.text, registers)
-            .into_iter()
-            .map(|(name, was, is)| format!("{name} was {was}, is {is}"))
-            .collect();
-        let more = differences.len().saturating_sub(SHOWN);
-        differences.truncate(SHOWN);
-        if more > 0 {
-            differences.push(format!("{more} more registers differ"));
-        }
-        let (others, pages) = (
-            was.pages().map_err(Error::Memory)?,
-            memory.pages().map_err(Error::Memory)?,
-        );
-        let different: Vec<usize> = (0..pages.0.len())
-            .filter(|page| others.0.get(*page) != pages.0.get(*page))
-            .collect();
-        if let Some(first) = different.first() {
-            differences.push(in_page(*first, different.len(), &was, memory).map_err(Error::Memory)?);
-        }
-        Ok(differences)
+        let registers = registers::differences(&checkpoint.text, registers);
+        Ok(difference::lines(
+            &registers,
+            was.difference(memory).map_err(Error::Memory)?.as_ref(),
+        ))
     }
 
     /// Fills `memory`, which is all zeros.
@@ -175,30 +158,4 @@ impl Checkpoints {
         let why = "the machine that it gives is not the one that was saved";
         self.damaged(io::Error::new(io::ErrorKind::InvalidData, why))
     }
-}
-
-/// The first byte of a page that differs, in words; so many pages do.
-fn in_page(page: usize, pages: usize, was: &Memory, is: &Memory) -> io::Result<String> {
-    let (mut before, mut after) = ([0; PAGE], [0; PAGE]);
-    was.read(page, &mut before)?;
-    is.read(page, &mut after)?;
-    let count = before
-        .iter()
-        .zip(&after)
-        .filter(|(before, after)| before != after)
-        .count();
-    let byte = before
-        .iter()
-        .zip(&after)
-        .position(|(before, after)| before != after)
-        .unwrap_or(0);
-    let others = match pages {
-        1 => "no other page differs".to_owned(),
-        pages => format!("{pages} pages differ"),
-    };
-    let address = page * PAGE + byte;
-    Ok(format!(
-        "the byte at {address:#x} of the memory was {:02x}, is {:02x} ({count} in its page; {others})",
-        before[byte], after[byte]
-    ))
 }

@@ -6,6 +6,7 @@ mod changes;
 mod debugger;
 mod elsewhere;
 mod ends;
+mod explain;
 mod hostile;
 mod identical;
 mod image;
@@ -53,6 +54,8 @@ pub fn all() -> Vec<Case> {
         time::disk_and_network,
         time::points_by_name,
         time::one_byte,
+        explain::differences,
+        explain::memory,
         time::packets,
         time::core_in_gdb,
         hostile::recordings,

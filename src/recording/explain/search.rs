@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The first instruction behind which two runs are not the same: both go side by side until they are not, then the last
+//! stretch is halved.
+
+use std::thread;
+use std::time::Duration;
+
+use super::side::{Arrived, Side};
+use crate::qemu::memory;
+use crate::recording::difference::Register;
+use crate::recording::session::{Error, Listener};
+
+/// Between two moments at which both are compared on the way there.
+const STEP: u64 = 1 << 27;
+
+/// A machine that is so far from where it goes back to is worth keeping.
+const WORTH_KEEPING: u64 = 1 << 23;
+
+/// What a disk reads is in memory soon after the request has begun, and a busy host takes its time: so often it is looked
+/// whether a difference goes away, after `PAUSE` times 1, 2, 4 …
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Both runs, and where they are the same.
+pub(super) struct Search<'a, 's, 'l> {
+    /// The one that is as it should be.
+    pub(super) reference: Side<'a, 's>,
+    /// The other.
+    pub(super) other: Side<'a, 's>,
+    pub(super) listener: &'l mut dyn Listener,
+    /// The last moment at which both are known to be the same.
+    same: Option<u64>,
+    /// How their memories differed the last time that they did.
+    lasting: Option<memory::Difference>,
+}
+
+/// Where two runs part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// They are the same up to the last moment that was to be looked at.
+    Same,
+    /// They are not the same where they begin.
+    FromTheBeginning,
+    /// They are the same after `instruction - 1` instructions, and not after one more.
+    At {
+        /// The number of the first different instruction, from 1.
+        instruction: u64,
+        /// What became of the other run, if it does not get there.
+        stuck: Option<String>,
+    },
+}
+
+/// How two machines at the same instruction compare.
+enum Compared {
+    Same,
+    Differ,
+    /// The other one did not get there; the last instruction that it got to, if that is known.
+    Stuck(Option<u64>, String),
+}
+
+/// What differs.
+#[derive(Debug)]
+pub(super) struct Differences {
+    pub(super) registers: Vec<Register>,
+    pub(super) memory: Option<memory::Difference>,
+}
+
+impl Differences {
+    pub(super) fn is_none(&self) -> bool {
+        self.registers.is_empty() && self.memory.is_none()
+    }
+}
+
+impl<'a, 's, 'l> Search<'a, 's, 'l> {
+    pub(super) fn new(reference: Side<'a, 's>, other: Side<'a, 's>, listener: &'l mut dyn Listener) -> Self {
+        Self {
+            reference,
+            other,
+            listener,
+            same: None,
+            lasting: None,
+        }
+    }
+
+    /// Looks up to `last`, first of all at `first`. If something may happen soon behind it (`near`), the first steps from there are
+    /// small: a difference that goes away again is found, too, if it is there at one of them.
+    pub(super) fn run(&mut self, first: u64, near: bool, last: u64) -> Result<Found, Error> {
+        let mut next = first.max(self.reference.at()).min(last);
+        let mut step = if near { 1 } else { STEP };
+        let (mut differ, mut stuck) = loop {
+            match self.compare(next)? {
+                Compared::Same if next == last => return Ok(Found::Same),
+                Compared::Same => {
+                    self.same = Some(next);
+                    self.keep()?;
+                    next = ((next / step + 1) * step).min(last);
+                    step = (step * 2).min(STEP);
+                }
+                Compared::Differ => break (next, None),
+                Compared::Stuck(at, how) => break (behind(at, next), Some(how)),
+            }
+        };
+        let Some(mut same) = self.same else {
+            return Ok(Found::FromTheBeginning);
+        };
+        while differ - same > 1 {
+            let middle = same + (differ - same) / 2;
+            match self.compare(middle)? {
+                Compared::Same => {
+                    same = middle;
+                    self.same = Some(middle);
+                    self.keep()?;
+                }
+                Compared::Differ => (differ, stuck) = (middle, None),
+                Compared::Stuck(at, how) => (differ, stuck) = (behind(at, middle).max(same + 1), Some(how)),
+            }
+        }
+        Ok(Found::At {
+            instruction: differ,
+            stuck,
+        })
+    }
+
+    /// Brings both to `at`, and says what differs there.
+    pub(super) fn differences(&mut self, at: u64) -> Result<Differences, Error> {
+        if let Arrived::Stuck { how, .. } = self.go(at)? {
+            return Err(Error::EngineDied { why: how });
+        }
+        self.settle()
+    }
+
+    /// Brings both to `at`; the other one may be stuck on the way.
+    fn go(&mut self, at: u64) -> Result<Arrived, Error> {
+        // At once: there may be a processor for each.
+        self.reference.set_off(at)?;
+        self.other.set_off(at)?;
+        if let Arrived::Stuck { how, .. } = self.reference.arrive(self.listener)? {
+            return Err(Error::EngineDied { why: how });
+        }
+        self.other.arrive(self.listener)
+    }
+
+    fn compare(&mut self, at: u64) -> Result<Compared, Error> {
+        if let Arrived::Stuck { at, how } = self.go(at)? {
+            return Ok(Compared::Stuck(at, how));
+        }
+        let found = self.settle()?;
+        Ok(match found.is_none() {
+            true => Compared::Same,
+            false => Compared::Differ,
+        })
+    }
+
+    /// What differs where both stand, when what disks read at last is there.
+    fn settle(&mut self) -> Result<Differences, Error> {
+        let quiet = self.reference.is_quiet()? && self.other.is_quiet()?;
+        let mut pause = PAUSE;
+        if !quiet {
+            thread::sleep(pause);
+        }
+        let registers = self.reference.registers(&mut self.other)?;
+        let mut memory = self.reference.difference(&self.other)?;
+        // Nobody tells when it is there: QEMU itself does not look before the log says so.
+        for _ in 0..LOOKS {
+            // A difference that was there before is none that goes away.
+            if quiet || !registers.is_empty() || memory.is_none() || memory == self.lasting {
+                break;
+            }
+            thread::sleep(pause);
+            pause *= 2;
+            memory = self.reference.difference(&self.other)?;
+        }
+        self.lasting = memory.or(self.lasting);
+        Ok(Differences { registers, memory })
+    }
+
+    /// Keeps both, which are the same, if they are far from where they go back to and their disks are quiet.
+    fn keep(&mut self) -> Result<(), Error> {
+        let far = self.reference.since_kept().max(self.other.since_kept()) >= WORTH_KEEPING;
+        if !far || !self.reference.is_quiet()? || !self.other.is_quiet()? {
+            return Ok(());
+        }
+        if self.reference.save()? && self.other.save()? {
+            let memory = self.reference.copy()?;
+            self.reference.keep(memory.clone())?;
+            self.other.keep(memory)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first moment that a run does not come to.
+fn behind(at: Option<u64>, to: u64) -> u64 {
+    at.map_or(to, |at| (at + 1).min(to))
+}

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One of two runs that are compared: a machine that stands still at whatever instruction is wanted, one after the other,
+//! forwards and backwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+use nix::sys::signalfd::SignalFd;
+
+use crate::config::guest::Guest;
+use crate::config::types::Size;
+use crate::fail_point::Flip;
+use crate::file;
+use crate::qemu::machine::{Mode, Replaying};
+use crate::qemu::memory::{self, Memory, PAGE};
+use crate::qemu::process::Emulator;
+use crate::qemu::qmp::{self, Event, Qmp};
+use crate::qemu::{engine, registers};
+use crate::recording::Recording;
+use crate::recording::checkpoints::{Checkpoint, Checkpoints};
+use crate::recording::difference::Register;
+use crate::recording::live::{Happened, Live};
+use crate::recording::log::{End, Log};
+use crate::recording::session::{Environment, Error, Listener, died};
+use crate::recording::setup::{Fresh, Setup};
+use crate::recording::start::Start;
+use crate::recording::stillness::{Progress, Stillness, Threads};
+
+/// The file for the machine's states.
+const STATES: &str = "states.qcow2";
+
+/// So often a machine's state is loaded, until its memory is what it was.
+const TRIES: u32 = 3;
+
+/// A run that is to be compared.
+pub(super) struct Run<'a> {
+    pub(super) recording: &'a Recording,
+    pub(super) guest: Option<&'a Guest>,
+    /// Where its log ends.
+    pub(super) end: End,
+    /// A checkpoint to begin at.
+    pub(super) from: Option<(&'a Checkpoints, &'a Checkpoint)>,
+    /// What a test does to it.
+    pub(super) flip: Option<Flip>,
+}
+
+/// Where a machine came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Arrived {
+    /// Where it was to go.
+    There,
+    /// It does not go on after so many instructions, or has ended.
+    Stuck {
+        /// How many, where that is known.
+        at: Option<u64>,
+        /// What became of it.
+        how: String,
+    },
+}
+
+/// A machine as it was, which it can go back to.
+struct Kept {
+    at: u64,
+    /// What QEMU calls it.
+    name: String,
+    memory: Rc<Memory>,
+}
+
+/// A machine of a run.
+pub(super) struct Side<'a, 's> {
+    setup: Setup<'a>,
+    log: Log,
+    memory: Memory,
+    overlays: Directory,
+    signals: &'s SignalFd,
+    flip: Option<Flip>,
+    live: Live<'s, 's>,
+    at: u64,
+    kept: Option<Kept>,
+    /// Whether it is where nothing leads back from.
+    is_lost: bool,
+    /// Where it is to go.
+    to: u64,
+}
+
+impl<'a, 's> Side<'a, 's> {
+    /// Puts `run` together. Its files are in `overlays`, which is made, and goes away with it.
+    pub(super) fn new(
+        run: &Run<'_>,
+        environment: &Environment<'a>,
+        overlays: PathBuf,
+        signals: &'s SignalFd,
+    ) -> Result<Self, Error> {
+        let overlays = Directory::make(overlays)?;
+        let environment = Environment {
+            overlays: overlays.0.clone(),
+            ..environment.clone()
+        };
+        let setup = Setup::new(run.recording, run.guest, &environment, Fresh::OverOrigins)?;
+        let log = Log::of(run.recording, run.end, &overlays.0)?;
+        let memory = Memory::new(setup.machine.memory).map_err(Error::Memory)?;
+        let states = overlays.0.join(STATES);
+        let start = match run.from {
+            Some((all, from)) => {
+                let files = (&memory, &setup.disks);
+                Some(Start::prepare(run.recording.guest(), all, from, files, &overlays.0, 0)?)
+            }
+            None => None,
+        };
+        match &start {
+            Some(start) => fs::rename(start.state(), &states).map_err(|source| Error::Write {
+                path: states.clone(),
+                source,
+            })?,
+            None => engine::create_overlay(&states.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?,
+        }
+        let mut live = spawn(&setup, &log, &memory, &overlays.0, signals)?;
+        if let Some(start) = &start {
+            start.load(live.emulator.qmp())?;
+        }
+        let at = start.as_ref().map_or(0, Start::instructions);
+        drop(start);
+        let mut side = Self {
+            setup,
+            log,
+            memory,
+            overlays,
+            signals,
+            flip: run.flip,
+            live,
+            at,
+            kept: None,
+            is_lost: false,
+            to: at,
+        };
+        let name = match run.from {
+            Some((_, from)) => from.name(),
+            None => {
+                side.save()?;
+                name(0)
+            }
+        };
+        side.hold(name, side.copy()?);
+        Ok(side)
+    }
+
+    /// Instructions that the guest has executed.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Its monitor, and its memory.
+    pub(super) fn parts(&mut self) -> (&mut Qmp, &Memory) {
+        (self.live.emulator.qmp(), &self.memory)
+    }
+
+    pub(super) fn qmp(&mut self) -> &mut Qmp {
+        self.live.emulator.qmp()
+    }
+
+    /// Has it set off for the moment after `to` instructions. Where it began is the first to which it goes back.
+    pub(super) fn set_off(&mut self, to: u64) -> Result<(), Error> {
+        self.to = to;
+        if self.is_lost {
+            self.begin_again()?;
+        } else if to < self.at {
+            self.go_back()?;
+        }
+        self.go_on()
+    }
+
+    /// Waits until it is there.
+    pub(super) fn arrive(&mut self, listener: &mut dyn Listener) -> Result<Arrived, Error> {
+        let mut progress = Progress::new(Instant::now());
+        while self.at < self.to {
+            let how = match self.live.next(Some(progress.again))? {
+                Happened::Event(Event::Stopped) => {
+                    self.stopped()?;
+                    None
+                }
+                Happened::Event(Event::Shutdown(_)) => Some("the guest has ended".to_owned()),
+                Happened::Ended => {
+                    let status = self.live.emulator.wait().map_err(Error::Wait)?;
+                    Some(died(status, self.live.emulator.complaint()))
+                }
+                Happened::Signal => return Err(Error::Interrupted),
+                Happened::Timeout => self.look(&mut progress, listener)?,
+                Happened::Console(_) | Happened::Event(Event::Resumed) => None,
+            };
+            if let Some(how) = how {
+                self.is_lost = true;
+                let at = self.qmp().instructions().ok();
+                return Ok(Arrived::Stuck { at, how });
+            }
+        }
+        Ok(Arrived::There)
+    }
+
+    /// Whether no request of a disk is on its way.
+    pub(super) fn is_quiet(&mut self) -> Result<bool, Error> {
+        let disks = self.setup.machine.drives.len();
+        Ok(self.qmp().disks_are_quiet(disks)?)
+    }
+
+    /// What is in the processor that is not in that of `other`.
+    pub(super) fn registers(&mut self, other: &mut Self) -> Result<Vec<Register>, Error> {
+        Ok(registers::differences(
+            &self.qmp().registers()?,
+            &other.qmp().registers()?,
+        ))
+    }
+
+    /// Where the memory is not that of `other`.
+    pub(super) fn difference(&self, other: &Self) -> Result<Option<memory::Difference>, Error> {
+        self.memory.difference(&other.memory).map_err(Error::Memory)
+    }
+
+    /// Instructions from where it goes back to.
+    pub(super) fn since_kept(&self) -> u64 {
+        self.at - self.kept.as_ref().map_or(0, |kept| kept.at)
+    }
+
+    /// Has QEMU keep the machine's state, but for its memory; whether it did.
+    pub(super) fn save(&mut self) -> Result<bool, Error> {
+        let line = format!("savevm {}", name(self.at));
+        match self.qmp().monitor(&line) {
+            // It knows of something that is not over.
+            Err(qmp::Error::Refused { .. }) => Ok(false),
+            saved => Ok(saved.map(|()| true)?),
+        }
+    }
+
+    /// From now on, it goes back to here: the state was saved, and `memory` is its memory now.
+    pub(super) fn keep(&mut self, memory: Rc<Memory>) -> Result<(), Error> {
+        let before = self.hold(name(self.at), memory);
+        if let Some(before) = before.filter(|before| before.at != self.at) {
+            self.qmp().monitor(&format!("delvm {}", before.name))?;
+        }
+        Ok(())
+    }
+
+    /// A copy of its memory.
+    pub(super) fn copy(&self) -> Result<Rc<Memory>, Error> {
+        let copy = Memory::new(Size::from_bytes(self.memory.size())).map_err(Error::Memory)?;
+        copy.become_like(&self.memory).map_err(Error::Memory)?;
+        Ok(Rc::new(copy))
+    }
+
+    fn hold(&mut self, name: String, memory: Rc<Memory>) -> Option<Kept> {
+        let at = self.at;
+        self.kept.replace(Kept { at, name, memory })
+    }
+
+    /// Back to the machine that is kept. Its memory has to be there before its state is loaded: the disks' devices look into it
+    /// then. What the guest had asked a disk for last may end just then, in that memory; a second time, nothing is left to end.
+    fn go_back(&mut self) -> Result<(), Error> {
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        let line = format!("loadvm {}", kept.name);
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            self.memory.become_like(&kept.memory).map_err(Error::Memory)?;
+            match self.live.emulator.qmp().monitor(&line) {
+                Err(qmp::Error::Refused { .. }) if tries > 0 => continue,
+                loaded => loaded?,
+            }
+            if self.memory.difference(&kept.memory).map_err(Error::Memory)?.is_none() {
+                self.at = kept.at;
+                return Ok(());
+            }
+            if tries == 0 {
+                return Err(Error::NotExplained(
+                    "QEMU does not give back the machine that it has kept",
+                ));
+            }
+        }
+    }
+
+    /// The same in a new QEMU.
+    fn begin_again(&mut self) -> Result<(), Error> {
+        self.live.emulator.kill();
+        self.live = spawn(&self.setup, &self.log, &self.memory, &self.overlays.0, self.signals)?;
+        self.is_lost = false;
+        self.go_back()
+    }
+
+    /// Lets it run, to where it is to go or to what a test does on the way.
+    fn go_on(&mut self) -> Result<(), Error> {
+        let flip = self.flip.map(|flip| flip.at);
+        let stop = flip.filter(|at| self.at < *at && *at < self.to).unwrap_or(self.to);
+        if stop > self.at {
+            self.qmp().stop_at(stop)?;
+            self.qmp().go_on()?;
+        }
+        Ok(())
+    }
+
+    /// It stands still.
+    fn stopped(&mut self) -> Result<(), Error> {
+        if self.qmp().lacks_room()? {
+            return Err(Error::NoRoomForDisks {
+                directory: self.overlays.0.clone(),
+            });
+        }
+        let before = self.at;
+        self.at = self.qmp().instructions()?;
+        if let Some(flip) = self.flip.filter(|flip| before < flip.at && flip.at == self.at) {
+            self.memory.flip_bit(flip.address).map_err(Error::Memory)?;
+        }
+        self.go_on()
+    }
+
+    /// How it is getting on; what became of it if it is not.
+    fn look(&mut self, progress: &mut Progress, listener: &mut dyn Listener) -> Result<Option<String>, Error> {
+        let done = match self.qmp().instructions() {
+            Err(qmp::Error::Ended) => return Ok(None),
+            done => done?,
+        };
+        listener.progress("looking for the first different instruction", done, self.to);
+        let threads = Threads::of(self.live.emulator.id());
+        match progress.look(Instant::now(), done, &threads) {
+            Stillness::No => Ok(None),
+            Stillness::OfTheRun => Ok(Some("it stands still".to_owned())),
+            Stillness::OfTheHost => Err(Error::HostStoodStill),
+        }
+    }
+
+    /// Reads `buffer.len()` bytes of the guest's memory from `address` on, within a page; `None` where there is none.
+    pub(super) fn bytes<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut page = [0; PAGE];
+        let (number, from) = (address / PAGE as u64, (address % PAGE as u64) as usize);
+        self.memory.read(usize::try_from(number).ok()?, &mut page).ok()?;
+        page.get(from..from + N)?.try_into().ok()
+    }
+
+    /// The names of its disks, in the order of their devices.
+    pub(super) fn disks(&self) -> Vec<String> {
+        let drives = self.setup.machine.drives.iter();
+        drives.map(|drive| drive.target.to_string()).collect()
+    }
+}
+
+/// What QEMU calls a machine that was kept after so many instructions.
+fn name(at: u64) -> String {
+    format!("k{at}")
+}
+
+fn spawn<'s>(
+    setup: &Setup<'_>,
+    log: &Log,
+    memory: &Memory,
+    overlays: &Path,
+    signals: &'s SignalFd,
+) -> Result<Live<'s, 's>, Error> {
+    let mode = Mode::Replay(Replaying {
+        log: log.path().to_owned(),
+        state: Some(overlays.join(STATES)),
+        debugger: None,
+        packets: Vec::new(),
+    });
+    let emulator = Emulator::start(&setup.machine, &mode, Some(memory), overlays)?;
+    let mut live = Live::new(emulator, signals, None);
+    live.emulator.qmp().leave_memory_out(true)?;
+    Ok(live)
+}
+
+/// A directory of ours alone, which goes away with this.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make(path: PathBuf) -> Result<Self, Error> {
+        // What was left by one that was killed. The guest's lock is ours.
+        let made = match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => file::private_directory(&path),
+        };
+        match made {
+            Ok(()) => Ok(Self(path)),
+            Err(source) => Err(Error::Write { path, source }),
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
