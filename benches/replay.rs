@@ -95,6 +95,7 @@ fn main() {
         "",
     );
     travel(place, &mut table);
+    explain(place, &replay, &mut table);
     table.value(
         "log for 1,000 instructions",
         format!("{:.0} instructions in {RUNS} runs", instructions),
@@ -155,6 +156,32 @@ fn travel(place: &Place, table: &mut Table) {
         format!("{:.1} MB ÷ {:.1} MB", store as f64 / 1e6, memory as f64 / 1e6),
         format!("{:.3}", store as f64 / memory as f64),
         "2",
+    );
+}
+
+/// How long it takes to find an instruction at which a bit of the memory was turned over, from a replay's beginning on: with the
+/// verdict before it.
+fn explain(place: &Place, replays: &[f64], table: &mut Table) {
+    let recording = place.recording();
+    let result = recording.manifest().result.as_ref().expect("a result");
+    let end = result.instructions.expect("a count");
+    let seconds: Vec<f64> = [3, 6, 9]
+        .into_iter()
+        .map(|tenths| {
+            let at = end / 10 * tenths;
+            let mut command = place.command(&["replay", GUEST, "--verify", "--explain"]);
+            // Something of Linux's own.
+            command.env("TTVM_FLIP", format!("{at}:0x1000123"));
+            let ran = Running::start(command).end();
+            ran.expect(5, &["the first different instruction is number "]);
+            ran.seconds
+        })
+        .collect();
+    table.ratio(
+        "the first different instruction, found after a replay ÷ ttvm replay --verify",
+        &seconds,
+        replays,
+        "3",
     );
 }
 

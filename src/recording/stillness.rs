@@ -52,10 +52,17 @@ pub(super) struct Progress {
     moved: Instant,
     /// What the process had used of the processor.
     used: u64,
+    /// Who stands still for longer, and could go on, does not.
+    stalled: Duration,
 }
 
 impl Progress {
     pub(super) fn new(now: Instant) -> Self {
+        Self::with_patience(now, STALLED)
+    }
+
+    /// The same where standing still is believed after `stalled`.
+    pub(super) fn with_patience(now: Instant, stalled: Duration) -> Self {
         Self {
             done: 0,
             again: now + LOOK,
@@ -63,6 +70,7 @@ impl Progress {
             still: Duration::ZERO,
             moved: now,
             used: 0,
+            stalled,
         }
     }
 
@@ -80,7 +88,7 @@ impl Progress {
         if threads.doing == Doing::Able && !starved {
             self.still += passed.min(LONGEST);
         }
-        if self.still >= STALLED {
+        if self.still >= self.stalled {
             Stillness::OfTheRun
         } else if now - self.moved >= PATIENCE {
             Stillness::OfTheHost

@@ -285,16 +285,26 @@ impl Places {
 
     fn search<'a, 's, 'l>(
         &self,
-        reference: &Run<'_>,
-        other: &Run<'_>,
+        reference: &Run<'l>,
+        other: &Run<'l>,
         environment: &Environment<'a>,
         signals: &'s SignalFd,
         listener: &'l mut dyn Listener,
     ) -> Result<Search<'a, 's, 'l>, Error> {
         let side = |run: &Run<'_>, place: &Path| Side::new(run, environment, place.to_owned(), signals);
-        let reference = side(reference, &self.0[0])?;
-        let other = side(other, &self.0[1])?;
-        Ok(Search::new(reference, other, listener))
+        let sides = (side(reference, &self.0[0])?, side(other, &self.0[1])?);
+        let recordings = [reference.recording, other.recording];
+        let interrupted = move |at| {
+            let mut found = false;
+            for recording in recordings {
+                each_event(recording, |event| {
+                    found |= event.instructions == at && event.kind == Kind::Interrupt;
+                    event.instructions <= at
+                })?;
+            }
+            Ok(found)
+        };
+        Ok(Search::new(sides, Box::new(interrupted), listener))
     }
 }
 
@@ -379,7 +389,7 @@ fn require(again: bool) -> Result<(), Error> {
 /// Where the processor is, and what it does next.
 fn next_instruction(side: &mut Side<'_, '_>) -> Result<(u64, String), Error> {
     let text = side.qmp().registers()?;
-    let registers = Registers::parse(&text).ok_or_else(|| crate::qemu::qmp::Error::Strange(text))?;
+    let registers = Registers::parse(&text).ok_or(crate::qemu::qmp::Error::Strange(text))?;
     let address = registers.cs.base.wrapping_add(registers.rip);
     Ok((address, side.qmp().instruction(address)?))
 }

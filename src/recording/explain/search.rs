@@ -21,18 +21,27 @@ const WORTH_KEEPING: u64 = 1 << 23;
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A machine that is stopped where it is interrupted has it behind it or before it, as it happens. Two of these are compared so
+/// often, until they are the same.
+const TRIES: u32 = 4;
+
 /// Both runs, and where they are the same.
 pub(super) struct Search<'a, 's, 'l> {
     /// The one that is as it should be.
     pub(super) reference: Side<'a, 's>,
     /// The other.
     pub(super) other: Side<'a, 's>,
+    /// Whether the processor of one of them is interrupted after so many instructions.
+    interrupted: Interrupted<'l>,
     pub(super) listener: &'l mut dyn Listener,
     /// The last moment at which both are known to be the same.
     same: Option<u64>,
     /// How their memories differed the last time that they did.
     lasting: Option<memory::Difference>,
 }
+
+/// Tells whether a processor is interrupted after so many instructions.
+pub(super) type Interrupted<'l> = Box<dyn Fn(u64) -> Result<bool, Error> + 'l>;
 
 /// Where two runs part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,10 +81,15 @@ impl Differences {
 }
 
 impl<'a, 's, 'l> Search<'a, 's, 'l> {
-    pub(super) fn new(reference: Side<'a, 's>, other: Side<'a, 's>, listener: &'l mut dyn Listener) -> Self {
+    pub(super) fn new(
+        (reference, other): (Side<'a, 's>, Side<'a, 's>),
+        interrupted: Interrupted<'l>,
+        listener: &'l mut dyn Listener,
+    ) -> Self {
         Self {
             reference,
             other,
+            interrupted,
             listener,
             same: None,
             lasting: None,
@@ -132,23 +146,30 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
     /// Brings both to `at`; the other one may be stuck on the way.
     fn go(&mut self, at: u64) -> Result<Arrived, Error> {
         // At once: there may be a processor for each.
-        self.reference.set_off(at)?;
-        self.other.set_off(at)?;
-        if let Arrived::Stuck { how, .. } = self.reference.arrive(self.listener)? {
+        self.reference.set_off(at, self.listener)?;
+        self.other.set_off(at, self.listener)?;
+        if let Arrived::Stuck { how, .. } = self.reference.arrive_surely(self.listener)? {
             return Err(Error::EngineDied { why: how });
         }
-        self.other.arrive(self.listener)
+        self.other.arrive_surely(self.listener)
     }
 
     fn compare(&mut self, at: u64) -> Result<Compared, Error> {
-        if let Arrived::Stuck { at, how } = self.go(at)? {
-            return Ok(Compared::Stuck(at, how));
+        for tried in 1.. {
+            if let Arrived::Stuck { at, how } = self.go(at)? {
+                return Ok(Compared::Stuck(at, how));
+            }
+            let found = self.settle()?;
+            if found.is_none() {
+                return Ok(Compared::Same);
+            }
+            if found.registers.is_empty() || tried == TRIES || !(self.interrupted)(at)? {
+                break;
+            }
+            self.reference.turn_back();
+            self.other.turn_back();
         }
-        let found = self.settle()?;
-        Ok(match found.is_none() {
-            true => Compared::Same,
-            false => Compared::Differ,
-        })
+        Ok(Compared::Differ)
     }
 
     /// What differs where both stand, when what disks read at last is there.

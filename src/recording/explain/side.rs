@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 
@@ -31,8 +31,11 @@ use crate::recording::stillness::{Progress, Stillness, Threads};
 /// The file for the machine's states.
 const STATES: &str = "states.qcow2";
 
-/// So often a machine's state is loaded, until its memory is what it was.
-const TRIES: u32 = 3;
+/// One that executes nothing for so long, and could, is tried once more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a disk was asked for is done within so many instructions, as powers of two: those that it is given.
+const SOON: std::ops::Range<u32> = 16..24;
 
 /// A run that is to be compared.
 pub(super) struct Run<'a> {
@@ -81,6 +84,8 @@ pub(super) struct Side<'a, 's> {
     kept: Option<Kept>,
     /// Whether it is where nothing leads back from.
     is_lost: bool,
+    /// Whether it goes back even to where it is.
+    turns_back: bool,
     /// Where it is to go.
     to: u64,
 }
@@ -133,6 +138,7 @@ impl<'a, 's> Side<'a, 's> {
             at,
             kept: None,
             is_lost: false,
+            turns_back: false,
             to: at,
         };
         let name = match run.from {
@@ -161,19 +167,18 @@ impl<'a, 's> Side<'a, 's> {
     }
 
     /// Has it set off for the moment after `to` instructions. Where it began is the first to which it goes back.
-    pub(super) fn set_off(&mut self, to: u64) -> Result<(), Error> {
-        self.to = to;
-        if self.is_lost {
-            self.begin_again()?;
-        } else if to < self.at {
-            self.go_back()?;
+    pub(super) fn set_off(&mut self, to: u64, listener: &mut dyn Listener) -> Result<(), Error> {
+        if self.is_lost || to < self.at || self.turns_back {
+            self.go_back(listener)?;
+            self.turns_back = false;
         }
+        self.to = to;
         self.go_on()
     }
 
     /// Waits until it is there.
-    pub(super) fn arrive(&mut self, listener: &mut dyn Listener) -> Result<Arrived, Error> {
-        let mut progress = Progress::new(Instant::now());
+    fn arrive(&mut self, listener: &mut dyn Listener) -> Result<Arrived, Error> {
+        let mut progress = Progress::with_patience(Instant::now(), PATIENCE);
         while self.at < self.to {
             let how = match self.live.next(Some(progress.again))? {
                 Happened::Event(Event::Stopped) => {
@@ -196,6 +201,24 @@ impl<'a, 's> Side<'a, 's> {
             }
         }
         Ok(Arrived::There)
+    }
+
+    /// The next time it sets off, it begins where it is kept, wherever it is to go.
+    pub(super) fn turn_back(&mut self) {
+        self.turns_back = true;
+    }
+
+    /// Waits until it is there. One that is stuck is tried once more, in a new QEMU and without a stop on the way: it happens that a
+    /// machine which is stopped just where a packet arrives does not go on.
+    pub(super) fn arrive_surely(&mut self, listener: &mut dyn Listener) -> Result<Arrived, Error> {
+        let to = self.to;
+        match self.arrive(listener)? {
+            Arrived::There => Ok(Arrived::There),
+            Arrived::Stuck { .. } => {
+                self.set_off(to, listener)?;
+                self.arrive(listener)
+            }
+        }
     }
 
     /// Whether no request of a disk is on its way.
@@ -253,31 +276,28 @@ impl<'a, 's> Side<'a, 's> {
         self.kept.replace(Kept { at, name, memory })
     }
 
-    /// Back to the machine that is kept. Its memory has to be there before its state is loaded: the disks' devices look into it
-    /// then. What the guest had asked a disk for last may end just then, in that memory; a second time, nothing is left to end.
-    fn go_back(&mut self) -> Result<(), Error> {
-        let Some(kept) = &self.kept else {
-            return Ok(());
-        };
-        let line = format!("loadvm {}", kept.name);
-        let mut tries = TRIES;
-        loop {
-            tries -= 1;
-            self.memory.become_like(&kept.memory).map_err(Error::Memory)?;
-            match self.live.emulator.qmp().monitor(&line) {
-                Err(qmp::Error::Refused { .. }) if tries > 0 => continue,
-                loaded => loaded?,
-            }
-            if self.memory.difference(&kept.memory).map_err(Error::Memory)?.is_none() {
-                self.at = kept.at;
-                return Ok(());
-            }
-            if tries == 0 {
-                return Err(Error::NotExplained(
-                    "QEMU does not give back the machine that it has kept",
-                ));
-            }
+    /// Back to the machine that is kept: in this QEMU, if it has nothing left to do.
+    fn go_back(&mut self, listener: &mut dyn Listener) -> Result<(), Error> {
+        if !self.calms_down(listener)? {
+            return self.begin_again();
         }
+        match self.load() {
+            Err(Error::Qmp(qmp::Error::Refused { .. })) => self.begin_again(),
+            loaded => loaded,
+        }
+    }
+
+    /// Lets what the guest has asked its disks for end, which else would end in another life of the machine. Whether it did soon.
+    fn calms_down(&mut self, listener: &mut dyn Listener) -> Result<bool, Error> {
+        for steps in SOON {
+            if self.is_lost || self.is_quiet()? {
+                break;
+            }
+            self.to = self.at + (1 << steps);
+            self.go_on()?;
+            self.arrive(listener)?;
+        }
+        Ok(!self.is_lost && self.is_quiet()?)
     }
 
     /// The same in a new QEMU.
@@ -285,7 +305,25 @@ impl<'a, 's> Side<'a, 's> {
         self.live.emulator.kill();
         self.live = spawn(&self.setup, &self.log, &self.memory, &self.overlays.0, self.signals)?;
         self.is_lost = false;
-        self.go_back()
+        self.load()
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        // Before the state is loaded: the disks' devices look into it then.
+        self.memory.become_like(&kept.memory).map_err(Error::Memory)?;
+        let line = format!("loadvm {}", kept.name);
+        self.live.emulator.qmp().monitor(&line)?;
+        let differs = self.memory.difference(&kept.memory).map_err(Error::Memory)?.is_some();
+        if differs {
+            return Err(Error::NotExplained(
+                "QEMU does not give back the machine that it has kept",
+            ));
+        }
+        self.at = kept.at;
+        Ok(())
     }
 
     /// Lets it run, to where it is to go or to what a test does on the way.

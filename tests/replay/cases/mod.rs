@@ -53,7 +53,6 @@ pub fn all() -> Vec<Case> {
         identical::network,
         time::disk_and_network,
         time::points_by_name,
-        time::one_byte,
         explain::differences,
         explain::memory,
         time::packets,

@@ -2,11 +2,10 @@
 //! Going to any moment of a recording, and every bit as it was there.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 use super::super::Outcome;
-use super::super::lab::{GUEST, Lab, Place, Running, STATE, until};
+use super::super::lab::{GUEST, Lab, Place, STATE};
 
 /// Points of each guest, but for who wants more (`TTVM_POINTS`).
 const POINTS: u64 = 3;
@@ -165,48 +164,5 @@ pub fn packets(lab: &Lab) -> Outcome {
     // What a person has made is not overwritten.
     place.replay(&["--pcap", "one"]).expect(1, &["cannot make", "one"]);
     assert!(fs::read(place.path("one")).expect("a dump") == one);
-    Ok(())
-}
-
-/// One byte of the guest's memory changes behind its back, where it never looks: nothing of it is printed or written.
-pub fn one_byte(lab: &Lab) -> Outcome {
-    let place = lab.place();
-    place.describe("random,disk", "");
-    place.record(&[]);
-    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
-    let mut replaying = Running::start(place.command(&["replay", GUEST, "--console"]));
-    while !replaying.line().starts_with("random ") {}
-    let mut memory = None;
-    until("QEMU has its memory", || {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", replaying.pid())).unwrap_or_default();
-        memory = children.split_whitespace().find_map(|pid| {
-            let mut files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-            files.find_map(|file| {
-                let is = fs::read_link(file.path()).is_ok_and(|name| name.to_string_lossy().contains("memfd:guest"));
-                is.then(|| fs::OpenOptions::new().read(true).write(true).open(file.path()).ok())?
-            })
-        });
-        memory.is_some()
-    });
-    let memory = memory.expect("a file");
-    let size = memory.metadata().expect("its size").len();
-    // A page that the guest has not touched so far, and leaves alone in the little that it still does.
-    let mut page = [0u8; 4096];
-    let free = (0..size / 4096).rev().find(|number| {
-        memory.read_exact_at(&mut page, number * 4096).expect("a page");
-        page.iter().all(|byte| *byte == 0)
-    });
-    let at = free.expect("a page of zeros") * 4096 + 77;
-    memory.write_all_at(&[1], at).expect("a byte");
-    let what = format!("the byte at {at:#x} of the memory was 00, is 01 (no other byte differs)");
-    replaying.end().expect(
-        5,
-        &[
-            "DIVERGED: demo ",
-            "memory is not the same after",
-            "and was after",
-            &what,
-        ],
-    );
     Ok(())
 }
