@@ -13,7 +13,7 @@ use std::time::Instant;
 use lab::{GUEST, Lab, Place, Running, contents};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use table::{Table, is_wanted};
-use ttvm::qemu::engine;
+use ttvm::qemu::engine::{self, Engine};
 use ttvm::qemu::machine::{Backing, Drive, Mode, Replaying};
 use ttvm::qemu::process::Emulator;
 use ttvm::qemu::qmp::Event;
@@ -218,7 +218,14 @@ fn emulate(place: &Place, mode: &Mode) {
         target: "vda".parse().expect("a target"),
         backing: Backing::Overlay { path: overlay, base },
     };
-    let mut emulator = Emulator::start(&place.machine(vec![drive]), mode, None, &place.path("")).expect("QEMU");
+    let mut emulator = Emulator::start(
+        &Engine::Installed,
+        &place.machine(vec![drive]),
+        mode,
+        None,
+        &place.path(""),
+    )
+    .expect("QEMU");
     if matches!(mode, Mode::Replay(_)) {
         emulator.qmp().go_on().expect("QEMU goes on");
     }

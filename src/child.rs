@@ -2,9 +2,12 @@
 //! A program that runs beside us for long, as a guest's emulator does: it gets descriptors of ours, its end is something to
 //! poll for, and it does not outlive us.
 
+pub mod confinement;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 
+use self::confinement::Confinement;
 use crate::run::{Error, Program};
 
 /// A running program. Dropped, it is killed.
@@ -35,31 +39,34 @@ pub struct Streams {
     pub stderr: OwnedFd,
 }
 
+/// How a program is started, beside what it reads and writes.
+#[derive(Debug, Default)]
+pub struct Start<'a> {
+    /// Descriptors that it gets, under the numbers they have here.
+    pub inherited: &'a [BorrowedFd<'a>],
+    /// Further variables of its environment, which has next to nothing else.
+    pub environment: Vec<(&'static str, String)>,
+    /// The directory that it begins in; ours if there is none.
+    pub directory: Option<PathBuf>,
+    /// The user and group that it is, without any other; we ourselves if there is none.
+    pub identity: Option<(u32, u32)>,
+    /// What it cannot get out of.
+    pub confinement: Option<Confinement>,
+}
+
 impl Child {
-    /// Starts `program`, which gets `inherited` under the numbers they have here.
-    pub fn spawn(
-        program: &Program,
-        args: &[String],
-        streams: Streams,
-        inherited: &[BorrowedFd<'_>],
-    ) -> Result<Self, Error> {
-        Self::spawn_as(program, args, streams, inherited, None)
+    /// Starts `program`.
+    pub fn spawn(program: &Program, args: &[String], streams: Streams) -> Result<Self, Error> {
+        Self::spawn_as(program.path()?, args, streams, Start::default())
     }
 
-    /// The same as another user and group, without any other, if one is given.
-    pub fn spawn_as(
-        program: &Program,
-        args: &[String],
-        streams: Streams,
-        inherited: &[BorrowedFd<'_>],
-        identity: Option<(u32, u32)>,
-    ) -> Result<Self, Error> {
-        let path = program.path()?;
+    /// Starts the program at `path`, as `start` says.
+    pub fn spawn_as(path: &Path, args: &[String], streams: Streams, start: Start<'_>) -> Result<Self, Error> {
         let failed = |source| Error::Io {
             command: format!("{} {}", path.display(), args.join(" ")),
             source,
         };
-        let keep: Vec<i32> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        let keep: Vec<i32> = start.inherited.iter().map(AsRawFd::as_raw_fd).collect();
         let us = std::process::id();
         let mut command = Command::new(path);
         command
@@ -67,13 +74,18 @@ impl Child {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("LC_ALL", "C")
+            .envs(start.environment)
             .stdin(Stdio::from(streams.stdin))
             .stdout(Stdio::from(streams.stdout))
             .stderr(Stdio::from(streams.stderr));
-        if let Some((uid, gid)) = identity {
+        if let Some(directory) = start.directory {
+            command.current_dir(directory);
+        }
+        if let Some((uid, gid)) = start.identity {
             // Before what follows: the kernel forgets a parent-death signal when the user changes.
             command.uid(uid).gid(gid);
         }
+        let confinement = start.confinement;
         // SAFETY: system calls only; nothing is allocated between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -89,7 +101,8 @@ impl Child {
                 for fd in &keep {
                     fcntl(BorrowedFd::borrow_raw(*fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }
-                Ok(())
+                // At the end: of what is above, little is allowed in it.
+                confinement.as_ref().map_or(Ok(()), Confinement::enter)
             });
         }
         let process = command.spawn().map_err(failed)?;

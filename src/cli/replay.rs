@@ -13,7 +13,7 @@ use crate::error::Exit;
 use crate::recording::debugger::Wanted;
 use crate::recording::explain::{self, Explanation};
 use crate::recording::point::{NotAPoint, Point};
-use crate::recording::replay::{self, At, Options, Then};
+use crate::recording::replay::{self, At, Choice, Options, Then};
 use crate::recording::session::Error as SessionError;
 use crate::recording::verdict::proved;
 use crate::recording::{Recording, Verdict, tt_xen};
@@ -45,6 +45,15 @@ pub(super) struct Arguments {
     /// Stand still before the first instruction until the debugger lets it go (TT Xen: without --gdb, until `xm unpause`)
     #[arg(long)]
     paused: bool,
+    /// What runs it: the QEMU that is installed, or the one that came with the recording (`recordings export --with-engine`)
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_enum,
+        default_value_t,
+        conflicts_with = "any_engine"
+    )]
+    engine: Engine,
     /// Try it with whatever QEMU and firmware there are, though they are not those of the recording
     #[arg(long)]
     any_engine: bool,
@@ -65,6 +74,14 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
+/// What runs a replay.
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Engine {
+    #[default]
+    Installed,
+    Capsule,
+}
+
 /// A point on the command line.
 fn point(text: &str) -> Result<Point, String> {
     text.parse().map_err(|error: NotAPoint| error.to_string())
@@ -81,7 +98,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
     if with_xm && arguments.is_here() {
         return Err(Error::Usage(
-            "--at, --dump-memory and --pcap are for guests with toolstack = \"qemu\"".to_owned(),
+            "--at, --dump-memory, --pcap and --engine capsule are for guests with toolstack = \"qemu\"".to_owned(),
         ));
     }
     if arguments.paused && !arguments.gdb && !with_xm {
@@ -93,7 +110,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         let exit = unit::replay(&arguments.guest, recording.id(), arguments)?;
         if exit == Exit::Diverged && arguments.explains(&recording) {
             let _claim = run.claim()?;
-            explain(&run, &recording, guest.as_ref())?;
+            explain(&run, &recording, guest.as_ref(), arguments.choice())?;
         }
         return Ok(exit);
     }
@@ -104,7 +121,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             Some(guest) if with_xm && places.has_units() => {
                 tt_xen::replay::check(places.root(), &recording, guest, &seals, &mut follower).map(drop)
             }
-            guest => replay::check(&recording, guest.as_ref(), &seals, arguments.any_engine, &mut follower)
+            guest => replay::check(&recording, guest.as_ref(), &seals, arguments.choice(), &mut follower)
                 .and_then(|checked| arguments.at.as_ref().map_or(Ok(0), |at| checked.find(&recording, at)))
                 .map(drop),
         };
@@ -130,7 +147,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         }),
         packets: arguments.pcap.clone(),
         checkpoints: !arguments.no_checkpoints,
-        any_engine: arguments.any_engine,
+        engine: arguments.choice(),
     };
     if let Some(wanted) = &options.gdb {
         println!("{}", gdb_line(&wanted.socket));
@@ -141,7 +158,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         Some(verdict) => {
             let exit = tell(&arguments.guest, recording.id(), &verdict)?;
             if exit == Exit::Diverged && arguments.explains(&recording) {
-                explain(&run, &recording, guest.as_ref())?;
+                explain(&run, &recording, guest.as_ref(), arguments.choice())?;
             }
             Ok(exit)
         }
@@ -161,12 +178,12 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
 }
 
 /// Looks for the first instruction that its newest replay, which was another run, did otherwise, and prints it.
-fn explain(run: &Foreground<'_>, recording: &Recording, guest: Option<&Guest>) -> Result<(), Error> {
+fn explain(run: &Foreground<'_>, recording: &Recording, guest: Option<&Guest>, choice: Choice) -> Result<(), Error> {
     let Some(Verdict::Diverged { at }) = recording.replays().map(|replays| replays.newest) else {
         return Ok(());
     };
     let mut follower = Follower::new(recording.guest(), false, "Ctrl-C ends the search");
-    let found = explain::replay(recording, guest, &run.environment(), &at, &mut follower);
+    let found = explain::replay(recording, guest, &run.environment(), choice, &at, &mut follower);
     follower.end();
     show(&found?)
 }
@@ -187,9 +204,18 @@ impl Arguments {
         can && !self.no_explain && (self.explain || (io::stdout().is_terminal() && recording.manifest().format > 1))
     }
 
-    /// Whether something is wanted that a unit does not do: it writes files for whoever asks, or goes to a point for them.
+    /// Whether something is wanted that a unit does not do: it writes files for whoever asks, goes to a point for them, or runs
+    /// an engine that came from elsewhere.
     fn is_here(&self) -> bool {
-        self.at.is_some() || self.pcap.is_some()
+        self.at.is_some() || self.pcap.is_some() || self.engine == Engine::Capsule
+    }
+
+    fn choice(&self) -> Choice {
+        match (self.engine, self.any_engine) {
+            (Engine::Capsule, _) => Choice::Capsule,
+            (Engine::Installed, true) => Choice::Any,
+            (Engine::Installed, false) => Choice::Installed,
+        }
     }
 
     pub(super) fn waits(&self) -> bool {

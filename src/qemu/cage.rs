@@ -110,6 +110,8 @@ pub(super) struct Handed {
     pub(super) arguments: Vec<String>,
     /// To be closed here once QEMU has them: its locks on disks are those of the descriptors.
     descriptors: Vec<OwnedFd>,
+    /// The same of those that it opens once more, by their numbers.
+    files: Vec<OwnedFd>,
     /// What QEMU writes; it is ours alone again when QEMU has ended.
     pub(super) lent: Vec<Lent>,
 }
@@ -163,7 +165,12 @@ impl Handed {
     }
 
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.descriptors.iter().map(AsFd::as_fd)
+        self.descriptors.iter().chain(&self.files).map(AsFd::as_fd)
+    }
+
+    /// Those that QEMU opens once more.
+    pub(super) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.files.iter().map(AsFd::as_fd)
     }
 
     /// A disk: QEMU takes one by the name of a set of descriptors.
@@ -202,7 +209,7 @@ impl Handed {
         // SAFETY: the kernel has just made it, for us alone.
         let file = unsafe { File::from_raw_fd(file) };
         self.name(path, &file);
-        self.descriptors.push(file.into());
+        self.files.push(file.into());
         Ok(())
     }
 
@@ -216,7 +223,7 @@ impl Handed {
         file.lock().map_err(Error::file("lock", path))?;
         let theirs = file.try_clone().map_err(Error::file("open", path))?;
         self.name(path, &theirs);
-        self.descriptors.push(theirs.into());
+        self.files.push(theirs.into());
         self.lent.push(Lent(file));
         Ok(())
     }

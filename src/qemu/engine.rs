@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The QEMU that is installed.
+//! The QEMU that runs a machine: the one that is installed, or one in a capsule.
 
 use std::fmt;
 use std::fs::Permissions;
@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::capsule::Capsule;
 use crate::error::{Classify, Exit};
 use crate::run::{self, Command, Program};
 
@@ -15,6 +16,44 @@ static QEMU_IMG: Program = Program::new(&["qemu-img"]);
 
 /// The oldest version that ttvm has been tried with.
 const OLDEST: (u32, u32) = (7, 2);
+
+/// The files of its own that QEMU puts into a machine: the BIOS, and what loads a `kernel`, by the kind of it.
+const BIOS: &str = "bios-256k.bin";
+const OF_LINUX: &[&str] = &["linuxboot_dma.bin", "pvh.bin"];
+const OF_MULTIBOOT: &[&str] = &["multiboot_dma.bin"];
+
+/// What runs a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The QEMU that is installed.
+    #[default]
+    Installed,
+    /// One that came with a recording.
+    Capsule(Capsule),
+}
+
+impl Engine {
+    /// Its version. QEMU's tool for images is always the one that is installed: what it makes, every version reads.
+    pub fn version(&self) -> Result<Version, Error> {
+        match self {
+            Self::Installed => find(),
+            Self::Capsule(capsule) => {
+                require(&QEMU_IMG)?;
+                let text = &capsule.list().version;
+                Version::of(text).ok_or_else(|| strange(text))
+            }
+        }
+    }
+
+    /// The files of its own that it puts into a machine that boots `kernel`, where it would find them.
+    pub fn firmware(&self, kernel: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+        let directories = match self {
+            Self::Installed => data_directories()?,
+            Self::Capsule(capsule) => vec![capsule.files()],
+        };
+        Ok(find_all(&directories, &firmware_of(kernel)))
+    }
+}
 
 /// A QEMU's version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,27 +105,38 @@ impl Classify for Error {
 
 /// Looks for QEMU and its tool for images, and asks what it is.
 pub fn find() -> Result<Version, Error> {
-    for program in [&QEMU, &QEMU_IMG] {
-        match program.path() {
-            Err(run::Error::NotInstalled { program }) => return Err(Error::NotInstalled { program }),
-            path => path?,
-        };
-    }
+    require(&QEMU)?;
+    require(&QEMU_IMG)?;
     let output = Command::new(&QEMU).arg("--version").run()?;
-    let version = Version::parse(&output.stdout).ok_or_else(|| Error::Strange {
-        program: "qemu-system-x86_64",
-        text: output.stdout.lines().next().unwrap_or_default().to_owned(),
-    })?;
+    let version = Version::parse(&output.stdout).ok_or_else(|| strange(&output.stdout))?;
     if version.release < OLDEST {
         return Err(Error::TooOld { found: version.text });
     }
     Ok(version)
 }
 
+fn require(program: &Program) -> Result<(), Error> {
+    match program.path() {
+        Err(run::Error::NotInstalled { program }) => Err(Error::NotInstalled { program }),
+        path => Ok(path.map(drop)?),
+    }
+}
+
+fn strange(text: &str) -> Error {
+    Error::Strange {
+        program: "qemu-system-x86_64",
+        text: text.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
 impl Version {
     /// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`, and a line of copyright.
     fn parse(text: &str) -> Option<Self> {
-        let text = text.lines().next()?.strip_prefix("QEMU emulator version ")?;
+        Self::of(text.lines().next()?.strip_prefix("QEMU emulator version ")?)
+    }
+
+    /// `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`.
+    fn of(text: &str) -> Option<Self> {
         let mut numbers = text.split([' ', '.']).map(str::parse);
         let release = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         Some(Self {
@@ -110,21 +160,38 @@ fn upstream(text: &str) -> &str {
     text.split(' ').next().unwrap_or_default()
 }
 
-/// The files of its own that QEMU puts into a machine, where it would find them: the BIOS, and what loads a `kernel`.
-pub fn firmware(kernel: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
-    // The data directories, one in each line.
-    let output = Command::new(&QEMU).args(["-L", "help"]).run()?;
-    let find = |name: &&str| {
-        let directories = output.stdout.lines().map(str::trim).filter(|line| !line.is_empty());
-        let mut paths = directories.map(|directory| Path::new(directory).join(name));
-        paths.find(|path| path.is_file())
-    };
-    let loaders: &[&str] = match kernel {
-        Some(kernel) if is_multiboot(kernel) => &["multiboot_dma.bin"],
-        Some(_) => &["linuxboot_dma.bin", "pvh.bin"],
+/// All files of its own that the QEMU which is installed puts into one machine or another.
+pub(super) fn all_firmware() -> Result<Vec<PathBuf>, Error> {
+    Ok(find_all(
+        &data_directories()?,
+        &[&[BIOS], OF_LINUX, OF_MULTIBOOT].concat(),
+    ))
+}
+
+/// Those that are put into a machine that boots `kernel`.
+fn firmware_of(kernel: Option<&Path>) -> Vec<&'static str> {
+    let loaders = match kernel {
+        Some(kernel) if is_multiboot(kernel) => OF_MULTIBOOT,
+        Some(_) => OF_LINUX,
         None => &[],
     };
-    Ok([&["bios-256k.bin"], loaders].concat().iter().filter_map(find).collect())
+    [&[BIOS], loaders].concat()
+}
+
+/// Where the QEMU that is installed looks for its files: it says so, one directory in each line.
+fn data_directories() -> Result<Vec<PathBuf>, Error> {
+    let output = Command::new(&QEMU).args(["-L", "help"]).run()?;
+    let lines = output.stdout.lines().map(str::trim).filter(|line| !line.is_empty());
+    Ok(lines.map(PathBuf::from).collect())
+}
+
+/// The first file of each name.
+fn find_all(directories: &[PathBuf], names: &[&str]) -> Vec<PathBuf> {
+    let find = |name: &&str| {
+        let mut paths = directories.iter().map(|directory| directory.join(name));
+        paths.find(|path| path.is_file())
+    };
+    names.iter().filter_map(find).collect()
 }
 
 /// Whether QEMU loads a kernel by its Multiboot header. It looks for one where Linux has not its own

@@ -2,6 +2,7 @@
 //! QEMU's emulated machine: deterministic, recorded and replayed on any host, without Xen and without root.
 
 pub mod cage;
+pub mod capsule;
 pub mod content;
 pub mod core;
 pub mod engine;

@@ -12,11 +12,14 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::cage::{self, Handed, Lent, SANDBOX};
-use super::engine::QEMU;
+use super::capsule::Opened;
+use super::engine::{Engine, QEMU};
 use super::machine::{Machine, Mode};
 use super::memory::Memory;
 use super::qmp::{self, Qmp};
-use crate::child::{Child, Streams};
+use crate::child::confinement;
+use crate::child::{Child, Start, Streams};
+use crate::error::{Classify, Exit};
 use crate::run;
 
 /// What is left to write when it ends has to be on the disk by then.
@@ -54,6 +57,9 @@ pub enum Error {
     /// A file cannot be given to it.
     #[error(transparent)]
     Hand(#[from] cage::Error),
+    /// It cannot be shut in.
+    #[error(transparent)]
+    Confine(#[from] confinement::Error),
     /// It was started and gave up.
     #[error("QEMU gave up: {why}")]
     GaveUp {
@@ -62,17 +68,37 @@ pub enum Error {
     },
 }
 
+impl Classify for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Confine(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}
+
 impl Emulator {
     /// Starts QEMU. The machine runs unless the mode says otherwise; its memory is `memory`, if one is given. What QEMU cannot
     /// read where it is, is copied into `scratch` for the time.
-    pub fn start(machine: &Machine, mode: &Mode, memory: Option<&Memory>, scratch: &Path) -> Result<Self, Error> {
+    pub fn start(
+        engine: &Engine,
+        machine: &Machine,
+        mode: &Mode,
+        memory: Option<&Memory>,
+        scratch: &Path,
+    ) -> Result<Self, Error> {
+        let capsule = match engine {
+            Engine::Installed => None,
+            Engine::Capsule(capsule) => Some(capsule.open()?),
+        };
         let identity = cage::identity();
         let mut handed = Handed::open(machine, mode, memory, identity, scratch)?;
         let (ours, theirs) = UnixStream::pair()?;
         let (console, stdout) = io::pipe()?;
         let (stdin, keyboard) = io::pipe()?;
         let (complaints, stderr) = io::pipe()?;
-        let mut args = vec!["-sandbox".to_owned(), SANDBOX.to_owned()];
+        let mut args = capsule.as_ref().map(Opened::arguments).unwrap_or_default();
+        args.extend(["-sandbox".to_owned(), SANDBOX.to_owned()]);
         args.append(&mut handed.arguments);
         args.append(&mut machine.arguments(mode, &handed.names));
         let fd = theirs.as_raw_fd();
@@ -94,8 +120,20 @@ impl Emulator {
         if let Mode::Replay(from) = mode {
             inherited.extend(from.debugger.as_ref().map(AsFd::as_fd));
         }
-        let identity = identity.map(|it| (it.uid, it.gid));
-        let child = Child::spawn_as(&QEMU, &args, streams, &inherited, identity)?;
+        inherited.extend(capsule.as_ref().map(AsFd::as_fd));
+        let mut start = Start {
+            inherited: &inherited,
+            identity: identity.map(|it| (it.uid, it.gid)),
+            ..Start::default()
+        };
+        let program = match &capsule {
+            None => QEMU.path()?.clone(),
+            Some(capsule) => {
+                capsule.bind(&mut start, handed.files())?;
+                capsule.loader()
+            }
+        };
+        let child = Child::spawn_as(&program, &args, streams, start)?;
         drop(inherited);
         drop(theirs);
         let lent = std::mem::take(&mut handed.lent);

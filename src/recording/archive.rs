@@ -3,12 +3,17 @@
 
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use super::draft::{CONSOLE, GUEST_FILE, LOG};
 use super::manifest::{FileDigest, Manifest};
 use super::stored::{INITRD, KERNEL};
 use crate::digest::{Digest, Hasher};
 use crate::progress::Progress;
+use crate::qemu::capsule::{LIST, List, Member};
+
+/// What of the archive is the engine's.
+const ENGINE: &str = "engine";
 
 /// What is read at once.
 pub(super) const PIECE: usize = 1 << 18;
@@ -19,8 +24,41 @@ pub(super) struct Part {
     pub name: String,
     pub size: u64,
     pub digest: Digest,
+    pub kind: Kind,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A part of the recording.
+    Own,
     /// What a disk was made from: it may be left out.
-    pub base: bool,
+    Base,
+    /// A file of the engine, which may be left out as a whole.
+    Engine,
+}
+
+/// The member that is the engine's list.
+pub(super) fn engine_list() -> String {
+    format!("{ENGINE}/{LIST}")
+}
+
+/// The engine's files.
+pub(super) fn engine_parts(list: &List) -> Vec<Part> {
+    let part = |file: &Member| Part {
+        name: format!("{ENGINE}/{}", file.name),
+        size: file.size,
+        digest: file.digest,
+        kind: Kind::Engine,
+    };
+    list.files.iter().map(part).collect()
+}
+
+impl Part {
+    /// Its name without the directory.
+    pub fn file_name(&self) -> &Path {
+        Path::new(self.name.rsplit('/').next().unwrap_or_default())
+    }
 }
 
 /// Everything that `manifest` has digests of, in the order of the archive.
@@ -29,7 +67,7 @@ pub(super) fn parts(manifest: &Manifest) -> Vec<Part> {
         name: name.to_owned(),
         size: file.size,
         digest: file.digest,
-        base: false,
+        kind: Kind::Own,
     };
     let mut parts = vec![file(GUEST_FILE, &manifest.guest_file)];
     if let Some(result) = &manifest.result {
@@ -43,7 +81,7 @@ pub(super) fn parts(manifest: &Manifest) -> Vec<Part> {
             name: format!("disks/{}.img", disk.digest.hex()),
             size: disk.size,
             digest: disk.digest,
-            base: true,
+            kind: Kind::Base,
         };
         // Two disks may have been made from the same.
         if !parts.iter().any(|other| other.name == part.name) {

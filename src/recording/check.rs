@@ -130,7 +130,7 @@ fn of(file: &FileDigest) -> (u64, Digest) {
 }
 
 /// What is wrong with one file.
-fn part(
+pub(super) fn part(
     name: &str,
     path: &Path,
     (size, digest): (u64, Digest),

@@ -26,13 +26,7 @@ pub(super) fn files(
     listener: &mut dyn Listener,
 ) -> Result<Vec<String>, Error> {
     let mut differences: Vec<String> = recording
-        .check(&mut |done, total| {
-            listener.progress("reading the recording", done, total);
-            match crate::signals::waiting() {
-                true => std::ops::ControlFlow::Break(()),
-                false => std::ops::ControlFlow::Continue(()),
-            }
-        })?
+        .check(&mut session::reading("reading the recording", listener))?
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -168,12 +162,13 @@ pub(super) fn xen(manifest: &Manifest, version: &str) -> Vec<String> {
 /// QEMU, and the firmware that is its own. Another package of the same version makes the same machine: that is proved by the
 /// replay, and so it may be tried. Another version reads logs otherwise.
 pub(super) fn qemu(
-    manifest: &Manifest,
+    recording: &Recording,
     version: &Version,
     firmware: &[PathBuf],
     listener: &mut dyn Listener,
 ) -> Result<Vec<String>, Error> {
     let mut differences = Differences::default();
+    let manifest = recording.manifest();
     let recorded = &manifest.engine.version;
     if !version.is_of(recorded) {
         differences.of("QEMU", recorded.as_str(), version.text.as_str());
@@ -187,6 +182,11 @@ pub(super) fn qemu(
         }
     }
     if !differences.0.is_empty() {
+        if let Ok(Some(_)) = recording.capsule() {
+            differences
+                .0
+                .push("`--engine capsule` replays it on the engine that came with it".to_owned());
+        }
         differences
             .0
             .push("`--any-engine` replays it all the same, and the verdict is what it is".to_owned());

@@ -16,7 +16,7 @@ use super::session::{Error, Listener, Removed, died};
 use super::start::Start;
 use crate::config::types::GuestName;
 use crate::file;
-use crate::qemu::engine;
+use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Listening, Machine, Mode, Replaying};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
@@ -50,6 +50,8 @@ pub(super) struct Run<'a> {
     /// Where it begins, if that is not the first instruction.
     pub(super) at: Option<At<'a>>,
     pub(super) machine: &'a Machine,
+    /// What runs it.
+    pub(super) engine: &'a Engine,
 }
 
 /// A moment at which a debugger finds the machine.
@@ -80,7 +82,11 @@ pub(super) fn serve(
         packets: Vec::new(),
     });
     let memory = run.at.as_ref().map(|at| at.memory);
-    let mut live = Live::new(Emulator::start(run.machine, &mode, memory, overlays)?, signals, None);
+    let mut live = Live::new(
+        Emulator::start(run.engine, run.machine, &mode, memory, overlays)?,
+        signals,
+        None,
+    );
     if let Some(start) = run.at.as_ref().and_then(|at| at.start) {
         start.load(live.emulator.qmp())?;
         start.forget(live.emulator.qmp())?;

@@ -8,6 +8,7 @@ use super::id::Id;
 use crate::config::types::{GuestName, Size, Target};
 use crate::digest::{self, Digest};
 use crate::error::{Classify, Exit};
+use crate::qemu::capsule;
 
 /// Why something could not be done with a recording.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +185,57 @@ pub enum Error {
         /// Its content.
         found: Digest,
     },
+    /// It has no engine of its own.
+    #[error(
+        "no engine came with the recording {id} of guest \"{guest}\": export it with --with-engine where it was recorded, and import it once more"
+    )]
+    NoCapsule {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: Id,
+    },
+    /// It has one that nobody here has said to be trusted.
+    #[error(
+        "the engine that came with the recording {id} of guest \"{guest}\" is not run unasked: it is a program of whoever exported it, and says that it is QEMU {}. If `ttvm recordings show` has the same digest where you know who made it: `ttvm recordings trust-engine {capsule}`",
+        crate::text::line(version)
+    )]
+    Untrusted {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: Id,
+        /// What it says of itself.
+        version: String,
+        /// The capsule.
+        capsule: Digest,
+    },
+    /// No recording has that one.
+    #[error("no recording here has the engine {0}: `ttvm recordings show` says which one it has")]
+    NoSuchCapsule(Digest),
+    /// It is not what it was.
+    #[error("the engine {capsule} is damaged: {why}; remove the recordings that have it, and import them once more")]
+    CapsuleDamaged {
+        /// The capsule.
+        capsule: Digest,
+        /// What is wrong.
+        why: String,
+    },
+    /// The one that is here is not the one that recorded.
+    #[error(
+        "the engine that is here is not exported with the recording {id} of guest \"{guest}\": {why}. Export it where it was recorded, or without --with-engine"
+    )]
+    OtherEngine {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: Id,
+        /// What is different.
+        why: String,
+    },
+    /// The engine that is here cannot be packed.
+    #[error(transparent)]
+    Capsule(#[from] capsule::Error),
     /// A file that is to be imported.
     #[error("{archive} is not imported: {why}")]
     Archive {
@@ -247,7 +299,11 @@ impl Classify for Error {
             | Self::NotEmulated { .. }
             | Self::Pinned { .. }
             | Self::Exists(_)
+            | Self::NoCapsule { .. }
+            | Self::Untrusted { .. }
+            | Self::OtherEngine { .. }
             | Self::NoRoom { .. } => Exit::Refused,
+            Self::Capsule(error) => error.exit(),
             _ => Exit::Failed,
         }
     }

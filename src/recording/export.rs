@@ -10,13 +10,17 @@ use flate2::write::GzEncoder;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::archive::{PIECE, Part, Passing, parts};
-use super::draft::{CONSOLE, GUEST_FILE, LOG, new_file, sync};
+use super::archive::{Kind, PIECE, Part, Passing, engine_list, engine_parts, parts};
+use super::capsules::other_engine;
+use super::draft::{CONSOLE, GUEST_FILE, LOG, file_digest, new_file, sync};
 use super::error::Error;
 use super::sealed;
 use super::stored::{INITRD, KERNEL, Recording};
+use crate::config::guest::Toolstack;
 use crate::file;
 use crate::progress::Progress;
+use crate::qemu::capsule::{self, List, Member};
+use crate::qemu::engine::Engine;
 
 /// A replay log is mostly small numbers: a higher level takes longer and saves little.
 const LEVEL: u32 = 3;
@@ -39,13 +43,55 @@ fn name_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Adds a file to the archive that is called `name`, after `before` bytes of `total`, if it is what the part says.
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    head: &tar::Header,
+    (path, part): (&Path, &Part),
+    (before, total): (u64, u64),
+    progress: &mut Progress<'_>,
+    name: &Path,
+) -> Result<(), Error> {
+    let file = file::open_content(path).map_err(Error::file("open", path))?;
+    // What has become longer is noticed by its digest, which then is taken of one byte more.
+    let mut file = file.take(part.size.saturating_add(1));
+    let mut passing = Passing::new(&mut file, before, total, progress);
+    // The archive would be no archive any more with a byte more or less.
+    let copied = archive.append(head, passing.by_ref().take(part.size));
+    if passing.interrupted {
+        return Err(Error::Interrupted);
+    }
+    copied.map_err(Error::file("write", name))?;
+    let mut more = [0];
+    let longer = passing.read(&mut more).map_err(Error::file("read", path))? > 0;
+    match longer || passing.done != part.size || passing.digest() != part.digest {
+        true => Err(Error::differs(&part.name, path, part.digest, passing.digest())),
+        false => Ok(()),
+    }
+}
+
+/// What goes with a recording.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct With {
+    /// What its disks were made from.
+    pub disks: bool,
+    /// The engine that recorded it.
+    pub engine: bool,
+}
+
+/// An engine that goes with a recording: the text of its list, and where its files are.
+struct Packed {
+    list: String,
+    files: Vec<(PathBuf, Part)>,
+}
+
 impl Recording {
-    /// Writes it to `output`, which is called `name` in messages; with `disks`, what its disks were made from as well.
+    /// Writes it to `output`, which is called `name` in messages.
     pub fn export(
         &self,
         output: &mut dyn Write,
         name: &Path,
-        disks: bool,
+        with: With,
         progress: &mut Progress<'_>,
     ) -> Result<(), Error> {
         let _in_use = self.use_shared()?;
@@ -53,47 +99,83 @@ impl Recording {
         let manifest = self.manifest().to_text()?;
         let mut wanted = Vec::new();
         for part in parts(self.manifest()) {
-            if !part.base || disks {
+            if part.kind != Kind::Base || with.disks {
                 wanted.push((self.source(&part)?, part));
             }
         }
-        let total = wanted.iter().fold(0u64, |sum, (_, part)| sum.saturating_add(part.size));
+        let engine = with.engine.then(|| self.engine_to_export(progress)).transpose()?;
+        let files = engine.iter().flat_map(|engine| &engine.files);
+        let total = wanted
+            .iter()
+            .chain(files.clone())
+            .fold(0u64, |sum, (_, part)| sum.saturating_add(part.size));
         let mut archive = tar::Builder::new(GzEncoder::new(output, Compression::new(LEVEL)));
         let failed = |source| Error::file("write", name)(source);
-        let head = self.header(sealed::NAME, manifest.len() as u64).map_err(failed)?;
-        archive.append(&head, manifest.as_bytes()).map_err(failed)?;
+        let mut texts = vec![(sealed::NAME.to_owned(), &manifest, &wanted)];
+        texts.extend(engine.iter().map(|engine| (engine_list(), &engine.list, &engine.files)));
         let mut before = 0;
-        for (path, part) in &wanted {
-            let head = self.header(&part.name, part.size).map_err(failed)?;
-            let file = file::open_content(path).map_err(Error::file("open", path))?;
-            // What has become longer is noticed by its digest, which then is taken of one byte more.
-            let mut file = file.take(part.size.saturating_add(1));
-            let mut passing = Passing::new(&mut file, before, total, progress);
-            // The archive would be no archive any more with a byte more or less.
-            let copied = archive.append(&head, passing.by_ref().take(part.size));
-            if passing.interrupted {
-                return Err(Error::Interrupted);
+        for (text_name, text, members) in texts {
+            let head = self.header(&text_name, text.len() as u64).map_err(failed)?;
+            archive.append(&head, text.as_bytes()).map_err(failed)?;
+            for (path, part) in members {
+                let head = self.header(&part.name, part.size).map_err(failed)?;
+                append(&mut archive, &head, (path, part), (before, total), progress, name)?;
+                before += part.size;
             }
-            copied.map_err(failed)?;
-            let mut more = [0];
-            let longer = passing.read(&mut more).map_err(Error::file("read", path))? > 0;
-            if longer || passing.done != part.size || passing.digest() != part.digest {
-                return Err(Error::differs(&part.name, path, part.digest, passing.digest()));
-            }
-            before += part.size;
         }
         let finished = archive.into_inner().and_then(GzEncoder::finish);
         finished.and_then(|output| output.flush()).map_err(failed)
     }
 
+    /// The engine that recorded it: the one that came with it, else the one that is installed.
+    fn engine_to_export(&self, progress: &mut Progress<'_>) -> Result<Packed, Error> {
+        if let Some(capsule) = self.capsule()? {
+            let place = |part: Part| (capsule.files().join(part.file_name()), part);
+            return Ok(Packed {
+                list: capsule.text().to_owned(),
+                files: engine_parts(capsule.list()).into_iter().map(place).collect(),
+            });
+        }
+        let (list, places) = self.installed_engine(progress)?;
+        Ok(Packed {
+            list: list.to_text()?,
+            files: places.into_iter().zip(engine_parts(&list)).collect(),
+        })
+    }
+
+    /// The engine that is installed, if it is the one that recorded this.
+    fn installed_engine(&self, progress: &mut Progress<'_>) -> Result<(List, Vec<PathBuf>), Error> {
+        let other = |why| Error::OtherEngine {
+            guest: self.guest().clone(),
+            id: self.id().clone(),
+            why,
+        };
+        if self.manifest().engine.toolstack != Toolstack::Qemu {
+            return Err(other("it was recorded on Xen".to_owned()));
+        }
+        let version = Engine::Installed.version().map_err(capsule::Error::from)?.text;
+        let mut list = List {
+            version,
+            files: Vec::new(),
+        };
+        let files = capsule::installed()?;
+        for (name, path) in &files {
+            // It only reads them: how far the export is, is counted when they are written.
+            let file = file_digest(path, Path::new(name), &mut |_, _| progress(0, 1))?;
+            list.files.push(Member {
+                name: name.clone(),
+                size: file.size,
+                digest: file.digest,
+            });
+        }
+        match other_engine(&list, self.manifest()) {
+            Some(why) => Err(other(why)),
+            None => Ok((list, files.into_values().collect())),
+        }
+    }
+
     /// The same into a file, which has its name when it is whole. Returns its size.
-    pub fn export_to(
-        &self,
-        path: &Path,
-        disks: bool,
-        replace: bool,
-        progress: &mut Progress<'_>,
-    ) -> Result<u64, Error> {
+    pub fn export_to(&self, path: &Path, with: With, replace: bool, progress: &mut Progress<'_>) -> Result<u64, Error> {
         if !replace && fs::symlink_metadata(path).is_ok() {
             return Err(Error::Exists(path.to_owned()));
         }
@@ -103,7 +185,7 @@ impl Recording {
         let file = new_file(&temporary).map_err(failed)?;
         let unfinished = Unfinished(temporary);
         let mut output = BufWriter::with_capacity(PIECE, &file);
-        self.export(&mut output, path, disks, progress)?;
+        self.export(&mut output, path, with, progress)?;
         drop(output);
         file.sync_all().map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();

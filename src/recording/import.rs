@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use flate2::read::GzDecoder;
 
-use super::archive::{PIECE, Part, Passing, parts};
+use super::archive::{Kind, PIECE, Part, Passing, engine_list, engine_parts, parts};
+use super::capsules::{self, other_engine};
 use super::draft::{Draft, make_directories, make_directory, new_file, sync};
 use super::error::Error;
 use super::library::{Library, State, free_space};
@@ -21,10 +22,11 @@ use super::sealed;
 use super::stored::{IMPORTED, LOCK, Recording, base, bases};
 use crate::clock::now;
 use crate::config::types::GuestName;
-use crate::digest;
+use crate::digest::{self, Digest};
 use crate::fail_point;
 use crate::file;
 use crate::progress::Progress;
+use crate::qemu::capsule::{self, LIST_LIMIT, List};
 
 /// Bytes that an import leaves free.
 pub const RESERVE: u64 = 64 << 20;
@@ -100,7 +102,9 @@ impl Library {
         let lock = self.lock()?;
         lock.lock_shared().map_err(Error::file("lock", &self.recordings()))?;
         let found = digest::of_path(path, progress).map_err(Error::read(path))?;
-        let mut disks = parts(recording.manifest()).into_iter().filter(|part| part.base);
+        let mut disks = parts(recording.manifest())
+            .into_iter()
+            .filter(|part| part.kind == Kind::Base);
         let Some(part) = disks.find(|part| part.digest == found) else {
             return Err(Error::NotItsDisk {
                 path: path.to_owned(),
@@ -154,11 +158,12 @@ impl Import<'_, '_> {
         self.check_times(&manifest)?;
         let guest = guest.unwrap_or(&manifest.guest);
         if let Some(there) = self.already(guest, &manifest)? {
+            self.engine_alone(entries, &there)?;
             return Ok(Imported::Already(there));
         }
         let mut missing = parts(&manifest);
-        let needed = missing.iter().filter(|part| !part.base);
-        let total = needed.fold(0u64, |sum, part| sum.saturating_add(part.size));
+        let needed = missing.iter().filter(|part| part.kind != Kind::Base);
+        let mut total = needed.fold(0u64, |sum, part| sum.saturating_add(part.size));
         let recordings = self.library.of_guest(guest);
         room(&recordings, total)?;
         make_directories(&recordings)?;
@@ -173,18 +178,27 @@ impl Import<'_, '_> {
             });
             written.map_err(Error::file("write", &path))?;
         }
-        let mut done = 0u64;
+        let (mut done, mut engine) = (0u64, None);
         for entry in entries {
             let mut entry = entry.map_err(|error| self.cut(&error))?;
+            if engine.is_none() && is_engine_list(&entry) {
+                let new = self.engine(entry, &manifest)?;
+                total = total.saturating_add(new.size());
+                missing.extend(new.parts());
+                engine = Some(new);
+                continue;
+            }
             let part = self.expected(&entry, &mut missing)?;
-            match part.base {
-                true => self.base(&part, &mut entry, done, total)?,
-                false => drop(self.copy(&part, &mut entry, &directory.0.join(&part.name), (done, total))?),
+            match (part.kind, &engine) {
+                (Kind::Base, _) => self.base(&part, &mut entry, done, total)?,
+                (Kind::Engine, Some(engine)) => self.engine_file(engine, &part, &mut entry, (done, total))?,
+                _ => drop(self.copy(&part, &mut entry, &directory.0.join(&part.name), (done, total))?),
             }
             done = done.saturating_add(part.size);
         }
-        if let Some(part) = missing.iter().find(|part| !part.base) {
-            return Err(self.wrong(format!("it has no {}", part.name)));
+        self.complete(&missing)?;
+        if let Some(engine) = engine {
+            capsules::refer(&directory.0, engine.keep()?)?;
         }
         sync(&directory.0)?;
         fail_point::reach("recording.importing");
@@ -199,21 +213,35 @@ impl Import<'_, '_> {
         Ok(Imported::New(Recording::new(state, place, guest.clone(), id, manifest)))
     }
 
+    /// That everything is there but what may be left out.
+    fn complete(&self, missing: &[Part]) -> Result<(), Error> {
+        match missing.iter().find(|part| part.kind != Kind::Base) {
+            Some(part) => Err(self.wrong(format!("it has no {}", part.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// A member that is a text, which is not larger than `limit`.
+    fn text(&self, mut entry: tar::Entry<'_, impl Read>, limit: u64, too_large: &str) -> Result<String, Error> {
+        let size = entry.header().entry_size().map_err(|error| self.cut(&error))?;
+        if size > limit {
+            return Err(self.wrong(too_large));
+        }
+        let mut text = String::new();
+        entry.read_to_string(&mut text).map_err(|error| self.cut(&error))?;
+        match text.len() as u64 == size {
+            true => Ok(text),
+            false => Err(self.wrong("it is cut off")),
+        }
+    }
+
     /// The manifest, which comes first.
-    fn manifest(&self, mut entry: tar::Entry<'_, impl Read>) -> Result<(String, Manifest), Error> {
+    fn manifest(&self, entry: tar::Entry<'_, impl Read>) -> Result<(String, Manifest), Error> {
         let name = entry.path_bytes().into_owned();
         if name != sealed::NAME.as_bytes() || entry.header().entry_type() != tar::EntryType::Regular {
             return Err(self.wrong("it does not begin with a manifest, so it is no recording"));
         }
-        let size = entry.header().entry_size().map_err(|error| self.cut(&error))?;
-        if size > sealed::LIMIT {
-            return Err(self.wrong(sealed::Unsealed::Large.to_string()));
-        }
-        let mut text = String::new();
-        entry.read_to_string(&mut text).map_err(|error| self.cut(&error))?;
-        if text.len() as u64 != size {
-            return Err(self.wrong("it is cut off"));
-        }
+        let text = self.text(entry, sealed::LIMIT, &sealed::Unsealed::Large.to_string())?;
         let manifest = Manifest::from_text(&text).map_err(|error| self.wrong(error.to_string()))?;
         match manifest.result {
             Some(_) => Ok((text, manifest)),
@@ -264,6 +292,63 @@ impl Import<'_, '_> {
         }
     }
 
+    /// The engine that the list in `entry` is of, which is the one of `manifest`.
+    fn engine(&self, entry: tar::Entry<'_, impl Read>, manifest: &Manifest) -> Result<Engine, Error> {
+        let text = self.text(entry, LIST_LIMIT, "the list of its engine is larger than any")?;
+        let list = List::parse(&text).map_err(|error| self.wrong(format!("its engine is none: {error}")))?;
+        if let Some(why) = other_engine(&list, manifest) {
+            return Err(self.wrong(format!("its engine is not the one of the recording: {why}")));
+        }
+        Engine::begin(self.library.state_directory(), &text, list)
+    }
+
+    /// A file of the engine, unless that is there.
+    fn engine_file(&mut self, engine: &Engine, part: &Part, from: &mut dyn Read, at: (u64, u64)) -> Result<(), Error> {
+        let Some(directory) = &engine.unfinished else {
+            return Ok(());
+        };
+        let place = directory.0.join(capsule::FILES).join(part.file_name());
+        let file = self.copy(part, from, &place, at)?;
+        let mode = if part.file_name() == Path::new(capsule::LOADER) {
+            0o555
+        } else {
+            0o444
+        };
+        file.set_permissions(Permissions::from_mode(mode))
+            .map_err(Error::file("write", &place))
+    }
+
+    /// Takes in the engine for a recording that is there and has none, whatever else `entries` has.
+    fn engine_alone<'a, R: Read + 'a>(
+        &mut self,
+        entries: impl Iterator<Item = io::Result<tar::Entry<'a, R>>>,
+        there: &Recording,
+    ) -> Result<(), Error> {
+        let _in_use = there.use_shared()?;
+        let (mut engine, mut missing, mut done) = (None, Vec::new(), 0);
+        if there.capsule()?.is_some() {
+            return Ok(());
+        }
+        for entry in entries {
+            let mut entry = entry.map_err(|error| self.cut(&error))?;
+            match &engine {
+                None if is_engine_list(&entry) => {
+                    let new = self.engine(entry, there.manifest())?;
+                    missing = new.parts();
+                    engine = Some(new);
+                }
+                None => {}
+                Some(engine) => {
+                    let part = self.expected(&entry, &mut missing)?;
+                    self.engine_file(engine, &part, &mut entry, (done, engine.size()))?;
+                    done += part.size;
+                }
+            }
+        }
+        self.complete(&missing)?;
+        engine.map_or(Ok(()), |engine| capsules::refer(there.directory(), engine.keep()?))
+    }
+
     /// What a disk was made from. All recordings share the copy.
     fn base(&mut self, part: &Part, from: &mut dyn Read, done: u64, total: u64) -> Result<(), Error> {
         let state = self.library.state_directory();
@@ -302,7 +387,7 @@ impl Import<'_, '_> {
                 room(to, left)?;
             }
             for block in buffer[..length].chunks(BLOCK) {
-                if !part.base || block.iter().any(|byte| *byte != 0) {
+                if part.kind != Kind::Base || block.iter().any(|byte| *byte != 0) {
                     file.write_all_at(block, at).map_err(failed)?;
                 }
                 at += block.len() as u64;
@@ -322,6 +407,74 @@ impl Import<'_, '_> {
         file.sync_all().map_err(failed)?;
         Ok(file)
     }
+}
+
+/// An engine on its way in.
+struct Engine {
+    list: List,
+    digest: Digest,
+    place: PathBuf,
+    /// Where it is made; none if it is there.
+    unfinished: Option<Unfinished>,
+}
+
+impl Engine {
+    fn begin(state: &Path, text: &str, list: List) -> Result<Self, Error> {
+        let digest = digest::of_bytes(text.as_bytes());
+        let place = capsules::place(state, digest);
+        let new = Self {
+            list,
+            digest,
+            place,
+            unfinished: None,
+        };
+        if new.place.exists() {
+            return Ok(new);
+        }
+        let engines = capsules::engines(state);
+        make_directories(&engines)?;
+        room(&engines, new.size())?;
+        let directory = engines.join(temporary());
+        make_directory(&directory).map_err(Error::file("make", &directory))?;
+        let unfinished = Some(Unfinished(directory.clone()));
+        // QEMU's own user gets it as a descriptor, and looks into it.
+        let files = directory.join(capsule::FILES);
+        let made = make_directory(&files).and_then(|()| fs::set_permissions(&files, Permissions::from_mode(0o755)));
+        made.map_err(Error::file("make", &files))?;
+        let path = directory.join(capsule::LIST);
+        file::replace(&path, text.as_bytes(), 0o600).map_err(Error::file("write", &path))?;
+        Ok(Self { unfinished, ..new })
+    }
+
+    fn size(&self) -> u64 {
+        self.list.size()
+    }
+
+    /// What has to come of it.
+    fn parts(&self) -> Vec<Part> {
+        engine_parts(&self.list)
+    }
+
+    /// Gives it its name, when all of it has come.
+    fn keep(self) -> Result<Digest, Error> {
+        let Some(directory) = self.unfinished else {
+            return Ok(self.digest);
+        };
+        sync(&directory.0.join(capsule::FILES))?;
+        sync(&directory.0)?;
+        match fs::rename(&directory.0, &self.place) {
+            // Somebody else has brought the same meanwhile.
+            Err(_) if self.place.is_dir() => {}
+            renamed => renamed.map_err(Error::file("make", &self.place))?,
+        }
+        sync(directory.0.parent().unwrap_or(&directory.0))?;
+        Ok(self.digest)
+    }
+}
+
+fn is_engine_list(entry: &tar::Entry<'_, impl Read>) -> bool {
+    let is_file = entry.header().entry_type() == tar::EntryType::Regular;
+    is_file && *entry.path_bytes() == *engine_list().as_bytes()
 }
 
 /// Whether `needed` bytes more would leave enough free where `path` is.

@@ -276,7 +276,7 @@ pub(super) fn allocated(path: &Path) -> io::Result<u64> {
 }
 
 /// The same of the files in `path`, without the directory itself.
-fn allocated_files(path: &Path) -> u64 {
+pub(super) fn allocated_files(path: &Path) -> u64 {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| allocated(&entry.path()).unwrap_or(0)).sum()
 }

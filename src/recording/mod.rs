@@ -15,13 +15,16 @@
 //!     replay.json     what the newest replay came to (verdict)
 //!     trail.json      what the machine was like at many moments, as its first replay found it (trail)
 //!     pinned          it is not removed (library)
+//!     capsule         which engine came with it (capsules)
 //! STATE/bases/DIGEST.img   what disks were made from, of recordings that came from another host
+//! STATE/engines/DIGEST/    engines that came with recordings from another host
 //! ```
 //!
 //! A manifest without a result is the mark of a recording that did not come to its end: it is there from the first moment,
 //! and replaced in one step when everything else is on the disk. What QEMU recorded up to then can be salvaged.
 
 mod archive;
+mod capsules;
 pub mod check;
 pub mod checkpoints;
 mod compare;

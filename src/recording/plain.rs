@@ -13,7 +13,7 @@ use super::record::{RESERVE, Space, exit_of};
 use super::session::{self, Environment, Error, Listener, died, require_memory};
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
-use crate::qemu::engine;
+use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::Mode;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::Event;
@@ -56,7 +56,7 @@ pub fn run(
         .transpose()?;
     let mut room = room.unwrap_or_default();
     let mut live = Live::new(
-        Emulator::start(&machine, &Mode::Plain, None, &environment.overlays)?,
+        Emulator::start(&Engine::Installed, &machine, &Mode::Plain, None, &environment.overlays)?,
         &signals,
         None,
     );

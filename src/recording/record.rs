@@ -256,7 +256,7 @@ fn engine_of(
     listener: &mut dyn Listener,
 ) -> Result<Engine, Error> {
     let kernel = machine.kernel.as_ref().map(|it| it.kernel.as_path());
-    let firmware = engine::firmware(kernel)?;
+    let firmware = engine::Engine::Installed.firmware(kernel)?;
     let firmware = firmware.iter().map(|path| disks::digest_file(path, listener));
     Ok(Engine {
         toolstack: guest.toolstack,
@@ -375,7 +375,13 @@ fn run(
     };
     let mut file = new_file(&console).map_err(failed)?;
     let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
-    let emulator = Emulator::start(machine, &Mode::Record(draft.log()), Some(&memory), draft.directory())?;
+    let emulator = Emulator::start(
+        &engine::Engine::Installed,
+        machine,
+        &Mode::Record(draft.log()),
+        Some(&memory),
+        draft.directory(),
+    )?;
     let mut live = Live::new(emulator, signals, keys);
     listener.ready(&format!("recording as {}", draft.id()));
     fail_point::reach("record.running");

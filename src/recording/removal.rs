@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use super::capsules;
 use super::checkpoints;
 use super::draft::{make_directories, sync};
 use super::error::Error;
@@ -32,7 +33,7 @@ impl Library {
         self.lock_for_removal(entry).map(drop)
     }
 
-    /// Removes `entry`, and the copies of disks that no other needs. Returns the bytes that are free then.
+    /// Removes `entry`, and the copies of disks and the engine that no other needs. Returns the bytes that are free then.
     pub fn remove(&self, entry: &Entry) -> Result<u64, Error> {
         let _lock = self.lock_for_removal(entry)?;
         let recordings = self.of_guest(&entry.guest);
@@ -79,8 +80,8 @@ impl Library {
         }
     }
 
-    /// Finishes what programs that were killed have begun: removals and imports; removes copies of disks that no recording
-    /// names any more. Returns the bytes that are free then. While somebody imports, nothing is done: that is part of
+    /// Finishes what programs that were killed have begun: removals and imports; removes copies of disks and engines that no
+    /// recording names any more. Returns the bytes that are free then. While somebody imports, nothing is done: that is part of
     /// nothing yet.
     pub fn tidy(&self) -> Result<u64, Error> {
         if !self.recordings().is_dir() {
@@ -123,7 +124,21 @@ impl Library {
             orphan || name.starts_with(IMPORTING)
         };
         freed += self.tidy_directory(&bases(self.state_directory()), &unneeded)?;
+        let needed = self.needed_engines()?;
+        let unneeded = |name: &str| {
+            let orphan = is_hex(name) && needed.as_ref().is_some_and(|needed| !needed.contains(name));
+            orphan || name.starts_with(IMPORTING)
+        };
+        freed += self.tidy_directory(&capsules::engines(self.state_directory()), &unneeded)?;
         Ok(freed)
+    }
+
+    /// The engines that recordings have; `None` if one does not say.
+    fn needed_engines(&self) -> Result<Option<BTreeSet<String>>, Error> {
+        let entries = self.list(None)?;
+        let digests = entries.iter().map(|entry| capsules::referred(&entry.directory).ok());
+        let digests: Option<Vec<_>> = digests.collect();
+        Ok(digests.map(|all| all.into_iter().flatten().map(|digest| digest.hex()).collect()))
     }
 
     /// The contents that recordings need; `None` if one does not say.

@@ -13,7 +13,7 @@ use super::log::{self, End, Log};
 use super::manifest::Manifest;
 use super::point::{self, Point};
 use super::rerun::{Came, Rerun, Visit};
-use super::session::{Environment, Error, Listener, devices, different, require_memory};
+use super::session::{Environment, Error, Listener, devices, different, reading, require_memory};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
 use super::trail::{Stops, Trail};
@@ -23,7 +23,7 @@ use crate::config::types::Size;
 use crate::fail_point::Flip;
 use crate::file;
 use crate::qemu::core;
-use crate::qemu::engine::{self, Version};
+use crate::qemu::engine::{self, Engine, Version};
 use crate::qemu::memory::Memory;
 use crate::qemu::qmp::Qmp;
 
@@ -45,8 +45,29 @@ pub struct Options {
     pub packets: Option<PathBuf>,
     /// Makes checkpoints on the way, if there are none.
     pub checkpoints: bool,
-    /// Tries it with whatever QEMU and firmware there are.
-    pub any_engine: bool,
+    /// What runs it.
+    pub engine: Choice,
+}
+
+/// Which engine runs a replay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The one that is installed, if it is the one that recorded.
+    #[default]
+    Installed,
+    /// The one that is installed, whatever it is.
+    Any,
+    /// The one that came with the recording.
+    Capsule,
+}
+
+impl Choice {
+    pub(super) fn engine(self, recording: &Recording, listener: &mut dyn Listener) -> Result<Engine, Error> {
+        Ok(match self {
+            Self::Installed | Self::Any => Engine::Installed,
+            Self::Capsule => Engine::Capsule(recording.capsule_to_run(&mut reading("reading the engine", listener))?),
+        })
+    }
 }
 
 /// A point of a run, and what to do there.
@@ -79,7 +100,7 @@ pub fn replay(
     let manifest = recording.manifest();
     let _use = recording.use_shared()?;
     let signals = live::signals()?;
-    let checked = check(recording, guest, &environment.seals, options.any_engine, listener)?;
+    let checked = check(recording, guest, &environment.seals, options.engine, listener)?;
     // By the name that is locked: the manifest has the sender's.
     let name = recording.guest();
     let end = checked.end;
@@ -133,6 +154,7 @@ pub fn replay(
                 memory: &memory,
             }),
             machine: &machine,
+            engine: &checked.engine,
         };
         debugger::serve(&run, overlays, wanted, listener, &signals)?;
         return Ok(None);
@@ -159,6 +181,7 @@ pub fn replay(
         log: log.path(),
         end,
         machine: &machine,
+        engine: &checked.engine,
         memory: &memory,
         stops,
         start: start.as_ref(),
@@ -199,7 +222,7 @@ pub fn replay(
     }
     // That a part of it was the same says nothing of the rest.
     if start.is_none() || matches!(verdict, Verdict::Diverged { .. }) {
-        recording.note_verdict(&verdict, &checked.version.text);
+        recording.note_verdict(&verdict, &checked.ran_on());
     }
     Ok(Some(verdict))
 }
@@ -304,20 +327,25 @@ pub fn check(
     recording: &Recording,
     guest: Option<&Guest>,
     seals: &Seals,
-    any_engine: bool,
+    choice: Choice,
     listener: &mut dyn Listener,
 ) -> Result<Checked, Error> {
     let manifest = recording.manifest();
     tt_xen::require_unit(recording.guest(), manifest.engine.toolstack, "replay")?;
-    let version = engine::find()?;
+    let engine = choice.engine(recording, listener)?;
+    let version = engine.version()?;
     let kernel = recording.kernel_path();
     let mut differences = compare::words(manifest);
-    if !any_engine {
-        let firmware = engine::firmware(kernel.as_deref())?;
-        differences.extend(compare::qemu(manifest, &version, &firmware, listener)?);
+    if choice != Choice::Any {
+        let firmware = engine.firmware(kernel.as_deref())?;
+        differences.extend(compare::qemu(recording, &version, &firmware, listener)?);
     }
     if let Some(guest) = guest {
-        differences.extend(compare::guest(manifest, guest, (!any_engine).then_some(&version)));
+        differences.extend(compare::guest(
+            manifest,
+            guest,
+            (choice != Choice::Any).then_some(&version),
+        ));
     }
     differences.extend(compare::files(recording, guest, seals, listener)?);
     if !differences.is_empty() {
@@ -325,16 +353,25 @@ pub fn check(
     }
     require_memory(Size::from_bytes(manifest.engine.memory))?;
     let end = log::check(recording, listener)?;
-    Ok(Checked { end, version })
+    Ok(Checked { end, version, engine })
 }
 
 /// What is known of a recording that can be replayed.
 pub struct Checked {
     end: End,
     version: Version,
+    engine: Engine,
 }
 
 impl Checked {
+    /// What ran it, as the recording remembers it.
+    fn ran_on(&self) -> String {
+        match self.engine {
+            Engine::Installed => self.version.text.clone(),
+            Engine::Capsule(_) => format!("{} in its capsule", self.version),
+        }
+    }
+
     /// Where a point of the run is, in instructions.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use super::stillness::{Progress, Stillness, Threads};
 use super::trail::{Stop, Stops};
 use super::{Divergence, Recording};
 use crate::fail_point::Flip;
+use crate::qemu::engine::Engine;
 use crate::qemu::machine::{Machine, Mode, Replaying};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
@@ -43,6 +44,8 @@ pub(super) struct Rerun<'a> {
     /// Where it ends.
     pub(super) end: End,
     pub(super) machine: &'a Machine,
+    /// What runs it.
+    pub(super) engine: &'a Engine,
     pub(super) memory: &'a Memory,
     /// Where it is compared on the way.
     pub(super) stops: Stops,
@@ -116,7 +119,7 @@ impl Rerun<'_> {
             debugger: None,
             packets: self.packets.clone(),
         });
-        let emulator = Emulator::start(self.machine, &mode, Some(self.memory), overlays)?;
+        let emulator = Emulator::start(self.engine, self.machine, &mode, Some(self.memory), overlays)?;
         let mut live = Live::new(emulator, signals, None);
         if let Some(start) = &self.start {
             comparison.pass_over(start.printed).map_err(unreadable)?;

@@ -247,7 +247,11 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                 at: None,
                 packets: None,
                 checkpoints: *checkpoints,
-                any_engine: *any_engine,
+                engine: if *any_engine {
+                    replay::Choice::Any
+                } else {
+                    replay::Choice::Installed
+                },
             };
             let verdict = match (guest.toolstack, *gdb) {
                 (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),

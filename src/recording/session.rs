@@ -2,6 +2,7 @@
 //! What recording and replaying have in common: the guest's disks made fresh, its machine, and the errors.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -34,6 +35,17 @@ pub trait Listener {
     fn progress(&mut self, what: &str, done: u64, total: u64);
     /// The guest stands still for this reason; without one, it goes on.
     fn trouble(&mut self, _why: Option<&str>) {}
+}
+
+/// Has `listener` follow what is read, until somebody asks to end.
+pub(super) fn reading(what: &'static str, listener: &mut dyn Listener) -> impl FnMut(u64, u64) -> ControlFlow<()> {
+    move |done, total| {
+        listener.progress(what, done, total);
+        match crate::signals::waiting() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
 }
 
 /// A keyboard for the guest's console.
@@ -271,6 +283,7 @@ impl Classify for Error {
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::TtXen(error) => error.exit(),
+            Self::Process(error) => error.exit(),
             _ => Exit::Failed,
         }
     }

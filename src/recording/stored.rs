@@ -68,6 +68,11 @@ impl Recording {
         &self.manifest
     }
 
+    /// The state directory that it is in.
+    pub(super) fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Its directory.
     pub fn directory(&self) -> &Path {
         &self.directory

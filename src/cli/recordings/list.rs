@@ -74,13 +74,17 @@ pub(super) fn run(library: &Library, guest: Option<&GuestName>, json: bool) -> R
     )?;
     let size = entries.iter().map(|entry| entry.size).sum();
     let plural = if entries.len() == 1 { "" } else { "s" };
-    let copies = match library.size_of_bases() {
-        0 => String::new(),
-        size => format!("; copies of what disks were made from: {}", bytes(size)),
-    };
+    let besides = [
+        ("copies of what disks were made from", library.size_of_bases()),
+        ("engines", library.size_of_capsules()),
+    ];
+    let besides = besides.iter().filter(|(_, size)| *size > 0);
+    let besides: String = besides
+        .map(|(what, size)| format!("; {what}: {}", bytes(*size)))
+        .collect();
     writeln!(
         io::stdout(),
-        "{} recording{plural}, {}{copies}",
+        "{} recording{plural}, {}{besides}",
         entries.len(),
         bytes(size)
     )?;

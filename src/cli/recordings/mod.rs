@@ -18,7 +18,9 @@ use clap::Subcommand;
 use super::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
+use crate::digest::Digest;
 use crate::error::Exit;
+use crate::recording::export::With;
 use crate::recording::{Entry, Library, State};
 
 #[derive(Subcommand)]
@@ -85,9 +87,17 @@ pub(super) enum Command {
         /// Also what its disks were made from
         #[arg(long)]
         with_disks: bool,
+        /// Also the QEMU that recorded it, with all that it needs to run elsewhere (`replay --engine capsule`): some 20 MB
+        #[arg(long)]
+        with_engine: bool,
         /// Replace the file if it is there
         #[arg(long)]
         force: bool,
+    },
+    /// Let an engine that came with a recording be run (`replay --engine capsule`): it is a program of whoever exported it
+    TrustEngine {
+        /// Its digest, as `recordings show` says it where you know who made it
+        digest: Digest,
     },
     /// Take in a recording that was exported
     Import {
@@ -125,7 +135,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     let library = Library::open(places.state_dir());
     match command {
         Command::List { guest, json } => list::run(&library, guest.as_ref(), *json)?,
-        Command::Show { which, json } => show::run(which.entry(&library)?, *json)?,
+        Command::Show { which, json } => show::run(&library, which.entry(&library)?, *json)?,
         Command::Verify { guest, id, json, .. } => {
             return match guest {
                 Some(guest) => verify::one(&library, guest, id.as_deref(), *json),
@@ -143,10 +153,22 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
             which,
             output,
             with_disks,
+            with_engine,
             force,
         } => {
             let recording = library.find(&which.guest, which.id.as_deref())?;
-            transfer::export(&recording, output.as_deref(), *with_disks, *force)?;
+            let with = With {
+                disks: *with_disks,
+                engine: *with_engine,
+            };
+            transfer::export(&recording, output.as_deref(), with, *force)?;
+        }
+        Command::TrustEngine { digest } => {
+            library.trust(*digest)?;
+            writeln!(
+                io::stdout(),
+                "the engine {digest} may be run, as long as a recording here has it"
+            )?;
         }
         Command::Import { file, guest, disks } => transfer::import(places, file, guest.as_ref(), disks)?,
     }

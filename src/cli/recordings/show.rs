@@ -10,9 +10,11 @@ use super::{Error, bytes, print_json, state};
 use crate::cli::clock::date_and_time;
 use crate::cli::status::duration;
 use crate::config::types::{GuestName, Size};
+use crate::digest::Digest;
+use crate::error::one_line;
 use crate::recording::manifest::{FileDigest, Manifest, RunExit};
 use crate::recording::verdict::Replays;
-use crate::recording::{Entry, Id, State};
+use crate::recording::{Entry, Id, Library, State};
 use crate::text;
 
 /// A recording as JSON.
@@ -26,10 +28,38 @@ struct Shown<'a> {
     pinned: bool,
     replays: Option<&'a Replays>,
     directory: &'a Path,
+    capsule: Option<Kept>,
     manifest: Option<&'a Manifest>,
 }
 
-pub(super) fn run(entry: Entry, json: bool) -> Result<(), Error> {
+/// The engine that came with a recording.
+#[derive(Serialize)]
+struct Kept {
+    digest: Digest,
+    size: u64,
+    trusted: bool,
+}
+
+impl Kept {
+    /// One that cannot be read does not hide the rest.
+    fn of(library: &Library, entry: &Entry) -> Option<Self> {
+        let capsule = library.capsule(&entry.directory);
+        let capsule = capsule.inspect_err(|error| tracing::warn!("{}", one_line(error)));
+        capsule.ok().flatten().map(|capsule| Self {
+            digest: capsule.digest(),
+            size: capsule.list().size(),
+            trusted: library.is_trusted(capsule.digest()),
+        })
+    }
+
+    fn line(&self) -> String {
+        let trusted = if self.trusted { "trusted" } else { "not trusted" };
+        format!("{}, {}, {trusted}", self.digest, bytes(self.size))
+    }
+}
+
+pub(super) fn run(library: &Library, entry: Entry, json: bool) -> Result<(), Error> {
+    let capsule = Kept::of(library, &entry);
     if json {
         return print_json(&Shown {
             guest: &entry.guest,
@@ -39,6 +69,7 @@ pub(super) fn run(entry: Entry, json: bool) -> Result<(), Error> {
             pinned: entry.pinned,
             replays: entry.replays.as_ref(),
             directory: &entry.directory,
+            capsule,
             manifest: entry.manifest.as_ref(),
         });
     }
@@ -60,6 +91,7 @@ pub(super) fn run(entry: Entry, json: bool) -> Result<(), Error> {
         }
         describe(manifest, &mut lines);
     }
+    lines.extend(capsule.iter().map(|capsule| ("capsule", capsule.line())));
     if let Some(replays) = &entry.replays {
         lines.push((
             "replayed",

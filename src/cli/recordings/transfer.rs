@@ -10,11 +10,12 @@ use crate::cli::foreground::Foreground;
 use crate::cli::progress::Progress;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
+use crate::recording::export::With;
 use crate::recording::import::Imported;
 use crate::recording::{self, Library, Recording};
 use crate::{signals, text};
 
-pub(super) fn export(recording: &Recording, output: Option<&Path>, disks: bool, replace: bool) -> Result<(), Error> {
+pub(super) fn export(recording: &Recording, output: Option<&Path>, with: With, replace: bool) -> Result<(), Error> {
     let (guest, id) = (recording.guest(), recording.id());
     let path = output.map_or_else(|| PathBuf::from(format!("{guest}-{id}.ttvm")), Path::to_path_buf);
     let _deferred = signals::defer();
@@ -28,10 +29,10 @@ pub(super) fn export(recording: &Recording, output: Option<&Path>, disks: bool, 
             return Err(Error::Usage(message.to_owned()));
         }
         let mut output = BufWriter::new(stdout.lock());
-        recording.export(&mut output, Path::new("the standard output"), disks, &mut update)?;
+        recording.export(&mut output, Path::new("the standard output"), with, &mut update)?;
         return Ok(());
     }
-    let size = recording.export_to(&path, disks, replace, &mut update)?;
+    let size = recording.export_to(&path, with, replace, &mut update)?;
     drop(progress);
     writeln!(
         io::stdout(),

@@ -110,5 +110,8 @@ fn faults(library: &Library, entry: Entry) -> Result<Vec<Fault>, Error> {
     let recording = library.complete(entry)?;
     let _in_use = recording.use_shared()?;
     let _deferred = signals::defer();
-    Ok(recording.check(&mut |done, total| progress.update(done, total))?)
+    let mut follow = |done, total| progress.update(done, total);
+    let mut faults = recording.check(&mut follow)?;
+    faults.extend(recording.check_capsule(&mut follow)?);
+    Ok(faults)
 }

@@ -73,7 +73,7 @@ impl Packed {
             stderr: null.into(),
         };
         let arguments: Vec<String> = std::iter::once("-dc".to_owned()).chain(limit).collect();
-        let child = Child::spawn(program, &arguments, streams, &[]);
+        let child = Child::spawn(program, &arguments, streams);
         let child = child.map_err(|error| Unopened::Program(name, error))?;
         Ok(Box::new(BufReader::with_capacity(PIECE, Unpacker { child, output })))
     }

@@ -23,7 +23,7 @@ use super::checkpoints::Checkpoints;
 use super::difference;
 use super::log::{self, End};
 use super::moment::Moment;
-use super::replay::open_log;
+use super::replay::{Choice, open_log};
 use super::session::{Environment, Error, Listener, devices, require_memory};
 use super::trail::Trail;
 use super::verdict::grouped;
@@ -31,7 +31,7 @@ use super::{Divergence, Recording, live, point};
 use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::fail_point::Flip;
-use crate::qemu::engine;
+use crate::qemu::engine::{self, Engine};
 use crate::qemu::registers::Registers;
 
 /// Memories at once: two machines, and what each goes back to.
@@ -145,7 +145,7 @@ impl fmt::Display for First {
 }
 
 /// Finds out where a replay of `recording` that came to `divergence` left it, with two further ones. `guest` is the guest's file as
-/// it is now, if there still is one.
+/// it is now, if there still is one; `choice` is what ran the replay.
 ///
 /// # Errors
 ///
@@ -154,11 +154,13 @@ pub fn replay(
     recording: &Recording,
     guest: Option<&Guest>,
     environment: &Environment<'_>,
+    choice: Choice,
     divergence: &Divergence,
     listener: &mut dyn Listener,
 ) -> Result<Explanation, Error> {
     let _use = recording.use_shared()?;
     let end = prepare(&[recording], listener)?[0];
+    let engine = choice.engine(recording, listener)?;
     let signals = live::signals()?;
     let (same, noticed) = noticed(divergence);
     let last = noticed.unwrap_or(u64::MAX).min(end.last_stop());
@@ -169,6 +171,7 @@ pub fn replay(
     let flip = Flip::wanted();
     let run = |from, flip| Run {
         recording,
+        engine: &engine,
         guest,
         end,
         from,
@@ -207,6 +210,7 @@ pub fn compare(
     let part = logs_part(reference, other)?;
     let run = |recording, guest, end| Run {
         recording,
+        engine: &Engine::Installed,
         guest,
         end,
         from: None,

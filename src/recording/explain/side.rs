@@ -13,11 +13,12 @@ use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::fail_point::Flip;
 use crate::file;
+use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Mode, Replaying};
 use crate::qemu::memory::{self, Memory, PAGE};
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Event, Qmp};
-use crate::qemu::{engine, registers};
+use crate::qemu::registers;
 use crate::recording::Recording;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::difference::Register;
@@ -40,6 +41,8 @@ const SOON: std::ops::Range<u32> = 16..24;
 /// A run that is to be compared.
 pub(super) struct Run<'a> {
     pub(super) recording: &'a Recording,
+    /// What runs it.
+    pub(super) engine: &'a Engine,
     pub(super) guest: Option<&'a Guest>,
     /// Where its log ends.
     pub(super) end: End,
@@ -73,6 +76,7 @@ struct Kept {
 
 /// A machine of a run.
 pub(super) struct Side<'a, 's> {
+    engine: Engine,
     setup: Setup<'a>,
     log: Log,
     memory: Memory,
@@ -121,13 +125,14 @@ impl<'a, 's> Side<'a, 's> {
             })?,
             None => engine::create_overlay(&states.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?,
         }
-        let mut live = spawn(&setup, &log, &memory, &overlays.0, signals)?;
+        let mut live = spawn(run.engine, &setup, &log, &memory, &overlays.0, signals)?;
         if let Some(start) = &start {
             start.load(live.emulator.qmp())?;
         }
         let at = start.as_ref().map_or(0, Start::instructions);
         drop(start);
         let mut side = Self {
+            engine: run.engine.clone(),
             setup,
             log,
             memory,
@@ -303,7 +308,14 @@ impl<'a, 's> Side<'a, 's> {
     /// The same in a new QEMU.
     fn begin_again(&mut self) -> Result<(), Error> {
         self.live.emulator.kill();
-        self.live = spawn(&self.setup, &self.log, &self.memory, &self.overlays.0, self.signals)?;
+        self.live = spawn(
+            &self.engine,
+            &self.setup,
+            &self.log,
+            &self.memory,
+            &self.overlays.0,
+            self.signals,
+        )?;
         self.is_lost = false;
         self.load()
     }
@@ -388,6 +400,7 @@ fn name(at: u64) -> String {
 }
 
 fn spawn<'s>(
+    engine: &Engine,
     setup: &Setup<'_>,
     log: &Log,
     memory: &Memory,
@@ -400,7 +413,7 @@ fn spawn<'s>(
         debugger: None,
         packets: Vec::new(),
     });
-    let emulator = Emulator::start(&setup.machine, &mode, Some(memory), overlays)?;
+    let emulator = Emulator::start(engine, &setup.machine, &mode, Some(memory), overlays)?;
     let mut live = Live::new(emulator, signals, None);
     live.emulator.qmp().leave_memory_out(true)?;
     Ok(live)
