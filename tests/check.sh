@@ -93,7 +93,7 @@ replay() {
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
-    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time:: debugger refusals ends::rebooted hostile}
+    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time:: debugger refusals ends::rebooted hostile capsule}
 }
 
 host() {

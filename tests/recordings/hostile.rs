@@ -10,21 +10,22 @@ use flate2::write::GzEncoder;
 use ttvm::digest;
 use ttvm::error::{Classify, Exit, chain};
 use ttvm::recording::Error;
+use ttvm::recording::export::With;
 
 use super::{START, World, goes_on, noise};
 
 /// A member of an archive, as it is to be written.
 #[derive(Clone)]
-struct Member {
-    name: Vec<u8>,
-    kind: u8,
+pub struct Member {
+    pub name: Vec<u8>,
+    pub kind: u8,
     /// Where the size in the header is not that of the content.
-    size: Option<u64>,
-    link: &'static str,
-    content: Vec<u8>,
+    pub size: Option<u64>,
+    pub link: &'static str,
+    pub content: Vec<u8>,
 }
 
-fn member(name: &str, content: &[u8]) -> Member {
+pub fn member(name: &str, content: &[u8]) -> Member {
     Member {
         name: name.as_bytes().to_vec(),
         kind: b'0',
@@ -35,7 +36,7 @@ fn member(name: &str, content: &[u8]) -> Member {
 }
 
 /// Written byte by byte: the tar crate would not write such names.
-fn tar(members: &[Member]) -> Vec<u8> {
+pub fn tar(members: &[Member]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for member in members {
         let mut header = tar::Header::new_gnu();
@@ -53,20 +54,24 @@ fn tar(members: &[Member]) -> Vec<u8> {
     bytes
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     encoder.write_all(bytes).expect("memory");
     encoder.finish().expect("memory")
 }
 
 /// The members of a good one.
-fn good(world: &World) -> Vec<Member> {
+pub fn good(world: &World) -> Vec<Member> {
     // A small one: it is packed often.
     fs::write(world.directory.join("base.img"), noise(20_000)).expect("an image");
     let recording = world.record(START);
+    let with = With {
+        disks: true,
+        engine: false,
+    };
     let mut bytes = Vec::new();
     recording
-        .export(&mut bytes, "memory".as_ref(), true, &mut goes_on)
+        .export(&mut bytes, "memory".as_ref(), with, &mut goes_on)
         .expect("an export");
     let mut archive = tar::Archive::new(GzDecoder::new(&bytes[..]));
     let members = archive.entries().expect("entries").map(|entry| {
@@ -82,7 +87,7 @@ fn good(world: &World) -> Vec<Member> {
     members.collect()
 }
 
-fn refused(world: &World, bytes: &[u8]) -> Error {
+pub fn refused(world: &World, bytes: &[u8]) -> Error {
     let result = world.library.import(&mut &bytes[..], "it", None, &mut goes_on);
     let left: Vec<String> = world
         .tree()
@@ -90,7 +95,7 @@ fn refused(world: &World, bytes: &[u8]) -> Error {
         .filter(|path| {
             !matches!(
                 path.as_str(),
-                "recordings" | "recordings/.lock" | "recordings/clientA" | "bases"
+                "recordings" | "recordings/.lock" | "recordings/clientA" | "bases" | "engines"
             )
         })
         .collect();

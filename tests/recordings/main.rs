@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library of recordings on real files, through the library and through `ttvm recordings`: made, killed at each step,
-//! tampered with, salvaged, removed, taken to another host.
+//! tampered with, salvaged, removed, taken to another host, with the engine that recorded them.
 
+mod capsule;
 mod damage;
 mod hostile;
 mod killed;

@@ -96,6 +96,12 @@ impl Lab {
         }
     }
 
+    /// Where the guest's kernel and initial RAM disk are (tests/guest).
+    #[allow(dead_code, reason = "only some look for it")]
+    pub fn guest(&self) -> &Path {
+        &self.guest
+    }
+
     /// Copies the system that guests are made from (`system` of tests/guest) to `to`.
     #[allow(dead_code, reason = "only some make guests")]
     pub fn copy_system(&self, to: &Path) {

@@ -2,6 +2,7 @@
 
 mod busybox;
 mod cage;
+mod capsule;
 mod changes;
 mod debugger;
 mod elsewhere;
@@ -51,6 +52,8 @@ pub fn all() -> Vec<Case> {
         verdicts::emulator_stopped,
         identical::disk_clocks_and_random_numbers,
         identical::network,
+        capsule::debian_12_and_13,
+        capsule::no_engine_installed,
         time::disk_and_network,
         time::points_by_name,
         explain::differences,
@@ -71,6 +74,8 @@ pub fn all() -> Vec<Case> {
         changes::another_run,
         elsewhere::exported_and_imported,
         elsewhere::disk_by_its_place,
+        capsule::points_and_packets,
+        capsule::refused,
         ends::supervisor_killed,
         ends::emulator_killed,
         ends::interrupted,
