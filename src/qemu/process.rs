@@ -123,6 +123,8 @@ impl Emulator {
         inherited.extend(capsule.as_ref().map(AsFd::as_fd));
         let mut start = Start {
             inherited: &inherited,
+            // QEMU looks for its firmware where it begins before anywhere else (qemu_find_file): nobody has left some there.
+            directory: Some("/".into()),
             identity: identity.map(|it| (it.uid, it.gid)),
             ..Start::default()
         };

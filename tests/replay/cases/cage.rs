@@ -54,6 +54,17 @@ pub fn host_out_of_reach(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// What lies where somebody happens to be is not the machine's firmware.
+pub fn firmware_lying_about(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    describe_tiny(&place, "");
+    place.write("bios-256k.bin", b"no BIOS");
+    place.write("multiboot_dma.bin", b"no loader");
+    place.record(&[]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    Ok(())
+}
+
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).expect("it is there").permissions().mode() & 0o777
 }

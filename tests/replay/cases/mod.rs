@@ -94,6 +94,7 @@ pub fn all() -> Vec<Case> {
         verdicts::disk_that_is_only_read,
         cage::sandbox,
         cage::host_out_of_reach,
+        cage::firmware_lying_about,
         cage::modes,
         cage::hostile_logs,
         cage::too_much_memory,
