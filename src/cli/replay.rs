@@ -16,7 +16,7 @@ use crate::recording::point::{NotAPoint, Point};
 use crate::recording::replay::{self, At, Choice, Options, Then};
 use crate::recording::session::Error as SessionError;
 use crate::recording::verdict::proved;
-use crate::recording::{Recording, Verdict, tt_xen};
+use crate::recording::{Divergence, Recording, Verdict, tt_xen};
 use crate::text;
 
 #[derive(clap::Args)]
@@ -101,6 +101,16 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             "--at, --dump-memory, --pcap and --engine capsule are for guests with toolstack = \"qemu\"".to_owned(),
         ));
     }
+    if arguments.explain && with_xm {
+        return Err(Error::Usage(
+            "--explain is for guests with toolstack = \"qemu\"".to_owned(),
+        ));
+    }
+    if let Some(why) = explain::obstacle(&recording)
+        && arguments.explain
+    {
+        return Err(SessionError::NotExplained(why.to_owned()).into());
+    }
     if arguments.paused && !arguments.gdb && !with_xm {
         return Err(Error::Usage(
             "--paused stands still for a debugger: add --gdb".to_owned(),
@@ -108,9 +118,14 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
     if places.has_units() && !arguments.dry_run && !arguments.console && !arguments.is_here() && guest.is_some() {
         let exit = unit::replay(&arguments.guest, recording.id(), arguments)?;
-        if exit == Exit::Diverged && arguments.explains(&recording) {
-            let _claim = run.claim()?;
-            explain(&run, &recording, guest.as_ref(), arguments.choice())?;
+        if let Some(Verdict::Diverged { at }) = recording.replays().map(|replays| replays.newest)
+            && exit == Exit::Diverged
+            && arguments.explains(&recording)
+        {
+            match run.claim() {
+                Ok(_claim) => explain(&run, &recording, guest.as_ref(), arguments.choice(), &at)?,
+                Err(error) => not_found(&error)?,
+            }
         }
         return Ok(exit);
     }
@@ -157,8 +172,10 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     match verdict? {
         Some(verdict) => {
             let exit = tell(&arguments.guest, recording.id(), &verdict)?;
-            if exit == Exit::Diverged && arguments.explains(&recording) {
-                explain(&run, &recording, guest.as_ref(), arguments.choice())?;
+            if let Verdict::Diverged { at } = &verdict
+                && arguments.explains(&recording)
+            {
+                explain(&run, &recording, guest.as_ref(), arguments.choice(), at)?;
             }
             Ok(exit)
         }
@@ -177,15 +194,32 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     }
 }
 
-/// Looks for the first instruction that its newest replay, which was another run, did otherwise, and prints it.
-fn explain(run: &Foreground<'_>, recording: &Recording, guest: Option<&Guest>, choice: Choice) -> Result<(), Error> {
-    let Some(Verdict::Diverged { at }) = recording.replays().map(|replays| replays.newest) else {
-        return Ok(());
-    };
+/// Looks for the first instruction that a replay which came to `at` did otherwise, and prints it. What prevents that does not
+/// change the verdict.
+fn explain(
+    run: &Foreground<'_>,
+    recording: &Recording,
+    guest: Option<&Guest>,
+    choice: Choice,
+    at: &Divergence,
+) -> Result<(), Error> {
     let mut follower = Follower::new(recording.guest(), false, "Ctrl-C ends the search");
-    let found = explain::replay(recording, guest, &run.environment(), choice, &at, &mut follower);
+    let found = explain::replay(recording, guest, &run.environment(), choice, at, &mut follower);
     follower.end();
-    show(&found?)
+    match found {
+        Ok(found) => show(&found),
+        Err(error) => not_found(&error),
+    }
+}
+
+/// Says below the verdict why there is no more of it.
+fn not_found(error: &(dyn std::error::Error + 'static)) -> Result<(), Error> {
+    let why = crate::error::one_line(error);
+    Ok(writeln!(
+        io::stdout(),
+        "    no first different instruction: {}",
+        text::line(&why)
+    )?)
 }
 
 /// Prints what a search came to, below the verdict.
@@ -200,8 +234,8 @@ pub(super) fn show(found: &Explanation) -> Result<(), Error> {
 impl Arguments {
     /// Whether the first different instruction is looked for.
     fn explains(&self, recording: &Recording) -> bool {
-        let can = recording.manifest().engine.toolstack == Toolstack::Qemu;
-        can && !self.no_explain && (self.explain || (io::stdout().is_terminal() && recording.manifest().format > 1))
+        let can = recording.manifest().engine.toolstack == Toolstack::Qemu && explain::obstacle(recording).is_none();
+        can && !self.no_explain && (self.explain || io::stdout().is_terminal())
     }
 
     /// Whether something is wanted that a unit does not do: it writes files for whoever asks, goes to a point for them, or runs

@@ -14,6 +14,9 @@ use crate::qemu::machine::{Backing, Drive};
 use crate::qemu::{content, engine};
 use crate::snapshot::Store;
 
+/// Two machines of a guest that are compared have their disks in directories beside its own: `GUEST-reference`, `GUEST-other`.
+pub(super) const COMPARED: [&str; 2] = ["reference", "other"];
+
 /// The disks of one run. Dropped, overlays are removed, and snapshots that were made for it.
 pub(super) struct Disks<'a> {
     pub(super) drives: Vec<Drive>,
@@ -34,6 +37,12 @@ pub(super) struct Wanted<'a> {
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
     pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], environment: &Environment<'a>) -> Result<Self, Error> {
+        for which in COMPARED {
+            // Left by a search that was killed. The guest's lock is ours.
+            drop(std::fs::remove_dir_all(
+                environment.overlays.join(format!("{guest}-{which}")),
+            ));
+        }
         let mut disks = Self {
             drives: Vec::new(),
             store: None,

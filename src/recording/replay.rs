@@ -20,7 +20,7 @@ use super::trail::{Stops, Trail};
 use super::{Divergence, Recording, Verdict, compare, debugger, tt_xen};
 use crate::config::guest::{Guest, Shift};
 use crate::config::types::Size;
-use crate::fail_point::Flip;
+use crate::fail_point::{self, Flip};
 use crate::file;
 use crate::qemu::core;
 use crate::qemu::engine::{self, Engine, Version};
@@ -127,6 +127,7 @@ pub fn replay(
         false => Fresh::AsConfigured,
     };
     let Setup { disks, machine } = Setup::new(recording, guest, environment, fresh)?;
+    fail_point::reach("session.disks-made");
     let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
     let overlays = &environment.overlays;
     let log = match options.gdb.is_some() {
@@ -189,7 +190,7 @@ pub fn replay(
         maker: maker.take(),
         packets,
         visit: at.map(|at| Visit { at, act: &mut act }),
-        flip: Flip::wanted(),
+        flip: Flip::wanted().filter(|flip| start.as_ref().is_none_or(|start| start.instructions() < flip.at)),
         listener,
     };
     let came = rerun.run(overlays, &signals)?;
@@ -364,6 +365,16 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Where the run ends.
+    pub(super) fn end(&self) -> End {
+        self.end
+    }
+
+    /// What runs it.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// What ran it, as the recording remembers it.
     fn ran_on(&self) -> String {
         match self.engine {

@@ -192,7 +192,7 @@ pub enum Error {
     NoPackets(&'static str),
     /// Two runs cannot be compared instruction by instruction.
     #[error("the first different instruction cannot be looked for: {0}")]
-    NotExplained(&'static str),
+    NotExplained(String),
     /// The guest's memory cannot be written to a file.
     #[error(transparent)]
     Core(#[from] core::Error),

@@ -7,7 +7,6 @@ use super::Recording;
 use super::disks::{Disks, Wanted, origin_of};
 use super::session::{Environment, Error, different, recorded_machine};
 use crate::config::guest::{DiskSource, Guest};
-use crate::fail_point;
 use crate::qemu::machine::Machine;
 
 /// How the disks are made.
@@ -51,7 +50,6 @@ impl<'a> Setup<'a> {
         // By the name that is locked: the manifest has the sender's.
         let name = recording.guest();
         let mut disks = Disks::make(name, &wanted, environment)?;
-        fail_point::reach("session.disks-made");
         if fresh == Fresh::Covered {
             disks.cover(name, environment)?;
         }

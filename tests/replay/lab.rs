@@ -475,9 +475,9 @@ pub fn contents(path: &Path) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// A block of the fresh disk is overwritten behind the program's back, before the machine starts.
-pub fn behind_its_back(place: &Place) -> Running {
-    let mut command = place.command(&["replay", GUEST, "--verify"]);
+/// A block of the fresh disk is overwritten behind the program's back, before the machine of a replay with `args` starts.
+pub fn behind_its_back(place: &Place, args: &[&str]) -> Running {
+    let mut command = place.command(&[&["replay", GUEST, "--verify"], args].concat());
     command.env("TTVM_FAIL_POINT", "session.disks-made:stop");
     let running = Running::start(command);
     until("it stands still", || state(running.pid()) == Some('T'));

@@ -10,7 +10,7 @@ use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::explain::{self, Explanation};
+use crate::recording::explain;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -64,7 +64,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     );
     follower.end();
     let found = found?;
-    let same = matches!(found, Explanation::Same { .. }) && explain::end_alike(&a, &b);
+    let same = found.is_same();
     let is = if same {
         "are the same run"
     } else {

@@ -19,15 +19,16 @@ use request::Request;
 use search::{Found, Search};
 use side::{Run, Side};
 
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoint, Checkpoints};
+
 use super::difference;
-use super::log::{self, End};
+use super::disks::COMPARED;
 use super::moment::Moment;
-use super::replay::{Choice, open_log};
-use super::session::{Environment, Error, Listener, devices, require_memory};
+use super::replay::{Checked, Choice, check, open_log};
+use super::session::{Environment, Error, Listener, devices, reading, require_memory};
 use super::trail::Trail;
 use super::verdict::grouped;
-use super::{Divergence, Recording, live, point};
+use super::{Divergence, Error as LibraryError, Recording, live, point};
 use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::fail_point::Flip;
@@ -44,21 +45,35 @@ pub enum Explanation {
     First(Box<First>),
     /// They are not the same before any instruction; what differs, in words.
     FromTheBeginning(Vec<String>),
-    /// They are the same up to here.
+    /// Two recordings are the same up to the last instruction that both have.
     Same {
         /// So many instructions.
         instructions: u64,
+        /// What they do not have in common of their ends, in words.
+        ends: Vec<String>,
     },
-    /// A replay was the recorded run up to where the other one was not.
+    /// A replay was the recorded run where the one before it was not.
     NotAgain {
-        /// So many instructions.
+        /// After so many instructions.
+        instructions: u64,
+    },
+    /// Replays were the same up to there, and what the one before them did otherwise is not in their memory.
+    Unseen {
+        /// After so many instructions.
         instructions: u64,
     },
     /// Every replay goes the same way, and it is not that of the recording.
     EachTime {
-        /// Not any more after so many instructions.
-        instructions: u64,
+        /// Not any more after so many instructions, where that is known.
+        instructions: Option<u64>,
     },
+}
+
+impl Explanation {
+    /// Whether it is that two runs are the same.
+    pub fn is_same(&self) -> bool {
+        matches!(self, Self::Same { ends, .. } if ends.is_empty())
+    }
 }
 
 /// The first different instruction.
@@ -90,23 +105,33 @@ impl fmt::Display for Explanation {
                 f.write_str("both differ before the first instruction")?;
                 differences.iter().try_for_each(|line| write!(f, "\n{line}"))
             }
-            Self::Same { instructions } => {
+            Self::Same { instructions, ends } => {
                 write!(
                     f,
                     "memory and registers are the same up to instruction {}",
                     grouped(*instructions)
-                )
+                )?;
+                ends.iter().try_for_each(|line| write!(f, "\n{line}"))
             }
             Self::NotAgain { instructions } => write!(
                 f,
-                "the difference did not come again: another replay had the recorded memory and registers after {} instructions. Look at the host's memory and disks (`journalctl -k`)",
+                "the difference did not come again: another replay went the recorded way after {} instructions. Look at the host's memory and disks (`journalctl -k`)",
                 grouped(*instructions)
             ),
-            Self::EachTime { instructions } => write!(
+            Self::Unseen { instructions } => write!(
                 f,
-                "each replay on this host goes the same way, which is not that of the recording after {} instructions: replay it on the QEMU that recorded it",
+                "two further replays had the same memory and registers after {} instructions: what differs came behind them, or the guest never read it",
                 grouped(*instructions)
             ),
+            Self::EachTime { instructions } => {
+                f.write_str("each replay on this host goes the same way, and it is not that of the recording")?;
+                if let Some(instructions) = instructions {
+                    write!(f, " after {} instructions", grouped(*instructions))?;
+                }
+                f.write_str(
+                    ": where the engine that recorded it came along, `ttvm replay --engine capsule` runs it there",
+                )
+            }
         }
     }
 }
@@ -158,37 +183,101 @@ pub fn replay(
     divergence: &Divergence,
     listener: &mut dyn Listener,
 ) -> Result<Explanation, Error> {
+    require_explicable(recording)?;
     let _use = recording.use_shared()?;
-    let end = prepare(&[recording], listener)?[0];
-    let engine = choice.engine(recording, listener)?;
+    require_room(recording)?;
+    let checked = check(recording, guest, &environment.seals, choice, listener)?;
+    let own = own_engine(recording, listener)?;
     let signals = live::signals()?;
     let (same, noticed) = noticed(divergence);
-    let last = noticed.unwrap_or(u64::MAX).min(end.last_stop());
-    let checkpoints = Checkpoints::load(recording.directory()).ok().flatten();
-    let from = checkpoints
-        .as_ref()
-        .and_then(|all| Some((all, all.before(same.unwrap_or(0))?)));
-    let flip = Flip::wanted();
-    let run = |from, flip| Run {
+    let question = Question {
         recording,
-        engine: &engine,
         guest,
-        end,
-        from,
-        flip,
+        environment,
+        checked: &checked,
+        own: &own,
+        divergence,
+        last: noticed.unwrap_or(u64::MAX).min(checked.end().last_stop()),
+        signals: &signals,
     };
-    let places = Places::below(environment, recording);
-    let mut search = places.search(&run(from, None), &run(None, flip), environment, &signals, listener)?;
-    let mut found = search.run(0, false, last)?;
-    if found == Found::FromTheBeginning && from.is_some() {
-        drop(search);
-        // What differs may be older than what was noticed: a disk's content, before it was read.
-        search = places.search(&run(None, None), &run(None, flip), environment, &signals, listener)?;
-        found = search.run(0, false, last)?;
+    // What is kept of another engine's machine, this one may not take.
+    let usable = own == *checked.engine() && choice != Choice::Any;
+    let checkpoints = usable.then(|| Checkpoints::load(recording.directory()));
+    if let Some(Ok(Some(all))) = &checkpoints
+        && let Some(from) = all.before(same.unwrap_or(0))
+    {
+        match question.answer(Some((all, from)), listener) {
+            // It is older than what was noticed: a disk's content, before it was read.
+            Ok(Explanation::FromTheBeginning(_)) => {}
+            Err(error @ (Error::Checkpoints { .. } | Error::Qmp(_))) => {
+                tracing::warn!("it begins at the first instruction: {}", crate::error::one_line(&error));
+            }
+            answer => return answer,
+        }
     }
-    match found {
-        Found::Same => again(&mut search, recording, last),
-        found => describe(&mut search, found, recording, Some(divergence)),
+    question.answer(None, listener)
+}
+
+/// The engine that made the recorded run, if it came along; else the one that is installed has to do.
+fn own_engine(recording: &Recording, listener: &mut dyn Listener) -> Result<Engine, Error> {
+    match recording.capsule_to_run(&mut reading("reading the engine", listener)) {
+        Ok(capsule) => Ok(Engine::Capsule(capsule)),
+        Err(LibraryError::Interrupted) => Err(Error::Interrupted),
+        Err(_) => Ok(Engine::Installed),
+    }
+}
+
+/// Where a replay left the recorded run.
+struct Question<'a> {
+    recording: &'a Recording,
+    guest: Option<&'a Guest>,
+    environment: &'a Environment<'a>,
+    checked: &'a Checked,
+    own: &'a Engine,
+    divergence: &'a Divergence,
+    /// After so many instructions it is looked for no more.
+    last: u64,
+    signals: &'a SignalFd,
+}
+
+impl Question<'_> {
+    /// With a reference that begins at the checkpoint `from`, or at the first instruction.
+    fn answer(
+        &self,
+        from: Option<(&Checkpoints, &Checkpoint)>,
+        listener: &mut dyn Listener,
+    ) -> Result<Explanation, Error> {
+        let run = |engine, from, flip| Run {
+            recording: self.recording,
+            engine,
+            guest: self.guest,
+            end: self.checked.end(),
+            from,
+            flip,
+        };
+        let reference = run(self.own, from, None);
+        let other = run(self.checked.engine(), None, Flip::wanted());
+        let places = Places::below(self.environment, self.recording);
+        let mut search = places.search(&reference, &other, self.environment, self.signals, listener)?;
+        let found = search.run(0, false, self.last)?;
+        conclude(&mut search, found, self.recording, self.divergence, self.last)
+    }
+}
+
+/// What to make of what was found of a replay that came to `divergence`.
+fn conclude(
+    search: &mut Search<'_, '_, '_>,
+    found: Found,
+    recording: &Recording,
+    divergence: &Divergence,
+    last: u64,
+) -> Result<Explanation, Error> {
+    match (found, divergence) {
+        (Found::NoReference { at, .. }, _) => Ok(Explanation::EachTime { instructions: at }),
+        (Found::Same, Divergence::Stalled { .. }) => Ok(Explanation::NotAgain { instructions: last }),
+        (Found::Same, Divergence::Memory { .. } | Divergence::Console { .. }) => again(search, recording, last),
+        (Found::Same, _) => Ok(Explanation::Unseen { instructions: last }),
+        (found, _) => describe(search, found, recording, Some(divergence)),
     }
 }
 
@@ -202,68 +291,113 @@ pub fn compare(
     environment: &Environment<'_>,
     listener: &mut dyn Listener,
 ) -> Result<Explanation, Error> {
-    let [(reference, reference_guest), (other, other_guest)] = runs;
+    let [(reference, _), (other, _)] = runs;
+    if reference.manifest().engine.memory != other.manifest().engine.memory {
+        return Err(Error::NotExplained(
+            "the two machines have memory of different sizes".to_owned(),
+        ));
+    }
     let _use = (reference.use_shared()?, other.use_shared()?);
-    let ends = prepare(&[reference, other], listener)?;
+    let mut checked = Vec::new();
+    for (recording, guest) in runs {
+        require_explicable(recording)?;
+        require_room(recording)?;
+        checked.push(check(
+            recording,
+            guest,
+            &environment.seals,
+            Choice::Installed,
+            listener,
+        )?);
+    }
     let signals = live::signals()?;
-    let last = ends[0].last_stop().min(ends[1].last_stop());
+    let sides: Vec<Run<'_>> = runs
+        .into_iter()
+        .zip(&checked)
+        .map(|((recording, guest), checked)| Run {
+            recording,
+            engine: checked.engine(),
+            guest,
+            end: checked.end(),
+            from: None,
+            flip: None,
+        })
+        .collect();
+    let last = checked[0].end().last_stop().min(checked[1].end().last_stop());
     let part = logs_part(reference, other)?;
-    let run = |recording, guest, end| Run {
-        recording,
-        engine: &Engine::Installed,
-        guest,
-        end,
-        from: None,
-        flip: None,
-    };
-    let (a, b) = (
-        run(reference, reference_guest, ends[0]),
-        run(other, other_guest, ends[1]),
-    );
-    let mut search = Places::below(environment, reference).search(&a, &b, environment, &signals, listener)?;
+    let places = Places::below(environment, reference);
+    let mut search = places.search(&sides[0], &sides[1], environment, &signals, listener)?;
     // Before their logs differ, something of the machine may.
     let mut found = search.run(0, false, part.unwrap_or(last).min(last))?;
     if let (Found::Same, Some(part)) = (&found, part) {
         found = search.run(part, true, last)?;
     }
-    describe(&mut search, found, reference, None)
+    match found {
+        Found::Same => Ok(Explanation::Same {
+            instructions: last,
+            ends: ends(reference, other),
+        }),
+        Found::NoReference { how, .. } => Err(Error::NotExplained(format!(
+            "{} {} is not its own run here ({how}): `ttvm replay --verify` it",
+            reference.guest(),
+            reference.id()
+        ))),
+        found => describe(&mut search, found, reference, None),
+    }
 }
 
-/// Whether two recordings have the same end, by what they say of it: the last instruction, why, the console and the disks.
-pub fn end_alike(a: &Recording, b: &Recording) -> bool {
-    let end = |it: &Recording| {
-        let manifest = it.manifest();
-        let disks: Vec<_> = manifest.disks.iter().map(|disk| disk.end).collect();
-        let result = manifest.result.as_ref();
-        (result.map(|it| (it.instructions, it.exit, it.console.digest)), disks)
+/// What two recordings say otherwise of their ends, in words.
+fn ends(a: &Recording, b: &Recording) -> Vec<String> {
+    let (a, b) = (a.manifest(), b.manifest());
+    let (Some(x), Some(y)) = (&a.result, &b.result) else {
+        return Vec::new();
     };
-    end(a) == end(b)
+    let mut lines = Vec::new();
+    if let (Some(x), Some(y)) = (x.instructions, y.instructions)
+        && x != y
+    {
+        lines.push(format!(
+            "one ends after {} instructions, the other after {}",
+            grouped(x),
+            grouped(y)
+        ));
+    }
+    if x.exit != y.exit {
+        lines.push(format!("one ended as \"{}\", the other as \"{}\"", x.exit, y.exit));
+    }
+    if x.console.digest != y.console.digest {
+        lines.push("their consoles are not the same".to_owned());
+    }
+    let disks = a.disks.iter().zip(&b.disks).filter(|(a, b)| a.end != b.end);
+    lines.extend(disks.map(|(disk, _)| format!("what they left on disk {} is not the same", disk.target)));
+    lines
 }
 
-/// Makes sure that `recordings` can be run side by side, and returns where their logs end.
-fn prepare(recordings: &[&Recording], listener: &mut dyn Listener) -> Result<Vec<End>, Error> {
-    for recording in recordings {
-        let why = match recording.manifest().format {
-            1 => Some("it has format 1, of which no machine can go back: record the guest again"),
-            _ if recording
-                .kernel_path()
-                .is_some_and(|kernel| engine::is_multiboot(&kernel)) =>
-            {
-                Some("its kernel is loaded by its Multiboot header, and its memory is never the same twice")
-            }
-            _ => None,
-        };
-        if let Some(why) = why {
-            return Err(Error::NotExplained(why));
+/// Why the first different instruction of a replay of `recording` cannot be found; `None` if it can.
+pub fn obstacle(recording: &Recording) -> Option<&'static str> {
+    let kernel = recording.kernel_path();
+    match recording.manifest().format {
+        1 => Some("its recording has format 1, of which no machine can go back: record the guest again"),
+        _ if kernel.is_some_and(|kernel| engine::is_multiboot(&kernel)) => {
+            Some("its kernel is loaded by its Multiboot header, and its memory is never the same twice")
         }
+        _ => None,
     }
-    let memories: Vec<u64> = recordings.iter().map(|it| it.manifest().engine.memory).collect();
-    if memories.windows(2).any(|two| two[0] != two[1]) {
-        return Err(Error::NotExplained("the two machines have memory of different sizes"));
-    }
-    let all = memories[0].saturating_mul(MEMORIES);
-    require_memory(Size::from_bytes(all))?;
-    recordings.iter().map(|it| log::check(it, listener)).collect()
+}
+
+fn require_explicable(recording: &Recording) -> Result<(), Error> {
+    obstacle(recording).map_or(Ok(()), |why| Err(Error::NotExplained(why.to_owned())))
+}
+
+/// `Ok` if the host has the memory for it.
+fn require_room(recording: &Recording) -> Result<(), Error> {
+    let all = recording.manifest().engine.memory.saturating_mul(MEMORIES);
+    require_memory(Size::from_bytes(all)).map_err(|error| match error {
+        Error::NoMemory { memory, free } => Error::NotExplained(format!(
+            "it takes {memory} of memory, {MEMORIES} times the guest's, and this host has {free} to give: end something"
+        )),
+        error => error,
+    })
 }
 
 /// When both runs were last known to be the same, and when that they are not was noticed.
@@ -283,8 +417,7 @@ struct Places([std::path::PathBuf; 2]);
 
 impl Places {
     fn below(environment: &Environment<'_>, recording: &Recording) -> Self {
-        let place = |which: &str| environment.overlays.join(format!("{}-{which}", recording.guest()));
-        Self([place("reference"), place("other")])
+        Self(COMPARED.map(|which| environment.overlays.join(format!("{}-{which}", recording.guest()))))
     }
 
     fn search<'a, 's, 'l>(
@@ -315,28 +448,29 @@ impl Places {
 /// Both replays are the same after `last` instructions: whether it is as in the recording is told by the next moment that is known of
 /// it.
 fn again(search: &mut Search<'_, '_, '_>, recording: &Recording, last: u64) -> Result<Explanation, Error> {
-    let recorded = recording
-        .manifest()
-        .result
-        .as_ref()
-        .map(|result| result.moments.as_slice());
+    let manifest = recording.manifest();
+    let recorded = manifest.result.as_ref().map_or(&[][..], |result| &result.moments);
     let trail = Trail::load(recording.directory()).unwrap_or_default();
-    // A replay's own are surer: see `Stops`.
-    let known = [trail.moments(), recorded.unwrap_or_default()]
-        .into_iter()
-        .find_map(|moments| {
-            let later = moments.iter().filter(|moment| moment.instructions >= last);
-            later.min_by_key(|moment| moment.instructions)
-        });
-    let Some(known) = known else {
-        return Ok(Explanation::Same { instructions: last });
+    let next = |moments: &[Moment]| {
+        let later = moments.iter().filter(|moment| moment.instructions >= last);
+        later.min_by_key(|moment| moment.instructions).cloned()
+    };
+    // Those of a recording are less sure of the memory if there is a network: see `Stops`.
+    let (known, memory_counts) = match (next(trail.moments()), next(recorded)) {
+        (Some(known), _) => (known, true),
+        (None, Some(known)) => (known, manifest.vifs.is_empty()),
+        (None, None) => return Ok(Explanation::Unseen { instructions: last }),
     };
     let instructions = known.instructions;
-    search.differences(instructions)?;
+    search.differences(instructions, true)?;
     let (qmp, memory) = search.reference.parts();
-    Ok(match Moment::of(instructions, qmp, memory)? == *known {
+    let found = Moment::of(instructions, qmp, memory)?;
+    let same = found.registers == known.registers && (found.memory == known.memory || !memory_counts);
+    Ok(match same {
         true => Explanation::NotAgain { instructions },
-        false => Explanation::EachTime { instructions },
+        false => Explanation::EachTime {
+            instructions: Some(instructions),
+        },
     })
 }
 
@@ -347,26 +481,25 @@ fn describe(
     recording: &Recording,
     divergence: Option<&Divergence>,
 ) -> Result<Explanation, Error> {
-    let (number, stuck) = match found {
-        Found::Same => {
-            let instructions = search.reference.at();
-            return Ok(Explanation::Same { instructions });
-        }
-        Found::FromTheBeginning => {
-            let found = search.differences(search.reference.at())?;
-            let lines = difference::lines(&found.registers, found.memory.as_ref());
-            return Ok(Explanation::FromTheBeginning(lines));
-        }
-        Found::At { instruction, stuck } => (instruction, stuck),
+    let Found::At {
+        instruction: number,
+        stuck,
+    } = found
+    else {
+        let found = search.differences(search.reference.at(), false)?;
+        let lines = difference::lines(&found.registers, found.memory.as_ref());
+        return Ok(Explanation::FromTheBeginning(lines));
     };
     let before = number - 1;
-    require(search.differences(before)?.is_none())?;
+    if !search.differences(before, true)?.is_none() {
+        let why = "the two machines were the same after the instruction before it, and then were not: look once more";
+        return Err(Error::NotExplained(why.to_owned()));
+    }
     let (address, text) = next_instruction(&mut search.reference)?;
     let (begun, _) = request::newest(&mut search.reference)?;
     let mut differences = Vec::new();
     if stuck.is_none() {
-        let found = search.differences(number)?;
-        require(!found.is_none())?;
+        let found = search.differences(number, false)?;
         differences = difference::lines(&found.registers, found.memory.as_ref());
     }
     Ok(Explanation::First(Box::new(First {
@@ -384,12 +517,6 @@ fn describe(
     })))
 }
 
-/// That what was found is found again.
-fn require(again: bool) -> Result<(), Error> {
-    let why = "the two machines were not the same at one look, and were at the next";
-    again.then_some(()).ok_or(Error::NotExplained(why))
-}
-
 /// Where the processor is, and what it does next.
 fn next_instruction(side: &mut Side<'_, '_>) -> Result<(u64, String), Error> {
     let text = side.qmp().registers()?;
@@ -401,14 +528,24 @@ fn next_instruction(side: &mut Side<'_, '_>) -> Result<(u64, String), Error> {
 /// What disks of the reference are asked for since they had `begun` these.
 fn requests(search: &mut Search<'_, '_, '_>, begun: &[Request], recording: &Recording) -> Result<Vec<String>, Error> {
     let (now, in_flight) = request::newest(&mut search.reference)?;
+    let mut new = now
+        .iter()
+        .filter(|request| !begun.contains(request))
+        .map(ToString::to_string);
+    if in_flight > 1 {
+        return Ok(new.collect());
+    }
+    // Numbers are given in the order in which requests begin: it is the one behind all that are done.
     let mut done = 0;
     each_event(recording, |event| {
-        done += u64::from(matches!(event.kind, Kind::DiskDone(_)) && event.instructions < search.reference.at());
-        event.instructions <= search.reference.at()
+        let is_past = event.instructions <= search.reference.at();
+        done += u64::from(is_past && matches!(event.kind, Kind::DiskDone(_)));
+        is_past
     })?;
-    let new = now.iter().filter(|request| !begun.contains(request));
     Ok(new
-        .map(|request| format!("{request} (request {})", (done + in_flight).saturating_sub(1)))
+        .next()
+        .map(|request| format!("{request} (request {done})"))
+        .into_iter()
         .collect())
 }
 
@@ -429,7 +566,7 @@ fn in_words(kind: &Kind) -> Option<String> {
     Some(match kind {
         Kind::Interrupt => "an interrupt".to_owned(),
         Kind::Exception => "an exception".to_owned(),
-        Kind::Typed(text) => format!("{} bytes typed on the console", text.len()),
+        Kind::Typed(text) => format!("what was typed on the console, {} long", text.len()),
         Kind::DiskDone(number) => format!("disk request {number} is done"),
         Kind::Packet { network, frame } => format!("a packet of {} bytes for network interface {network}", frame.len()),
         Kind::Shutdown(_) => "the machine shuts down".to_owned(),

@@ -13,6 +13,10 @@ use crate::recording::session::{Error, Listener};
 /// Between two moments at which both are compared on the way there.
 const STEP: u64 = 1 << 27;
 
+/// What takes time, in words.
+const GOING: &str = "looking for the first different instruction";
+const HALVING: &str = "halving the last stretch";
+
 /// A machine that is so far from where it goes back to is worth keeping.
 const WORTH_KEEPING: u64 = 1 << 23;
 
@@ -50,6 +54,13 @@ pub(super) enum Found {
     Same,
     /// They are not the same where they begin.
     FromTheBeginning,
+    /// The reference does not go on: it is not the recorded run.
+    NoReference {
+        /// After so many instructions, where that is known.
+        at: Option<u64>,
+        /// What became of it.
+        how: String,
+    },
     /// They are the same after `instruction - 1` instructions, and not after one more.
     At {
         /// The number of the first different instruction, from 1.
@@ -65,6 +76,17 @@ enum Compared {
     Differ,
     /// The other one did not get there; the last instruction that it got to, if that is known.
     Stuck(Option<u64>, String),
+    /// The reference did not.
+    Lost(Option<u64>, String),
+}
+
+/// Where two machines came to.
+enum Went {
+    There,
+    /// The other one did not get there.
+    Stuck(Option<u64>, String),
+    /// The reference did not.
+    Lost(Option<u64>, String),
 }
 
 /// What differs.
@@ -101,7 +123,9 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
     pub(super) fn run(&mut self, first: u64, near: bool, last: u64) -> Result<Found, Error> {
         let mut next = first.max(self.reference.at()).min(last);
         let mut step = if near { 1 } else { STEP };
-        let (mut differ, mut stuck) = loop {
+        self.catch_up(next, last)?;
+        let (differ, stuck) = loop {
+            self.listener.progress(GOING, next, last);
             match self.compare(next)? {
                 Compared::Same if next == last => return Ok(Found::Same),
                 Compared::Same => {
@@ -112,12 +136,35 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
                 }
                 Compared::Differ => break (next, None),
                 Compared::Stuck(at, how) => break (behind(at, next), Some(how)),
+                Compared::Lost(at, how) => return Ok(Found::NoReference { at, how }),
             }
         };
-        let Some(mut same) = self.same else {
-            return Ok(Found::FromTheBeginning);
-        };
+        match self.same {
+            Some(same) => self.halve(same, differ.max(same + 1), stuck),
+            None => Ok(Found::FromTheBeginning),
+        }
+    }
+
+    /// Has the other one come near to `to`, where the reference is already.
+    fn catch_up(&mut self, to: u64, last: u64) -> Result<(), Error> {
+        let mut next = self.other.at() + STEP;
+        while next < to {
+            self.listener.progress(GOING, next, last);
+            self.other.set_off(next)?;
+            if self.other.arrive_surely()? != Arrived::There {
+                break;
+            }
+            next += STEP;
+        }
+        Ok(())
+    }
+
+    /// Both are the same after `same` instructions, and not after `differ`.
+    fn halve(&mut self, mut same: u64, mut differ: u64, mut stuck: Option<String>) -> Result<Found, Error> {
+        let all = (differ - same).ilog2();
         while differ - same > 1 {
+            let left = (differ - same).ilog2();
+            self.listener.progress(HALVING, u64::from(all - left), u64::from(all));
             let middle = same + (differ - same) / 2;
             match self.compare(middle)? {
                 Compared::Same => {
@@ -127,6 +174,7 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
                 }
                 Compared::Differ => (differ, stuck) = (middle, None),
                 Compared::Stuck(at, how) => (differ, stuck) = (behind(at, middle).max(same + 1), Some(how)),
+                Compared::Lost(at, how) => return Ok(Found::NoReference { at, how }),
             }
         }
         Ok(Found::At {
@@ -135,29 +183,49 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
         })
     }
 
-    /// Brings both to `at`, and says what differs there.
-    pub(super) fn differences(&mut self, at: u64) -> Result<Differences, Error> {
-        if let Arrived::Stuck { how, .. } = self.go(at)? {
-            return Err(Error::EngineDied { why: how });
+    /// Brings both to `at`, and says what differs there: nothing if they are to be the `same`. Where they are interrupted, that is
+    /// tried more than once.
+    pub(super) fn differences(&mut self, at: u64, same: bool) -> Result<Differences, Error> {
+        let mut tried = 0;
+        loop {
+            match self.go(at)? {
+                Went::There => {}
+                Went::Stuck(_, how) | Went::Lost(_, how) => return Err(Error::EngineDied { why: how }),
+            }
+            let found = self.settle()?;
+            tried += 1;
+            if found.is_none() == same || tried == TRIES || !(self.interrupted)(at)? {
+                return Ok(found);
+            }
+            self.turn_back();
         }
-        self.settle()
     }
 
-    /// Brings both to `at`; the other one may be stuck on the way.
-    fn go(&mut self, at: u64) -> Result<Arrived, Error> {
+    /// Brings both to `at`.
+    fn go(&mut self, at: u64) -> Result<Went, Error> {
         // At once: there may be a processor for each.
-        self.reference.set_off(at, self.listener)?;
-        self.other.set_off(at, self.listener)?;
-        if let Arrived::Stuck { how, .. } = self.reference.arrive_surely(self.listener)? {
-            return Err(Error::EngineDied { why: how });
+        self.reference.set_off(at)?;
+        self.other.set_off(at)?;
+        if let Arrived::Stuck { at, how } = self.reference.arrive_surely()? {
+            return Ok(Went::Lost(at, how));
         }
-        self.other.arrive_surely(self.listener)
+        Ok(match self.other.arrive_surely()? {
+            Arrived::There => Went::There,
+            Arrived::Stuck { at, how } => Went::Stuck(at, how),
+        })
+    }
+
+    fn turn_back(&mut self) {
+        self.reference.turn_back();
+        self.other.turn_back();
     }
 
     fn compare(&mut self, at: u64) -> Result<Compared, Error> {
         for tried in 1.. {
-            if let Arrived::Stuck { at, how } = self.go(at)? {
-                return Ok(Compared::Stuck(at, how));
+            match self.go(at)? {
+                Went::There => {}
+                Went::Stuck(at, how) => return Ok(Compared::Stuck(at, how)),
+                Went::Lost(at, how) => return Ok(Compared::Lost(at, how)),
             }
             let found = self.settle()?;
             if found.is_none() {
@@ -166,8 +234,7 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
             if found.registers.is_empty() || tried == TRIES || !(self.interrupted)(at)? {
                 break;
             }
-            self.reference.turn_back();
-            self.other.turn_back();
+            self.turn_back();
         }
         Ok(Compared::Differ)
     }
@@ -201,7 +268,12 @@ impl<'a, 's, 'l> Search<'a, 's, 'l> {
         if !far || !self.reference.is_quiet()? || !self.other.is_quiet()? {
             return Ok(());
         }
-        if self.reference.save()? && self.other.save()? {
+        if !self.reference.save()? {
+            return Ok(());
+        }
+        if !self.other.save()? {
+            self.reference.forget()?;
+        } else {
             let memory = self.reference.copy()?;
             self.reference.keep(memory.clone())?;
             self.other.keep(memory)?;

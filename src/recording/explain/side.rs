@@ -24,7 +24,7 @@ use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::difference::Register;
 use crate::recording::live::{Happened, Live};
 use crate::recording::log::{End, Log};
-use crate::recording::session::{Environment, Error, Listener, died};
+use crate::recording::session::{Environment, Error, died};
 use crate::recording::setup::{Fresh, Setup};
 use crate::recording::start::Start;
 use crate::recording::stillness::{Progress, Stillness, Threads};
@@ -34,6 +34,13 @@ const STATES: &str = "states.qcow2";
 
 /// One that executes nothing for so long, and could, is tried once more.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What QEMU says where a disk is full.
+const NO_ROOM: &str = "No space left on device";
+
+/// A memory that is larger than this has, below 4 GiB, only so much: the rest is above (pc_piix.c in QEMU's hw/i386).
+const LARGE: u64 = 0xe000_0000;
+const LOW: u64 = 0xc000_0000;
 
 /// What a disk was asked for is done within so many instructions, as powers of two: those that it is given.
 const SOON: std::ops::Range<u32> = 16..24;
@@ -149,7 +156,11 @@ impl<'a, 's> Side<'a, 's> {
         let name = match run.from {
             Some((_, from)) => from.name(),
             None => {
-                side.save()?;
+                if !side.save()? {
+                    return Err(not_explained(
+                        "QEMU cannot keep the machine before its first instruction",
+                    ));
+                }
                 name(0)
             }
         };
@@ -172,9 +183,9 @@ impl<'a, 's> Side<'a, 's> {
     }
 
     /// Has it set off for the moment after `to` instructions. Where it began is the first to which it goes back.
-    pub(super) fn set_off(&mut self, to: u64, listener: &mut dyn Listener) -> Result<(), Error> {
+    pub(super) fn set_off(&mut self, to: u64) -> Result<(), Error> {
         if self.is_lost || to < self.at || self.turns_back {
-            self.go_back(listener)?;
+            self.go_back()?;
             self.turns_back = false;
         }
         self.to = to;
@@ -182,7 +193,7 @@ impl<'a, 's> Side<'a, 's> {
     }
 
     /// Waits until it is there.
-    fn arrive(&mut self, listener: &mut dyn Listener) -> Result<Arrived, Error> {
+    fn arrive(&mut self) -> Result<Arrived, Error> {
         let mut progress = Progress::with_patience(Instant::now(), PATIENCE);
         while self.at < self.to {
             let how = match self.live.next(Some(progress.again))? {
@@ -193,10 +204,15 @@ impl<'a, 's> Side<'a, 's> {
                 Happened::Event(Event::Shutdown(_)) => Some("the guest has ended".to_owned()),
                 Happened::Ended => {
                     let status = self.live.emulator.wait().map_err(Error::Wait)?;
-                    Some(died(status, self.live.emulator.complaint()))
+                    let why = died(status, self.live.emulator.complaint());
+                    Some(if why.is_empty() {
+                        "QEMU has ended".to_owned()
+                    } else {
+                        why
+                    })
                 }
                 Happened::Signal => return Err(Error::Interrupted),
-                Happened::Timeout => self.look(&mut progress, listener)?,
+                Happened::Timeout => self.look(&mut progress)?,
                 Happened::Console(_) | Happened::Event(Event::Resumed) => None,
             };
             if let Some(how) = how {
@@ -215,13 +231,13 @@ impl<'a, 's> Side<'a, 's> {
 
     /// Waits until it is there. One that is stuck is tried once more, in a new QEMU and without a stop on the way: it happens that a
     /// machine which is stopped just where a packet arrives does not go on.
-    pub(super) fn arrive_surely(&mut self, listener: &mut dyn Listener) -> Result<Arrived, Error> {
+    pub(super) fn arrive_surely(&mut self) -> Result<Arrived, Error> {
         let to = self.to;
-        match self.arrive(listener)? {
+        match self.arrive()? {
             Arrived::There => Ok(Arrived::There),
             Arrived::Stuck { .. } => {
-                self.set_off(to, listener)?;
-                self.arrive(listener)
+                self.set_off(to)?;
+                self.arrive()
             }
         }
     }
@@ -254,9 +270,22 @@ impl<'a, 's> Side<'a, 's> {
     pub(super) fn save(&mut self) -> Result<bool, Error> {
         let line = format!("savevm {}", name(self.at));
         match self.qmp().monitor(&line) {
+            Err(qmp::Error::Refused { why, .. }) if why.contains(NO_ROOM) => Err(self.no_room()),
             // It knows of something that is not over.
             Err(qmp::Error::Refused { .. }) => Ok(false),
             saved => Ok(saved.map(|()| true)?),
+        }
+    }
+
+    /// Forgets the state that was saved here.
+    pub(super) fn forget(&mut self) -> Result<(), Error> {
+        let line = format!("delvm {}", name(self.at));
+        Ok(self.qmp().monitor(&line)?)
+    }
+
+    fn no_room(&self) -> Error {
+        Error::NoRoomForDisks {
+            directory: self.overlays.0.clone(),
         }
     }
 
@@ -282,8 +311,8 @@ impl<'a, 's> Side<'a, 's> {
     }
 
     /// Back to the machine that is kept: in this QEMU, if it has nothing left to do.
-    fn go_back(&mut self, listener: &mut dyn Listener) -> Result<(), Error> {
-        if !self.calms_down(listener)? {
+    fn go_back(&mut self) -> Result<(), Error> {
+        if !self.calms_down()? {
             return self.begin_again();
         }
         match self.load() {
@@ -293,14 +322,14 @@ impl<'a, 's> Side<'a, 's> {
     }
 
     /// Lets what the guest has asked its disks for end, which else would end in another life of the machine. Whether it did soon.
-    fn calms_down(&mut self, listener: &mut dyn Listener) -> Result<bool, Error> {
+    fn calms_down(&mut self) -> Result<bool, Error> {
         for steps in SOON {
             if self.is_lost || self.is_quiet()? {
                 break;
             }
             self.to = self.at + (1 << steps);
             self.go_on()?;
-            self.arrive(listener)?;
+            self.arrive()?;
         }
         Ok(!self.is_lost && self.is_quiet()?)
     }
@@ -330,8 +359,8 @@ impl<'a, 's> Side<'a, 's> {
         self.live.emulator.qmp().monitor(&line)?;
         let differs = self.memory.difference(&kept.memory).map_err(Error::Memory)?.is_some();
         if differs {
-            return Err(Error::NotExplained(
-                "QEMU does not give back the machine that it has kept",
+            return Err(not_explained(
+                "QEMU does not give back the machine that it has kept: replay it once more",
             ));
         }
         self.at = kept.at;
@@ -352,9 +381,7 @@ impl<'a, 's> Side<'a, 's> {
     /// It stands still.
     fn stopped(&mut self) -> Result<(), Error> {
         if self.qmp().lacks_room()? {
-            return Err(Error::NoRoomForDisks {
-                directory: self.overlays.0.clone(),
-            });
+            return Err(self.no_room());
         }
         let before = self.at;
         self.at = self.qmp().instructions()?;
@@ -365,12 +392,11 @@ impl<'a, 's> Side<'a, 's> {
     }
 
     /// How it is getting on; what became of it if it is not.
-    fn look(&mut self, progress: &mut Progress, listener: &mut dyn Listener) -> Result<Option<String>, Error> {
+    fn look(&mut self, progress: &mut Progress) -> Result<Option<String>, Error> {
         let done = match self.qmp().instructions() {
             Err(qmp::Error::Ended) => return Ok(None),
             done => done?,
         };
-        listener.progress("looking for the first different instruction", done, self.to);
         let threads = Threads::of(self.live.emulator.id());
         match progress.look(Instant::now(), done, &threads) {
             Stillness::No => Ok(None),
@@ -379,8 +405,12 @@ impl<'a, 's> Side<'a, 's> {
         }
     }
 
-    /// Reads `buffer.len()` bytes of the guest's memory from `address` on, within a page; `None` where there is none.
+    /// `N` bytes of the guest's memory from `address` on, within a page; `None` where there is none, or none that is known: of a large
+    /// memory, a part is elsewhere.
     pub(super) fn bytes<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        if self.memory.size() > LARGE && address >= LOW {
+            return None;
+        }
         let mut page = [0; PAGE];
         let (number, from) = (address / PAGE as u64, (address % PAGE as u64) as usize);
         self.memory.read(usize::try_from(number).ok()?, &mut page).ok()?;
@@ -392,6 +422,10 @@ impl<'a, 's> Side<'a, 's> {
         let drives = self.setup.machine.drives.iter();
         drives.map(|drive| drive.target.to_string()).collect()
     }
+}
+
+fn not_explained(why: &str) -> Error {
+    Error::NotExplained(why.to_owned())
 }
 
 /// What QEMU calls a machine that was kept after so many instructions.

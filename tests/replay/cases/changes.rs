@@ -7,7 +7,7 @@ use ttvm::qemu::machine::{Backing, Drive};
 use ttvm::recording::sealed;
 
 use super::super::Outcome;
-use super::super::lab::{self, FILE, Lab, contents};
+use super::super::lab::{self, FILE, Lab, Place, contents};
 
 pub fn named_before_anything_runs(lab: &Lab) -> Outcome {
     let place = lab.place();
@@ -97,7 +97,7 @@ pub fn stale_disk(lab: &Lab) -> Outcome {
         .enumerate()
         .find(|(_, line)| line.starts_with("disk "))
         .expect("a digest");
-    let ran = lab::behind_its_back(&place).end();
+    let ran = lab::behind_its_back(&place, &[]).end();
     let line = format!("it was \"{}", line.trim_end());
     let at = format!("the console is another from line {}, column ", number + 1);
     ran.expect(
@@ -112,26 +112,9 @@ pub fn stale_disk(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-/// The guest does not read it: only what is on the disk in the end tells.
-pub fn stale_disk_that_nobody_reads(lab: &Lab) -> Outcome {
-    let place = lab.place();
-    place.describe("random", "");
-    place.record(&[]);
-    let ran = lab::behind_its_back(&place).end();
-    ran.expect(
-        5,
-        &[
-            "DIVERGED: demo ",
-            "disk vda ended with another content: it was blake3:",
-            "it became blake3:",
-        ],
-    );
-    Ok(())
-}
-
-/// Everything that can be checked beforehand is right: whoever made this manifest made another machine of it.
-pub fn another_run(lab: &Lab) -> Outcome {
-    let place = lab.place();
+/// Records a run, and makes a recording of it that no machine can replay, and that everything beforehand says can be: whoever made this
+/// manifest made another machine of it.
+pub fn made_another_run(place: &Place) {
     place.describe("random,clocks", "");
     place.record(&[]);
     let recording = place.recording();
@@ -160,8 +143,4 @@ pub fn another_run(lab: &Lab) -> Outcome {
     .expect("a manifest");
     place.give();
     place.describe("clocks,random", "");
-    place
-        .replay(&["--verify"])
-        .expect(5, &["DIVERGED: demo ", " instructions"]);
-    Ok(())
 }

@@ -7,8 +7,9 @@ use std::ops::Range;
 use replay_log::{Devices, Kind, Reader};
 
 use super::super::Outcome;
-use super::super::lab::{GUEST, Lab, Place, Ran};
+use super::super::lab::{self, GUEST, Lab, Place, Ran, Running, STATE};
 use super::super::mutants::{self, Good, LOG};
+use super::describe_tiny;
 
 /// Whose the changed recordings become.
 const OTHER: &str = "other";
@@ -211,9 +212,7 @@ pub fn differences(lab: &Lab) -> Outcome {
         .run(&["recordings", "export", GUEST, "--with-disks", "-o", "good.ttvm"])
         .expect(0, &[]);
     let good = Good::read(&std::fs::read(place.path("good.ttvm")).expect("an export"));
-    for number in
-        numbers().flat_map(|n| std::iter::repeat_n(n, std::env::var("REP").map_or(1, |it| it.parse().unwrap())))
-    {
+    for number in numbers() {
         compared(&place, &change(&good, number));
     }
     // Itself, under another name.
@@ -230,6 +229,40 @@ pub fn differences(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// Nothing here makes the run that was recorded; a difference that nobody sees; a machine that cannot be compared.
+pub fn nothing_to_find(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    super::changes::made_another_run(&place);
+    place.replay(&["--explain"]).expect(
+        5,
+        &[
+            "DIVERGED: demo ",
+            "each replay on this host goes the same way, and it is not that of the recording",
+        ],
+    );
+    let place = lab.place();
+    place.describe("random", "");
+    place.record(&[]);
+    let ran = lab::behind_its_back(&place, &["--explain"]).end();
+    ran.expect(
+        5,
+        &[
+            "disk vda ended with another content: it was blake3:",
+            "it became blake3:",
+            "what differs came behind them, or the guest never read it",
+        ],
+    );
+    let left: Vec<_> = std::fs::read_dir(place.path(STATE).join("overlays"))
+        .expect("a directory")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let place = lab.place();
+    describe_tiny(&place, "");
+    place.record(&[]);
+    place.replay(&["--explain"]).expect(4, &["Multiboot"]);
+    Ok(())
+}
+
 pub fn memory(lab: &Lab) -> Outcome {
     let place = lab.place();
     place.describe("random,disk", "");
@@ -238,7 +271,7 @@ pub fn memory(lab: &Lab) -> Outcome {
     let flip = LINUX + 123_456_789;
     let mut command = place.command(&["replay", GUEST, "--verify", "--explain"]);
     command.env("TTVM_FLIP", format!("{flip}:{KERNEL_TEXT:#x}"));
-    let ran = super::super::lab::Running::start(command).end();
+    let ran = Running::start(command).end();
     ran.expect(
         5,
         &[
