@@ -10,9 +10,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 use ttvm::recording::Recording;
 
-use super::super::lab::{FILE, GUEST, Lab, Place, STATE};
+use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE};
 use super::super::{Outcome, Skipped};
-use super::describe_tiny;
+use super::explain::{KERNEL_TEXT, LINUX};
+use super::{debugger, describe_tiny};
 
 /// The recording of `place`, with all that there is, in another place.
 fn taken_along(lab: &Lab, place: &Place) -> Place {
@@ -83,7 +84,7 @@ pub fn no_engine_installed(lab: &Lab) -> Outcome {
     Ok(())
 }
 
-/// All that a replay can do: checkpoints, points, packets, memory, and an end that is another.
+/// All that a replay can do: checkpoints, points, packets, memory, a debugger, and finding a difference.
 pub fn points_and_packets(lab: &Lab) -> Outcome {
     let place = lab.place();
     place.describe("random,disk", "");
@@ -100,6 +101,14 @@ pub fn points_and_packets(lab: &Lab) -> Outcome {
         .expect(0, &["are in ours"]);
     let read = |name: &str| fs::read(other.path(name)).expect(name);
     assert!(read("theirs") == read("ours"), "another memory");
+    if ttvm::run::find("/".as_ref(), "gdb").is_some() {
+        debugger::steps(&other, &["--engine", "capsule"]);
+    }
+    let flip = LINUX + 123_456_789;
+    let mut command = other.command(&["replay", GUEST, "--engine", "capsule", "--verify", "--explain"]);
+    command.env("TTVM_FLIP", format!("{flip}:{KERNEL_TEXT:#x}"));
+    let behind = format!("behind it, the byte at {KERNEL_TEXT:#x} of the memory was ");
+    Running::start(command).end().expect(5, &["DIVERGED: demo ", &behind]);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 
-use super::super::lab::{GUEST, Lab};
+use super::super::lab::{GUEST, Lab, Place};
 use super::super::{Outcome, Skipped};
 use super::describe_tiny;
 
@@ -16,7 +16,14 @@ pub fn forwards_and_backwards(lab: &Lab) -> Outcome {
     let place = lab.place();
     place.describe("random", "");
     place.record(&[]);
-    let mut replaying = place.start(&["replay", GUEST, "--gdb", "--paused"], "replaying");
+    steps(&place, &[]);
+    Ok(())
+}
+
+/// Goes to and fro in a replay with these arguments.
+pub fn steps(place: &Place, arguments: &[&str]) {
+    let arguments = [&["replay", GUEST, "--gdb", "--paused"], arguments].concat();
+    let mut replaying = place.start(&arguments, "replaying");
     // As somebody would paste it.
     let line = replaying.line();
     let script = format!(
@@ -52,7 +59,6 @@ pub fn forwards_and_backwards(lab: &Lab) -> Outcome {
     assert_eq!(at("F"), "0xfff0", "{said}");
     replaying.signal(Signal::SIGINT);
     replaying.end().expect(0, &[]);
-    Ok(())
 }
 
 /// What ends QEMU there is no end of the debugging either.
