@@ -8,7 +8,7 @@
 //! cli                      the command line
 //! netd                     the networks as a D-Bus service, and its clients
 //! recording                record, replay, and the proof that both were the same run
-//! import                   guests' files of those of xm and xl
+//! import making            guests' files of those of xm and xl; whole guests, from nothing or from a system
 //! boot network             the entries of the boot menu; the guests' networks
 //! guest                    a guest's run on Xen
 //! image                    what disks are made from, and proof that it is still the same
@@ -50,6 +50,7 @@ pub mod initrd;
 pub mod lock;
 pub mod log;
 pub mod lvm2_cmd;
+pub mod making;
 pub mod netd;
 pub mod network;
 pub mod notify;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm guest`: what guests' files say.
+//! `ttvm guest`: guests' files.
 
 use std::io::{self, Write};
 
 use clap::Subcommand;
 
-use super::{Error, guest_name, import, print_json, table};
+use super::{Error, guest_name, guest_new, import, print_json, table};
 use crate::config::guest::{Boot, DiskSource, Guest, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
@@ -38,6 +38,8 @@ pub(super) enum Command {
         #[arg(value_parser = guest_name)]
         guests: Vec<GuestName>,
     },
+    /// Make a guest that is ready to be recorded
+    New(guest_new::Arguments),
     /// Make a guest of a file of xm or xl, and list what is not carried over
     Import(import::Arguments),
     /// Print the file for xl, or for xm, that will be used
@@ -54,6 +56,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::List { json } => list(places, &host, *json),
         Command::Show { guest, json } => show(places, &guests::load(places, &host, guest)?, *json),
         Command::Check { guests } => check(places, &host, guests),
+        Command::New(arguments) => guest_new::run(places, &host, arguments),
         Command::Import(arguments) => import::run(places, &host, arguments),
         Command::Config { guest } => {
             let guest = guests::load(places, &host, guest)?;

@@ -2,7 +2,7 @@
 //! `ttvm initrd busybox`: the guest that is all in memory.
 
 use std::env;
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -122,15 +122,10 @@ fn plan(image: &Image, output: &Path, size: usize) -> Result<Exit, Error> {
 
 /// The password that the command line, or whoever writes to us, says.
 fn password(said: Option<&str>) -> Result<Password, Error> {
-    let mut line = String::new();
     let text = match said {
         None => return Ok(Password::default()),
-        Some("-") => {
-            let read = io::stdin().lock().read_line(&mut line);
-            read.map_err(|error| Error::Usage(format!("there is no password on the standard input: {error}")))?;
-            line.trim_end_matches('\n')
-        }
-        Some(text) => text,
+        Some("-") => super::password::line()?,
+        Some(text) => text.to_owned(),
     };
     text.parse()
         .map_err(|error: NoPassword| Error::Usage(error.to_string()))

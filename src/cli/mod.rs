@@ -5,12 +5,14 @@ mod boot;
 mod clock;
 mod foreground;
 mod guest;
+mod guest_new;
 mod image;
 mod import;
 mod initrd;
 mod initrd_busybox;
 mod keyboard;
 mod network;
+mod password;
 mod progress;
 mod record;
 mod recordings;
@@ -34,8 +36,8 @@ use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, import as importing, initrd as initrds, recording,
-    run, snapshot as store, xenstore,
+    boot as entries, config, dm, guest as guests, image as images, import as importing, initrd as initrds, making,
+    recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -64,7 +66,7 @@ struct Arguments {
 enum Command {
     /// Show guests: state, domain, memory, snapshot fill, uptime, how the last run ended
     Status(status::Arguments),
-    /// Look at guests' files
+    /// Make guests, look at their files
     #[command(subcommand)]
     Guest(guest::Command),
     /// Look at, renew or remove guests' snapshots
@@ -105,6 +107,8 @@ enum Error {
     Guest(#[from] guests::Error),
     #[error(transparent)]
     Import(#[from] importing::Error),
+    #[error(transparent)]
+    Making(#[from] making::Error),
     #[error(transparent)]
     Snapshot(#[from] store::Error),
     #[error(transparent)]
@@ -155,6 +159,7 @@ impl Classify for Error {
             Self::Config(error) => error.exit(),
             Self::Guest(error) => error.exit(),
             Self::Import(error) => error.exit(),
+            Self::Making(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Initrd(error) => error.exit(),

@@ -18,6 +18,7 @@ mod event;
 mod input;
 pub mod inspect;
 mod instead;
+pub mod kernel;
 mod kind;
 mod limits;
 pub mod linux;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The modules of a kernel: which there are, what each needs, and what is in its file. What `depmod(8)` wrote is believed
-//! (modules.dep(5)); nothing is loaded.
+//! (modules.dep(5)); nothing is loaded. Of modules that it has not seen, what they say of themselves is ([`Modules::add`]).
+
+mod information;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,6 +10,8 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
+
+use information::Information;
 
 use crate::root::under;
 use crate::run::{self, Command, Program};
@@ -17,7 +21,7 @@ static XZ: Program = Program::new(&["xz"]);
 static ZSTD: Program = Program::new(&["zstd"]);
 
 /// Where modules are; `/lib` is a link to `/usr/lib` on all systems of today.
-const DIRECTORY: &str = "/lib/modules";
+pub(super) const DIRECTORY: &str = "/lib/modules";
 
 /// The version of the kernel that runs.
 const RUNNING: &str = "/proc/sys/kernel/osrelease";
@@ -107,6 +111,8 @@ pub struct Modules {
     builtin: BTreeSet<String>,
     aliases: String,
     soft: BTreeMap<String, Vec<String>>,
+    /// What is in the files of some, as far as that is kept here.
+    contents: BTreeMap<String, Vec<u8>>,
 }
 
 /// A module's file.
@@ -170,6 +176,7 @@ impl Modules {
             builtin: BTreeSet::new(),
             aliases: optional(&directory.join("modules.alias"))?,
             soft: BTreeMap::new(),
+            contents: BTreeMap::new(),
             directory,
         };
         let path = modules.directory.join("modules.dep");
@@ -190,11 +197,47 @@ impl Modules {
             let ["softdep", name, rest @ ..] = words.as_slice() else {
                 continue;
             };
-            let before = rest.iter().skip_while(|word| **word != "pre:").skip(1);
-            let before = before.take_while(|word| **word != "post:").map(|word| plain(word));
+            let before = information::before(rest.iter().copied());
             modules.soft.entry(plain(name)).or_default().extend(before);
         }
         Ok(modules)
+    }
+
+    /// Those of a kernel of this version that come one by one, with its list of what is built in.
+    pub fn coming(version: &str, builtin: &str) -> Self {
+        Self {
+            directory: PathBuf::new(),
+            version: version.to_owned(),
+            files: BTreeMap::new(),
+            builtin: builtin.lines().map(|line| name_of(Path::new(line))).collect(),
+            aliases: String::new(),
+            soft: BTreeMap::new(),
+            contents: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the module in `elf`, if it is one, which has this path below the directory of its kernel's version.
+    pub fn add(&mut self, path: &Path, elf: &[u8]) {
+        let Some(Information { needs, aliases, soft }) = Information::of(elf) else {
+            return;
+        };
+        let name = name_of(path);
+        for alias in aliases {
+            self.aliases += &format!("alias {alias} {name}\n");
+        }
+        self.soft.insert(name.clone(), soft);
+        let path = path.to_owned();
+        self.files.insert(name, File { path, needs });
+    }
+
+    /// Keeps what is in the module's file.
+    pub fn keep(&mut self, path: &Path, elf: Vec<u8>) {
+        self.contents.insert(name_of(path), elf);
+    }
+
+    /// The name of the module in the file at `path`.
+    pub fn name(path: &Path) -> String {
+        name_of(path)
     }
 
     /// The kernel's version.
@@ -278,6 +321,9 @@ impl Modules {
 
     /// The module itself, unpacked: not every kernel, and not every `insmod`, can do that.
     pub fn content(&self, name: &str) -> Result<Vec<u8>, Error> {
+        if let Some(content) = self.contents.get(&plain(name)) {
+            return Ok(content.clone());
+        }
         let file = self.files.get(&plain(name)).ok_or_else(|| self.unknown(name))?;
         let path = self.directory.join(&file.path);
         let content = unpacked(&path, fs::read(&path).map_err(Error::unreadable(&path))?)?;

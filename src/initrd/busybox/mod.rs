@@ -93,12 +93,17 @@ pub struct Image {
 impl Image {
     /// Puts an image together from the system in the tree at `root`.
     pub fn of(root: &Path, settings: &Settings) -> Result<Self, Error> {
-        let busybox = Busybox::find(root)?;
         let modules = Modules::read(root, &modules::choose(root, settings.kernel.as_deref())?)?;
-        if let Some(name) = settings.modules.iter().find(|name| !known(&modules, name)) {
+        Self::with(root, &modules, settings)
+    }
+
+    /// The same, with `modules` from wherever they are.
+    pub fn with(root: &Path, modules: &Modules, settings: &Settings) -> Result<Self, Error> {
+        let busybox = Busybox::find(root)?;
+        if let Some(name) = settings.modules.iter().find(|name| !known(modules, name)) {
             return Err(modules.unknown(name).into());
         }
-        let (at_boot, on_demand) = chosen(&modules, &settings.modules);
+        let (at_boot, on_demand) = chosen(modules, &settings.modules);
         let wanted = || AT_BOOT.into_iter().chain(ON_DEMAND);
         let all = || wanted().chain(settings.modules.iter().map(String::as_str));
         let builtin = all().filter(|name| modules.is_builtin(name) && !modules.has(name));
@@ -107,7 +112,7 @@ impl Image {
             applets: busybox.applets.len(),
             builtin: builtin.map(str::to_owned).collect(),
             missing: wanted()
-                .filter(|name| !known(&modules, name))
+                .filter(|name| !known(modules, name))
                 .map(str::to_owned)
                 .collect(),
             at_boot,
@@ -118,7 +123,7 @@ impl Image {
             busybox: busybox.path.clone(),
         };
         image.add_busybox(busybox);
-        image.add_modules(&modules)?;
+        image.add_modules(modules)?;
         image.tree.file("etc/ttvm/getty", 0o644, "");
         if settings.autologin {
             let (program, options) = AUTOLOGIN;
@@ -173,6 +178,12 @@ impl Image {
 
 fn known(modules: &Modules, name: &str) -> bool {
     modules.has(name) || modules.is_builtin(name)
+}
+
+/// All modules that an image with nothing but the usual ones has.
+pub fn usual(modules: &Modules) -> Vec<String> {
+    let (at_boot, on_demand) = chosen(modules, &[]);
+    [at_boot, on_demand].concat()
 }
 
 /// The modules to load when it starts, and those to load later, each with what it needs and after that.
