@@ -56,6 +56,7 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
             .collect(),
         password: password(arguments.password.as_deref())?,
         autologin: arguments.autologin,
+        mounts_root: false,
         time: time(env::var("SOURCE_DATE_EPOCH").ok().as_deref())?,
     };
     // Before any work.

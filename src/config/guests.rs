@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The directory of guests.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::claims::Claims;
-use super::guest::Guest;
+use super::guest::{DiskSource, Guest};
 use super::guest_file::{Context, read};
 use super::host::HostConfig;
 use super::places::Places;
@@ -71,6 +72,19 @@ pub fn all(places: &Places, host: &HostConfig) -> Result<Vec<Guest>, Error> {
         guests.extend(load_alone(places, host, &name, &Claims::default()));
     }
     Ok(guests)
+}
+
+/// What guests' disks are made from, and what they get as it is.
+pub fn disks(places: &Places, host: &HostConfig) -> Result<BTreeSet<PathBuf>, Error> {
+    let mut paths = BTreeSet::new();
+    for guest in all(places, host)? {
+        paths.extend(guest.origins().map(|origin| origin.path()));
+        paths.extend(guest.disks.iter().filter_map(|disk| match &disk.source {
+            DiskSource::Path { path, .. } => Some(path.clone()),
+            _ => None,
+        }));
+    }
+    Ok(paths)
 }
 
 fn load_alone(places: &Places, host: &HostConfig, name: &GuestName, claims: &Claims) -> Result<Guest, Error> {

@@ -4,8 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config;
+use crate::config::{self, guest::Origin};
 use crate::error::{Classify, Exit};
+use crate::image::create;
 use crate::initrd::{busybox, kernel};
 
 /// Why no guest was made.
@@ -29,6 +30,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Its volume is made, and the rest is not.
+    #[error("{origin} is made, but the guest is not: remove that volume, and try again")]
+    OnlyVolume {
+        /// The volume.
+        origin: Origin,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// There is nothing in the source for it to boot.
+    #[error(transparent)]
+    NoBoots(#[from] create::NoBoots),
+    /// There is no image for it.
+    #[error(transparent)]
+    Image(#[from] create::Error),
     /// There is no kernel for it.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
@@ -45,6 +61,9 @@ impl Classify for Error {
         match self {
             Self::Exists { .. } | Self::Changed(_) => Exit::Refused,
             Self::Write { .. } => Exit::Failed,
+            Self::OnlyVolume { source, .. } => source.exit(),
+            Self::NoBoots(create::NoBoots::Source(error)) | Self::Image(error) => error.exit(),
+            Self::NoBoots(_) => Exit::Failed,
             Self::Kernel(error) => error.exit(),
             Self::Busybox(error) => error.exit(),
             Self::Config(error) => error.exit(),

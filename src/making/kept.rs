@@ -38,6 +38,11 @@ impl Kept {
         self.content.len() as u64
     }
 
+    /// What will be done, in words.
+    pub fn plan(&self) -> String {
+        format!("keep {} ({} KiB)", self.path.display(), self.size().div_ceil(1024))
+    }
+
     /// Writes it, unless it is there. Whether it was.
     fn write(&self) -> Result<bool, Error> {
         let failed = |source| Error::Write {
@@ -75,6 +80,11 @@ impl Draft {
             self.0.push(kept.path.clone());
         }
         Ok(())
+    }
+
+    /// Something else was made for it.
+    pub(super) fn made(&mut self, path: PathBuf) {
+        self.0.push(path);
     }
 
     /// The guest is there.

@@ -4,6 +4,7 @@
 //! What a guest is made of is kept under the digest of its content, and its own file is written last: whatever ends this program
 //! before, there is no guest, and nothing that another attempt would trip over.
 
+mod disk;
 mod error;
 mod kept;
 mod ram;
@@ -18,6 +19,7 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::{fail_point, file};
 
+pub use disk::Disk;
 pub use error::Error;
 pub use kept::Kept;
 pub use ram::{Ram, Request as RamRequest};

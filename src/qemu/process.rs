@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -28,6 +28,11 @@ const QUIT: Duration = Duration::from_secs(120);
 /// So much is kept of what was typed and not read yet; what comes after it is lost, as on any terminal.
 const TYPED: usize = 1 << 16;
 
+/// So much is typed at once, and then nothing for so long. A serial port has room for 16 bytes that the guest has not read; while
+/// a run is recorded, QEMU takes more than that, and loses it.
+const KEYS: usize = 8;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Of what QEMU complains about, so much is kept.
 const COMPLAINT: usize = 4096;
 
@@ -40,6 +45,8 @@ pub struct Emulator {
     keyboard: File,
     /// What was typed and not taken yet.
     typed: Vec<u8>,
+    /// When the next of it may be handed on.
+    due: Instant,
     complaints: Complaints,
     /// Lent to it.
     lent: Vec<Lent>,
@@ -162,6 +169,7 @@ impl Emulator {
             console: unblocked(console.into())?,
             keyboard: unblocked(keyboard.into())?,
             typed: Vec::new(),
+            due: Instant::now(),
             complaints,
             lent,
         })
@@ -187,22 +195,25 @@ impl Emulator {
         self.type_on()
     }
 
-    /// Hands on what was typed, as far as it is taken.
+    /// Hands on some of what was typed, if it is time.
     pub fn type_on(&mut self) -> io::Result<()> {
-        while !self.typed.is_empty() {
-            match self.keyboard.write(&self.typed) {
-                Ok(length) => drop(self.typed.drain(..length)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+        let now = Instant::now();
+        if self.typed.is_empty() || now < self.due {
+            return Ok(());
+        }
+        self.due = now + PAUSE;
+        let piece = self.typed.len().min(KEYS);
+        match self.keyboard.write(&self.typed[..piece]) {
+            Ok(length) => drop(self.typed.drain(..length)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Where to type, if something is left to be typed.
-    pub fn keyboard(&self) -> Option<BorrowedFd<'_>> {
-        (!self.typed.is_empty()).then(|| self.keyboard.as_fd())
+    /// When more is to be typed, if something is left.
+    pub fn typing_due(&self) -> Option<Instant> {
+        (!self.typed.is_empty()).then_some(self.due)
     }
 
     /// Its process id.

@@ -102,11 +102,7 @@ impl<'s, 'k> Live<'s, 'k> {
         if let Some(keys) = &self.keys {
             fds.push(PollFd::new(keys.descriptor(), PollFlags::POLLIN));
         }
-        fds.extend(
-            self.emulator
-                .keyboard()
-                .map(|keyboard| PollFd::new(keyboard, PollFlags::POLLOUT)),
-        );
+        let until = until.into_iter().chain(self.emulator.typing_due()).min();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
         let timeout = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)

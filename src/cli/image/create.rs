@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm image create`: a guest's disk from the host's own files.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,15 +12,16 @@ use super::super::progress::Progress;
 use super::super::snapshot::print_plan;
 use super::super::{Error, guest_name, print_json};
 use super::read_and_seal;
-use crate::config::guest::DiskSource;
+use crate::config::guest::Toolstack;
 use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
 use crate::ext4::Kind;
 use crate::image::Origin;
-use crate::image::create::{self, Creation, Keep, Pattern, Reason, Report, Request, usual_place};
+use crate::image::create::{self, Creation, Keep, NoBoots, Pattern, Reason, Report, Request, usual_place};
 use crate::image::seal::{Outcome, Seal, State};
+use crate::making::Disk;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -113,16 +113,19 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     let mut looking = Progress::of(format!("looking through {}", request.source.display()));
     let creation = Creation::prepare(request, &mut |done, total| looking.update(done, total))?;
     drop(looking);
+    let (disk, lacks) = bootable(places, host, creation)?;
+    let creation = disk.creation();
     let place = creation.request().place.clone();
     if arguments.dry_run {
-        let mut plan = creation.plan();
+        let mut plan = disk.plan();
+        plan.extend(lacks);
         if arguments.seal {
             plan.push(format!("seal {place}"));
         }
         return print_plan(&plan);
     }
     let mut copying = Progress::of(format!("copying to {place}"));
-    let report = creation.make(&mut |done, total| copying.update(done, total))?;
+    let report = disk.make_image(&mut |done, total| copying.update(done, total))?;
     drop(copying);
     let seconds = started.elapsed().as_secs_f64();
     if arguments.json {
@@ -136,17 +139,37 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
             _ => State::Unsealed,
         };
         // What is made is there, whatever came of the seal.
-        print_json(&Row::new(&creation, &report, seconds, state))?;
+        let text = disk.text(&report.root);
+        print_json(&Row::new(creation, &report, seconds, (state, &text)))?;
         sealed.transpose()?;
         return Ok(());
     }
     let guest_file = guests::path(places, &arguments.guest);
-    print(&creation, &report, seconds, arguments.verbose, &guest_file)?;
+    print(creation, &report, seconds, arguments.verbose)?;
+    let mut out = io::stdout();
+    if let Some(lacks) = lacks {
+        writeln!(out, "{lacks}")?;
+    }
+    writeln!(out, "\nIn {}:\n\n{}", guest_file.display(), disk.text(&report.root))?;
     if arguments.seal {
         let (Outcome::Sealed(digest) | Outcome::Already(digest)) = sealed(&place, host)?;
         writeln!(io::stdout(), "{place} is sealed: {digest}")?;
     }
     Ok(())
+}
+
+/// The guest of the image with what it boots, and what there is to say if the source has nothing.
+fn bootable(places: &Places, host: &HostConfig, creation: Creation) -> Result<(Disk, Option<String>), Error> {
+    // Xen gets its guests' disks from volumes; an emulated machine from files, too.
+    let toolstack = match creation.request().place {
+        Origin::File(_) => Toolstack::Qemu,
+        Origin::Volume(_) => host.guest.toolstack,
+    };
+    match creation.boots() {
+        Ok(boots) => Ok((Disk::with_own_kernel(places, creation, toolstack, boots), None)),
+        Err(NoBoots::Source(error)) => Err(error.into()),
+        Err(lacks) => Ok((Disk::without_kernel(creation, toolstack), Some(lacks.to_string()))),
+    }
 }
 
 fn sealed(place: &Origin, host: &HostConfig) -> Result<Outcome, create::Error> {
@@ -167,15 +190,6 @@ fn request(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<
         (None, Some(path)) => Origin::File(absolute(path)?),
         (None, None) => Origin::File(usual_place(places.state_dir(), &name)),
     };
-    // Also those that a guest gets as they are.
-    let mut images = BTreeSet::new();
-    for guest in guests::all(places, host)? {
-        images.extend(guest.origins().map(|origin| origin.path()));
-        images.extend(guest.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::Path { path, .. } => Some(path.clone()),
-            _ => None,
-        }));
-    }
     Ok(Request {
         name,
         size: arguments.size,
@@ -187,7 +201,9 @@ fn request(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<
         kind: arguments.fs,
         root: arguments.fstab_root.clone(),
         state: places.state_dir().to_owned(),
-        guests: images.into_iter().collect(),
+        script: None,
+        password: None,
+        guests: guests::disks(places, host)?.into_iter().collect(),
         thin_pool_limit: host.snapshot.thin_pool_limit,
         lock_timeout: host.snapshot.lock_timeout,
     })
@@ -208,6 +224,8 @@ struct Row<'a> {
     state: State,
     /// Whether the source has anything that a guest could boot.
     bootable: bool,
+    /// The guest's file.
+    guest_file: &'a str,
     left_out: Vec<Count>,
     problems: Vec<Count>,
 }
@@ -221,7 +239,7 @@ struct Count {
 }
 
 impl<'a> Row<'a> {
-    fn new(creation: &'a Creation, report: &Report, seconds: f64, state: State) -> Self {
+    fn new(creation: &'a Creation, report: &Report, seconds: f64, (state, guest_file): (State, &'a str)) -> Self {
         let request = creation.request();
         let left_out = report.left_out.iter().map(|(reason, (count, files))| Count {
             what: reason.to_string(),
@@ -243,13 +261,15 @@ impl<'a> Row<'a> {
             seconds: (seconds * 1000.0).round() / 1000.0,
             state,
             bootable: creation.may_boot(),
+            guest_file,
             left_out: left_out.collect(),
             problems: problems.collect(),
         }
     }
 }
 
-fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, guest_file: &Path) -> io::Result<()> {
+/// What was made.
+pub(in crate::cli) fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let request = creation.request();
     let (size, kind) = (request.size, request.kind.as_str());
@@ -298,18 +318,7 @@ fn print(creation: &Creation, report: &Report, seconds: f64, verbose: bool, gues
             "its host keys of SSH are gone: see that it makes new ones (`{program}`)"
         )?;
     }
-    // Xen gets its guests' disks from volumes; an emulated machine from files, too.
-    let (before, after) = match (&request.place, &request.pool) {
-        (Origin::File(_), _) => ("toolstack = \"qemu\"\n\n", "target = \"vda\""),
-        (Origin::Volume(_), Some(_)) => ("", "target = \"xvda1\""),
-        (Origin::Volume(_), None) => ("", "target = \"xvda1\"\nsnapshot = { size = \"1G\" }"),
-    };
-    writeln!(
-        out,
-        "\nIn {}:\n\n{before}[[disk]]\norigin = {}\n{after}",
-        guest_file.display(),
-        toml::Value::from(request.place.to_string())
-    )
+    Ok(())
 }
 
 /// How many files with a problem are named.

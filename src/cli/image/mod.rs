@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm image`: what guests' disks are made from.
 
-mod create;
+pub(super) mod create;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

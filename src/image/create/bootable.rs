@@ -38,6 +38,15 @@ impl Creation {
         }
     }
 
+    /// Refuses a script where nothing would run it.
+    pub(super) fn can_work(&self) -> Result<(), Error> {
+        let has_systemd = self.identity(String::new()).has_systemd();
+        match self.request.script.is_some() && !has_systemd {
+            true => Err(Error::NoSystemd(self.request.source.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// Whether there is anything in the source that a guest could boot: /etc, an init, or a shell.
     pub fn may_boot(&self) -> bool {
         INITS.iter().any(|path| {

@@ -77,6 +77,9 @@ pub enum Error {
         /// What it is.
         kind: String,
     },
+    /// Nothing would run the script.
+    #[error("there is no systemd in {}, which would run the script: install it there, or leave --run", .0.display())]
+    NoSystemd(PathBuf),
     /// It does not fit.
     #[error("{size} is too small for {files} files, which take {need}: --size {fits} would do")]
     TooSmall {
@@ -287,6 +290,7 @@ impl Classify for Error {
             Self::Exists(_)
             | Self::Diverted { .. }
             | Self::NotADirectory { .. }
+            | Self::NoSystemd(_)
             | Self::TooSmall { .. }
             | Self::LargeFile { .. }
             | Self::ManyNames { .. }

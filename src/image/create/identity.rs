@@ -6,8 +6,10 @@ mod console;
 mod hosts;
 mod inittab;
 mod keep;
+mod login;
 mod network;
 mod ssh;
+mod work;
 
 use uuid::Uuid;
 
@@ -22,7 +24,8 @@ use crate::config::types::GuestName;
 use crate::ext4::Kind;
 
 /// Files that are looked at before.
-pub(super) const LOOKED_AT: [&str; 33] = [
+pub(super) const LOOKED_AT: [&str; 34] = [
+    "etc/shadow",
     "etc/hostname",
     "etc/hosts",
     "etc/inittab",
@@ -63,6 +66,10 @@ pub(super) struct Identity<'a> {
     pub(super) name: &'a GuestName,
     pub(super) keep: &'a [Keep],
     pub(super) kind: Kind,
+    /// What it is there to run.
+    pub(super) script: Option<&'a [u8]>,
+    /// Root's password, as shadow(5) has it.
+    pub(super) password: Option<&'a str>,
     /// What /etc/fstab calls the root.
     pub(super) root: String,
     pub(super) found: &'a Found,
@@ -78,7 +85,7 @@ impl Identity<'_> {
         !keeps(self.keep, what)
     }
 
-    fn has_systemd(&self) -> bool {
+    pub(super) fn has_systemd(&self) -> bool {
         self.found.has("usr/lib/systemd/systemd") || self.found.has("lib/systemd/systemd")
     }
 
@@ -93,7 +100,11 @@ impl Identity<'_> {
             }
             None => None,
         };
-        own.into_iter().chain(network).collect()
+        let script = self
+            .script
+            .map(|_| "have it run the script, and power itself off".to_owned());
+        let password = self.password.map(|_| "set root's password".to_owned());
+        own.into_iter().chain(network).chain(script).chain(password).collect()
     }
 
     /// What it has of its own by which it is known, in words; `None` if all of that is the source's.
@@ -173,6 +184,8 @@ impl Identity<'_> {
         if self.changes(Keep::Network) {
             self.network(&mut edits);
         }
+        self.work(&mut edits);
+        self.root_password(&mut edits);
         edits
     }
 }

@@ -7,6 +7,7 @@
 
 mod archive;
 mod bootable;
+mod boots;
 mod bounds;
 mod content;
 mod copying;
@@ -67,6 +68,7 @@ use crate::progress::Progress;
 use crate::run::{Command, Program};
 use crate::{fail_point, signals};
 
+pub use boots::{Boots, NoBoots};
 pub use error::Error;
 pub use exclude::Reason;
 pub use identity::Keep;
@@ -152,6 +154,7 @@ impl Creation {
             survey,
         };
         creation.is_a_system()?;
+        creation.can_work()?;
         creation.is_straight()?;
         creation.fits()?;
         if let Some(probe) = probe {
@@ -250,13 +253,15 @@ impl Creation {
             return Err(self.too_small());
         }
         let root = self.request.root.clone();
-        let identity = self.identity(root.unwrap_or_else(|| identity::by_uuid(fs.uuid())));
+        let root = root.unwrap_or_else(|| identity::by_uuid(fs.uuid()));
+        let identity = self.identity(root.clone());
         let total = self.survey.bytes;
         let mut go_on = |done: u64| {
             let verdict = progress(done.min(total), total);
             verdict == ControlFlow::Continue(()) && !signals::waiting()
         };
         let mut filler = Filler::new(fs, identity.edits(), now, &mut go_on);
+        filler.report.root = root;
         let filled = match &self.source {
             Source::Tree(tree) => self.copy(tree, &mut filler),
             Source::Archive(archive, seen) => copying::copy(archive, seen, &self.found, &self.exclusions, &mut filler),
@@ -342,6 +347,8 @@ impl Creation {
             name: &self.request.name,
             keep: &self.request.keep,
             kind: self.request.kind,
+            script: self.request.script.as_deref(),
+            password: self.request.password.as_deref(),
             root,
             found: &self.found,
         }

@@ -49,6 +49,11 @@ impl Creation {
         self.identity(String::new()).lacks_network()
     }
 
+    /// Whether nobody can log in with a password, as far as the source tells.
+    pub fn nobody_logs_in(&self) -> bool {
+        self.identity(String::new()).nobody_logs_in()
+    }
+
     /// What somebody has to run in the guest for new host keys of SSH.
     pub fn lacks_keys(&self) -> Option<&'static str> {
         self.identity(String::new()).lacks_keys()

@@ -22,6 +22,8 @@ pub struct Report {
     pub files: u64,
     /// Bytes of content.
     pub bytes: u64,
+    /// What the guest calls its root.
+    pub root: String,
     /// What was left out on purpose.
     pub left_out: BTreeMap<Reason, Files>,
     /// What is not as it is in the source: how many, and the first ones.

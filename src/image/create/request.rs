@@ -13,7 +13,7 @@ use crate::ext4::Kind;
 use crate::image::Origin;
 
 /// What is to be made, and from what.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     /// The guest.
     pub name: GuestName,
@@ -33,6 +33,10 @@ pub struct Request {
     pub kind: Kind,
     /// What the guest calls its root; else it is found by its UUID.
     pub root: Option<String>,
+    /// What the guest is there to run, once, before it powers itself off.
+    pub script: Option<Vec<u8>>,
+    /// Root's password, as shadow(5) has it.
+    pub password: Option<String>,
     /// Where ttvm keeps recordings and images.
     pub state: PathBuf,
     /// Images of other guests.

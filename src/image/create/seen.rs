@@ -117,6 +117,13 @@ impl Seen {
         })
     }
 
+    /// The names in the directory at `path`.
+    pub(super) fn in_directory<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let below = self.paths.keys();
+        let below = below.filter_map(move |name| name.strip_prefix(path)?.strip_prefix(b"/"));
+        below.filter(|name| !name.contains(&b'/'))
+    }
+
     /// The first name of the file at `path`.
     pub(super) fn first<'a>(&'a self, path: &'a [u8]) -> &'a [u8] {
         self.first.get(path).map_or(path, Vec::as_slice)

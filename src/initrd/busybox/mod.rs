@@ -50,6 +50,9 @@ const FILES: [(&str, u32, &str); 7] = [
     ("etc/ttvm/power-button", 0o755, include_str!("guest/power-button")),
 ];
 
+/// What is /init where the system is on a disk.
+const INIT_ROOT: &str = include_str!("guest/init-root");
+
 /// How the login is skipped: a program in its place, and getty's options for it.
 const AUTOLOGIN: (&str, &str) = (include_str!("guest/autologin"), "-n -l /etc/ttvm/autologin\n");
 
@@ -64,8 +67,21 @@ pub struct Settings {
     pub password: Password,
     /// Whether nobody is asked for it.
     pub autologin: bool,
+    /// Whether it is only there to mount the root of a guest with a disk.
+    pub mounts_root: bool,
     /// The time of all files, in seconds since 1970.
     pub time: u32,
+}
+
+impl Settings {
+    /// One that mounts the root of a guest with a disk, which has the file system that ttvm makes.
+    pub fn for_root() -> Self {
+        Self {
+            modules: ON_DEMAND.map(str::to_owned).to_vec(),
+            mounts_root: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// An image, in memory.
@@ -129,6 +145,9 @@ impl Image {
             let (program, options) = AUTOLOGIN;
             image.tree.file("etc/ttvm/autologin", 0o755, program);
             image.tree.file("etc/ttvm/getty", 0o644, options);
+        }
+        if settings.mounts_root {
+            image.tree.file("init", 0o755, INIT_ROOT);
         }
         let hash = settings.password.hash(&image.archive()?)?;
         // It is never too old. With empty fields busybox's login takes no password at all for right.

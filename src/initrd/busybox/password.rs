@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The password of the guest's root.
+//! The password of a guest's root.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::str::FromStr;
 
 use sha_crypt::{PasswordHasher, ShaCrypt};
@@ -64,7 +67,20 @@ impl Password {
     /// quick, in place of the hash, which is made to be slow.
     pub(super) fn hash(&self, content: &[u8]) -> Result<String, Error> {
         let salt = blake3::hash(content);
-        let hash = ShaCrypt::SHA512.hash_password_with_salt(self.0.as_bytes(), &salt.as_bytes()[..SALT]);
+        self.salted(&salt.as_bytes()[..SALT])
+    }
+
+    /// The same with a salt that nobody can tell, for what is another one each time anyhow.
+    pub fn fresh_hash(&self) -> Result<String, Error> {
+        let mut salt = [0; SALT];
+        let path = Path::new("/dev/urandom");
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut salt));
+        read.map_err(Error::unreadable(path))?;
+        self.salted(&salt)
+    }
+
+    fn salted(&self, salt: &[u8]) -> Result<String, Error> {
+        let hash = ShaCrypt::SHA512.hash_password_with_salt(self.0.as_bytes(), salt);
         Ok(hash.map_err(|_| Error::Hash)?.as_str().to_owned())
     }
 }
