@@ -2,6 +2,7 @@
 //! `ttvm guest`: guests' files.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::Subcommand;
 
@@ -13,7 +14,7 @@ use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
-use crate::guest::{xl_config, xm_config};
+use crate::guest::{obstacles, xl_config, xm_config};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -220,12 +221,8 @@ fn check(places: &Places, host: &HostConfig, wanted: &[GuestName]) -> Result<Exi
     let mut exit = Exit::Done;
     for name in names {
         match guests::load(places, host, &name) {
-            Ok(guest) => {
-                writeln!(io::stdout(), "{name}: ok")?;
-                for warning in guest.warnings() {
-                    eprintln!("{name}: warning: {warning}");
-                }
-            }
+            Ok(guest) if is_ready(places, &guest)? => {}
+            Ok(_) => exit = Exit::Config,
             Err(error) => {
                 exit = Exit::Config;
                 eprintln!("{}", crate::error::chain(&error));
@@ -233,4 +230,26 @@ fn check(places: &Places, host: &HostConfig, wanted: &[GuestName]) -> Result<Exi
         }
     }
     Ok(exit)
+}
+
+/// Says what is wrong with a guest whose file is right: what this host lacks for it, unless it is another one's. Whether nothing
+/// is.
+fn is_ready(places: &Places, guest: &Guest) -> Result<bool, Error> {
+    let here = places.root() == Path::new("/");
+    let lacks = if here {
+        obstacles::on_this_host(guest)
+    } else {
+        Vec::new()
+    };
+    let name = &guest.name;
+    for what in &lacks {
+        eprintln!("{name}: {what}");
+    }
+    if lacks.is_empty() {
+        writeln!(io::stdout(), "{name}: ok")?;
+    }
+    for warning in guest.warnings().into_iter().chain(obstacles::prints_nothing(guest)) {
+        eprintln!("{name}: warning: {warning}");
+    }
+    Ok(lacks.is_empty())
 }

@@ -5,14 +5,15 @@ use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::signals;
 
 /// Work that is done within this time is not talked about.
 const SILENCE: Duration = Duration::from_secs(2);
-/// How often a line is printed where there is no terminal.
+/// How often a line is printed where there is no terminal, at the most, and for how many percent.
 const LINE: Duration = Duration::from_secs(10);
+const STEP: u64 = 10;
 /// How often a bar is drawn, at the most.
 const FRAMES_PER_SECOND: u8 = 4;
 const TEMPLATE: &str = "{msg} {wide_bar} {percent}%, {eta} left";
@@ -21,7 +22,8 @@ const TEMPLATE: &str = "{msg} {wide_bar} {percent}%, {eta} left";
 pub(super) struct Progress {
     what: String,
     started: Instant,
-    last_line: Option<Instant>,
+    /// When there was a line, and for how many percent.
+    last_line: Option<(Instant, u64)>,
     terminal: bool,
     bar: Option<ProgressBar>,
 }
@@ -69,17 +71,25 @@ impl Progress {
 
     /// What is to be said at `now`, if anything.
     fn line(&mut self, now: Instant, done: u64, total: u64) -> Option<String> {
+        let spent = now.duration_since(self.started);
+        // Of millions: a product of bytes could be too large.
+        let percent = (done >> 20) * 100 / (total >> 20).max(1);
         let due = match self.last_line {
-            Some(last) => now.duration_since(last) >= LINE,
-            None => now.duration_since(self.started) >= SILENCE,
+            Some((last, said)) => now.duration_since(last) >= LINE && percent / STEP > said / STEP,
+            None => spent >= SILENCE,
         };
         if !due || done >= total {
             return None;
         }
-        self.last_line = Some(now);
-        // Of millions: a product of bytes could be too large.
-        let percent = (done >> 20) * 100 / (total >> 20).max(1);
-        Some(format!("{}: {percent}%", self.what))
+        self.last_line = Some((now, percent));
+        let left = match percent {
+            0 => String::new(),
+            _ => format!(
+                ", {} left",
+                HumanDuration(spent * (100 - percent.min(100)) as u32 / percent as u32)
+            ),
+        };
+        Some(format!("{}: {percent}%{left}", self.what))
     }
 }
 
@@ -104,15 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_after_two_seconds_and_then_each_ten() {
+    fn a_line_after_two_seconds_and_then_each_ten_percent() {
         let mut progress = Progress::of("reading xenvg/base");
         let start = progress.started;
         let mut line = |seconds, mib: u64| progress.line(start + Duration::from_secs(seconds), mib << 20, 10 << 30);
         assert_eq!(line(0, 0), None);
         assert_eq!(line(1, 512), None);
-        assert_eq!(line(2, 1024).as_deref(), Some("reading xenvg/base: 10%"));
+        assert_eq!(
+            line(2, 1024).as_deref(),
+            Some("reading xenvg/base: 10%, 18 seconds left")
+        );
         assert_eq!(line(11, 6000), None);
-        assert_eq!(line(12, 6145).as_deref(), Some("reading xenvg/base: 60%"));
+        assert_eq!(line(12, 1600), None, "no ten percent more");
+        assert_eq!(
+            line(13, 6145).as_deref(),
+            Some("reading xenvg/base: 60%, 8 seconds left")
+        );
         assert_eq!(line(30, 10 << 10), None, "it is done");
     }
 

@@ -17,6 +17,9 @@ const CONFIG: &str = "/etc/ttvm";
 /// The system's state.
 const STATE: &str = "/var/lib/ttvm";
 
+/// What is there if systemd runs the system.
+const SYSTEMD: &str = "/run/systemd/system";
+
 /// What the command line says of them.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -90,9 +93,10 @@ impl Places {
         &self.state
     }
 
-    /// Whether systemd's units run the guests of these places, for whoever calls: root's, where everything is the system's.
+    /// Whether systemd's units run the guests of these places, for whoever calls: root's, where everything is the system's. In a
+    /// container there may be no systemd (sd_booted(3)).
     pub fn has_units(&self) -> bool {
-        geteuid().is_root() && *self == Self::system(Path::new("/"))
+        geteuid().is_root() && *self == Self::system(Path::new("/")) && Path::new(SYSTEMD).is_dir()
     }
 
     /// Where the file at `path`, below [`config_dir`](Self::config_dir), is opened.

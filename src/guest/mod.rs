@@ -5,6 +5,7 @@ pub mod deviced;
 pub mod domain;
 mod error;
 pub mod mode;
+pub mod obstacles;
 pub mod preparation;
 pub mod record;
 mod restarts;

@@ -2,9 +2,8 @@
 //! Recording a run.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
@@ -20,6 +19,7 @@ use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
 use crate::config::guest::{Boot, Guest, Toolstack};
 use crate::fail_point;
+use crate::guest::obstacles;
 use crate::qemu::engine::{self, Version};
 use crate::qemu::machine::{CPU, Format, Machine, Mode};
 use crate::qemu::memory::Memory;
@@ -85,7 +85,10 @@ pub fn record(
     require_memory(guest.memory)?;
     let began = now();
     let mut machine = session::machine_of(guest, &version, began);
-    for remark in blind(guest) {
+    for remark in [obstacles::prints_nothing(guest), obstacles::boots_nothing(guest)]
+        .into_iter()
+        .flatten()
+    {
         tracing::warn!(ttvm_guest = %guest.name, "{remark}");
     }
     let engine = engine_of(guest, &machine, &version, listener)?;
@@ -116,40 +119,6 @@ pub fn record(
         recording,
         full: ended.full,
     })
-}
-
-/// What an emulated guest's file lacks, so that there will be nothing to see of it, or nothing of it at all.
-fn blind(guest: &Guest) -> Vec<String> {
-    match &guest.boot {
-        Boot::Kernel { cmdline, .. } => {
-            let words = cmdline.as_deref().unwrap_or_default();
-            let serial = |word: &str| word.starts_with("console=ttyS") || word.starts_with("console=uart");
-            match words.split_whitespace().any(serial) {
-                true => Vec::new(),
-                false => vec![
-                    "the guest's kernel does not print to the console that is recorded: add console=ttyS0 to its cmdline"
-                        .to_owned(),
-                ],
-            }
-        }
-        Boot::Bootloader { .. } | Boot::Firmware => match guest.disks.first() {
-            None => vec!["the guest has neither a kernel nor a disk: its machine boots nothing".to_owned()],
-            Some(disk) if !is_bootable(&disks::origin_of(&disk.source).path()) => vec![format!(
-                "the guest has no kernel in its file and no boot loader on disk {}: its machine boots nothing. Give it a kernel",
-                disk.target
-            )],
-            Some(_) => Vec::new(),
-        },
-    }
-}
-
-/// Whether the firmware finds something on a disk; one that cannot be read is somebody else's to tell of.
-fn is_bootable(disk: &Path) -> bool {
-    let mut sector = [0; 512];
-    match crate::file::open_content(disk).and_then(|mut file| file.read_exact(&mut sector)) {
-        Ok(()) => sector.ends_with(&[0x55, 0xaa]),
-        Err(error) => error.kind() != io::ErrorKind::UnexpectedEof,
-    }
 }
 
 /// `Ok` if there is room to begin a recording.

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a guest lacks on this host, and why it would boot nothing: each a sentence with what to do.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use nix::unistd::geteuid;
+
+use crate::config::guest::{Boot, DiskSource, Guest, Origin, Toolstack};
+use crate::config::types::{BridgeName, Size, Volume};
+use crate::error::{chain, reason};
+use crate::file;
+use crate::initrd::unpack;
+use crate::lvm2_cmd;
+
+/// Where the kernel tells of interfaces.
+const INTERFACES: &str = "/sys/class/net";
+
+/// What the kernel itself needs, at least, before it can unpack anything.
+const KERNEL: u64 = 32 << 20;
+
+/// An initial RAM disk of more than that fits into no guest.
+const LARGEST: Size = Size::mib(16 << 10);
+
+/// What `guest` lacks on this host, and why it could not boot.
+pub fn on_this_host(guest: &Guest) -> Vec<String> {
+    let mut found: Vec<String> = guest.disks.iter().filter_map(|disk| missing(&disk.source)).collect();
+    found.extend(
+        guest
+            .vifs
+            .iter()
+            .filter_map(|vif| no_bridge(vif.bridge.as_ref()?, Path::new(INTERFACES))),
+    );
+    found.extend(closed(guest));
+    found.extend(too_large(guest));
+    // What is missing has been said.
+    if found.is_empty() {
+        found.extend(boots_nothing(guest));
+    }
+    found
+}
+
+/// Why what is behind a disk is not there.
+fn missing(source: &DiskSource) -> Option<String> {
+    match source {
+        DiskSource::Snapshot(snapshot) => no_volume(&snapshot.origin),
+        DiskSource::Overlay(Origin::Volume(volume)) => no_volume(volume),
+        DiskSource::Overlay(Origin::File(path)) => no_file("origin", path),
+        DiskSource::Path { path, .. } => no_file("path", path),
+    }
+}
+
+fn no_file(key: &str, path: &Path) -> Option<String> {
+    let error = std::fs::metadata(path).err()?;
+    let (path, why) = (path.display(), reason(&error));
+    Some(format!(
+        "{key} {path}: {why}; see that it is there, or make it (`ttvm image create`)"
+    ))
+}
+
+fn no_volume(volume: &Volume) -> Option<String> {
+    if !geteuid().is_root() {
+        // Only root may ask LVM; a volume that is not active is not seen.
+        let there = Path::new(&volume.device()).exists();
+        return (!there).then(|| format!("origin {volume}: there is no {} (`lvs`)", volume.device()));
+    }
+    match lvm2_cmd::report(&volume.vg) {
+        Err(error) => Some(format!("origin {volume}: LVM cannot be asked: {}", chain(&error))),
+        Ok(None) => Some(format!(
+            "origin {volume}: there is no volume group {} (`vgs`); see that its disks are there",
+            volume.vg
+        )),
+        Ok(Some(group)) => {
+            let is_there = group.volumes.iter().any(|known| known.name == volume.lv.as_str());
+            let none = || {
+                format!(
+                    "origin {volume}: there is no such volume in the group (`lvs {}`); `ttvm image create --lv {volume}` makes one",
+                    volume.vg
+                )
+            };
+            (!is_there).then(none)
+        }
+    }
+}
+
+/// That there is no such bridge. Of one of Open vSwitch the name ends where its VLAN begins.
+fn no_bridge(bridge: &BridgeName, interfaces: &Path) -> Option<String> {
+    let name = bridge.as_str();
+    let own = name.split(':').next().unwrap_or(name);
+    let short = own.rsplit_once('.').map_or(own, |(short, _)| short);
+    let is_there = [own, short].iter().any(|name| interfaces.join(name).exists());
+    (!is_there).then(|| {
+        format!("vif: there is no bridge {own} (`ip link`): make it, or leave \"bridge\" out and the guest is where `ttvm network set` says")
+    })
+}
+
+/// A kernel or an initial RAM disk that whoever calls may not read.
+fn closed(guest: &Guest) -> Option<String> {
+    let Boot::Kernel { kernel, initrd, .. } = &guest.boot else {
+        return None;
+    };
+    let files = std::iter::once(("kernel", kernel)).chain(initrd.iter().map(|path| ("initrd", path)));
+    let closed = files.filter_map(|(key, path)| Some((key, path, file::open_content(path).err()?)));
+    closed
+        .map(|(key, path, error)| {
+            let (path, why) = (path.display(), reason(&error));
+            format!("{key} {path}: {why}; root lets others read it with `chmod a+r`")
+        })
+        .next()
+}
+
+/// That an initial RAM disk does not fit into the guest's memory: Linux has it there as it is, and unpacked.
+fn too_large(guest: &Guest) -> Option<String> {
+    let Boot::Kernel {
+        initrd: Some(initrd), ..
+    } = &guest.boot
+    else {
+        return None;
+    };
+    let packed = std::fs::metadata(initrd).ok()?.len();
+    let unpacked: u64 = match unpack::plan(initrd, LARGEST) {
+        Ok(segments) => segments.iter().map(|segment| segment.unpacked).sum(),
+        Err(error) => {
+            return Some(format!(
+                "initrd {}: Linux would not take it: {}",
+                initrd.display(),
+                chain(&error)
+            ));
+        }
+    };
+    let need = (packed + unpacked + KERNEL).next_multiple_of(64 << 20);
+    (need > guest.memory.bytes()).then(|| {
+        format!(
+            "memory: {} have no room for the initial RAM disk, which takes {} besides the kernel: memory = \"{}\" would do",
+            guest.memory,
+            Size::from_bytes(packed + unpacked),
+            Size::from_bytes(need)
+        )
+    })
+}
+
+/// Why an emulated machine boots nothing at all.
+pub fn boots_nothing(guest: &Guest) -> Option<String> {
+    if guest.toolstack != Toolstack::Qemu || matches!(guest.boot, Boot::Kernel { .. }) {
+        return None;
+    }
+    match guest.disks.first() {
+        None => Some(
+            "the guest has neither a kernel nor a disk: its machine boots nothing. `ttvm guest new` makes one that does"
+                .to_owned(),
+        ),
+        Some(disk) if !is_bootable(&behind(&disk.source)) => Some(format!(
+            "the guest has no kernel in its file and no boot loader on disk {}: its machine boots nothing. Give it a kernel",
+            disk.target
+        )),
+        Some(_) => None,
+    }
+}
+
+/// Why there will be nothing to see of a run.
+pub fn prints_nothing(guest: &Guest) -> Option<String> {
+    let Boot::Kernel { cmdline, .. } = &guest.boot else {
+        return None;
+    };
+    let words = cmdline.as_deref().unwrap_or_default();
+    let serial = |word: &str| word.starts_with("console=ttyS") || word.starts_with("console=uart");
+    let is_silent = guest.toolstack == Toolstack::Qemu && !words.split_whitespace().any(serial);
+    is_silent.then(|| {
+        "the guest's kernel does not print to the console that is recorded: add console=ttyS0 to its cmdline".to_owned()
+    })
+}
+
+fn behind(source: &DiskSource) -> std::path::PathBuf {
+    match source {
+        DiskSource::Snapshot(snapshot) => snapshot.origin.device().into(),
+        DiskSource::Overlay(origin) => origin.path(),
+        DiskSource::Path { path, .. } => path.clone(),
+    }
+}
+
+/// Whether the firmware finds something on a disk; one that cannot be read is somebody else's to tell of.
+fn is_bootable(disk: &Path) -> bool {
+    let mut sector = [0; 512];
+    match file::open_content(disk).and_then(|mut file| file.read_exact(&mut sector)) {
+        Ok(()) => sector.ends_with(&[0x55, 0xaa]),
+        Err(error) => error.kind() != io::ErrorKind::UnexpectedEof,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bridges() {
+        let bridge = |name: &str| no_bridge(&name.parse().expect("a bridge"), Path::new("/proc/self"));
+        // Any directory that has entries.
+        assert_eq!(bridge("task"), None);
+        assert_eq!(bridge("task.5:42"), None);
+        let said = bridge("nosuch0").expect("none");
+        assert!(said.starts_with("vif: there is no bridge nosuch0 "), "{said}");
+    }
+}
