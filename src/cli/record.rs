@@ -2,13 +2,13 @@
 //! `ttvm record`: a run that can be replayed.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
 use crate::config::places::Places;
-use crate::config::types::{GuestName, Seconds};
+use crate::config::types::GuestName;
 use crate::error::Exit;
+use crate::recording::limit::Limit;
 use crate::recording::record::{self, Options};
 use crate::recording::verdict::grouped;
 
@@ -20,18 +20,13 @@ pub(super) struct Arguments {
     /// Show the guest's console; on a terminal, what is typed goes to the guest (Ctrl-] ends the run)
     #[arg(long)]
     console: bool,
-    /// End the run after this time, such as 30s or 2min
-    #[arg(long = "for", value_name = "TIME", value_parser = time)]
-    limit: Option<Duration>,
+    /// End the run after this time of the host, such as 30s or 2min, or at the same end each time: after a time of the guest
+    /// (guest:12s) or so many instructions (guest:1_000_000)
+    #[arg(long = "for", value_name = "TIME")]
+    limit: Option<Limit>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-/// A time on the command line.
-fn time(text: &str) -> Result<Duration, String> {
-    let time: Result<Seconds, _> = text.parse();
-    time.map(|seconds| seconds.0).map_err(|error| error.to_string())
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {

@@ -11,6 +11,7 @@ use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::guest::claim;
 use crate::lock::Attempt;
+use crate::recording::limit::Limit;
 use crate::recording::order::{Order, socket};
 use crate::recording::{Id, Library};
 use crate::run::{self, Command, Program};
@@ -20,7 +21,7 @@ static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 /// A unit may run as long as it likes while it is waited for.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-pub(super) fn record(guest: &GuestName, limit: Option<Duration>) -> Result<Exit, Error> {
+pub(super) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<Exit, Error> {
     let order = Order::Record { limit };
     let unit = format!("ttvm-record@{guest}.service");
     start(guest, &order, &unit, limit.is_some())?;

@@ -230,6 +230,32 @@ impl Modules {
         self.files.insert(name, File { path, needs });
     }
 
+    /// All have come: each needs what those need that it needs, too, as depmod lists it, with what is to be loaded first at the end.
+    pub fn complete(&mut self) {
+        let names: Vec<String> = self.files.keys().cloned().collect();
+        let needs: Vec<Vec<String>> = names.iter().map(|name| self.all_needs(name)).collect();
+        for (name, needs) in names.into_iter().zip(needs) {
+            self.files.entry(name).and_modify(|file| file.needs = needs);
+        }
+    }
+
+    fn all_needs(&self, name: &str) -> Vec<String> {
+        let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut open = vec![(name.to_owned(), false)];
+        while let Some((next, ready)) = open.pop() {
+            let Some(file) = self.files.get(&next) else { continue };
+            if ready {
+                order.push(next);
+            } else if seen.insert(next.clone()) {
+                open.push((next, true));
+                open.extend(file.needs.iter().map(|need| (need.clone(), false)));
+            }
+        }
+        order.retain(|need| need != name);
+        order.reverse();
+        order
+    }
+
     /// Keeps what is in the module's file.
     pub fn keep(&mut self, path: &Path, elf: Vec<u8>) {
         self.contents.insert(name_of(path), elf);

@@ -28,10 +28,15 @@ const QUIT: Duration = Duration::from_secs(120);
 /// So much is kept of what was typed and not read yet; what comes after it is lost, as on any terminal.
 const TYPED: usize = 1 << 16;
 
-/// So much is typed at once, and then nothing for so long. A serial port has room for 16 bytes that the guest has not read; while
+/// So much is typed at once, and then it is waited until the guest has taken that: a serial port has room for 16 bytes, and while
 /// a run is recorded, QEMU takes more than that, and loses it.
 const KEYS: usize = 8;
-const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether it has.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// By so many instructions a guest that is busy has taken what was typed.
+const TAKEN: u64 = 5_000_000;
 
 /// Of what QEMU complains about, so much is kept.
 const COMPLAINT: usize = 4096;
@@ -47,6 +52,8 @@ pub struct Emulator {
     typed: Vec<u8>,
     /// When the next of it may be handed on.
     due: Instant,
+    /// How many instructions there were when some was handed on last.
+    handed: Option<u64>,
     complaints: Complaints,
     /// Lent to it.
     lent: Vec<Lent>,
@@ -170,6 +177,7 @@ impl Emulator {
             keyboard: unblocked(keyboard.into())?,
             typed: Vec::new(),
             due: Instant::now(),
+            handed: None,
             complaints,
             lent,
         })
@@ -195,13 +203,15 @@ impl Emulator {
         self.type_on()
     }
 
-    /// Hands on some of what was typed, if it is time.
+    /// Hands on some of what was typed, if the guest has taken what came before.
     pub fn type_on(&mut self) -> io::Result<()> {
         let now = Instant::now();
         if self.typed.is_empty() || now < self.due {
             return Ok(());
         }
         self.due = now + PAUSE;
+        let Some(here) = self.has_taken() else { return Ok(()) };
+        self.handed = Some(here);
         let piece = self.typed.len().min(KEYS);
         match self.keyboard.write(&self.typed[..piece]) {
             Ok(length) => drop(self.typed.drain(..length)),
@@ -209,6 +219,15 @@ impl Emulator {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// How many instructions there were, if the guest has taken what was handed on: it did something, and waits again, or it did
+    /// much. An emulator that does not answer has ended, which is found out elsewhere.
+    fn has_taken(&mut self) -> Option<u64> {
+        let before = self.qmp.instructions().ok()?;
+        let here = self.qmp.instructions().ok()?;
+        let has_taken = |handed| here > handed && here == before || here - handed.min(here) >= TAKEN;
+        self.handed.is_none_or(has_taken).then_some(here)
     }
 
     /// When more is to be typed, if something is left.

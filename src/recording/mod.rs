@@ -39,6 +39,7 @@ pub mod export;
 pub mod id;
 pub mod import;
 pub mod library;
+pub mod limit;
 mod live;
 mod log;
 pub mod manifest;

@@ -5,11 +5,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Id;
+use super::limit::Limit;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit};
 use crate::file;
@@ -21,7 +21,7 @@ pub enum Order {
     /// A run is recorded.
     Record {
         /// When to end it.
-        limit: Option<Duration>,
+        limit: Option<Limit>,
     },
     /// A recording is replayed.
     Replay {

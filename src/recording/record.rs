@@ -11,6 +11,7 @@ use replay_log::Devices;
 
 use super::disks::{self, Disks, Seals, Wanted};
 use super::draft::new_file;
+use super::limit::Limit;
 use super::live::{self, Happened, Live};
 use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
 use super::moment::{self, Moment};
@@ -44,6 +45,9 @@ const FIRST_MOMENT: Duration = Duration::from_millis(500);
 /// How many are taken at a time.
 const MOMENTS: u32 = 4;
 
+/// How often it is looked whether a run has come to an instruction.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How long the guest runs between two of these.
 const BETWEEN_MOMENTS: Duration = Duration::from_millis(10);
 
@@ -53,8 +57,8 @@ const LOST: &str = "replay write error";
 /// How to record.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Ends the run after this time.
-    pub limit: Option<Duration>,
+    /// When to end the run.
+    pub limit: Option<Limit>,
 }
 
 /// What was recorded, and why it ended where it did if that was not the guest's doing.
@@ -76,6 +80,7 @@ pub fn record(
     keys: Option<&mut dyn Keys>,
 ) -> Result<Recorded, Error> {
     let version = check(guest)?;
+    let limits = Limits::of(guest, options)?;
     let signals = live::signals()?;
     library.salvage_all(&guest.name, &mut |done, total| {
         listener.progress("reading an older recording", done, total);
@@ -97,10 +102,12 @@ pub fn record(
     machine.drives.clone_from(&disks.drives);
     manifest.engine.config = machine.digest();
     let draft = library.create(&guest.name, &manifest, file)?;
-    let ended = run(&machine, &draft, library, options, listener, keys, &signals);
-    let ended = ended.and_then(|ended| ended.with_log(&draft, session::devices(&manifest)));
+    let ended = run(&machine, &draft, library, &limits, listener, keys, &signals);
+    let ended = ended.and_then(|ended| ended.with_log(&draft, session::devices(&manifest), limits.instructions));
     let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
-    let recording = finish(draft, manifest, &disks, listener, |log, console| Outcome {
+    // What was on them at an instruction that was chosen, nobody knows: the machine had gone on.
+    let disks = (ended.exit != RunExit::Cut).then_some(&disks);
+    let recording = finish(draft, manifest, disks, listener, |log, console| Outcome {
         ended: ended.at,
         exit: ended.exit,
         instructions: Some(ended.instructions),
@@ -145,15 +152,17 @@ pub(super) fn wanted<'a>(guest: &'a Guest, manifest: &Manifest) -> Vec<Wanted<'a
     disks.collect()
 }
 
-/// Makes a whole recording of a run that has ended and left its log and console. `outcome` adds the rest.
+/// Makes a whole recording of a run that has ended and left its log and console; of its disks, if what is on them is what was
+/// there at its end. `outcome` adds the rest.
 pub(super) fn finish(
     draft: Draft,
     mut manifest: Manifest,
-    disks: &Disks<'_>,
+    disks: Option<&Disks<'_>>,
     listener: &mut dyn Listener,
     outcome: impl FnOnce(FileDigest, FileDigest) -> Outcome,
 ) -> Result<Recording, Error> {
-    for (disk, content) in manifest.disks.iter_mut().zip(disks.contents(listener)?) {
+    let contents = disks.map_or_else(|| Ok(Vec::new()), |disks| disks.contents(listener))?;
+    for (disk, content) in manifest.disks.iter_mut().zip(contents) {
         disk.end = Some(content);
     }
     fail_point::reach("record.ended");
@@ -256,10 +265,17 @@ struct Ended {
 
 impl Ended {
     /// The same as the log has it, which ends with the run then: QEMU itself went on a little, for longer or shorter.
-    fn with_log(mut self, draft: &Draft, devices: Devices) -> Result<Self, Error> {
+    fn with_log(mut self, draft: &Draft, devices: Devices, wanted: Option<u64>) -> Result<Self, Error> {
         let path = draft.log();
         let failed = |error| Error::Unlike(replay_log::Error::Read(error));
         let mut log = File::options().read(true).write(true).open(&path).map_err(failed)?;
+        if let Some(wanted) = wanted {
+            self.stop(
+                draft,
+                replay_log::stop(&mut log, devices, wanted).map_err(Error::Unlike)?,
+            )?;
+            log.rewind().map_err(failed)?;
+        }
         let summary = replay_log::check(&log, devices, &mut |_| true).map_err(Error::Unlike)?;
         let end = summary.end.ok_or(Error::LogLost)?;
         replay_log::cut(&mut log, end.behind).map_err(failed)?;
@@ -268,6 +284,49 @@ impl Ended {
         log.rewind().map_err(failed)?;
         moment::retain_quiet(&mut self.moments, log, devices).map_err(Error::Unlike)?;
         Ok(self)
+    }
+
+    /// The run was made to end where somebody wanted it to, and its console ends there, too.
+    fn stop(&mut self, draft: &Draft, stopped: Option<replay_log::Stopped>) -> Result<(), Error> {
+        let Some(stopped) = stopped else { return Ok(()) };
+        self.exit = RunExit::Cut;
+        let path = draft.console();
+        let cut = File::options().write(true).open(&path).and_then(|console| {
+            let length = console.metadata()?.len().min(stopped.printed);
+            console.set_len(length)
+        });
+        cut.map_err(|source| Error::Write { path, source })
+    }
+}
+
+/// When a run is to end.
+struct Limits {
+    /// After this time of the host.
+    time: Option<Duration>,
+    /// After so many instructions.
+    instructions: Option<u64>,
+}
+
+impl Limits {
+    fn of(guest: &Guest, options: &Options) -> Result<Self, Error> {
+        let instructions = options.limit.map(|limit| limit.instructions(guest)).transpose()?;
+        Ok(Self {
+            time: options.limit.and_then(Limit::host),
+            instructions: instructions.flatten(),
+        })
+    }
+
+    /// When to look how far the run is, at the latest.
+    fn look(&self) -> Option<Instant> {
+        self.instructions.map(|_| Instant::now() + LOOK)
+    }
+
+    /// Whether the run has come so far.
+    fn are_reached(&self, qmp: &mut Qmp) -> Result<bool, Error> {
+        match self.instructions {
+            Some(wanted) => Ok(qmp.instructions()? > wanted),
+            None => Ok(false),
+        }
     }
 }
 
@@ -332,7 +391,7 @@ fn run(
     machine: &Machine,
     draft: &Draft,
     library: &Library,
-    options: &Options,
+    limits: &Limits,
     listener: &mut dyn Listener,
     keys: Option<&mut dyn Keys>,
     signals: &SignalFd,
@@ -354,14 +413,14 @@ fn run(
     let mut live = Live::new(emulator, signals, keys);
     listener.ready(&format!("recording as {}", draft.id()));
     fail_point::reach("record.running");
-    let end = options.limit.map(|limit| Instant::now() + limit);
+    let end = limits.time.map(|limit| Instant::now() + limit);
     let mut space = Space::new(library)?;
     let mut moments = Moments::new(&memory, machine.drives.len());
     let mut full = false;
     let exit = loop {
         let due = space.again.min(moments.again);
-        let until = end.map_or(due, |end| end.min(due));
-        match live.next(Some(until))? {
+        let until = [Some(due), end, limits.look()].into_iter().flatten().min();
+        match live.next(until)? {
             Happened::Console(text) => {
                 file.write_all(&text).map_err(failed)?;
                 listener.console(&text);
@@ -380,6 +439,7 @@ fn run(
                 return Err(Error::EngineDied { why });
             }
             Happened::Timeout if end.is_some_and(|end| Instant::now() >= end) => break RunExit::Stopped,
+            Happened::Timeout if limits.are_reached(live.emulator.qmp())? => break RunExit::Stopped,
             Happened::Timeout => {
                 let now = Instant::now();
                 if now >= moments.again {

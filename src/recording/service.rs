@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::disks::Seals;
+use super::limit::Limit;
 use super::order::{self, Order};
 use super::session::{Environment, Error as SessionError, Listener};
 use super::{Error as LibraryError, Id, Library, Verdict, debugger, plain, record, replay, tt_xen};
@@ -145,7 +146,7 @@ enum Work {
     /// A run that nobody records.
     Plain,
     /// A recorded run, up to `limit` if there is one.
-    Record { limit: Option<Duration> },
+    Record { limit: Option<Limit> },
     /// A replay; without a name, of the newest recording.
     Replay {
         recording: Option<Id>,

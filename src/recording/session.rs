@@ -80,6 +80,14 @@ pub enum Error {
         /// The guest.
         guest: GuestName,
     },
+    /// Its instructions do not tell the time.
+    #[error(
+        "nobody can say at which instruction of guest \"{guest}\" that is: --for guest:TIME takes toolstack \"qemu\" and an icount that is a number; --for TIME is the host's time"
+    )]
+    Uncountable {
+        /// The guest.
+        guest: GuestName,
+    },
     /// A disk that a run would change for good.
     #[error(
         "disk {disk} of guest \"{guest}\" is written as it is: the next run would find another disk. Give it an \"origin\" in place of \"path\""
@@ -271,6 +279,7 @@ impl Classify for Error {
         match self {
             Self::PlainOnly { .. }
             | Self::WrittenDisk { .. }
+            | Self::Uncountable { .. }
             | Self::NotRaw { .. }
             | Self::Different { .. }
             | Self::NoPackets(_)

@@ -126,7 +126,68 @@ fn a_guest_of_its_own() {
         said.contains("its network: ifupdown, with DHCP on the first network card\n"),
         "{said}"
     );
-    assert!(said.contains("In /etc/ttvm/guests/clientA.toml:\n\ntoolstack = \"qemu\"\n\n[[disk]]\norigin = \"DIR/image\"\ntarget = \"vda\""), "{said}");
+    // There is nothing to boot in it.
+    assert!(
+        said.contains("there is no kernel in DIR/src (boot/vmlinuz-VERSION): install one there"),
+        "{said}"
+    );
+    let file = "In /etc/ttvm/guests/clientA.toml:\n\ntoolstack = \"qemu\"\nmemory    = \"256M\"\n\n[[disk]]\n\
+        origin = \"DIR/image\"\ntarget = \"vda\"\n\n[[vif]]\n";
+    assert!(said.contains(file), "{said}");
+}
+
+/// What the source boots is kept beside the image, and the guest's file is whole.
+#[test]
+fn with_its_kernel() {
+    let place = Place::new("bootable");
+    host(&place);
+    for (name, content) in [
+        ("boot/vmlinuz-6.1.0-9-amd64", "an older kernel"),
+        ("boot/initrd.img-6.1.0-9-amd64", "its initrd"),
+        ("boot/vmlinuz-6.1.0-10-amd64", "the kernel"),
+        ("boot/initrd.img-6.1.0-10-amd64", "the initrd"),
+        ("boot/vmlinuz-6.1.0-11-amd64", "not installed to its end"),
+    ] {
+        place.file(name, content);
+    }
+    sh("tar -C src -cf src.tar .", &place.0);
+    for (source, image) in [("src", "image"), ("src.tar", "other")] {
+        let said = place.session(&format!("--size 64M --from DIR/{source} --file DIR/{image}"));
+        let (kernel, initrd) = (
+            kept(&place, "vmlinuz-6.1.0-10-amd64."),
+            kept(&place, "initrd-6.1.0-10-amd64."),
+        );
+        assert_eq!(
+            fs::read(place.path(&kernel)).expect("a kernel"),
+            b"the kernel",
+            "{said}"
+        );
+        assert_eq!(
+            fs::read(place.path(&initrd)).expect("an initrd"),
+            b"the initrd",
+            "{said}"
+        );
+        let superblock = debugfs(&place.path(image), "show_super_stats -h");
+        let uuid = superblock
+            .lines()
+            .find_map(|line| line.strip_prefix("Filesystem UUID:"));
+        let uuid = uuid.expect("a UUID").trim();
+        let file = format!(
+            "toolstack = \"qemu\"\nmemory    = \"384M\"\nkernel    = \"DIR/{kernel}\"\ninitrd    = \"DIR/{initrd}\"\n\
+             cmdline   = \"console=ttyS0 panic=-1 no_timer_check nolapic_timer root=UUID={uuid} ro\"\n\n[[disk]]\n\
+             origin = \"DIR/{image}\"\ntarget = \"vda\"\n\n[[vif]]\n"
+        );
+        assert!(said.contains(&file), "{said}");
+    }
+}
+
+/// The one file whose name begins so.
+fn kept(place: &Place, begins: &str) -> String {
+    let entries = fs::read_dir(place.path("")).expect("a directory").flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let names: Vec<String> = names.filter(|name| name.starts_with(begins)).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    names.concat()
 }
 
 #[test]

@@ -66,7 +66,9 @@ impl Place {
         let text = format!("{}{}[{code}]", text(&output.stdout), text(&output.stderr));
         let text = text.replace(self.0.to_str().expect("a path"), "DIR");
         // On a busy machine it has said how far it was.
-        let lines = text.lines().filter(|line| !line.ends_with('%'));
+        let lines = text
+            .lines()
+            .filter(|line| !(line.starts_with("ttvm: ") && line.contains('%')));
         let lines = lines.map(|line| match line.split_once(" MB) in ") {
             Some((before, _)) => format!("{before} MB)"),
             None => line.to_owned(),

@@ -198,7 +198,9 @@ fn a_dry_run_makes_nothing() {
          would copy 7 files (0.0M) from DIR/src\n\
          would make it the guest clientA, by its own name, root and ids\n\
          would configure the network: ifupdown, with DHCP on the first network card\n\
-         would seal DIR/var/lib/ttvm/images/clientA.img\n[0]",
+         would seal DIR/var/lib/ttvm/images/clientA.img\n\
+         there is no kernel in DIR/src (boot/vmlinuz-VERSION): install one there (Debian: linux-image-amd64), or name one for the \
+         guest with `ttvm guest new --kernel`\n[0]",
     );
     assert_eq!(place.rest(), [""; 0]);
 }

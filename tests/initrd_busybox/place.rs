@@ -131,7 +131,9 @@ impl Place {
         // On a busy machine it says how far it is.
         let text = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes).into_owned();
-            let lines = text.split_inclusive('\n').filter(|line| !line.ends_with("%\n"));
+            let lines = text
+                .split_inclusive('\n')
+                .filter(|line| !(line.starts_with("ttvm: ") && line.contains('%')));
             lines.collect::<String>()
         };
         let code = output.status.code().unwrap_or(-1);

@@ -166,7 +166,7 @@ impl World {
         // On a busy machine this takes so long that ttvm says how far it is.
         let is_progress = |line: &&str| {
             let works = ["ttvm: exporting ", "ttvm: importing ", "ttvm: reading "];
-            works.iter().any(|work| line.starts_with(work)) && line.trim_end().ends_with('%')
+            works.iter().any(|work| line.starts_with(work)) && line.contains('%')
         };
         let error = String::from_utf8_lossy(&output.stderr);
         text.extend(error.split_inclusive('\n').filter(|line| !is_progress(line)));

@@ -189,6 +189,12 @@ impl Place {
         self.directory.join(name)
     }
 
+    /// The program itself.
+    #[allow(dead_code, reason = "only some run it in another way")]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The guest's file: what it does, and more lines of it. Linux finds out how fast its timer is, and whether it works at
     /// all, by looking at the clock a million times; each of these is in the log, and a replay of them takes longer than
     /// everything else (the two options that forbid it).

@@ -30,6 +30,7 @@
 mod error;
 mod event;
 mod salvage;
+mod stop;
 mod summary;
 #[cfg(test)]
 mod written;
@@ -37,6 +38,7 @@ mod written;
 pub use error::{Error, What};
 pub use event::{Devices, Event, Kind, Reader, Reason};
 pub use salvage::{Salvaged, salvage};
+pub use stop::{Stopped, stop};
 pub use summary::{End, Summary, check, cut};
 
 /// The format that is understood.

@@ -118,11 +118,12 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     let place = creation.request().place.clone();
     if arguments.dry_run {
         let mut plan = disk.plan();
-        plan.extend(lacks);
         if arguments.seal {
             plan.push(format!("seal {place}"));
         }
-        return print_plan(&plan);
+        print_plan(&plan)?;
+        lacks.iter().for_each(|lacks| eprintln!("{lacks}"));
+        return Ok(());
     }
     let mut copying = Progress::of(format!("copying to {place}"));
     let report = disk.make_image(&mut |done, total| copying.update(done, total))?;

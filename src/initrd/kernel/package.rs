@@ -78,6 +78,7 @@ impl Package {
         self.each_module(version, (0, progress), &mut |path, elf| {
             modules.add(path, &elf);
         })?;
+        modules.complete();
         let wanted = chosen(&modules);
         self.each_module(version, (1, progress), &mut |path, elf| {
             if wanted.contains(&Modules::name(path)) {

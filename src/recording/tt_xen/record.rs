@@ -13,6 +13,7 @@ use crate::guest::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::watch::Watch;
 use crate::guest::xm::{Mode, Xm};
 use crate::recording::disks::{self, Disks};
+use crate::recording::limit::Limit;
 use crate::recording::manifest::{Engine, Outcome};
 use crate::recording::record::{self, Options, Recorded};
 use crate::recording::session::{Environment, Error as SessionError, Listener};
@@ -39,6 +40,7 @@ pub fn record(
     listener: &mut dyn Listener,
 ) -> Result<Recorded, SessionError> {
     let (xm, version) = check(root, guest, library)?;
+    options.limit.map(|limit| limit.instructions(guest)).transpose()?;
     record::require_room(library)?;
     let watch = Watch::begin(root).map_err(Error::from)?;
     // Both network modes attach guests to a bridge.
@@ -63,7 +65,7 @@ pub fn record(
             watch,
         };
         let bounds = Bounds {
-            limit: options.limit,
+            limit: options.limit.and_then(Limit::host),
             library: Some(library),
         };
         let ended = domain.run(&bounds, &format!("recording as {}", draft.id()), listener)?;
@@ -74,7 +76,7 @@ pub fn record(
         .map_err(|error| SessionError::from(Error::from(error)))
         .and_then(|directory| domain(&directory));
     let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
-    record::finish(draft, manifest, &disks, listener, |log, console| Outcome {
+    record::finish(draft, manifest, Some(&disks), listener, |log, console| Outcome {
         ended: ended.at,
         exit: ended.exit,
         instructions: None,

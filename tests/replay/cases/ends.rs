@@ -103,3 +103,23 @@ pub fn rebooted(lab: &Lab) -> Outcome {
     place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
     Ok(())
 }
+
+/// The same end each time, in the middle of a boot.
+pub fn at_an_instruction(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("none", "");
+    for limit in ["guest:300_000_000", "guest:2.4s"] {
+        for _ in 0..2 {
+            let ran = place.run(&["record", GUEST, "--for", limit]);
+            ran.expect(0, &["recorded demo ", ": was cut off after 300,000,000 instructions"]);
+        }
+        place
+            .replay(&["--verify"])
+            .expect(0, &["IDENTICAL", ": 300,000,000 instructions"]);
+        place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    }
+    place.describe("none", "qemu = { icount = \"auto\" }");
+    let ran = place.run(&["record", GUEST, "--for", "guest:2s"]);
+    ran.expect(4, &["nobody can say at which instruction of guest \"demo\" that is"]);
+    Ok(())
+}

@@ -11,6 +11,7 @@ mod explain;
 mod hostile;
 mod identical;
 mod image;
+mod new;
 mod refusals;
 mod salvage;
 mod space;
@@ -63,6 +64,11 @@ pub fn all() -> Vec<Case> {
         time::core_in_gdb,
         hostile::recordings,
         image::boots_to_a_login,
+        new::from_nothing,
+        new::from_a_directory,
+        new::from_a_package,
+        new::as_root_without_systemd,
+        ends::at_an_instruction,
         salvage::killed,
         verdicts::emulator_killed,
         busybox::recorded,

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests made by `ttvm guest new`, as an ordinary user: made, recorded, replayed, each with one command.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+
+use nix::pty::openpty;
+use nix::unistd::geteuid;
+
+use super::super::lab::{Lab, Place, Running};
+use super::super::{Outcome, Skipped};
+
+/// A place with a directory that a kernel can be taken from, as a system has it; the version of that kernel.
+fn with_kernel(lab: &Lab) -> Result<(Place, String), Skipped> {
+    let busybox = ttvm::run::find("/".as_ref(), "busybox").and_then(|path| fs::read(path).ok());
+    let is_static = |elf: &Vec<u8>| !elf.windows(15).any(|bytes| bytes == b"/ld-linux-x86-6");
+    busybox.filter(is_static).ok_or(Skipped("busybox-static"))?;
+    let place = lab.place();
+    lab.copy_system(&place.path("system"));
+    let mut modules = fs::read_dir(place.path("system/lib/modules")).expect("modules");
+    let version = modules.next().expect("a kernel").expect("a kernel").file_name();
+    let version = version.into_string().expect("a version");
+    fs::create_dir(place.path("system/boot")).expect("a directory");
+    let kernel = place.path(&format!("system/boot/vmlinuz-{version}"));
+    fs::copy(place.path("vmlinuz"), kernel).expect("the kernel");
+    place.give();
+    Ok((place, version))
+}
+
+/// Records a guest on a terminal, on which somebody answers each text with a line, and returns what was on it.
+fn typed(place: &Place, guest: &str, answers: &[(&str, &str)]) -> String {
+    let terminal = openpty(None, None).expect("a terminal");
+    let mut command = place.command(&["record", guest, "--console"]);
+    let end = |fd: &std::os::fd::OwnedFd| fd.try_clone().expect("a terminal");
+    command.stdin(end(&terminal.slave)).stdout(end(&terminal.slave));
+    let mut child = command.spawn().expect("the program");
+    drop((command, terminal.slave));
+    let mut master = fs::File::from(terminal.master);
+    let (mut said, mut from, mut answers) = (String::new(), 0, answers.iter());
+    let mut next = answers.next();
+    let mut piece = [0; 4096];
+    // The last one that has the terminal is gone: an error.
+    while let Ok(length @ 1..) = master.read(&mut piece) {
+        said += &String::from_utf8_lossy(&piece[..length]);
+        if let Some((text, line)) = next
+            && let Some(at) = said[from..].find(text)
+        {
+            from += at + text.len();
+            // What is typed while a password is asked for is thrown away, and nothing tells when that is over.
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            master.write_all(format!("{line}\n").as_bytes()).expect("a line");
+            next = answers.next();
+        }
+    }
+    assert!(child.wait().expect("its end").success(), "{said}");
+    said
+}
+
+/// The first three commands of a new user.
+pub fn from_nothing(lab: &Lab) -> Outcome {
+    let (place, version) = with_kernel(lab)?;
+    let made = place.run(&["guest", "new", "hello", "--kernel", "system"]);
+    made.expect(
+        0,
+        &[
+            &format!("made hello: kernel {version}, "),
+            "log in as root, password root\n",
+            "\nttvm record hello --console",
+            "\nttvm replay hello --verify",
+        ],
+    );
+    place.run(&["guest", "check", "hello"]).expect(0, &["hello: ok\n"]);
+    // A line of more than a serial port has room for, at once.
+    let said = typed(
+        &place,
+        "hello",
+        &[
+            ("hello login: ", "root"),
+            ("Password: ", "root"),
+            ("~# ", "echo these words are many more than sixteen; poweroff"),
+        ],
+    );
+    assert!(said.contains("\nthese words are many more than sixteen\r\n"), "{said}");
+    assert!(
+        said.contains("recorded hello ") && said.contains(": powered itself off after "),
+        "{said}"
+    );
+    place
+        .run(&["replay", "hello", "--verify"])
+        .expect(0, &["IDENTICAL: hello "]);
+    // Nothing is replaced.
+    place
+        .run(&["guest", "new", "hello", "--kernel", "system"])
+        .expect(4, &["hello.toml exists, and is not replaced"]);
+    Ok(())
+}
+
+/// What a package says of its modules is what depmod finds.
+pub fn from_a_package(lab: &Lab) -> Outcome {
+    let (place, version) = with_kernel(lab)?;
+    let packed = Command::new("sh")
+        .args(["-ec", "cd system && tar -cJf ../data.tar.xz --exclude modules.dep* --exclude modules.alias* --exclude modules.softdep ./boot ./lib && cd .. && echo 2.0 >debian-binary && ar rc kernel.deb debian-binary data.tar.xz"])
+        .current_dir(place.path(""))
+        .status();
+    if !packed.is_ok_and(|status| status.success()) {
+        return Err(Skipped("ar, tar or xz"));
+    }
+    place.give();
+    for (guest, kernel) in [("one", "kernel.deb"), ("two", "system")] {
+        let made = place.run(&["guest", "new", guest, "--kernel", kernel]);
+        made.expect(0, &[&format!("made {guest}: kernel {version}, ")]);
+        let text = fs::read_to_string(place.path(&format!(".config/ttvm/guests/{guest}.toml"))).expect("a file");
+        let initrd = text
+            .lines()
+            .find_map(|line| line.strip_prefix("initrd    = \"")?.strip_suffix('"'));
+        let unpacked = place.run(&["initrd", "unpack", initrd.expect("an initrd"), guest]);
+        unpacked.expect(0, &["unpacked to "]);
+    }
+    let words = |guest: &str, name: &str| {
+        let text = fs::read_to_string(place.path(&format!("{guest}/1/{name}"))).expect(name);
+        let mut lines: Vec<Vec<String>> = text
+            .lines()
+            .map(|line| line.split_whitespace().map(str::to_owned).collect())
+            .collect();
+        lines.iter_mut().for_each(|words| words[1..].sort());
+        lines.sort();
+        lines
+    };
+    let modules = format!("lib/modules/{version}");
+    for name in [
+        "etc/ttvm/modules",
+        &format!("{modules}/modules.dep"),
+        &format!("{modules}/modules.alias"),
+    ] {
+        assert_eq!(words("one", name), words("two", name), "{name}");
+    }
+    Ok(())
+}
+
+/// A system in a directory: a busybox whose init prints, writes to the disk and powers off.
+fn system(place: &Place) {
+    let root = place.path("root");
+    for directory in ["bin", "sbin", "etc"] {
+        fs::create_dir_all(root.join(directory)).expect("a directory");
+    }
+    fs::copy(place.path("system/usr/bin/busybox"), root.join("bin/busybox")).expect("busybox");
+    symlink("busybox", root.join("bin/sh")).expect("a link");
+    let init = "#!/bin/sh\nset -e\nb=/bin/busybox\n$b mount -t proc proc /proc\n$b mount -o remount,rw /\n\
+        echo \"this is $($b cat /etc/hostname), kernel $($b uname -r)\"\n\
+        $b dd if=/dev/urandom of=/random bs=64k count=4 2>/dev/null\n$b md5sum /random\n$b sync\n$b poweroff -f\n";
+    fs::write(root.join("sbin/init"), init).expect("init");
+    fs::set_permissions(root.join("sbin/init"), PermissionsExt::from_mode(0o755)).expect("init");
+    place.give();
+}
+
+/// A system in a directory, which has no kernel of its own: it is mounted by the drivers of another one.
+pub fn from_a_directory(lab: &Lab) -> Outcome {
+    let (place, version) = with_kernel(lab)?;
+    system(&place);
+    let made = place.run(&[
+        "guest", "new", "box", "--from", "root", "--kernel", "system", "--size", "32M",
+    ]);
+    made.expect(
+        0,
+        &[&format!("made box: kernel {version}, "), "box.img is made: 32M, ext4"],
+    );
+    place.run(&["guest", "check", "box"]).expect(0, &["box: ok\n"]);
+    let mut recording = Running::start(place.command(&["record", "box"]));
+    recording.wait_for("recording as");
+    recording.end().expect(0, &["recorded box ", "powered itself off"]);
+    let entry = place
+        .library()
+        .find(&"box".parse().expect("a name"), None)
+        .expect("a recording");
+    let console = fs::read_to_string(entry.directory().join("console.log")).expect("its console");
+    assert!(
+        console.contains(&format!("this is box, kernel {version}\r\n")),
+        "{console}"
+    );
+    place
+        .run(&["replay", "box", "--verify"])
+        .expect(0, &["IDENTICAL: box ", "disk"]);
+    Ok(())
+}
+
+/// As root of a container, in places of its own: nobody asks for a unit.
+pub fn as_root_without_systemd(lab: &Lab) -> Outcome {
+    if !geteuid().is_root() {
+        return Err(Skipped("root"));
+    }
+    let (place, _) = with_kernel(lab)?;
+    system(&place);
+    let script = "cp -a /etc own-etc && mkdir -p own-etc/ttvm own-lib
+        mount --bind own-etc /etc && mount --bind own-lib /var/lib && mount -t tmpfs run /run
+        $TTVM guest new box --from root --kernel system --size 32M
+        $TTVM guest check box
+        $TTVM record box
+        $TTVM replay box --verify";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-ec", script])
+        .env("TTVM", place.program())
+        .current_dir(place.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let words = ["box: ok", "recorded box ", "powered itself off", "IDENTICAL: box "];
+    Running::start(command).end().expect(0, &words);
+    Ok(())
+}
