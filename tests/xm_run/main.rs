@@ -23,6 +23,7 @@ use ttvm::config::host::{self, HostConfig};
 use ttvm::config::places::{Given, Places};
 use ttvm::config::types::GuestName;
 use ttvm::error::{Classify, Exit, chain, one_line};
+use ttvm::recording::limit::Limit;
 use ttvm::recording::manifest::RunExit;
 use ttvm::recording::record::{Options, Recorded};
 use ttvm::recording::session::{Environment, Error, Listener};
@@ -172,7 +173,12 @@ impl System {
     /// Until `limit` is over or, without one, until the guest ends or `follower` raises a signal.
     fn try_record(&self, limit: Option<Duration>, follower: &mut Follower) -> Result<Recorded, Error> {
         let text = fs::read_to_string(self.root.join("etc/ttvm/guests/clientA.toml")).unwrap();
-        let (environment, options) = (self.environment(), Options { limit });
+        let (environment, options) = (
+            self.environment(),
+            Options {
+                limit: limit.map(Limit::Host),
+            },
+        );
         tt_xen::record::record(
             &self.root,
             &self.guest(),

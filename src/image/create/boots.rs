@@ -98,8 +98,8 @@ impl Creation {
         let wanted = [Some(&names.kernel), names.initrd.as_ref()];
         let wanted: Vec<String> = wanted.into_iter().flatten().cloned().collect();
         let mut files = match &self.source {
-            Source::Tree(_) => self.from_tree(&wanted)?,
-            Source::Archive(..) => self.from_archive(&wanted)?,
+            Source::Tree(_) => self.read_in_tree(&wanted)?,
+            Source::Archive(..) => self.read_in_archive(&wanted)?,
         };
         let closed = || NoBoots::Closed(Path::new("/boot").join(&names.kernel));
         Ok(Boots {
@@ -139,7 +139,7 @@ impl Creation {
         self.request.source.join("boot")
     }
 
-    fn from_tree(&self, names: &[String]) -> Result<BTreeMap<String, Vec<u8>>, NoBoots> {
+    fn read_in_tree(&self, names: &[String]) -> Result<BTreeMap<String, Vec<u8>>, NoBoots> {
         let mut files = BTreeMap::new();
         for name in names {
             let closed = |_: io::Error| NoBoots::Closed(Path::new("/boot").join(name));
@@ -161,7 +161,7 @@ impl Creation {
         }
     }
 
-    fn from_archive(&self, names: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    fn read_in_archive(&self, names: &[String]) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let mut files = BTreeMap::new();
         let Source::Archive(archive, seen) = &self.source else {
             return Ok(files);
