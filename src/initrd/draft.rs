@@ -77,12 +77,30 @@ impl Draft {
         self.root.as_fd()
     }
 
-    /// Gives it its name.
-    pub fn keep(mut self) -> Result<(), Error> {
-        let failed = |error: io::Error| match error.raw_os_error() {
+    /// Gives its name to the directory `name` in it, with the list; the rest goes away.
+    pub fn keep_only(self, name: &str) -> Result<(), Error> {
+        let inner = self.path.join(name);
+        let failed = |error: io::Error| self.failed(error);
+        let root = open(&inner).map_err(failed)?;
+        // As of the outer one: it had the owner and the mode that the image says.
+        fchown(&root, Some(geteuid().as_raw()), Some(getegid().as_raw())).map_err(failed)?;
+        root.set_permissions(Permissions::from_mode(0o700)).map_err(failed)?;
+        // In both, so that each is known for what it is.
+        fs::hard_link(self.path.join(manifest::NAME), inner.join(manifest::NAME)).map_err(failed)?;
+        fs::rename(&inner, &self.to).map_err(failed)?;
+        root.set_permissions(Permissions::from_mode(self.mode)).map_err(failed)
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        match error.raw_os_error() {
             Some(libc::ENOTEMPTY | libc::EEXIST | libc::ENOTDIR) => Error::NotEmpty(self.to.clone()),
             _ => Error::io("make", &self.to)(error),
-        };
+        }
+    }
+
+    /// Gives it its name.
+    pub fn keep(mut self) -> Result<(), Error> {
+        let failed = |error: io::Error| self.failed(error);
         let mode = Permissions::from_mode(self.mode);
         self.root.set_permissions(mode).map_err(failed)?;
         // A directory takes the place of an empty one, and of nothing else.

@@ -100,6 +100,8 @@ pub enum Line {
     },
     /// The segment ends.
     SegmentEnd { padding: Padding },
+    /// The only archive's files are in the directory of the list itself.
+    Here {},
     /// A configuration for Linux ends the image.
     BootConfig {
         /// All of it, [`names::escape`]d.
@@ -244,7 +246,7 @@ pub struct Segment {
 /// An archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
-    /// Where its files are.
+    /// Where its files are, below the directory of the list; empty if they are in that itself.
     pub directory: String,
     /// Its entries in their order, with the names as bytes and not as text.
     pub entries: Vec<(Vec<u8>, Entry)>,
@@ -257,6 +259,12 @@ pub struct Archive {
 }
 
 impl Manifest {
+    /// Whether the files of the only archive are in the directory of the list.
+    pub fn is_here(&self) -> bool {
+        let mut archives = self.segments.iter().flat_map(|segment| &segment.archives);
+        archives.any(|archive| archive.directory.is_empty())
+    }
+
     /// Reads the list in `directory`; `None` if there is none.
     pub fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(NAME);

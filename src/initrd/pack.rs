@@ -150,7 +150,9 @@ impl Plan {
         let known = |name: &[u8]| {
             name == manifest::NAME.as_bytes() || archives().any(|archive| archive.directory.as_bytes() == name)
         };
-        if let Some(path) = stray(directory, &known)? {
+        if !manifest.is_here()
+            && let Some(path) = stray(directory, &known)?
+        {
             return Err(Error::Stray(path));
         }
         let mut segments = Vec::new();

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, getegid, getgroups};
 
 use super::error::Error;
 use super::kind::{Kind, TARGET_LIMIT};
-use super::manifest::{Archive, Entry, Owners, permissions};
+use super::manifest::{Archive, Entry, NAME, Owners, permissions};
 use super::names::{escape, parts, shorten};
 use super::newc::{Header, NAME_LIMIT, TRAILER};
 use super::scan::{Found, scan};
@@ -46,8 +46,27 @@ pub(super) fn plan(
     owners: Owners,
     epoch: Option<u32>,
 ) -> Result<Vec<Item>, Error> {
-    let found = scan(tree, directory)?;
+    let mut found = scan(tree, directory)?;
+    if archive.directory.is_empty() {
+        found.retain(|found| found.path != NAME.as_bytes());
+        found
+            .iter_mut()
+            .take(1)
+            .for_each(|root| as_listed(root, archive, owners));
+    }
     Planner::new(&found, archive, owners, epoch).items(directory)
+}
+
+/// Gives the directory that has the files the mode, the owner and the time that the archive's own had: it got others, which are
+/// safe, and a list was put into it.
+fn as_listed(root: &mut Found, archive: &Archive, owners: Owners) {
+    let of_root = |(name, _): &&(Vec<u8>, Entry)| parts(name).is_ok_and(|parts| parts.is_empty());
+    let Some((_, entry)) = archive.entries.iter().rfind(of_root) else {
+        return;
+    };
+    root.stat.st_mode = libc::S_IFDIR | permissions(entry.mode, owners);
+    (root.stat.st_uid, root.stat.st_gid) = (entry.uid, entry.gid);
+    root.stat.st_mtime = entry.mtime.into();
 }
 
 /// A name's number and device in an archive, with the type: what hard links have in common.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An image as files: a directory for each archive of each segment, and the list that says how to make the image of them again.
+//! An image as files: a directory for each archive of each segment, or for the only one, and the list that says how to make the image of them again.
 //!
 //! The image may have been made by anybody. All is done in a directory that nobody else can enter, part by part of each name
 //! and never through a symbolic link; it gets its name when all of it is there.
@@ -28,6 +28,9 @@ use super::umask::umask;
 use crate::config::types::Size;
 use crate::progress::Progress;
 use crate::{fail_point, signals};
+
+/// The directory of the archive that is the only one.
+const ONLY: &str = "1";
 
 /// What was unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,6 +98,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     let (mut offset, mut end_mark) = (0, 0);
     let mut segment = 0;
     let mut archives = 0;
+    let mut has_configuration = false;
     loop {
         let position = reader.position();
         if let ControlFlow::Break(()) = progress(position, total.max(position)) {
@@ -135,16 +139,27 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
                 unpacking.line(&Line::SegmentEnd { padding })?;
             }
             Event::BootConfig(bytes) => {
+                has_configuration = true;
                 let bytes = escape(&bytes);
                 unpacking.line(&Line::BootConfig { bytes })?;
             }
         }
     }
+    let is_one = archives == 1 && unpacking.done.segments == 1 && !has_configuration;
+    let first = draft.path().join(ONLY);
+    // The list is beside the files then, where one of that name would be.
+    let is_here = is_one && fs::symlink_metadata(first.join(manifest::NAME)).is_err();
+    if is_here {
+        unpacking.line(&Line::Here {})?;
+    }
     let mut done = unpacking.done;
     done.in_list |= owners == Owners::List;
     unpacking.list.finish().map_err(Error::io("write", to))?;
     fail_point::reach("initrd.unpacked");
-    draft.keep()?;
+    match is_here {
+        true => draft.keep_only(ONLY)?,
+        false => draft.keep()?,
+    }
     Ok(done)
 }
 

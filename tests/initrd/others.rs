@@ -21,7 +21,7 @@ fn links_with_a_nul_after_them() {
     place.says("list i", "sh\nlong\nplain\n[0]");
     assert!(place.session("list -l i").contains(" sh -> busybox\n"));
     assert!(place.session("unpack i u").ends_with("[0]"));
-    assert_eq!(fs::read_link(place.path("u/1/sh")).unwrap().to_str(), Some("busybox"));
+    assert_eq!(fs::read_link(place.path("u/sh")).unwrap().to_str(), Some("busybox"));
     assert!(place.session("pack u p").ends_with("[0]"));
     assert!(image == fs::read(place.path("p")).unwrap());
     for (target, why) in [("\0\0", "leads nowhere"), ("a\0b\0", "a NUL in it")] {
@@ -126,11 +126,11 @@ fn new_hard_links_are_of_nothing_else() {
         .end(512);
     place.put("i", &image);
     place.session("unpack i u");
-    place.put("u/1/n1", b"NEW");
-    fs::hard_link(place.path("u/1/n1"), place.path("u/1/n2")).unwrap();
+    place.put("u/n1", b"NEW");
+    fs::hard_link(place.path("u/n1"), place.path("u/n2")).unwrap();
     assert!(place.session("pack u p").ends_with("[0]"));
     assert!(place.session("unpack p v").ends_with("[0]"));
-    let read = |name: &str| fs::read_to_string(place.path("v/1").join(name)).unwrap();
+    let read = |name: &str| fs::read_to_string(place.path("v").join(name)).unwrap();
     assert_eq!(
         [read("a"), read("b"), read("n1"), read("n2")],
         ["one", "one", "NEW", "NEW"]
@@ -148,11 +148,11 @@ fn a_linked_name_that_comes_again() {
         .end(512);
     place.put("i", &image);
     place.session("unpack i u");
-    let before = tree(&place.path("u/1"));
+    let before = tree(&place.path("u"));
     assert!(place.session("pack u p").ends_with("[0]"));
     assert!(place.session("unpack p v").ends_with("[0]"));
-    assert_eq!(before, tree(&place.path("v/1")));
-    assert_eq!(fs::read_to_string(place.path("v/1/A")).unwrap(), "payload");
+    assert_eq!(before, tree(&place.path("v")));
+    assert_eq!(fs::read_to_string(place.path("v/A")).unwrap(), "payload");
 }
 
 /// What not everybody may read is in no image that everybody may read.
@@ -223,7 +223,7 @@ fn without_the_group() {
         return;
     };
     assert!(said(&mut unpack).ends_with("[0]"));
-    let changed = fs::set_permissions(place.path("u/1/f"), fs::Permissions::from_mode(0o755));
+    let changed = fs::set_permissions(place.path("u/f"), fs::Permissions::from_mode(0o755));
     changed.unwrap();
     let Some(mut pack) = place.of_user("pack u p") else {
         return;
@@ -242,4 +242,38 @@ fn json_up_to_what_is_wrong() {
     assert_eq!(output.status.code(), Some(1));
     let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rows[0]["name"], "a");
+}
+
+/// One archive's files are in the directory itself, as whoever unpacks with cpio expects; the list beside them is none of them.
+#[test]
+fn one_segment_is_the_directory() {
+    let place = Place::new("here");
+    let root = Entry {
+        name: b".",
+        mode: 0o040_755,
+        mtime: 1_000_000_000,
+        ..Entry::default()
+    };
+    let image = Archive::new().entry(&root).file("a", 0o644, b"old").end(512);
+    place.put("i", &image);
+    assert!(place.session("unpack i u").ends_with("[0]"));
+    assert_eq!(fs::read_to_string(place.path("u/a")).unwrap(), "old");
+    assert!(place.session("pack u p").ends_with("[0]"));
+    assert!(image == fs::read(place.path("p")).unwrap(), "packed as it was");
+    place.put("u/a", b"new");
+    place.put("u/b", b"more");
+    assert!(place.session("pack --force u p").ends_with("[0]"));
+    place.says("list p", ".\na\nb\n[0]");
+    let names = place.names();
+    assert_eq!(names, ["i", "p", "u"], "nothing is left");
+    // With a file of the list's own name, it has a directory; that can be packed as well.
+    let image = Archive::new().file("ttvm-initrd.jsonl", 0o644, b"its own").end(512);
+    place.put("j", &image);
+    assert!(place.session("unpack j v").ends_with("[0]"));
+    assert_eq!(
+        fs::read_to_string(place.path("v/1/ttvm-initrd.jsonl")).unwrap(),
+        "its own"
+    );
+    assert!(place.session("pack v q").ends_with("[0]"));
+    assert!(image == fs::read(place.path("q")).unwrap(), "packed as it was");
 }

@@ -81,7 +81,14 @@ impl Parser {
         }
     }
 
+    /// Whether the list has ended with that its archive is here.
+    fn is_here(&self) -> bool {
+        let mut archives = self.segments.iter().flat_map(|segment| &segment.archives);
+        archives.any(|archive| archive.directory.is_empty())
+    }
+
     fn take(&mut self, line: Line) -> Result<(), &'static str> {
+        let is_here = self.is_here();
         match (line, self.owners, &mut self.segment, &mut self.archive) {
             (
                 Line::Initrd {
@@ -99,7 +106,16 @@ impl Parser {
             }
             (Line::Initrd { .. }, None, ..) => return Err("it was written by another version of ttvm"),
             (_, None, ..) => return Err("it does not begin as a list of ttvm"),
-            (Line::Segment { compression, level }, _, None, None) => {
+            (Line::Here {}, _, None, None) => {
+                let [Segment { archives, .. }] = &mut self.segments[..] else {
+                    return Err("there is more than one segment, each with a directory of its own");
+                };
+                let [archive] = &mut archives[..] else {
+                    return Err("there is more than one archive, each with a directory of its own");
+                };
+                archive.directory.clear();
+            }
+            (Line::Segment { compression, level }, _, None, None) if !is_here => {
                 let sound = |level: &i32| compression.levels().is_some_and(|levels| levels.contains(level));
                 if level.is_some_and(|level| !sound(&level)) {
                     return Err("that compression has no such level");

@@ -119,7 +119,7 @@ pub fn from_a_package(lab: &Lab) -> Outcome {
         unpacked.expect(0, &["unpacked to "]);
     }
     let words = |guest: &str, name: &str| {
-        let text = fs::read_to_string(place.path(&format!("{guest}/1/{name}"))).expect(name);
+        let text = fs::read_to_string(place.path(&format!("{guest}/{name}"))).expect(name);
         let mut lines: Vec<Vec<String>> = text
             .lines()
             .map(|line| line.split_whitespace().map(str::to_owned).collect())
