@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 use super::Error;
 use super::progress::Progress;
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::{DiskSource, Guest, Toolstack};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -102,11 +102,12 @@ impl<'a> Foreground<'a> {
         }?;
         let mut plan = Vec::new();
         for disk in &guest.disks {
-            plan.push(format!(
-                "disk {}: a fresh copy of {}",
-                disk.target,
-                origin_of(&disk.source)
-            ));
+            let fresh = match &disk.source {
+                DiskSource::Snapshot(_) => "a fresh snapshot of",
+                DiskSource::Overlay(_) => "a fresh overlay over",
+                DiskSource::Path { .. } => "as it is,",
+            };
+            plan.push(format!("disk {}: {fresh} {}", disk.target, origin_of(&disk.source)));
         }
         let directory = self.places.state_dir().join("recordings").join(self.name.as_str());
         plan.push(format!("record {} below {}", self.name, directory.display()));

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(line(12, 1600), None, "no ten percent more");
         assert_eq!(
             line(13, 6145).as_deref(),
-            Some("reading xenvg/base: 60%, 8 seconds left")
+            Some("reading xenvg/base: 60%, 9 seconds left")
         );
         assert_eq!(line(30, 10 << 10), None, "it is done");
     }

@@ -19,6 +19,9 @@ const INTERFACES: &str = "/sys/class/net";
 /// What the kernel itself needs, at least, before it can unpack anything.
 const KERNEL: u64 = 32 << 20;
 
+/// Memory is proposed in such steps.
+const STEP: u64 = 64 << 20;
+
 /// An initial RAM disk of more than that fits into no guest.
 const LARGEST: Size = Size::mib(16 << 10);
 
@@ -128,13 +131,13 @@ fn too_large(guest: &Guest) -> Option<String> {
             ));
         }
     };
-    let need = (packed + unpacked + KERNEL).next_multiple_of(64 << 20);
+    let need = packed + unpacked + KERNEL;
     (need > guest.memory.bytes()).then(|| {
         format!(
             "memory: {} have no room for the initial RAM disk, which takes {} besides the kernel: memory = \"{}\" would do",
             guest.memory,
             Size::from_bytes(packed + unpacked),
-            Size::from_bytes(need)
+            Size::from_bytes(need.next_multiple_of(STEP))
         )
     })
 }

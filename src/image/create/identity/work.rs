@@ -10,10 +10,11 @@ const START: &str = "etc/ttvm/start";
 const UNIT: &str = "etc/systemd/system/ttvm-run.service";
 const WANTED: &str = "etc/systemd/system/multi-user.target.wants/ttvm-run.service";
 
-/// It prints to /dev/console, which is not hung up with the terminal behind it when a login begins there (vhangup(2)). Whatever
-/// comes of it, the guest powers off.
+/// It prints to /dev/console, which is not hung up with the terminal behind it when a login begins there (vhangup(2)); and no login
+/// begins before it has ended. Whatever comes of it, the guest powers off.
 const TEXT: &str = "# Written by `ttvm guest new`.\n\
     [Unit]\nDescription=What this guest is there to run\nWants=network-online.target\nAfter=network-online.target\n\
+    Before=getty.target serial-getty@ttyS0.service serial-getty@hvc0.service\n\
     SuccessAction=poweroff\nFailureAction=poweroff\n\n\
     [Service]\nType=oneshot\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\nTimeoutStartSec=infinity\n\
     ExecStart=/bin/sh /etc/ttvm/start\n";
