@@ -26,6 +26,7 @@ use super::survey::{Found, LARGEST, Survey};
 use crate::ext4::FileType;
 use crate::progress::Progress;
 use crate::signals;
+use crate::text;
 
 /// Of memory, at whose end a swap file has its signature.
 const PAGE: usize = 4096;
@@ -97,7 +98,12 @@ impl Archive {
         if signals::waiting() {
             return Error::Interrupted;
         }
-        self.wrong(format!("it is damaged, cut off, or no tar archive ({error})"))
+        // It quotes what it has read.
+        let why = error.to_string();
+        self.wrong(format!(
+            "it is damaged, cut off, or no tar archive ({})",
+            text::line(&why)
+        ))
     }
 
     /// Its members, from the first on, unpacked.
