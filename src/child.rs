@@ -98,6 +98,11 @@ impl Child {
                 if libc::getppid() as u32 != us {
                     return Err(Errno::ESRCH.into());
                 }
+                // What we were handed ourselves is not for it. Before Linux 5.11 it stays open.
+                let closed = libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+                if confinement.is_some() {
+                    Errno::result(closed)?;
+                }
                 for fd in &keep {
                     fcntl(BorrowedFd::borrow_raw(*fd), FcntlArg::F_SETFD(FdFlag::empty()))?;
                 }

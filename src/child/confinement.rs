@@ -160,6 +160,24 @@ const OLD_CALLS: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[libc::c_long] = &[];
 
+/// Of fcntl: having the kernel send signals to others, which may be any signal (F_SETOWN, F_SETSIG, F_SETOWN_EX); and leases, which
+/// stop others (F_SETLEASE).
+const FOREIGN_SIGNALS: [u64; 4] = [8, 10, 15, 1024];
+
+/// Of ioctl: typing on a terminal (TIOCSTI, TIOCLINUX), the same signals (FIOSETOWN, SIOCSPGRP, FIOASYNC), and attributes of files
+/// that are open for reading alone (FS_IOC_SETFLAGS and its form of 32 bits, FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY).
+const CHANGES: [u64; 9] = [
+    0x5412,
+    0x541c,
+    0x8901,
+    0x8902,
+    0x5452,
+    0x4008_6602,
+    0x4004_6602,
+    0x401c_5820,
+    0x4080_6685,
+];
+
 /// Why a program cannot be shut in.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -243,9 +261,36 @@ fn filter() -> Result<BpfProgram, BackendError> {
     rules.insert(libc::SYS_tgkill, only_if(2, SeccompCmpOp::Eq, libc::SIGABRT as u64)?);
     // Its own limits, not those of others.
     rules.insert(libc::SYS_prlimit64, only_if(0, SeccompCmpOp::Eq, 0)?);
+    // It does not outlive us.
+    rules.insert(libc::SYS_prctl, unless(0, &[libc::PR_SET_PDEATHSIG as u64])?);
+    rules.insert(libc::SYS_fcntl, unless(1, &FOREIGN_SIGNALS)?);
+    rules.insert(libc::SYS_ioctl, unless(1, &CHANGES)?);
+    rules.insert(libc::SYS_openat, opening(2)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, opening(1)?);
     let architecture = std::env::consts::ARCH.try_into()?;
     let other = SeccompAction::Errno(libc::ENOSYS as u32);
     SeccompFilter::new(rules, other, SeccompAction::Allow, architecture)?.try_into()
+}
+
+/// Opening for reading or writing, `flags` being the number of that argument. Of a file that is opened for neither, Landlock asks
+/// nothing; nor, before Linux 6.2, of one that is emptied.
+fn opening(flags: u8) -> Result<Vec<SeccompRule>, BackendError> {
+    let emptied = libc::O_TRUNC as u64;
+    let mask = libc::O_ACCMODE as u64 | emptied;
+    let [read, write, both] = [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR].map(|mode| mode as u64);
+    let mut rules = Vec::new();
+    for good in [read, write, both, write | emptied, both | emptied] {
+        rules.extend(only_if(flags, SeccompCmpOp::MaskedEq(mask), good)?);
+    }
+    Ok(rules)
+}
+
+/// If the argument of that number is none of `values`.
+fn unless(argument: u8, values: &[u64]) -> Result<Vec<SeccompRule>, BackendError> {
+    let condition = |value: &u64| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *value);
+    let conditions: Result<Vec<_>, _> = values.iter().map(condition).collect();
+    Ok(vec![SeccompRule::new(conditions?)?])
 }
 
 /// If the argument of that number compares so.
@@ -273,6 +318,11 @@ mod tests {
         could("list", opendir(my $b, $there));
         could("write", open(my $c, ">", "$there/new"));
         could("append", open(my $d, ">>", "$there/secret"));
+        could("open for nothing", sysopen(my $m, "$there/secret", 3));
+        could("empty", sysopen(my $n, "$there/secret", 3 | 512));
+        could("empty what is only read", sysopen(my $o, $handed, 512));
+        could("outlive", syscall(157, 1, 0) == 0);
+        could("signals", fcntl(STDOUT, 8, getppid()));
         could("remove", unlink("$there/secret"));
         could("rename", rename("$there/secret", "$there/other"));
         could("link", link("$there/secret", "$there/hard"));

@@ -120,7 +120,7 @@ fn ram(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit
     if !ram.missing.is_empty() {
         writeln!(out, "this kernel does not have: {}", ram.missing.join(" "))?;
     }
-    next(guest, &ram.plan.path, arguments)
+    next(places, guest, &ram.plan.path, arguments)
 }
 
 fn would_make(plan: &Plan) -> Result<Exit, Error> {
@@ -160,7 +160,7 @@ fn from(places: &Places, host: &HostConfig, arguments: &Arguments, source: &Path
             "nobody can log in: no account has a password that is not locked (--password sets root's)"
         )?;
     }
-    next(guest, &path, arguments)
+    next(places, guest, &path, arguments)
 }
 
 /// Looks through the source. A size that nobody asked for is one that does.
@@ -239,7 +239,7 @@ fn script(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// What to do with it.
-fn next(guest: &GuestName, path: &Path, arguments: &Arguments) -> Result<Exit, Error> {
+fn next(places: &Places, guest: &GuestName, path: &Path, arguments: &Arguments) -> Result<Exit, Error> {
     let mut out = io::stdout().lock();
     writeln!(out, "its file: {}\n", path.display())?;
     match (arguments.toolstack, &arguments.run) {
@@ -249,7 +249,9 @@ fn next(guest: &GuestName, path: &Path, arguments: &Arguments) -> Result<Exit, E
             "ttvm record {guest} --console    # `poweroff` in the guest ends the run, or Ctrl-]"
         )?,
         (Start::Qemu, Some(script)) => {
-            writeln!(out, "ttvm record {guest}              # ends with {}", script.display())?;
+            // A unit goes on by itself; on the console, it is waited for.
+            let console = if places.has_units() { "--console" } else { "         " };
+            writeln!(out, "ttvm record {guest} {console}    # ends with {}", script.display())?;
         }
     }
     if let Start::Qemu = arguments.toolstack {

@@ -9,6 +9,7 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::recording::limit::Limit;
+use crate::recording::manifest::RunExit;
 use crate::recording::record::{self, Options};
 use crate::recording::verdict::grouped;
 
@@ -74,7 +75,11 @@ pub(super) fn summary(recording: &crate::recording::Recording) -> String {
     match &manifest.result {
         Some(result) => format!(
             "{head}: {} after {}{} s; log {} KiB, console {} bytes",
-            result.exit,
+            match result.exit {
+                // Nothing else cuts a run off that is still being recorded.
+                RunExit::Cut => "ended as it was to".to_owned(),
+                exit => exit.to_string(),
+            },
             result
                 .instructions
                 .map_or_else(String::new, |count| format!("{} instructions, ", grouped(count))),

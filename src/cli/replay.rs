@@ -101,6 +101,11 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             "--at, --dump-memory, --pcap and --engine capsule are for guests with toolstack = \"qemu\"".to_owned(),
         ));
     }
+    if arguments.gdb && arguments.engine == Engine::Capsule {
+        return Err(Error::Usage(
+            "--gdb is for the QEMU that is installed: gdb does what the program at the other end asks of it, with all of your files".to_owned(),
+        ));
+    }
     if arguments.explain && with_xm {
         return Err(Error::Usage(
             "--explain is for guests with toolstack = \"qemu\"".to_owned(),

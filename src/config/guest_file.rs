@@ -70,7 +70,12 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, context
     context.claims.check(source, &uuid.span, &Claim::Uuid(uuid.value));
     let boot = read_boot(table, kind, context);
     let disks = read_disks(name, source, table, context);
-    let vifs = read_vifs(source, table, context, uuid.value);
+    let bridge = match toolstack {
+        Toolstack::Xl | Toolstack::Xm => defaults.bridge.as_ref(),
+        // It has a network of its own.
+        Toolstack::Qemu => None,
+    };
+    let vifs = read_vifs(source, table, (context, bridge), uuid.value);
     let xl = table.table("xl").map(|xl| verbatim::XL.read(&xl));
     let xm = table.table("xm").map(|xm| verbatim::XM.read(&xm));
     let qemu = table.table("qemu").map(|table| QemuConfig::read(&table));

@@ -12,10 +12,15 @@ use super::claims::Claim;
 use super::guest::Vif;
 use super::guest_file::{Context, text};
 use super::reader::{FromToml, Located, Source, Table};
-use super::types::{BridgeName, GuestUuid, Mac};
+use super::types::{BridgeName, GuestUuid, InterfaceName, Mac};
 
 /// The guest's interfaces. Mistakes are noted in `source`.
-pub(super) fn read_vifs(source: &Source, table: &Table<'_>, context: &Context<'_>, uuid: GuestUuid) -> Vec<Vif> {
+pub(super) fn read_vifs(
+    source: &Source,
+    table: &Table<'_>,
+    (context, default_bridge): (&Context<'_>, Option<&InterfaceName>),
+    uuid: GuestUuid,
+) -> Vec<Vif> {
     let mut vifs = Vec::new();
     let mut own: HashSet<Claim> = HashSet::new();
     let mut take = |claim: Claim, span: &Range<usize>, address: &dyn Display| {
@@ -45,7 +50,7 @@ pub(super) fn read_vifs(source: &Source, table: &Table<'_>, context: &Context<'_
         };
         vifs.push(Vif {
             mac: mac.value,
-            bridge: bridge.or_else(|| context.defaults.bridge.clone().map(BridgeName::from)),
+            bridge: bridge.or_else(|| default_bridge.cloned().map(BridgeName::from)),
             address: address.map(|address| address.value),
             ip: field("ip"),
             script: field("script"),

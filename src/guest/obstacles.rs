@@ -112,14 +112,27 @@ fn closed(guest: &Guest) -> Option<String> {
         .next()
 }
 
+/// Whether a kernel is Linux (Documentation/arch/x86/boot.rst), as far as it says.
+fn is_linux(kernel: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = file::open_content(kernel).and_then(|file| file.take(0x206).read_to_end(&mut head));
+    read.is_ok() && head.get(0x202..) == Some(b"HdrS".as_slice())
+}
+
 /// That an initial RAM disk does not fit into the guest's memory: Linux has it there as it is, and unpacked.
 fn too_large(guest: &Guest) -> Option<String> {
     let Boot::Kernel {
-        initrd: Some(initrd), ..
+        kernel,
+        initrd: Some(initrd),
+        ..
     } = &guest.boot
     else {
         return None;
     };
+    // What another kernel takes for one is its own.
+    if !is_linux(kernel) {
+        return None;
+    }
     let packed = std::fs::metadata(initrd).ok()?.len();
     let unpacked: u64 = match unpack::plan(initrd, LARGEST) {
         Ok(segments) => segments.iter().map(|segment| segment.unpacked).sum(),

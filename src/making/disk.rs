@@ -46,10 +46,12 @@ impl Disk {
     /// The guest of that image, with what is in the source for it to boot.
     pub fn with_own_kernel(places: &Places, creation: Creation, toolstack: Toolstack, boots: Boots) -> Self {
         let directory = beside(places, &creation);
-        let keep = |name: &str, content| Kept::new(&directory, &format!("{name}-{}", boots.version), content, false);
+        let keep =
+            |name: &str, content, secret| Kept::new(&directory, &format!("{name}-{}", boots.version), content, secret);
         let booted = Booted {
-            kernel: keep("vmlinuz", boots.kernel),
-            initrd: boots.initrd.map(|content| keep("initrd", content)),
+            kernel: keep("vmlinuz", boots.kernel, false),
+            // It may have keys in it; where it is from, it may be root's alone.
+            initrd: boots.initrd.map(|content| keep("initrd", content, true)),
             version: boots.version,
         };
         Self {
@@ -133,6 +135,12 @@ impl Disk {
         let request = self.creation.request();
         let booted = self.booted.as_ref();
         let initrd = booted.and_then(|booted| booted.initrd.as_ref());
+        // By its UUID, an initial RAM disk finds it. The kernel alone does not.
+        let root = match (initrd, self.toolstack) {
+            (None, Toolstack::Qemu) if root.starts_with("UUID=") => "/dev/vda",
+            (None, _) if root.starts_with("UUID=") => "/dev/xvda1",
+            _ => root,
+        };
         Description {
             toolstack: self.toolstack,
             memory: self.memory(),

@@ -37,6 +37,10 @@ impl Description<'_> {
     pub(super) fn render(&self) -> String {
         let mut text = format!("toolstack = \"{}\"\n", self.toolstack.as_str());
         text += &format!("memory    = \"{}\"\n", self.memory);
+        if self.toolstack == Toolstack::Qemu {
+            // Else a kernel that panics boots again, and is recorded for as long as there is room.
+            text += "on_reboot = \"stop\"\n";
+        }
         for (key, path) in [("kernel   ", self.kernel), ("initrd   ", self.initrd)] {
             if let Some(path) = path {
                 text += &format!("{key} = {}\n", quoted(&path.to_string_lossy()));

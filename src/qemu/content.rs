@@ -64,14 +64,18 @@ pub fn digest(backing: &Backing, progress: &mut Progress<'_>) -> Result<Digest, 
             },
         })
     };
-    let map = engine::map(&disk).map_err(|source| Error::Map {
-        disk: disk.clone(),
-        source,
-    })?;
     let strange = |why: String| Error::Strange {
         disk: disk.clone(),
         why,
     };
+    let (mut overlay, below) = (open(path)?, open(base)?);
+    if has_data_file(&mut overlay) {
+        return Err(strange("its content is said to be in another file".to_owned()));
+    }
+    let map = engine::map(&disk, &base.display().to_string()).map_err(|source| Error::Map {
+        disk: disk.clone(),
+        source,
+    })?;
     let extents: Vec<Extent> = serde_json::from_str(&map).map_err(|error| strange(error.to_string()))?;
     let mut total = 0;
     for extent in &extents {
@@ -80,12 +84,28 @@ pub fn digest(backing: &Backing, progress: &mut Progress<'_>) -> Result<Digest, 
         }
         total += extent.length;
     }
+    let size = (&below).seek(SeekFrom::End(0)).unwrap_or_default();
+    // QEMU counts in sectors.
+    if total != size.next_multiple_of(512) {
+        return Err(strange(format!(
+            "it has {total} bytes, and what it was made from {size}"
+        )));
+    }
     let mut reader = Layers {
-        files: [open(path)?, open(base)?],
+        files: [overlay, below],
         extents: extents.into_iter(),
         current: None,
     };
     digest::of_reader(&mut reader, total, progress).map_err(|source| Error::Read { disk, source })
+}
+
+/// Whether a qcow2 file has its content elsewhere (docs/interop/qcow2.txt in QEMU: bit 2 of the incompatible features).
+fn has_data_file(overlay: &mut File) -> bool {
+    let mut head = [0; 80];
+    let read = overlay
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| overlay.read_exact(&mut head));
+    read.is_err() || head[79] & 4 != 0
 }
 
 /// A part of a disk (`qemu-img map`).

@@ -225,10 +225,22 @@ pub fn create_overlay(path: &str, base: Option<&str>, size: u64) -> Result<(), r
     })
 }
 
-/// Where in which file the content of the qcow2 file at `path` is (`qemu-img map`), as JSON.
-pub(super) fn map(path: &str) -> Result<String, run::Error> {
-    let command = Command::new(&QEMU_IMG).args(["map", "--output=json", "-f", "qcow2", "--"]);
-    command.arg(path).run().map(|output| output.stdout)
+/// Where in which file the content of the qcow2 file at `path`, which is over `base`, is (`qemu-img map`), as JSON. What the file
+/// itself says to be below it is not believed: QEMU wrote it, and a guest may have made QEMU its own.
+pub(super) fn map(path: &str, base: &str) -> Result<String, run::Error> {
+    let escaped = |text: &str| text.replace(',', ",,");
+    let driver = if base.starts_with("/dev/") {
+        "host_device"
+    } else {
+        "file"
+    };
+    let image = format!(
+        "driver=qcow2,file.driver=file,file.filename={},backing.driver=raw,backing.file.driver={driver},backing.file.filename={}",
+        escaped(path),
+        escaped(base)
+    );
+    let command = Command::new(&QEMU_IMG).args(["map", "--output=json", "--image-opts", "--"]);
+    command.arg(image).run().map(|output| output.stdout)
 }
 
 #[cfg(test)]

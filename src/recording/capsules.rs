@@ -12,6 +12,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::check::{Fault, part};
@@ -106,7 +107,7 @@ impl Library {
     }
 }
 
-fn is_trusted(state: &Path, capsule: Digest) -> bool {
+pub(super) fn is_trusted(state: &Path, capsule: Digest) -> bool {
     place(state, capsule).join(TRUSTED).exists()
 }
 
@@ -167,6 +168,14 @@ impl Recording {
             None => Ok(capsule),
         }
     }
+}
+
+/// Whether a capsule that can be run is in `directory`.
+pub(super) fn is_whole(directory: &Path) -> bool {
+    let checked = Capsule::load(directory)
+        .ok()
+        .map(|capsule| check(&capsule, &mut |_, _| ControlFlow::Continue(())));
+    checked.is_some_and(|faults| faults.is_ok_and(|faults| faults.is_empty()))
 }
 
 /// Reads a capsule and says what is not as it came.

@@ -129,7 +129,8 @@ impl Recording {
 
     /// The engine that recorded it: the one that came with it, else the one that is installed.
     fn engine_to_export(&self, progress: &mut Progress<'_>) -> Result<Packed, Error> {
-        if let Some(capsule) = self.capsule()? {
+        // Of one that was recorded here, nobody else's.
+        if let Some(capsule) = self.capsule()?.filter(|_| self.is_imported()) {
             let place = |part: Part| (capsule.files().join(part.file_name()), part);
             return Ok(Packed {
                 list: capsule.text().to_owned(),

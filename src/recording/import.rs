@@ -325,19 +325,33 @@ impl Import<'_, '_> {
         there: &Recording,
     ) -> Result<(), Error> {
         let _in_use = there.use_shared()?;
-        let (mut engine, mut missing, mut done) = (None, Vec::new(), 0);
-        if there.capsule()?.is_some() {
-            return Ok(());
-        }
+        let (mut engine, mut missing, mut done) = (None, parts(there.manifest()), 0);
+        let present = there.capsule()?.map(|capsule| capsule.digest());
         for entry in entries {
             let mut entry = entry.map_err(|error| self.cut(&error))?;
             match &engine {
                 None if is_engine_list(&entry) => {
                     let new = self.engine(entry, there.manifest())?;
+                    if present == Some(new.digest) {
+                        return Ok(());
+                    }
+                    if present.is_some_and(|it| capsules::is_trusted(self.library.state_directory(), it)) {
+                        return Err(self.wrong("another engine came with this recording, and is trusted"));
+                    }
                     missing = new.parts();
                     engine = Some(new);
                 }
-                None => {}
+                // What is there already is read, and no more.
+                None => {
+                    let part = self.expected(&entry, &mut missing)?;
+                    let mut passing = Passing::new(&mut entry, done, 0, self.progress);
+                    let read = io::copy(&mut passing, &mut io::sink());
+                    if passing.interrupted {
+                        return Err(Error::Interrupted);
+                    }
+                    read.map_err(|error| self.cut(&error))?;
+                    done = done.saturating_add(part.size);
+                }
                 Some(engine) => {
                     let part = self.expected(&entry, &mut missing)?;
                     self.engine_file(engine, &part, &mut entry, (done, engine.size()))?;
@@ -345,8 +359,11 @@ impl Import<'_, '_> {
                 }
             }
         }
+        let Some(engine) = engine else {
+            return Ok(());
+        };
         self.complete(&missing)?;
-        engine.map_or(Ok(()), |engine| capsules::refer(there.directory(), engine.keep()?))
+        capsules::refer(there.directory(), engine.keep()?)
     }
 
     /// What a disk was made from. All recordings share the copy.
@@ -428,9 +445,11 @@ impl Engine {
             place,
             unfinished: None,
         };
-        if new.place.exists() {
+        // Not one that is damaged, nor what a removal that was killed has left of it.
+        if capsules::is_whole(&new.place) {
             return Ok(new);
         }
+        remove_tree(&new.place)?;
         let engines = capsules::engines(state);
         make_directories(&engines)?;
         room(&engines, new.size())?;

@@ -56,6 +56,10 @@ impl<'s, 'k> Live<'s, 'k> {
     /// Waits for the next thing to happen.
     pub(super) fn next(&mut self, until: Option<Instant>) -> Result<Happened, Error> {
         loop {
+            // First of all: whoever prints without end does not keep us from ending it.
+            if let Ok(Some(_)) = self.signals.read_signal() {
+                return Ok(Happened::Signal);
+            }
             // In this order: the end of a run comes after everything it printed and said.
             let text = self.emulator.console().map_err(Error::Wait)?;
             if !text.is_empty() {

@@ -175,7 +175,8 @@ pub enum RunExit {
     Panicked,
     /// It ended, and nobody says why.
     Ended,
-    /// What recorded it was killed, or the host lost power: the recording was salvaged. Nobody knows what was on the disks.
+    /// It ends before the guest did: what recorded it was killed, or the host lost power, and the recording was salvaged; or it was
+    /// to end at this instruction. Nobody knows what was on the disks.
     Cut,
 }
 

@@ -28,7 +28,8 @@ use crate::qemu::memory::Memory;
 use crate::qemu::qmp::Qmp;
 
 /// Beside a verdict on next to nothing.
-const NOTHING: &str = "nothing was printed in this run, so its end and its disks alone were compared";
+const NOTHING: &str =
+    "nothing was printed in this run, so its end and, where they are known, its disks alone were compared";
 
 /// The same of a run that was cut off.
 const END_ALONE: &str =
@@ -115,7 +116,9 @@ pub fn replay(
         .zip(at.as_ref())
         .and_then(|(all, at)| all.before(*at));
     let goes_on = options.gdb.is_none() && options.at.as_ref().is_none_or(|at| at.then == Then::GoOn);
-    let makes = options.checkpoints && goes_on && checkpoints.is_none();
+    // What a capsule's engine wrote, the one that is installed does not load: it is less shut in.
+    let ours = *checked.engine() == Engine::Installed;
+    let makes = ours && options.checkpoints && goes_on && checkpoints.is_none();
     if at.is_some() && checkpoints.is_none() {
         tracing::warn!(
             "there are no checkpoints, so it goes there from the first instruction; a whole replay (`ttvm replay {name}`) makes them"
@@ -214,11 +217,14 @@ pub fn replay(
             })
         }
     };
-    if let Verdict::Identical { .. } = &verdict {
+    if let (true, Verdict::Identical { .. }) = (ours, &verdict) {
         keep(recording, trail, maker, &disks);
     }
     if recording.prints_nothing() {
-        let remark = if result.is_cut() { END_ALONE } else { NOTHING };
+        let remark = match result.is_cut() && !result.console_complete {
+            true => END_ALONE,
+            false => NOTHING,
+        };
         tracing::warn!(ttvm_guest = %name, "{remark}");
     }
     // That a part of it was the same says nothing of the rest.

@@ -89,7 +89,7 @@ fn a_whole_guest() {
     assert_eq!(
         text,
         format!(
-            "toolstack = \"qemu\"\nmemory    = \"128M\"\nkernel    = \"{0}/{kernel}\"\ninitrd    = \"{0}/{initrd}\"\n\
+            "toolstack = \"qemu\"\nmemory    = \"128M\"\non_reboot = \"stop\"\nkernel    = \"{0}/{kernel}\"\ninitrd    = \"{0}/{initrd}\"\n\
              cmdline   = \"console=ttyS0 panic=-1 no_timer_check nolapic_timer quiet ttvm.guest=hello\"\n\n[[vif]]\n",
             images.display()
         )

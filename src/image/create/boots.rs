@@ -41,7 +41,7 @@ pub enum NoBoots {
     None(PathBuf),
     /// It may not be read.
     #[error(
-        "{} of the source cannot be read: root lets others read it with `chmod a+r`; or name another one with `ttvm guest new --kernel`",
+        "{} of the source cannot be read, or is a link: root lets others read it with `chmod a+r`; or name another one with `ttvm guest new --kernel`",
         .0.display()
     )]
     Closed(PathBuf),
@@ -64,7 +64,7 @@ impl Names {
     fn newest(files: &[String]) -> Option<Self> {
         let versions = files.iter().filter_map(|name| name.strip_prefix("vmlinuz-"));
         let mut kernels: Vec<Self> = versions
-            .filter(|version| is_usual(version))
+            .filter(|version| is_usual(version) && is_plain(version))
             .map(|version| Self::of(version, files))
             .collect();
         kernels.sort_by(|a, b| {
@@ -90,6 +90,14 @@ impl Names {
     }
 }
 
+/// Whether a file here may have such a name, and a person may be shown it.
+fn is_plain(version: &str) -> bool {
+    version.len() < 100
+        && version
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c))
+}
+
 impl Creation {
     /// The newest kernel in the source, with its initial RAM disk.
     pub fn boots(&self) -> Result<Boots, NoBoots> {
@@ -101,10 +109,13 @@ impl Creation {
             Source::Tree(_) => self.read_in_tree(&wanted)?,
             Source::Archive(..) => self.read_in_archive(&wanted)?,
         };
-        let closed = || NoBoots::Closed(Path::new("/boot").join(&names.kernel));
+        let mut take = |name: &String| {
+            let content = files.remove(name).filter(|content| !content.is_empty());
+            content.ok_or_else(|| NoBoots::Closed(Path::new("/boot").join(name)))
+        };
         Ok(Boots {
-            kernel: files.remove(&names.kernel).ok_or_else(closed)?,
-            initrd: names.initrd.and_then(|name| files.remove(&name)),
+            kernel: take(&names.kernel)?,
+            initrd: names.initrd.as_ref().map(take).transpose()?,
             version: names.version,
         })
     }

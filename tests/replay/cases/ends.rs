@@ -111,7 +111,10 @@ pub fn at_an_instruction(lab: &Lab) -> Outcome {
     for limit in ["guest:300_000_000", "guest:2.4s"] {
         for _ in 0..2 {
             let ran = place.run(&["record", GUEST, "--for", limit]);
-            ran.expect(0, &["recorded demo ", ": was cut off after 300,000,000 instructions"]);
+            ran.expect(
+                0,
+                &["recorded demo ", ": ended as it was to after 300,000,000 instructions"],
+            );
         }
         place
             .replay(&["--verify"])

@@ -18,7 +18,9 @@ impl Identity<'_> {
     /// Whether nobody can log in with a password, as far as the source tells.
     pub(in crate::image::create) fn nobody_logs_in(&self) -> bool {
         let shadow = self.found.text(SHADOW);
-        self.password.is_none() && shadow.is_some_and(|text| text.lines().all(is_locked))
+        // One that cannot be read does not come along.
+        let is_locked = shadow.is_none_or(|text| text.lines().all(is_locked));
+        self.password.is_none() && self.found.has(SHADOW) && is_locked
     }
 }
 
