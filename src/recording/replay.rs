@@ -98,8 +98,46 @@ pub fn replay(
     options: &Options,
     listener: &mut dyn Listener,
 ) -> Result<Option<Verdict>, Error> {
-    let manifest = recording.manifest();
     let _use = recording.use_shared()?;
+    let mut done = once(recording, guest, environment, options, true, listener)?;
+    if done.may_be_our_doing && options.packets.is_none() {
+        tracing::warn!(
+            "it stood still after it was stopped to be compared, which may be the reason: it is replayed once more, without that"
+        );
+        done = once(recording, guest, environment, options, false, listener)?;
+    }
+    if let Some(verdict) = &done.verdict {
+        remark(recording);
+        // That a part of it was the same says nothing of the rest.
+        if done.whole || matches!(verdict, Verdict::Diverged { .. }) {
+            recording.note_verdict(verdict, &done.ran_on);
+        }
+    }
+    Ok(done.verdict)
+}
+
+/// What one replay came to.
+struct Done {
+    verdict: Option<Verdict>,
+    /// What ran it, as the recording remembers it.
+    ran_on: String,
+    /// Whether it began with the first instruction.
+    whole: bool,
+    /// Whether it stood still, and had been stopped before. It happens, one time in some hundred replays of a busy host, that QEMU
+    /// does not find on in its log after a stop.
+    may_be_our_doing: bool,
+}
+
+/// Replays it once; `looks` if it is stopped on the way, to be compared and to make checkpoints.
+fn once(
+    recording: &Recording,
+    guest: Option<&Guest>,
+    environment: &Environment<'_>,
+    options: &Options,
+    looks: bool,
+    listener: &mut dyn Listener,
+) -> Result<Done, Error> {
+    let manifest = recording.manifest();
     let signals = live::signals()?;
     let checked = check(recording, guest, &environment.seals, options.engine, listener)?;
     // By the name that is locked: the manifest has the sender's.
@@ -118,7 +156,7 @@ pub fn replay(
     let goes_on = options.gdb.is_none() && options.at.as_ref().is_none_or(|at| at.then == Then::GoOn);
     // What a capsule's engine wrote, the one that is installed does not load: it is less shut in.
     let ours = *checked.engine() == Engine::Installed;
-    let makes = ours && options.checkpoints && goes_on && checkpoints.is_none();
+    let makes = ours && looks && options.checkpoints && goes_on && checkpoints.is_none();
     if at.is_some() && checkpoints.is_none() {
         tracing::warn!(
             "there are no checkpoints, so it goes there from the first instruction; a whole replay (`ttvm replay {name}`) makes them"
@@ -161,14 +199,18 @@ pub fn replay(
             engine: &checked.engine,
         };
         debugger::serve(&run, overlays, wanted, listener, &signals)?;
-        return Ok(None);
+        return Ok(checked.done(None));
     }
     let multiboot = recording
         .kernel_path()
         .is_some_and(|kernel| engine::is_multiboot(&kernel));
+    let (moments, trail) = match looks {
+        true => (result.moments.as_slice(), Trail::load(recording.directory())),
+        false => (&[][..], Some(Trail::default())),
+    };
     let mut stops = Stops::new(
-        &result.moments,
-        Trail::load(recording.directory()),
+        moments,
+        trail,
         !manifest.vifs.is_empty(),
         start.as_ref().map_or(0, Start::instructions),
         end.last_stop(),
@@ -188,6 +230,7 @@ pub fn replay(
         engine: &checked.engine,
         memory: &memory,
         stops,
+        stopped: false,
         start: start.as_ref(),
         checkpoints: checkpoints.as_ref(),
         maker: maker.take(),
@@ -198,9 +241,10 @@ pub fn replay(
     };
     let came = rerun.run(overlays, &signals)?;
     maker = rerun.maker.take();
+    let stopped = rerun.stopped;
     let (compared, trail) = (rerun.stops.compared(), rerun.stops.into_trail());
     let verdict = match came {
-        Came::Left => return Ok(None),
+        Came::Left => return Ok(checked.done(None)),
         Came::Differs(at) => Verdict::Diverged { at },
         Came::Same => {
             // Nobody knows what was on them when the run was cut off.
@@ -220,18 +264,34 @@ pub fn replay(
     if let (true, Verdict::Identical { .. }) = (ours, &verdict) {
         keep(recording, trail, maker, &disks);
     }
-    if recording.prints_nothing() {
-        let remark = match result.is_cut() && !result.console_complete {
-            true => END_ALONE,
-            false => NOTHING,
-        };
-        tracing::warn!(ttvm_guest = %name, "{remark}");
-    }
-    // That a part of it was the same says nothing of the rest.
-    if start.is_none() || matches!(verdict, Verdict::Diverged { .. }) {
-        recording.note_verdict(&verdict, &checked.ran_on());
-    }
-    Ok(Some(verdict))
+    let stalled = matches!(
+        &verdict,
+        Verdict::Diverged {
+            at: Divergence::Stalled { .. }
+        }
+    );
+    Ok(Done {
+        whole: start.is_none(),
+        may_be_our_doing: stalled && stopped && at.is_none(),
+        ..checked.done(Some(verdict))
+    })
+}
+
+/// Says beside a verdict that there was next to nothing to compare.
+fn remark(recording: &Recording) {
+    let Some(result) = recording
+        .manifest()
+        .result
+        .as_ref()
+        .filter(|_| recording.prints_nothing())
+    else {
+        return;
+    };
+    let remark = match result.is_cut() && !result.console_complete {
+        true => END_ALONE,
+        false => NOTHING,
+    };
+    tracing::warn!(ttvm_guest = %recording.guest(), "{remark}");
 }
 
 /// A file for the packets of each network interface, if they are wanted: the name that was given, and for more than one interface
@@ -371,6 +431,16 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// One replay is over, with this verdict.
+    fn done(&self, verdict: Option<Verdict>) -> Done {
+        Done {
+            verdict,
+            ran_on: self.ran_on(),
+            whole: true,
+            may_be_our_doing: false,
+        }
+    }
+
     /// Where the run ends.
     pub(super) fn end(&self) -> End {
         self.end

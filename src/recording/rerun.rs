@@ -49,6 +49,8 @@ pub(super) struct Rerun<'a> {
     pub(super) memory: &'a Memory,
     /// Where it is compared on the way.
     pub(super) stops: Stops,
+    /// Whether it was stopped so far.
+    pub(super) stopped: bool,
     /// What it begins with, if that is not the first instruction.
     pub(super) start: Option<&'a Start<'a>>,
     /// The machine as it was at some moments.
@@ -243,6 +245,7 @@ impl Rerun<'_> {
         if !qmp.is_paused()? {
             return Ok(Came::Same);
         }
+        self.stopped = true;
         let at = qmp.instructions()?;
         if let Some(flip) = self.flip.take_if(|flip| flip.at == at) {
             self.memory.flip_bit(flip.address).map_err(Error::Memory)?;
