@@ -455,17 +455,14 @@ fn again(search: &mut Search<'_, '_, '_>, recording: &Recording, last: u64) -> R
         let later = moments.iter().filter(|moment| moment.instructions >= last);
         later.min_by_key(|moment| moment.instructions).cloned()
     };
-    // Those of a recording are less sure of the memory if there is a network: see `Stops`.
-    let (known, memory_counts) = match (next(trail.moments()), next(recorded)) {
-        (Some(known), _) => (known, true),
-        (None, Some(known)) => (known, manifest.vifs.is_empty()),
-        (None, None) => return Ok(Explanation::Unseen { instructions: last }),
+    // A replay's own are surer: see `Stops`. What the replay before these differed from is one of them in any case.
+    let Some(known) = next(trail.moments()).or_else(|| next(recorded)) else {
+        return Ok(Explanation::Unseen { instructions: last });
     };
     let instructions = known.instructions;
     search.differences(instructions, true)?;
     let (qmp, memory) = search.reference.parts();
-    let found = Moment::of(instructions, qmp, memory)?;
-    let same = found.registers == known.registers && (found.memory == known.memory || !memory_counts);
+    let same = Moment::of(instructions, qmp, memory)? == known;
     Ok(match same {
         true => Explanation::NotAgain { instructions },
         false => Explanation::EachTime {
