@@ -21,7 +21,7 @@ pub fn forwards_and_backwards(lab: &Lab) -> Outcome {
 }
 
 /// Goes to and fro in a replay with these arguments.
-pub fn steps(place: &Place, arguments: &[&str]) {
+fn steps(place: &Place, arguments: &[&str]) {
     let arguments = [&["replay", GUEST, "--gdb", "--paused"], arguments].concat();
     let mut replaying = place.start(&arguments, "replaying");
     // As somebody would paste it.
