@@ -131,7 +131,7 @@ fn a_guest_of_its_own() {
         said.contains("there is no kernel in DIR/src (boot/vmlinuz-VERSION): install one there"),
         "{said}"
     );
-    let file = "In /etc/ttvm/guests/clientA.toml:\n\ntoolstack = \"qemu\"\nmemory    = \"256M\"\n\n[[disk]]\n\
+    let file = "In /etc/ttvm/guests/clientA.toml:\n\ntoolstack = \"qemu\"\nmemory    = \"256M\"\non_reboot = \"stop\"\n\n[[disk]]\n\
         origin = \"DIR/image\"\ntarget = \"vda\"\n\n[[vif]]\n";
     assert!(said.contains(file), "{said}");
 }
@@ -173,7 +173,7 @@ fn with_its_kernel() {
             .find_map(|line| line.strip_prefix("Filesystem UUID:"));
         let uuid = uuid.expect("a UUID").trim();
         let file = format!(
-            "toolstack = \"qemu\"\nmemory    = \"384M\"\nkernel    = \"DIR/{kernel}\"\ninitrd    = \"DIR/{initrd}\"\n\
+            "toolstack = \"qemu\"\nmemory    = \"384M\"\non_reboot = \"stop\"\nkernel    = \"DIR/{kernel}\"\ninitrd    = \"DIR/{initrd}\"\n\
              cmdline   = \"console=ttyS0 panic=-1 no_timer_check nolapic_timer root=UUID={uuid} ro\"\n\n[[disk]]\n\
              origin = \"DIR/{image}\"\ntarget = \"vda\"\n\n[[vif]]\n"
         );
