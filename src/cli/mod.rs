@@ -2,6 +2,7 @@
 //! The command line: one file per command.
 
 mod boot;
+mod branch;
 mod clock;
 mod foreground;
 mod guest;
@@ -76,6 +77,8 @@ enum Command {
     Record(record::Arguments),
     /// Replay a recorded run, and see whether it is the same
     Replay(replay::Arguments),
+    /// Leave a recorded run at any moment and live on from there, recorded
+    Branch(branch::Arguments),
     /// Make what guests' disks are made from, seal it, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
@@ -221,6 +224,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Snapshot(command) => snapshot::run(&places()?, &command),
         Command::Record(arguments) => record::run(&places()?, &arguments),
         Command::Replay(arguments) => replay::run(&places()?, &arguments),
+        Command::Branch(arguments) => branch::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
         Command::Initrd(command) => initrd::run(given, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::branch::{self, Source};
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, unit};
 use crate::config::places::Places;
@@ -25,12 +26,18 @@ pub(super) struct Arguments {
     /// (guest:12s) or so many instructions (guest:1_000_000)
     #[arg(long = "for", value_name = "TIME")]
     limit: Option<Limit>,
+    /// Begin where a recording was at this point, in place of a first instruction: boot once, record many
+    #[arg(long, value_name = "GUEST[/RECORDING]@POINT", conflicts_with = "dry_run")]
+    from: Option<Source>,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+    if let Some(source) = &arguments.from {
+        return branch::leave(places, source, &arguments.guest, arguments.console, arguments.limit);
+    }
     // A console needs somebody who sits there: such a run ends with the command.
     if places.has_units() && !arguments.dry_run && !arguments.console {
         return unit::record(&arguments.guest, arguments.limit);
@@ -58,14 +65,18 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     drop(keys);
     follower.end();
     let recorded = recorded?;
-    let recording = &recorded.recording;
     if recorded.full {
-        eprintln!(
-            "ttvm: the disk was nearly full, so the run was ended there; the recording is whole. Remove old ones with `ttvm recordings rm`"
-        );
+        say_full();
     }
-    writeln!(io::stdout(), "{}", summary(recording))?;
+    writeln!(io::stdout(), "{}", summary(&recorded.recording))?;
     Ok(Exit::Done)
+}
+
+/// That a run was ended for want of room.
+pub(super) fn say_full() {
+    eprintln!(
+        "ttvm: the disk was nearly full, so the run was ended there; the recording is whole. Remove old ones with `ttvm recordings rm`"
+    );
 }
 
 /// A recording in a line.

@@ -83,7 +83,7 @@ enum Engine {
 }
 
 /// A point on the command line.
-fn point(text: &str) -> Result<Point, String> {
+pub(super) fn point(text: &str) -> Result<Point, String> {
     text.parse().map_err(|error: NotAPoint| error.to_string())
 }
 

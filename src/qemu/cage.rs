@@ -145,7 +145,12 @@ impl Handed {
         }
         match mode {
             Mode::Plain => {}
-            Mode::Record(log) => handed.new_file(log, identity)?,
+            Mode::Record(to) => {
+                handed.new_file(&to.log, identity)?;
+                if let Some(state) = &to.state {
+                    handed.disk(state, true)?;
+                }
+            }
             Mode::Replay(from) => {
                 handed.file(&from.log, identity, scratch)?;
                 if let Some(state) = &from.state {

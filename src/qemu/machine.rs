@@ -119,10 +119,20 @@ pub enum Backing {
 pub enum Mode {
     /// Runs it.
     Plain,
-    /// Runs it and writes this log.
-    Record(PathBuf),
+    /// Runs it and writes a log.
+    Record(Recording),
     /// Runs it again. It stands still before the first instruction, until it is told to go on.
     Replay(Replaying),
+}
+
+/// What a recorded run is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// The log, a new file.
+    pub log: PathBuf,
+    /// A qcow2 file with states of the machine, if the run begins with one: it stands still until that is loaded and it is told to
+    /// go on.
+    pub state: Option<PathBuf>,
 }
 
 /// What a machine is run again from.
@@ -183,7 +193,7 @@ impl Machine {
             "-icount",
             match mode {
                 Mode::Plain => format!("shift={shift}"),
-                Mode::Record(log) => format!("shift={shift},rr=record,rrfile={}", escaped(&names.file(log))),
+                Mode::Record(to) => format!("shift={shift},rr=record,rrfile={}", escaped(&names.file(&to.log))),
                 Mode::Replay(from) => format!("shift={shift},rr=replay,rrfile={}", escaped(&names.file(&from.log))),
             },
         );
@@ -237,12 +247,19 @@ impl Machine {
                     format!("filter-dump,id=dump{index},netdev=net{index},file={file}"),
                 );
             }
-            if let Some(state) = &from.state {
-                // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the
-                // guest's own, which wait for the log when they are written.
-                let state = escaped(&names.disk(state));
-                args.pair("-drive", format!("file={state},format=qcow2,if=none,id=state"));
-            }
+        }
+        let state = match mode {
+            Mode::Plain => None,
+            Mode::Record(to) => to.state.as_ref(),
+            Mode::Replay(from) => from.state.as_ref(),
+        };
+        if let Some(state) = state {
+            // Not -blockdev: QEMU keeps the machine's state with the first drive it finds, and those of -drive come before the
+            // guest's own, which wait for the log when they are written.
+            let state = escaped(&names.disk(state));
+            args.pair("-drive", format!("file={state},format=qcow2,if=none,id=state"));
+        }
+        if matches!(mode, Mode::Replay(_)) || state.is_some() {
             args.words("-S");
         }
         args.0
@@ -265,7 +282,11 @@ impl Machine {
                 writable: drive.backing.is_writable(),
             };
         }
-        let arguments = same.arguments(&Mode::Record("log".into()), &Names::default());
+        let to = Recording {
+            log: "log".into(),
+            state: None,
+        };
+        let arguments = same.arguments(&Mode::Record(to), &Names::default());
         digest::of_bytes(arguments.join("\n").as_bytes())
     }
 }

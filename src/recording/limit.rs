@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::point::Point;
 use super::session::Error;
-use crate::config::guest::{Guest, Shift, Toolstack};
-use crate::config::types::Seconds;
+use crate::config::guest::Shift;
+use crate::config::types::{GuestName, Seconds};
 
 /// What a moment of the guest's own begins with.
 const GUEST: &str = "guest:";
@@ -63,16 +63,12 @@ impl Limit {
         }
     }
 
-    /// How many instructions of `guest` that are; `None` if nobody knows before.
-    pub(super) fn instructions(self, guest: &Guest) -> Result<Option<u64>, Error> {
-        let uncountable = || Error::Uncountable {
-            guest: guest.name.clone(),
-        };
-        let shift = guest.qemu.as_ref().map(|qemu| qemu.icount);
+    /// How many instructions of `guest` that are, whose clock has this `shift` if it is one of QEMU's; `None` if nobody knows before.
+    pub(super) fn instructions(self, guest: &GuestName, shift: Option<Shift>) -> Result<Option<u64>, Error> {
+        let uncountable = || Error::Uncountable { guest: guest.clone() };
         match (self, shift) {
             (Self::Host(_), _) => Ok(None),
             (_, None) => Err(uncountable()),
-            _ if guest.toolstack != Toolstack::Qemu => Err(uncountable()),
             (Self::Instructions(count), Some(_)) => Ok(Some(count)),
             (Self::Guest(time), Some(Shift::Fixed(shift))) => {
                 let count = u64::try_from(time.as_nanos() >> shift).map_err(|_| uncountable())?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::id::Id;
 use super::moment::Moment;
 use crate::config::guest::{Origin, Toolstack};
 use crate::config::types::{GuestName, Mac, Target};
@@ -41,6 +42,9 @@ pub struct Manifest {
     /// Its network interfaces.
     #[serde(default, rename = "vif")]
     pub vifs: Vec<Interface>,
+    /// The recording that it is a branch of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// What it left; only of a run that came to its end.
     pub result: Option<Outcome>,
 }
@@ -121,6 +125,17 @@ pub struct DiskDigest {
 pub struct Interface {
     /// Its address.
     pub mac: Mac,
+}
+
+/// The recording that a run has left, to go another way. Up to there it is the same run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The guest.
+    pub guest: GuestName,
+    /// The recording's name.
+    pub id: Id,
+    /// After so many instructions.
+    pub instructions: u64,
 }
 
 /// How the run ended and what it left.

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
@@ -18,11 +19,12 @@ use super::moment::{self, Moment};
 use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
-use crate::config::guest::{Boot, Guest, Toolstack};
+use crate::config::guest::{Boot, Guest, Shift, Toolstack};
+use crate::config::types::GuestName;
 use crate::fail_point;
 use crate::guest::obstacles;
 use crate::qemu::engine::{self, Version};
-use crate::qemu::machine::{CPU, Format, Machine, Mode};
+use crate::qemu::machine::{self, CPU, Format, Machine, Mode};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{Event, Qmp};
@@ -80,7 +82,7 @@ pub fn record(
     keys: Option<&mut dyn Keys>,
 ) -> Result<Recorded, Error> {
     let version = check(guest)?;
-    let limits = Limits::of(guest, options)?;
+    let limits = Limits::of(guest, options.limit)?;
     let signals = live::signals()?;
     library.salvage_all(&guest.name, &mut |done, total| {
         listener.progress("reading an older recording", done, total);
@@ -223,6 +225,7 @@ pub(super) fn manifest(
         initrd,
         disks,
         vifs: guest.vifs.iter().map(|vif| Interface { mac: vif.mac }).collect(),
+        parent: None,
         result: None,
     })
 }
@@ -255,17 +258,17 @@ fn engine_of(
 }
 
 /// How a run ended.
-struct Ended {
-    exit: RunExit,
-    instructions: u64,
-    at: u64,
-    full: bool,
-    moments: Vec<Moment>,
+pub(super) struct Ended {
+    pub(super) exit: RunExit,
+    pub(super) instructions: u64,
+    pub(super) at: u64,
+    pub(super) full: bool,
+    pub(super) moments: Vec<Moment>,
 }
 
 impl Ended {
     /// The same as the log has it, which ends with the run then: QEMU itself went on a little, for longer or shorter.
-    fn with_log(mut self, draft: &Draft, devices: Devices, wanted: Option<u64>) -> Result<Self, Error> {
+    pub(super) fn with_log(mut self, draft: &Draft, devices: Devices, wanted: Option<u64>) -> Result<Self, Error> {
         let path = draft.log();
         let failed = |error| Error::Unlike(replay_log::Error::Read(error));
         let mut log = File::options().read(true).write(true).open(&path).map_err(failed)?;
@@ -300,7 +303,7 @@ impl Ended {
 }
 
 /// When a run is to end.
-struct Limits {
+pub(super) struct Limits {
     /// After this time of the host.
     time: Option<Duration>,
     /// After so many instructions.
@@ -308,12 +311,29 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(guest: &Guest, options: &Options) -> Result<Self, Error> {
-        let instructions = options.limit.map(|limit| limit.instructions(guest)).transpose()?;
+    fn of(guest: &Guest, limit: Option<Limit>) -> Result<Self, Error> {
+        let shift = guest.qemu.as_ref().map(|qemu| qemu.icount);
+        let shift = shift.filter(|_| guest.toolstack == Toolstack::Qemu);
+        Self::new(&guest.name, shift, limit, 0)
+    }
+
+    /// Those of `guest`, whose clock has this `shift`, and which has executed `begun` instructions when the run begins.
+    pub(super) fn new(
+        guest: &GuestName,
+        shift: Option<Shift>,
+        limit: Option<Limit>,
+        begun: u64,
+    ) -> Result<Self, Error> {
+        let instructions = limit.map(|limit| limit.instructions(guest, shift)).transpose()?;
         Ok(Self {
-            time: options.limit.and_then(Limit::host),
-            instructions: instructions.flatten(),
+            time: limit.and_then(Limit::host),
+            instructions: instructions.flatten().map(|count| count.saturating_add(begun)),
         })
+    }
+
+    /// The instruction after which it ends, if that is known.
+    pub(super) fn instructions(&self) -> Option<u64> {
+        self.instructions
     }
 
     /// When to look how far the run is, at the latest.
@@ -396,88 +416,135 @@ fn run(
     keys: Option<&mut dyn Keys>,
     signals: &SignalFd,
 ) -> Result<Ended, Error> {
-    let console = draft.console();
-    let failed = |source| Error::Write {
-        path: console.clone(),
-        source,
-    };
-    let mut file = new_file(&console).map_err(failed)?;
+    let console = Console::new(draft.console())?;
     let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
     let emulator = Emulator::start(
         &engine::Engine::Installed,
         machine,
-        &Mode::Record(draft.log()),
+        &Mode::Record(machine::Recording {
+            log: draft.log(),
+            state: None,
+        }),
         Some(&memory),
         draft.directory(),
     )?;
-    let mut live = Live::new(emulator, signals, keys);
+    let live = Live::new(emulator, signals, keys);
     listener.ready(&format!("recording as {}", draft.id()));
     fail_point::reach("record.running");
-    let end = limits.time.map(|limit| Instant::now() + limit);
-    let mut space = Space::new(library)?;
-    let mut moments = Moments::new(&memory, machine.drives.len());
-    let mut full = false;
-    let exit = loop {
-        let due = space.again.min(moments.again);
-        let until = [Some(due), end, limits.look()].into_iter().flatten().min();
-        match live.next(until)? {
-            Happened::Console(text) => {
-                file.write_all(&text).map_err(failed)?;
-                listener.console(&text);
-            }
-            Happened::Event(Event::Shutdown(reason)) => break exit_of(&reason),
-            // There was no room for what the guest writes. While there is some for the log, it is a whole recording.
-            Happened::Event(Event::Stopped) if live.emulator.qmp().lacks_room()? => {
-                full = true;
-                break RunExit::Stopped;
-            }
-            Happened::Event(Event::Stopped | Event::Resumed) => {}
-            Happened::Signal => break RunExit::Stopped,
-            Happened::Ended => {
-                let status = live.emulator.wait().map_err(Error::Wait)?;
-                let why = died(status, live.emulator.complaint());
-                return Err(Error::EngineDied { why });
-            }
-            Happened::Timeout if end.is_some_and(|end| Instant::now() >= end) => break RunExit::Stopped,
-            Happened::Timeout if limits.are_reached(live.emulator.qmp())? => break RunExit::Stopped,
-            Happened::Timeout => {
-                let now = Instant::now();
-                if now >= moments.again {
-                    moments.take(live.emulator.qmp())?;
+    let course = Course {
+        library,
+        limits,
+        memory: &memory,
+        disks: machine.drives.len(),
+        console,
+    };
+    course.follow(live, listener)
+}
+
+/// Where what a guest prints is kept.
+pub(super) struct Console {
+    path: PathBuf,
+    file: File,
+}
+
+impl Console {
+    /// A new one.
+    pub(super) fn new(path: PathBuf) -> Result<Self, Error> {
+        match new_file(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(Error::Write { path, source }),
+        }
+    }
+
+    pub(super) fn add(&mut self, text: &[u8]) -> Result<(), Error> {
+        self.file.write_all(text).map_err(|source| Error::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// A run that goes on, up to its end.
+pub(super) struct Course<'a> {
+    pub(super) library: &'a Library,
+    pub(super) limits: &'a Limits,
+    /// The guest's.
+    pub(super) memory: &'a Memory,
+    /// How many it has.
+    pub(super) disks: usize,
+    pub(super) console: Console,
+}
+
+impl Course<'_> {
+    /// Follows it until the guest ends it, or somebody else.
+    pub(super) fn follow(mut self, mut live: Live<'_, '_>, listener: &mut dyn Listener) -> Result<Ended, Error> {
+        let limits = self.limits;
+        let end = limits.time.map(|limit| Instant::now() + limit);
+        let mut space = Space::new(self.library)?;
+        let mut moments = Moments::new(self.memory, self.disks);
+        let mut full = false;
+        let exit = loop {
+            let due = space.again.min(moments.again);
+            let until = [Some(due), end, limits.look()].into_iter().flatten().min();
+            match live.next(until)? {
+                Happened::Console(text) => {
+                    self.console.add(&text)?;
+                    listener.console(&text);
                 }
-                if now >= space.again {
-                    full = space.look(library)?;
-                    if full {
-                        break RunExit::Stopped;
+                Happened::Event(Event::Shutdown(reason)) => break exit_of(&reason),
+                // There was no room for what the guest writes. While there is some for the log, it is a whole recording.
+                Happened::Event(Event::Stopped) if live.emulator.qmp().lacks_room()? => {
+                    full = true;
+                    break RunExit::Stopped;
+                }
+                Happened::Event(Event::Stopped | Event::Resumed) => {}
+                Happened::Signal => break RunExit::Stopped,
+                Happened::Ended => {
+                    let status = live.emulator.wait().map_err(Error::Wait)?;
+                    let why = died(status, live.emulator.complaint());
+                    return Err(Error::EngineDied { why });
+                }
+                Happened::Timeout if end.is_some_and(|end| Instant::now() >= end) => break RunExit::Stopped,
+                Happened::Timeout if limits.are_reached(live.emulator.qmp())? => break RunExit::Stopped,
+                Happened::Timeout => {
+                    let now = Instant::now();
+                    if now >= moments.again {
+                        moments.take(live.emulator.qmp())?;
+                    }
+                    if now >= space.again {
+                        full = space.look(self.library)?;
+                        if full {
+                            break RunExit::Stopped;
+                        }
                     }
                 }
             }
+        };
+        let at = now();
+        if exit == RunExit::Stopped && !full {
+            moments.take(live.emulator.qmp())?;
         }
-    };
-    let at = now();
-    if exit == RunExit::Stopped && !full {
-        moments.take(live.emulator.qmp())?;
-    }
-    let instructions = live.emulator.qmp().stop()?;
-    live.emulator.quit()?;
-    if live.emulator.complaint().contains(LOST) || library.free_space()? < LAST {
-        return Err(Error::LogLost);
-    }
-    loop {
-        let text = live.emulator.console().map_err(Error::Wait)?;
-        if text.is_empty() {
-            break;
+        let instructions = live.emulator.qmp().stop()?;
+        live.emulator.quit()?;
+        if live.emulator.complaint().contains(LOST) || self.library.free_space()? < LAST {
+            return Err(Error::LogLost);
         }
-        file.write_all(&text).map_err(failed)?;
-        listener.console(&text);
+        loop {
+            let text = live.emulator.console().map_err(Error::Wait)?;
+            if text.is_empty() {
+                break;
+            }
+            self.console.add(&text)?;
+            listener.console(&text);
+        }
+        Ok(Ended {
+            exit,
+            instructions,
+            at,
+            full,
+            moments: moments.taken,
+        })
     }
-    Ok(Ended {
-        exit,
-        instructions,
-        at,
-        full,
-        moments: moments.taken,
-    })
 }
 
 /// QEMU's reason for a shutdown (ShutdownCause in its qapi/run-state.json).

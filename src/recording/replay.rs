@@ -2,7 +2,6 @@
 //! Replaying a recording, and the verdict: the same run, or where it was another.
 
 use std::fs::{self, File};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::checkpoints::{Checkpoints, Maker};
@@ -12,7 +11,7 @@ use super::live;
 use super::log::{self, End, Log};
 use super::manifest::Manifest;
 use super::point::{self, Point};
-use super::rerun::{Came, Rerun, Visit};
+use super::rerun::{Came, Next, Rerun, Visit};
 use super::session::{Environment, Error, Listener, devices, different, reading, require_memory};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
@@ -234,6 +233,7 @@ fn once(
         start: start.as_ref(),
         checkpoints: checkpoints.as_ref(),
         maker: maker.take(),
+        state: None,
         packets,
         visit: at.map(|at| Visit { at, act: &mut act }),
         flip: Flip::wanted().filter(|flip| start.as_ref().is_none_or(|start| start.instructions() < flip.at)),
@@ -320,7 +320,7 @@ fn packets(recording: &Recording, options: &Options) -> Result<Vec<PathBuf>, Err
 }
 
 /// How much the guest had printed when it had executed so many instructions.
-fn printed_before(recording: &Recording, instructions: u64) -> Result<u64, Error> {
+pub(super) fn printed_before(recording: &Recording, instructions: u64) -> Result<u64, Error> {
     point::printed_before(open_log(recording)?, devices(recording.manifest()), instructions).map_err(Error::Unlike)
 }
 
@@ -341,7 +341,7 @@ fn checkpoints(recording: &Recording, needed: bool) -> Result<Option<Checkpoints
 }
 
 /// Does what is wanted of a machine that has come to the point.
-fn arrived(then: Option<&Then>, qmp: &mut Qmp, memory: &Memory) -> Result<ControlFlow<()>, Error> {
+fn arrived(then: Option<&Then>, qmp: &mut Qmp, memory: &Memory) -> Result<Next, Error> {
     match then {
         Some(Then::Dump(path)) => {
             let registers = qmp.registers()?;
@@ -355,9 +355,9 @@ fn arrived(then: Option<&Then>, qmp: &mut Qmp, memory: &Memory) -> Result<Contro
                 drop(fs::remove_file(path));
             }
             written?;
-            Ok(ControlFlow::Break(()))
+            Ok(Next::Leave)
         }
-        Some(Then::GoOn) | None => Ok(ControlFlow::Continue(())),
+        Some(Then::GoOn) | None => Ok(Next::GoOn),
     }
 }
 
@@ -449,6 +449,11 @@ impl Checked {
     /// What runs it.
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Which QEMU that is.
+    pub(super) fn version(&self) -> &Version {
+        &self.version
     }
 
     /// What ran it, as the recording remembers it.

@@ -57,6 +57,8 @@ pub(super) struct Rerun<'a> {
     pub(super) checkpoints: Option<&'a Checkpoints>,
     /// What makes checkpoints on the way.
     pub(super) maker: Option<Maker>,
+    /// A file for the machine's state, of whoever saves it on the way, where it begins with the first instruction.
+    pub(super) state: Option<&'a Path>,
     /// New files for the packets of each network interface.
     pub(super) packets: Vec<PathBuf>,
     /// What is to be done on the way.
@@ -70,12 +72,25 @@ pub(super) struct Rerun<'a> {
 pub(super) struct Visit<'a> {
     /// How many.
     pub(super) at: u64,
-    /// What is done with the machine, which stands still; and whether it is to go on.
+    /// What is done with the machine, which stands still.
     pub(super) act: &'a mut Act<'a>,
 }
 
-/// Does it.
-pub(super) type Act<'a> = dyn FnMut(&mut Qmp, &Memory) -> Result<ControlFlow<()>, Error> + 'a;
+/// Does it, and says what is next.
+pub(super) type Act<'a> = dyn FnMut(&mut Qmp, &Memory) -> Result<Next, Error> + 'a;
+
+/// What is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The machine goes on.
+    GoOn,
+    /// It goes on to another visit, after so many instructions.
+    Later(u64),
+    /// It is left, and what was written to its disks is not wanted.
+    Leave,
+    /// It is left as one that somebody goes on with: all that was written is on its disks.
+    Close,
+}
 
 /// What came of a replay.
 pub(super) enum Came {
@@ -113,8 +128,9 @@ impl Rerun<'_> {
         let state = match (&self.start, &self.maker) {
             (Some(start), _) => Some(start.state().to_owned()),
             (None, Some(maker)) => Some(maker.state()),
-            (None, None) => None,
+            (None, None) => self.state.map(Path::to_owned),
         };
+        let keeps = state.is_some();
         let mode = Mode::Replay(Replaying {
             log: self.log.to_owned(),
             state,
@@ -126,12 +142,11 @@ impl Rerun<'_> {
         if let Some(start) = &self.start {
             comparison.pass_over(start.printed).map_err(unreadable)?;
             start.load(live.emulator.qmp())?;
-        } else if self.maker.is_some() {
+        } else if keeps {
             live.emulator.qmp().leave_memory_out(true)?;
         }
         let from = self.start.as_ref().map_or(0, |start| start.instructions());
         if self.visit(&mut live, from)?.is_break() {
-            live.emulator.kill();
             return Ok(Came::Left);
         }
         unless_ended(self.go_on(&mut live))?;
@@ -154,10 +169,7 @@ impl Rerun<'_> {
                 Happened::Event(Event::Shutdown(reason)) => break Ended::As(exit_of(&reason)),
                 Happened::Event(Event::Stopped) => match unless_ended(self.stopped(&mut live, overlays))? {
                     Some(Came::Differs(differs)) => break Ended::Differs(differs),
-                    Some(Came::Left) => {
-                        live.emulator.kill();
-                        return Ok(Came::Left);
-                    }
+                    Some(Came::Left) => return Ok(Came::Left),
                     Some(Came::Same) | None => progress.again = Instant::now(),
                 },
                 Happened::Event(Event::Resumed) => {}
@@ -301,12 +313,21 @@ impl Rerun<'_> {
         }
     }
 
-    /// Does what is to be done after `at` instructions.
+    /// Does what is to be done after `at` instructions. Where the machine is left, it has ended.
     fn visit(&mut self, live: &mut Live<'_, '_>, at: u64) -> Result<ControlFlow<()>, Error> {
-        match self.visit.take_if(|visit| visit.at == at) {
-            Some(visit) => (visit.act)(live.emulator.qmp(), self.memory),
-            None => Ok(ControlFlow::Continue(())),
+        let Some(visit) = self.visit.take_if(|visit| visit.at == at) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        match (visit.act)(live.emulator.qmp(), self.memory)? {
+            Next::GoOn => return Ok(ControlFlow::Continue(())),
+            Next::Later(at) => {
+                self.visit = Some(Visit { at, act: visit.act });
+                return Ok(ControlFlow::Continue(()));
+            }
+            Next::Leave => live.emulator.kill(),
+            Next::Close => drop(live.emulator.quit()?),
         }
+        Ok(ControlFlow::Break(()))
     }
 
     /// Lets it run to the next stop.

@@ -201,6 +201,12 @@ pub enum Error {
     /// Two runs cannot be compared instruction by instruction.
     #[error("the first different instruction cannot be looked for: {0}")]
     NotExplained(String),
+    /// A recording cannot be left.
+    #[error("the recording cannot be left there: {why}; another point may do (`--at`)")]
+    Left {
+        /// Why.
+        why: String,
+    },
     /// The guest's memory cannot be written to a file.
     #[error(transparent)]
     Core(#[from] core::Error),

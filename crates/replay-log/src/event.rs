@@ -143,6 +143,22 @@ impl<R: Read> Reader<R> {
         Self::with_version(log, devices, &[VERSION, 0])
     }
 
+    /// Of what follows the byte `at` of a log, of a machine that is set up and has executed so many `instructions`.
+    pub(crate) fn resumed(log: R, devices: Devices, at: u64, instructions: u64) -> Self {
+        Self {
+            input: Input {
+                log: BufReader::with_capacity(PIECE, log),
+                at,
+            },
+            devices,
+            unfinished: false,
+            instructions,
+            begun: true,
+            ended: false,
+            requests: Requests::default(),
+        }
+    }
+
     fn with_version(log: R, devices: Devices, versions: &[u32]) -> Result<Self, Error> {
         let mut input = Input {
             log: BufReader::with_capacity(PIECE, log),

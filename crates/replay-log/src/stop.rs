@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::{Devices, Kind, Reader, Reason, SHUTDOWN};
 
 /// The event that says how many instructions there are until the next one.
-const INSTRUCTIONS: u8 = 0;
+pub(crate) const INSTRUCTIONS: u8 = 0;
 
 /// Where a run ends now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub struct Stopped {
 }
 
 /// Where a log is cut.
-struct Place {
+pub(crate) struct Place {
     /// The byte at which the instructions begin of which only some are left.
-    at: u64,
-    left: u32,
-    stopped: Stopped,
+    pub(crate) at: u64,
+    pub(crate) left: u32,
+    pub(crate) stopped: Stopped,
 }
 
 /// Has the run in `log` end after `wanted` instructions, as if QEMU had been told to quit there; `None` if it ends before. Where
@@ -53,7 +53,7 @@ fn write(log: &mut File, at: u64, end: &[u8]) -> io::Result<()> {
     log.sync_data()
 }
 
-fn find(log: impl Read, devices: Devices, mut wanted: u64) -> Result<Option<Place>, Error> {
+pub(crate) fn find(log: impl Read, devices: Devices, mut wanted: u64) -> Result<Option<Place>, Error> {
     let mut reader = Reader::new(log, devices)?;
     let mut printed = 0;
     while let Some(event) = reader.next()? {

@@ -40,7 +40,10 @@ pub fn record(
     listener: &mut dyn Listener,
 ) -> Result<Recorded, SessionError> {
     let (xm, version) = check(root, guest, library)?;
-    options.limit.map(|limit| limit.instructions(guest)).transpose()?;
+    options
+        .limit
+        .map(|limit| limit.instructions(&guest.name, None))
+        .transpose()?;
     record::require_room(library)?;
     let watch = Watch::begin(root).map_err(Error::from)?;
     // Both network modes attach guests to a bridge.

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm branch`: leave a recording on the way, and live on.
+
+use std::io::{self, Write};
+
+use super::foreground::{Follower, Foreground};
+use super::{Error, guest_name, keyboard, record, replay};
+use crate::config::places::Places;
+use crate::config::types::GuestName;
+use crate::error::Exit;
+use crate::recording::branch::{self, Options};
+use crate::recording::limit::Limit;
+use crate::recording::point::Point;
+use crate::recording::session::Keys;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The guest whose recording is left
+    #[arg(value_parser = guest_name)]
+    guest: GuestName,
+    /// The recording, or as much of its name as is needed; the newest if none is named
+    recording: Option<String>,
+    /// Where to leave it: after so many instructions (123456), a time since its beginning (12.3s), what it had printed
+    /// ('login:'), 40%, or end-1000
+    #[arg(long, value_name = "POINT", value_parser = replay::point)]
+    at: Point,
+    /// Keep what is recorded as a run of this guest, which need not have a file; without, it is one of the same guest
+    #[arg(long = "as", value_name = "GUEST", value_parser = guest_name)]
+    name: Option<GuestName>,
+    /// Show the guest's console; on a terminal, what is typed goes to the guest (Ctrl-] ends the run)
+    #[arg(long)]
+    console: bool,
+    /// End the run after this time of the host, such as 30s or 2min, or after a time of the guest (guest:12s) or so many
+    /// instructions (guest:1_000_000) from there on
+    #[arg(long = "for", value_name = "TIME")]
+    limit: Option<Limit>,
+}
+
+pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+    let source = Source {
+        guest: arguments.guest.clone(),
+        recording: arguments.recording.clone(),
+        at: arguments.at.clone(),
+    };
+    let name = arguments.name.as_ref().unwrap_or(&arguments.guest);
+    leave(places, &source, name, arguments.console, arguments.limit)
+}
+
+/// What is left, and where: `GUEST[/ID]@POINT`.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    guest: GuestName,
+    recording: Option<String>,
+    at: Point,
+}
+
+impl std::str::FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (recording, at) = text
+            .split_once('@')
+            .ok_or("write GUEST@POINT or GUEST/RECORDING@POINT, such as hello@'login:'")?;
+        let (guest, recording) = match recording.split_once('/') {
+            Some((guest, recording)) => (guest, Some(recording.to_owned())),
+            None => (recording, None),
+        };
+        Ok(Self {
+            guest: guest_name(guest)?,
+            recording,
+            at: replay::point(at)?,
+        })
+    }
+}
+
+/// Leaves `source`, and records what comes then as a run of `name`.
+pub(super) fn leave(
+    places: &Places,
+    source: &Source,
+    name: &GuestName,
+    console: bool,
+    limit: Option<Limit>,
+) -> Result<Exit, Error> {
+    let of = Foreground::new(places, &source.guest)?;
+    let run = Foreground::new(places, name)?;
+    let parent = of.library().find(&source.guest, source.recording.as_deref())?;
+    let guest = of.guest_if_any()?;
+    let _claim = run.claim()?;
+    let mut keys = console.then(keyboard::Keyboard::open).flatten();
+    let mut follower = Follower::new(name, console, "Ctrl-C ends the run");
+    let options = Options {
+        at: source.at.clone(),
+        limit,
+    };
+    let recorded = branch::branch(
+        &parent,
+        guest.as_ref(),
+        name,
+        run.library(),
+        &run.environment(),
+        &options,
+        &mut follower,
+        keys.as_mut().map(|keys| keys as &mut dyn Keys),
+    );
+    drop(keys);
+    follower.end();
+    let recorded = recorded?;
+    if recorded.full {
+        record::say_full();
+    }
+    writeln!(io::stdout(), "{}", record::summary(&recorded.recording))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A branch: a run that leaves a recorded one after some instruction and lives on, recorded.
+//!
+//! A replay goes there and saves its machine. Another QEMU loads that and goes on from there, live, and writes a log of its own. What
+//! comes of both is one recording of one run: up to the fork the log of the parent, then that of the branch. It needs its parent
+//! for nothing, and is replayed, proved, compared and exported as any other.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signalfd::SignalFd;
+use replay_log::{Begun, Fork};
+
+use super::checkpoints::Checkpoints;
+use super::disks::Disks;
+use super::draft::{self, new_file};
+use super::limit::Limit;
+use super::live::{self, Live};
+use super::log::Log;
+use super::manifest::{Manifest, Outcome, Parent, Run, RunExit};
+use super::moment::Moment;
+use super::point::Point;
+use super::record::{self, Console, Course, Ended, Limits, Recorded};
+use super::replay::{self, Checked, Choice};
+use super::rerun::{Came, Next, Rerun, Visit};
+use super::session::{Environment, Error, Keys, Listener, devices, different, require_memory};
+use super::setup::{Fresh, Setup};
+use super::start::Start;
+use super::stored::{IMPORTED, INITRD, KERNEL};
+use super::trail::{Stops, Trail};
+use super::{Draft, Library, Recording};
+use crate::clock::{boot_id, now};
+use crate::config::guest::{Guest, Shift};
+use crate::config::types::{GuestName, Size};
+use crate::fail_point;
+use crate::file;
+use crate::qemu::engine::{self, Engine};
+use crate::qemu::log_position::LogPosition;
+use crate::qemu::machine::{self, Machine, Mode};
+use crate::qemu::memory::Memory;
+use crate::qemu::process::Emulator;
+use crate::qemu::qmp::{self, Qmp};
+
+/// What QEMU writes while it records a branch: the log of a machine that was set up, and then loaded.
+const LOG: &str = "branch.log";
+
+/// The machine that the parent's replay saves, and the same once more, when the branch has loaded it.
+const LEFT: &str = "left";
+const BEGUN: &str = "begun";
+
+/// Where a disk is busy, the next try is so many instructions later.
+const LATER: u64 = 3000;
+
+/// So often; a guest whose disks are never quiet cannot be left there.
+const TRIES: u32 = 1000;
+
+/// Where to leave a recording, and how to go on.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where.
+    pub at: Point,
+    /// When to end the branch; times and instructions of the guest count from the fork.
+    pub limit: Option<Limit>,
+}
+
+/// Leaves `parent` at a point of its run and records what comes then, as a run of `name`. `guest` is the file of the parent's guest as
+/// it is now, if there still is one.
+///
+/// # Errors
+///
+/// If a replay of `parent` would not be one, if it has no such point, or if the machine cannot be left or gone on with there.
+#[allow(clippy::too_many_arguments, reason = "each is another subject")]
+pub fn branch(
+    parent: &Recording,
+    guest: Option<&Guest>,
+    name: &GuestName,
+    library: &Library,
+    environment: &Environment<'_>,
+    options: &Options,
+    listener: &mut dyn Listener,
+    keys: Option<&mut dyn Keys>,
+) -> Result<Recorded, Error> {
+    let _use = parent.use_shared()?;
+    let signals = live::signals()?;
+    require_new_format(parent)?;
+    let checked = replay::check(parent, guest, &environment.seals, Choice::Installed, listener)?;
+    record::require_room(library)?;
+    require_memory(Size::from_bytes(parent.manifest().engine.memory))?;
+    let wanted = checked.find(parent, &options.at)?;
+    let scratch = Scratch::new(environment, name)?;
+    let environment = Environment {
+        overlays: scratch.0.clone(),
+        ..environment.clone()
+    };
+    let mut left = Left::go(parent, guest, (&environment, &checked), wanted, listener, &signals)?;
+    left.connect(guest);
+    let shift: Option<Shift> = parent.manifest().engine.icount.parse().ok();
+    let limits = Limits::new(name, shift, options.limit, left.fork.instructions)?;
+    let manifest = manifest(parent, name, &checked, left.fork);
+    let text = fs::read_to_string(parent.guest_file()).map_err(|source| Error::Write {
+        path: parent.guest_file(),
+        source,
+    })?;
+    let draft = library.create(name, &manifest, &text)?;
+    let ended = left.record(parent, &draft, library, &limits, listener, keys, &signals);
+    let ended = ended.and_then(|ended| ended.with_log(&draft, devices(&manifest), limits.instructions()));
+    let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
+    let disks = (ended.exit != RunExit::Cut).then_some(&left.disks);
+    let recording = record::finish(draft, manifest, disks, listener, |log, console| Outcome {
+        ended: ended.at,
+        exit: ended.exit,
+        instructions: Some(ended.instructions),
+        console_complete: left.printed == left.fork.printed,
+        log,
+        console,
+        moments: ended.moments,
+    })?;
+    Ok(Recorded {
+        recording,
+        full: ended.full,
+    })
+}
+
+/// Where a branch has its files; dropped, they are gone. Its own name is locked, so nobody else uses them.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(environment: &Environment<'_>, name: &GuestName) -> Result<Self, Error> {
+        let path = environment.overlays.join(format!("{name}-branch"));
+        // Left by one that was killed.
+        drop(fs::remove_dir_all(&path));
+        file::private_directory(&path).map_err(|source| Error::Write {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Until format 2, no state of a machine could be loaded once its network card was in use.
+fn require_new_format(parent: &Recording) -> Result<(), Error> {
+    match parent.manifest().format {
+        1 => Err(different(
+            parent,
+            vec!["a recording of format 1 cannot be left on the way: record the guest again".to_owned()],
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is known of a branch before it begins.
+fn manifest(parent: &Recording, name: &GuestName, checked: &Checked, fork: Fork) -> Manifest {
+    let mut manifest = parent.manifest().clone();
+    manifest.guest = name.clone();
+    manifest.run = Run {
+        ttvm: env!("CARGO_PKG_VERSION").to_owned(),
+        started: now(),
+        boot: boot_id(),
+        network: manifest.run.network,
+    };
+    manifest.engine.version = checked.version().text.clone();
+    for disk in &mut manifest.disks {
+        disk.end = None;
+    }
+    manifest.parent = Some(Parent {
+        guest: parent.guest().clone(),
+        id: parent.id().clone(),
+        instructions: fork.instructions,
+    });
+    manifest.result = None;
+    manifest
+}
+
+/// A recorded machine that has been left, and what is needed to go on with it.
+struct Left<'a> {
+    fork: Fork,
+    /// What it is like.
+    moment: Moment,
+    memory: Memory,
+    disks: Disks<'a>,
+    machine: Machine,
+    /// The file that it is in.
+    state: PathBuf,
+    /// The parent's log, as QEMU has it.
+    log: Log,
+    /// Bytes that are known of what was printed up to there.
+    printed: u64,
+}
+
+impl<'a> Left<'a> {
+    /// Goes after `wanted` instructions of `parent`, or as little behind it as possible.
+    fn go(
+        parent: &Recording,
+        guest: Option<&Guest>,
+        (environment, checked): (&Environment<'a>, &Checked),
+        wanted: u64,
+        listener: &mut dyn Listener,
+        signals: &SignalFd,
+    ) -> Result<Self, Error> {
+        let manifest = parent.manifest();
+        let result = manifest.result.as_ref().ok_or(Error::Interrupted)?;
+        let end = checked.end();
+        let overlays = &environment.overlays;
+        let Setup { disks, machine } = Setup::new(parent, guest, environment, Fresh::OverOrigins)?;
+        let log = Log::of(parent, end, overlays)?;
+        let memory = Memory::new(machine.memory).map_err(Error::Memory)?;
+        let first = fork(parent, wanted)?;
+        let checkpoints = Checkpoints::load(parent.directory())?;
+        let start = match &checkpoints {
+            Some(all) => all.before(first.instructions).map(|from| (all, from)),
+            None => None,
+        };
+        let start = match start {
+            Some((all, from)) => {
+                let printed = replay::printed_before(parent, from.moment.instructions)?;
+                Some(Start::prepare(
+                    parent.guest(),
+                    all,
+                    from,
+                    (&memory, &disks),
+                    overlays,
+                    printed,
+                )?)
+            }
+            None => {
+                tracing::warn!(
+                    "there is no checkpoint before that, so it goes there from the first instruction; a whole replay (`ttvm replay {}`) makes them",
+                    parent.guest()
+                );
+                None
+            }
+        };
+        let state = match &start {
+            Some(start) => start.state().to_owned(),
+            None => {
+                let state = overlays.join("states.qcow2");
+                engine::create_overlay(&state.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?;
+                state
+            }
+        };
+        let (mut at, mut moment, mut tries) = (first, None, 0);
+        let quiet_disks = machine.drives.len();
+        let mut act = |qmp: &mut Qmp, memory: &Memory| {
+            if save(qmp, quiet_disks)? {
+                moment = Some(Moment::of(at.instructions, qmp, memory)?);
+                return Ok(Next::Close);
+            }
+            tries += 1;
+            if tries == TRIES {
+                return Ok(Next::Leave);
+            }
+            at = fork(parent, at.instructions + LATER)?;
+            Ok(Next::Later(at.instructions))
+        };
+        let stops = Stops::new(
+            &[],
+            Some(Trail::default()),
+            !manifest.vifs.is_empty(),
+            start.as_ref().map_or(0, Start::instructions),
+            end.last_stop(),
+        );
+        let mut rerun = Rerun {
+            recording: parent,
+            result,
+            log: log.path(),
+            end,
+            machine: &machine,
+            engine: checked.engine(),
+            memory: &memory,
+            stops,
+            stopped: false,
+            start: start.as_ref(),
+            checkpoints: None,
+            maker: None,
+            state: Some(&state),
+            packets: Vec::new(),
+            visit: Some(Visit {
+                at: first.instructions,
+                act: &mut act,
+            }),
+            flip: None,
+            listener,
+        };
+        let came = rerun.run(overlays, signals)?;
+        let Some(moment) = moment else {
+            return Err(match came {
+                Came::Differs(at) => Error::Left {
+                    why: format!("its replay is not the same run: {at}"),
+                },
+                Came::Same | Came::Left => Error::Left {
+                    why: "its disks were never quiet from there on".to_owned(),
+                },
+            });
+        };
+        // The copy of the states goes with it.
+        let kept = overlays.join("left.qcow2");
+        fs::rename(&state, &kept).map_err(|source| Error::Write {
+            path: kept.clone(),
+            source,
+        })?;
+        drop(start);
+        Ok(Self {
+            fork: at,
+            moment,
+            memory,
+            disks,
+            machine,
+            state: kept,
+            log,
+            printed: 0,
+        })
+    }
+
+    /// Has its networks reach what those of `guest` do: a replay sends nothing to anybody.
+    fn connect(&mut self, guest: Option<&Guest>) {
+        let vifs = guest.map_or(&[][..], |guest| &guest.vifs);
+        for network in &mut self.machine.networks {
+            network.outside = vifs.iter().any(|vif| vif.mac == network.mac && vif.outside);
+        }
+    }
+
+    /// Goes on with it, and records that.
+    #[allow(clippy::too_many_arguments, reason = "each is another subject")]
+    fn record(
+        &mut self,
+        parent: &Recording,
+        draft: &Draft,
+        library: &Library,
+        limits: &Limits,
+        listener: &mut dyn Listener,
+        keys: Option<&mut dyn Keys>,
+        signals: &SignalFd,
+    ) -> Result<Ended, Error> {
+        bring(parent, draft.directory())?;
+        let mut console = Console::new(draft.console())?;
+        let mut printed = Vec::new();
+        let path = parent.console();
+        let read = file::open_content(&path).and_then(|file| file.take(self.fork.printed).read_to_end(&mut printed));
+        read.map_err(|source| Error::Write { path, source })?;
+        console.add(&printed)?;
+        self.printed = printed.len() as u64;
+        let log = draft.directory().join(LOG);
+        let emulator = Emulator::start(
+            &Engine::Installed,
+            &self.machine,
+            &Mode::Record(machine::Recording {
+                log: log.clone(),
+                state: Some(self.state.clone()),
+            }),
+            Some(&self.memory),
+            draft.directory(),
+        )?;
+        let mut live = Live::new(emulator, signals, keys);
+        let begun = self.load(live.emulator.qmp())?;
+        live.emulator.qmp().go_on()?;
+        listener.ready(&format!(
+            "recording as {}, from instruction {} of {} on",
+            draft.id(),
+            self.fork.instructions,
+            parent.id()
+        ));
+        fail_point::reach("branch.running");
+        let course = Course {
+            library,
+            limits,
+            memory: &self.memory,
+            disks: self.machine.drives.len(),
+            console,
+        };
+        let ended = course.follow(live, listener)?;
+        self.join(begun, parent, &log, &draft.log())?;
+        Ok(ended)
+    }
+
+    /// Has QEMU load the machine, makes sure that it is what it was, and finds out how far QEMU's log is.
+    fn load(&self, qmp: &mut Qmp) -> Result<Begun, Error> {
+        let positions = || {
+            LogPosition::all(&self.state).map_err(|source| Error::Write {
+                path: self.state.clone(),
+                source,
+            })
+        };
+        let failed = |why: &str| Error::Left { why: why.to_owned() };
+        let before = positions()?;
+        let is_here = |position: &&LogPosition| position.instructions == self.fork.instructions;
+        let requests = before.iter().find(is_here).map(|position| position.requests);
+        let requests = requests.ok_or_else(|| failed("QEMU did not save what it knows of its log"))?;
+        qmp.leave_memory_out(true)?;
+        qmp.monitor(&format!("loadvm {LEFT}"))?;
+        let is_there = qmp.instructions()? == self.moment.instructions;
+        if !is_there || Moment::of(self.moment.instructions, qmp, &self.memory)? != self.moment {
+            return Err(failed("the machine that was loaded is not the one that was saved"));
+        }
+        qmp.monitor(&format!("savevm {BEGUN}"))?;
+        let after = positions()?;
+        let mut new = after.iter().filter(|it| is_here(it) && it.is_new(&before));
+        match (new.next(), new.next()) {
+            (Some(position), None) => Ok(Begun {
+                logged: position.logged,
+                requests,
+            }),
+            _ => Err(failed("QEMU does not say how far its log is")),
+        }
+    }
+
+    /// Makes one log of both.
+    fn join(&self, begun: Begun, parent: &Recording, branch: &Path, joined: &Path) -> Result<(), Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Write { path, source }
+        };
+        let mut log = file::open_content(self.log.path()).map_err(failed(self.log.path()))?;
+        let mut own = File::open(branch).map_err(failed(branch))?;
+        let file = new_file(joined).map_err(failed(joined))?;
+        let mut file = io::BufWriter::new(file);
+        replay_log::join(
+            &mut log,
+            self.fork,
+            &mut own,
+            begun,
+            devices(parent.manifest()),
+            &mut file,
+        )
+        .and_then(|()| file.into_inner()?.sync_data())
+        .map_err(failed(joined))?;
+        fs::remove_file(branch).map_err(failed(branch))
+    }
+}
+
+/// Where the run of `parent` can be left.
+fn fork(parent: &Recording, wanted: u64) -> Result<Fork, Error> {
+    let log = replay::open_log(parent)?;
+    let fork = replay_log::fork(log, devices(parent.manifest()), wanted).map_err(Error::Unlike)?;
+    fork.ok_or_else(|| Error::Left {
+        why: "its run ends there".to_owned(),
+    })
+}
+
+/// Has QEMU save the machine, with `disks` disks, as it stands there; `false` if something is not over.
+fn save(qmp: &mut Qmp, disks: usize) -> Result<bool, Error> {
+    if !qmp.disks_are_quiet(disks)? {
+        return Ok(false);
+    }
+    match qmp.monitor(&format!("savevm {LEFT}")) {
+        Ok(()) => Ok(true),
+        Err(qmp::Error::Refused { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a branch what came with its parent from another host.
+fn bring(parent: &Recording, directory: &Path) -> Result<(), Error> {
+    for name in [KERNEL, INITRD, IMPORTED] {
+        let (from, to) = (parent.directory().join(name), directory.join(name));
+        // Nobody writes to them: where the file system can, both have the same.
+        let linked = fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop));
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Write {
+                    path: to,
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+    }
+    draft::sync(directory).map_err(Error::from)
+}
