@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How far QEMU was in its log when it saved a machine. It says so in the saved state alone: the section `replay` of its migration
-//! format (replay/replay-snapshot.c, the same from 7.2 to 10.0).
+//! format (replay/replay-snapshot.c).
 
 use std::fs;
 use std::io;
@@ -11,9 +11,9 @@ const FULL: u8 = 4;
 const NUMBER: usize = 4;
 const NAME: &[u8] = b"\x06replay";
 
-/// What is between the name and the first number that is wanted: the instance and the version (4 bytes each), and the last values
-/// of two clocks (8 each).
-const BEFORE: usize = 2 * 4 + 2 * 8;
+/// What is between the instructions and the log, by the version of the section: how many of the instructions are left until the next
+/// event, (since 3) the number of the event, its kind, and whether it is still to be read. 2 is of QEMU 7.2, 3 of 10.0.
+const BETWEEN: [(u64, usize); 2] = [(2, 4 + 4 + 4), (3, 4 + 4 + 4 + 1)];
 
 /// How far QEMU was in its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +50,20 @@ impl LogPosition {
 
     fn at(state: &[u8], start: usize) -> Option<Self> {
         let kind = state.get(start.checked_sub(NUMBER + 1)?)?;
-        let mut fields = state.get(start + NAME.len() + BEFORE..)?;
-        let mut number = |bytes: usize| {
+        let mut fields = state.get(start + NAME.len()..)?;
+        let mut take = |bytes: usize| {
             let (field, rest) = fields.split_at_checked(bytes)?;
             fields = rest;
-            Some(field.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+            Some(field)
         };
-        let instructions = number(8)?;
-        // How many instructions are left until the next event, its kind, and whether it is still to be read.
-        number(3 * 4)?;
-        let (logged, requests) = (number(8)?, number(8)?);
+        let number = |field: &[u8]| field.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let _instance = take(4)?;
+        let version = number(take(4)?);
+        let (_, between) = BETWEEN.iter().find(|(known, _)| *known == version)?;
+        let _clocks = take(2 * 8)?;
+        let instructions = number(take(8)?);
+        take(*between)?;
+        let (logged, requests) = (number(take(8)?), number(take(8)?));
         (*kind == FULL).then_some(Self {
             found: start,
             instructions,
@@ -73,14 +77,17 @@ impl LogPosition {
 mod tests {
     use super::*;
 
-    /// A section as QEMU 7.2 writes it.
-    fn section(instructions: u64, logged: u64, requests: u64) -> Vec<u8> {
+    /// A section as QEMU 7.2 or 10.0 writes it.
+    fn section(version: u8, instructions: u64, logged: u64, requests: u64) -> Vec<u8> {
         let mut section = vec![4, 0, 0, 0, 1];
         section.extend_from_slice(NAME);
-        section.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 2]);
+        section.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, version]);
         section.extend_from_slice(&[7; 16]);
         section.extend(instructions.to_be_bytes());
-        section.extend_from_slice(&[0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1]);
+        section.extend_from_slice(match version {
+            2 => &[0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 1],
+            _ => &[0, 0, 0, 9, 0, 0, 3, 19, 0, 0, 0, 31, 1],
+        });
         section.extend(logged.to_be_bytes());
         section.extend(requests.to_be_bytes());
         section.extend(u64::MAX.to_be_bytes());
@@ -89,21 +96,25 @@ mod tests {
 
     #[test]
     fn of_each_machine() {
-        let mut state = vec![0; 100];
-        state.extend(section(134_217_728, 2477, 1));
-        state.extend_from_slice(b"the word \x06replay alone says nothing");
-        let before = LogPosition::within(&state);
-        state.extend(section(134_217_728, 122, 0));
-        let after = LogPosition::within(&state);
-        let numbers = |it: &LogPosition| (it.instructions, it.logged, it.requests);
-        assert_eq!(before.iter().map(numbers).collect::<Vec<_>>(), [(134_217_728, 2477, 1)]);
-        let new: Vec<_> = after.iter().filter(|it| it.is_new(&before)).map(numbers).collect();
-        assert_eq!(new, [(134_217_728, 122, 0)]);
+        for version in [2, 3] {
+            let mut state = vec![0; 100];
+            state.extend(section(version, 134_217_728, 2477, 1));
+            state.extend_from_slice(b"the word \x06replay alone says nothing");
+            let before = LogPosition::within(&state);
+            state.extend(section(version, 134_217_728, 122, 0));
+            let after = LogPosition::within(&state);
+            let numbers = |it: &LogPosition| (it.instructions, it.logged, it.requests);
+            assert_eq!(before.iter().map(numbers).collect::<Vec<_>>(), [(134_217_728, 2477, 1)]);
+            let new: Vec<_> = after.iter().filter(|it| it.is_new(&before)).map(numbers).collect();
+            assert_eq!(new, [(134_217_728, 122, 0)]);
+        }
+        // One that nobody knows yet.
+        assert!(LogPosition::within(&section(4, 1, 2, 3)).is_empty());
     }
 
     #[test]
     fn cut_off_anywhere() {
-        let section = section(1, 2, 3);
+        let section = section(2, 1, 2, 3);
         for length in 0..section.len() - 8 {
             assert!(LogPosition::within(&section[..length]).is_empty(), "{length}");
         }

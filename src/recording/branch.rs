@@ -5,16 +5,17 @@
 //! comes of both is one recording of one run: up to the fork the log of the parent, then that of the branch. It needs its parent
 //! for nothing, and is replayed, proved, compared and exported as any other.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signalfd::SignalFd;
-use replay_log::{Begun, Fork};
+use replay_log::{Begun, Fork, Kind, Reader};
 
+use super::branch_log;
 use super::checkpoints::Checkpoints;
 use super::disks::Disks;
-use super::draft::{self, new_file};
+use super::draft;
 use super::limit::Limit;
 use super::live::{self, Live};
 use super::log::Log;
@@ -42,14 +43,11 @@ use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Qmp};
 
-/// What QEMU writes while it records a branch: the log of a machine that was set up, and then loaded.
-const LOG: &str = "branch.log";
-
 /// The machine that the parent's replay saves, and the same once more, when the branch has loaded it.
 const LEFT: &str = "left";
 const BEGUN: &str = "begun";
 
-/// Where a disk is busy, the next try is so many instructions later.
+/// Where a disk is busy and the log does not say until when, the next try is so many instructions later.
 const LATER: u64 = 3000;
 
 /// So often; a guest whose disks are never quiet cannot be left there.
@@ -184,6 +182,8 @@ struct Left<'a> {
     /// What it is like.
     moment: Moment,
     memory: Memory,
+    /// The same once more, for a Multiboot kernel: QEMU writes that, and some of its own memory, where the kernel begins.
+    kept: Option<Memory>,
     disks: Disks<'a>,
     machine: Machine,
     /// The file that it is in.
@@ -245,18 +245,24 @@ impl<'a> Left<'a> {
                 state
             }
         };
-        let (mut at, mut moment, mut tries) = (first, None, 0);
-        let quiet_disks = machine.drives.len();
+        let (mut at, mut moment, mut tries, mut busy) = (first, None, 0, None);
+        let disks_of = machine.drives.len();
+        let done = disks_done(parent, first.instructions)?;
         let mut act = |qmp: &mut Qmp, memory: &Memory| {
-            if save(qmp, quiet_disks)? {
-                moment = Some(Moment::of(at.instructions, qmp, memory)?);
-                return Ok(Next::Close);
-            }
+            busy = match save(qmp, disks_of)? {
+                None => {
+                    moment = Some(Moment::of(at.instructions, qmp, memory)?);
+                    return Ok(Next::Close);
+                }
+                busy => busy,
+            };
             tries += 1;
             if tries == TRIES {
                 return Ok(Next::Leave);
             }
-            at = fork(parent, at.instructions + LATER)?;
+            // It is over where the log says so, or a little later.
+            let done = done.iter().find(|done| **done > at.instructions);
+            at = fork(parent, done.copied().unwrap_or(at.instructions + LATER))?;
             Ok(Next::Later(at.instructions))
         };
         let stops = Stops::new(
@@ -295,24 +301,34 @@ impl<'a> Left<'a> {
                     why: format!("its replay is not the same run: {at}"),
                 },
                 Came::Same | Came::Left => Error::Left {
-                    why: "its disks were never quiet from there on".to_owned(),
+                    why: format!("from there on {}", busy.unwrap_or_default()),
                 },
             });
         };
         // The copy of the states goes with it.
-        let kept = overlays.join("left.qcow2");
-        fs::rename(&state, &kept).map_err(|source| Error::Write {
-            path: kept.clone(),
+        let left = overlays.join("left.qcow2");
+        fs::rename(&state, &left).map_err(|source| Error::Write {
+            path: left.clone(),
             source,
         })?;
         drop(start);
+        let kernel = parent.kernel_path();
+        let kept = match kernel.is_some_and(|kernel| engine::is_multiboot(&kernel)) {
+            true => {
+                let kept = Memory::new(machine.memory).map_err(Error::Memory)?;
+                kept.become_like(&memory).map_err(Error::Memory)?;
+                Some(kept)
+            }
+            false => None,
+        };
         Ok(Self {
             fork: at,
             moment,
             memory,
+            kept,
             disks,
             machine,
-            state: kept,
+            state: left,
             log,
             printed: 0,
         })
@@ -346,12 +362,12 @@ impl<'a> Left<'a> {
         read.map_err(|source| Error::Write { path, source })?;
         console.add(&printed)?;
         self.printed = printed.len() as u64;
-        let log = draft.directory().join(LOG);
+        let length = branch_log::begin(draft.directory(), self.log.path(), self.fork)?;
         let emulator = Emulator::start(
             &Engine::Installed,
             &self.machine,
             &Mode::Record(machine::Recording {
-                log: log.clone(),
+                log: branch_log::path(draft.directory()),
                 state: Some(self.state.clone()),
             }),
             Some(&self.memory),
@@ -359,6 +375,7 @@ impl<'a> Left<'a> {
         )?;
         let mut live = Live::new(emulator, signals, keys);
         let begun = self.load(live.emulator.qmp())?;
+        branch_log::goes_on(draft.directory(), length, self.fork, begun)?;
         live.emulator.qmp().go_on()?;
         listener.ready(&format!(
             "recording as {}, from instruction {} of {} on",
@@ -375,8 +392,16 @@ impl<'a> Left<'a> {
             console,
         };
         let ended = course.follow(live, listener)?;
-        self.join(begun, parent, &log, &draft.log())?;
+        branch_log::finish(draft.directory(), devices(parent.manifest()))?;
         Ok(ended)
+    }
+
+    /// Makes the memory what it was, if QEMU changes it by itself.
+    fn remember(&self) -> Result<(), Error> {
+        match &self.kept {
+            Some(kept) => self.memory.become_like(kept).map_err(Error::Memory),
+            None => Ok(()),
+        }
     }
 
     /// Has QEMU load the machine, makes sure that it is what it was, and finds out how far QEMU's log is.
@@ -393,7 +418,10 @@ impl<'a> Left<'a> {
         let requests = before.iter().find(is_here).map(|position| position.requests);
         let requests = requests.ok_or_else(|| failed("QEMU did not save what it knows of its log"))?;
         qmp.leave_memory_out(true)?;
+        // Before it, for the devices, which look into the memory; behind it, because QEMU resets the machine first.
+        self.remember()?;
         qmp.monitor(&format!("loadvm {LEFT}"))?;
+        self.remember()?;
         let is_there = qmp.instructions()? == self.moment.instructions;
         if !is_there || Moment::of(self.moment.instructions, qmp, &self.memory)? != self.moment {
             return Err(failed("the machine that was loaded is not the one that was saved"));
@@ -409,29 +437,6 @@ impl<'a> Left<'a> {
             _ => Err(failed("QEMU does not say how far its log is")),
         }
     }
-
-    /// Makes one log of both.
-    fn join(&self, begun: Begun, parent: &Recording, branch: &Path, joined: &Path) -> Result<(), Error> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Write { path, source }
-        };
-        let mut log = file::open_content(self.log.path()).map_err(failed(self.log.path()))?;
-        let mut own = File::open(branch).map_err(failed(branch))?;
-        let file = new_file(joined).map_err(failed(joined))?;
-        let mut file = io::BufWriter::new(file);
-        replay_log::join(
-            &mut log,
-            self.fork,
-            &mut own,
-            begun,
-            devices(parent.manifest()),
-            &mut file,
-        )
-        .and_then(|()| file.into_inner()?.sync_data())
-        .map_err(failed(joined))?;
-        fs::remove_file(branch).map_err(failed(branch))
-    }
 }
 
 /// Where the run of `parent` can be left.
@@ -443,14 +448,27 @@ fn fork(parent: &Recording, wanted: u64) -> Result<Fork, Error> {
     })
 }
 
-/// Has QEMU save the machine, with `disks` disks, as it stands there; `false` if something is not over.
-fn save(qmp: &mut Qmp, disks: usize) -> Result<bool, Error> {
+/// When requests of disks were done in the run of `parent` behind `from`, in instructions.
+fn disks_done(parent: &Recording, from: u64) -> Result<Vec<u64>, Error> {
+    let log = replay::open_log(parent)?;
+    let mut reader = Reader::new(log, devices(parent.manifest())).map_err(Error::Unlike)?;
+    let mut done = Vec::new();
+    while let Some(event) = reader.next().map_err(Error::Unlike)? {
+        if matches!(event.kind, Kind::DiskDone(_)) && event.instructions > from {
+            done.push(event.instructions);
+        }
+    }
+    Ok(done)
+}
+
+/// Has QEMU save the machine, with `disks` disks, as it stands there. If that cannot be, because something is not over, returns what.
+fn save(qmp: &mut Qmp, disks: usize) -> Result<Option<String>, Error> {
     if !qmp.disks_are_quiet(disks)? {
-        return Ok(false);
+        return Ok(Some("its disks were never quiet".to_owned()));
     }
     match qmp.monitor(&format!("savevm {LEFT}")) {
-        Ok(()) => Ok(true),
-        Err(qmp::Error::Refused { .. }) => Ok(false),
+        Ok(()) => Ok(None),
+        Err(qmp::Error::Refused { why, .. }) => Ok(Some(format!("QEMU did not save the machine ({why})"))),
         Err(error) => Err(error.into()),
     }
 }

@@ -11,7 +11,7 @@
 //!     kernel, initrd  of a recording that came from another host (import)
 //!     checkpoints/    the whole machine at some moments (checkpoints)
 //!     lock            held by whoever records (draft), replays (stored) or removes (removal)
-//!     branch.log      the toolstack's log of a branch that is being made; branch.json where it was left (branch)
+//!     branch.log      QEMU's log of a branch that is being made; branch.json where it is left (branch_log)
 //!     incomplete      why there is no more of it (draft)
 //!     replay.json     what the newest replay came to (verdict)
 //!     trail.json      what the machine was like at many moments, as its first replay found it (trail)
@@ -26,6 +26,7 @@
 
 mod archive;
 pub mod branch;
+mod branch_log;
 mod capsules;
 pub mod check;
 pub mod checkpoints;

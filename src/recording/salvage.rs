@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc::O_NOFOLLOW;
 
+use super::branch_log;
 use super::draft::{self, CONSOLE, LOG};
 use super::error::Error;
 use super::library::{Entry, Library, State};
@@ -190,7 +191,14 @@ fn salvage_log(entry: &Entry, manifest: &Manifest) -> Result<(replay_log::Salvag
     let mut log = log.ok_or_else(|| nothing(entry, replay_log::Error::Nothing))?;
     // Whoever recorded is dead, but QEMU, which has this lock, may be just dying.
     let _lock = alone(entry, &path, log.try_clone().map_err(failed())?)?;
-    let written = log.metadata().and_then(|data| data.modified()).map_err(failed())?;
+    let own = branch_log::path(&entry.directory);
+    let branch = there(options().open(&own)).map_err(Error::file("salvage", &own))?;
+    let data = branch.as_ref().unwrap_or(&log).metadata();
+    let written = data.and_then(|data| data.modified()).map_err(failed())?;
+    if let Some(branch) = branch {
+        let _lock = alone(entry, &own, branch)?;
+        branch_log::finish(&entry.directory, devices(manifest))?;
+    }
     let found = replay_log::salvage(&mut log, devices(manifest)).map_err(|error| match error {
         replay_log::Error::Read(error) => failed()(error),
         error => nothing(entry, error),

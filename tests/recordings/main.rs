@@ -109,6 +109,7 @@ impl World {
             vifs: vec![Interface {
                 mac: "00:16:3e:00:00:01".parse().expect("an address"),
             }],
+            parent: None,
             result: None,
         }
     }

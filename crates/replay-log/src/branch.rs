@@ -44,27 +44,36 @@ pub struct Begun {
     pub requests: u64,
 }
 
-/// Writes to `joined` the log of a run that is that of `parent` up to `fork`, and from there that of `branch`. Of a branch that
-/// nobody finished it has what is good, and no end then.
+/// Begins the log of a run that is that of `parent` up to `fork` and then goes another way: writes that part to `joined`, and returns
+/// how many bytes it has. More is to follow it ([`append`]): it has no end.
 ///
 /// # Errors
 ///
 /// If something cannot be read or written.
-pub fn join(
-    parent: &mut (impl Read + Seek),
-    fork: Fork,
+pub fn begin(parent: &mut impl Read, fork: Fork, joined: &mut impl Write) -> io::Result<u64> {
+    copy(parent, fork.at, joined)?;
+    let [a, b, c, d] = fork.left.to_be_bytes();
+    let last = [INSTRUCTIONS, a, b, c, d];
+    joined.write_all(&last)?;
+    Ok(fork.at + last.len() as u64)
+}
+
+/// Goes on with that log after so many `instructions`: writes what `branch` has to `joined`. Of a branch that nobody finished that is
+/// what is good of it, and there is no end then.
+///
+/// # Errors
+///
+/// If something cannot be read or written.
+pub fn append(
     branch: &mut (impl Read + Seek),
+    instructions: u64,
     begun: Begun,
     devices: Devices,
     joined: &mut impl Write,
 ) -> io::Result<()> {
-    parent.rewind()?;
-    copy(parent, fork.at, joined)?;
-    joined.write_all(&[INSTRUCTIONS])?;
-    joined.write_all(&fork.left.to_be_bytes())?;
     // Its events are read first, then copied: the bytes between two that are changed in one piece.
     branch.seek(SeekFrom::Start(begun.logged))?;
-    let mut reader = Reader::resumed(&mut *branch, devices, begun.logged, fork.instructions);
+    let mut reader = Reader::resumed(&mut *branch, devices, begun.logged, instructions);
     let (mut requests, mut end) = (Vec::new(), begun.logged);
     loop {
         let event = match reader.next() {
@@ -113,15 +122,10 @@ mod tests {
             requests: 2,
         };
         let mut joined = Vec::new();
-        join(
-            &mut Cursor::new(parent.bytes),
-            fork,
-            &mut Cursor::new(&branch.bytes),
-            begun,
-            DEVICES,
-            &mut joined,
-        )
-        .expect("a log");
+        let length = begin(&mut &parent.bytes[..], fork, &mut joined).expect("room");
+        assert_eq!(joined.len() as u64, length);
+        let branch = &mut Cursor::new(&branch.bytes);
+        append(branch, fork.instructions, begun, DEVICES, &mut joined).expect("a log");
         joined
     }
 

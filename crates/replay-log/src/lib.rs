@@ -6,8 +6,8 @@
 //! events, the devices that it has, the sizes that these deal in, the order, and an end where the file ends.
 //!
 //! [`Reader`] gives the events of a log one by one, each with the number of instructions that the guest had executed;
-//! [`check`] reads all of them and sums up; [`salvage`] finds how much of a log is good that nobody finished; [`join`] makes one
-//! log of a run that leaves another on the way.
+//! [`check`] reads all of them and sums up; [`salvage`] finds how much of a log is good that nobody finished; [`begin`] and
+//! [`append`] make one log of a run that leaves another on the way.
 //!
 //! ```text
 //! log     = version (4 bytes)  0 (8 bytes)  event…  end
@@ -37,7 +37,7 @@ mod summary;
 #[cfg(test)]
 mod written;
 
-pub use branch::{Begun, Fork, fork, join};
+pub use branch::{Begun, Fork, append, begin, fork};
 pub use error::{Error, What};
 pub use event::{Devices, Event, Kind, Reader, Reason};
 pub use salvage::{Salvaged, salvage};

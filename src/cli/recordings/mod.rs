@@ -8,6 +8,7 @@ mod remove;
 mod salvage;
 mod show;
 mod transfer;
+mod tree;
 mod verify;
 
 use std::io::{self, Write};
@@ -52,6 +53,15 @@ pub(super) enum Command {
         /// All recordings of all guests, a line each, with the engines on which their replays were identical
         #[arg(long, conflicts_with = "guest")]
         all: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show which recording is a branch of which, and where it leaves it
+    Tree {
+        /// The guest
+        #[arg(value_parser = guest_name)]
+        guest: GuestName,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -144,6 +154,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         }
         Command::Checkpoints { which, rm: true, .. } => checkpoints::remove(&library, &which.entry(&library)?)?,
         Command::Checkpoints { which, json, .. } => checkpoints::list(&which.entry(&library)?, *json)?,
+        Command::Tree { guest, json } => tree::run(&library, guest, *json)?,
         Command::Compare(arguments) => return compare::run(places, arguments),
         Command::Rm(arguments) => return remove::run(&library, arguments),
         Command::Salvage(arguments) => return salvage::run(&library, arguments),

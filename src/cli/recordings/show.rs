@@ -13,7 +13,7 @@ use crate::config::types::{GuestName, Size};
 use crate::digest::Digest;
 use crate::error::one_line;
 use crate::recording::manifest::{FileDigest, Manifest, RunExit};
-use crate::recording::verdict::Replays;
+use crate::recording::verdict::{Replays, grouped};
 use crate::recording::{Entry, Id, Library, State};
 use crate::text;
 
@@ -110,6 +110,13 @@ pub(super) fn run(library: &Library, entry: Entry, json: bool) -> Result<(), Err
 fn describe(manifest: &Manifest, lines: &mut Vec<(&'static str, String)>) {
     let file = |file: &FileDigest| format!("{}, {} bytes, {}", file.path.display(), file.size, file.digest);
     let (run, engine) = (&manifest.run, &manifest.engine);
+    if let Some(parent) = &manifest.parent {
+        let at = grouped(parent.instructions);
+        lines.push((
+            "branch of",
+            format!("{} {}, at {at} instructions", parent.guest, parent.id),
+        ));
+    }
     lines.push(("started", date_and_time(run.started)));
     if let Some(result) = &manifest.result {
         let length = duration(result.ended.saturating_sub(run.started));

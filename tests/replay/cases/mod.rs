@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+mod branch;
 mod busybox;
 mod cage;
 mod capsule;
@@ -57,6 +58,10 @@ pub fn all() -> Vec<Case> {
         capsule::no_engine_installed,
         time::disk_and_network,
         time::points_by_name,
+        branch::anywhere,
+        branch::other_answers,
+        branch::killed,
+        branch::refused,
         explain::differences,
         explain::memory,
         explain::nothing_to_find,
