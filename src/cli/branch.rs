@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 
+use super::branch_tries::{self, Tries};
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, keyboard, record, replay};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::branch::{self, Options};
+use crate::recording::branch::Branching;
 use crate::recording::limit::Limit;
 use crate::recording::point::Point;
 use crate::recording::session::Keys;
@@ -34,6 +35,16 @@ pub(super) struct Arguments {
     /// instructions (guest:1_000_000) from there on
     #[arg(long = "for", value_name = "TIME")]
     limit: Option<Limit>,
+    /// Live on so often from there, each time as it comes, and tell how these runs end beside the recording
+    #[arg(long, value_name = "N", requires = "limit", conflicts_with = "console", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    tries: Option<u32>,
+    /// The same at every point that is so far from the last (1_000_000, 0.5s, 10%), up to the end of the recording: from which on its
+    /// end was certain
+    #[arg(long, value_name = "STEP", requires = "tries", value_parser = replay::point)]
+    every: Option<Point>,
+    /// Tell runs apart by whether they had printed this, such as "Kernel panic"
+    #[arg(long, value_name = "TEXT", requires = "tries")]
+    printing: Option<String>,
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
@@ -43,15 +54,26 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         at: arguments.at.clone(),
     };
     let name = arguments.name.as_ref().unwrap_or(&arguments.guest);
-    leave(places, &source, name, arguments.console, arguments.limit)
+    match (arguments.tries, arguments.limit) {
+        (Some(times), Some(limit)) => {
+            let tries = Tries {
+                times,
+                every: arguments.every.as_ref(),
+                text: arguments.printing.as_deref(),
+                limit,
+            };
+            branch_tries::run(places, &source, name, &tries)
+        }
+        _ => leave(places, &source, name, arguments.console, arguments.limit),
+    }
 }
 
 /// What is left, and where: `GUEST[/ID]@POINT`.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    guest: GuestName,
-    recording: Option<String>,
-    at: Point,
+    pub(super) guest: GuestName,
+    pub(super) recording: Option<String>,
+    pub(super) at: Point,
 }
 
 impl std::str::FromStr for Source {
@@ -88,20 +110,20 @@ pub(super) fn leave(
     let _claim = run.claim()?;
     let mut keys = console.then(keyboard::Keyboard::open).flatten();
     let mut follower = Follower::new(name, console, "Ctrl-C ends the run");
-    let options = Options {
-        at: source.at.clone(),
-        limit,
-    };
-    let recorded = branch::branch(
+    let environment = run.environment();
+    let branching = Branching::go(
         &parent,
         guest.as_ref(),
         name,
-        run.library(),
-        &run.environment(),
-        &options,
+        &environment,
+        &source.at,
+        false,
         &mut follower,
-        keys.as_mut().map(|keys| keys as &mut dyn Keys),
     );
+    let recorded = branching.and_then(|mut branching| {
+        let keys = keys.as_mut().map(|keys| keys as &mut dyn Keys);
+        branching.live_on(run.library(), limit, &mut follower, keys)
+    });
     drop(keys);
     follower.end();
     let recorded = recorded?;

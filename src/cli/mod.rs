@@ -3,6 +3,7 @@
 
 mod boot;
 mod branch;
+mod branch_tries;
 mod clock;
 mod foreground;
 mod guest;

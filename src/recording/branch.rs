@@ -25,15 +25,15 @@ use super::point::Point;
 use super::record::{self, Console, Course, Ended, Limits, Recorded};
 use super::replay::{self, Checked, Choice};
 use super::rerun::{Came, Next, Rerun, Visit};
-use super::session::{Environment, Error, Keys, Listener, devices, different, require_memory};
+use super::session::{Environment, Error, Keys, Listener, devices, different};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
-use super::stored::{IMPORTED, INITRD, KERNEL};
+use super::stored::{IMPORTED, INITRD, InUse, KERNEL};
 use super::trail::{Stops, Trail};
 use super::{Draft, Library, Recording};
 use crate::clock::{boot_id, now};
 use crate::config::guest::{Guest, Shift};
-use crate::config::types::{GuestName, Size};
+use crate::config::types::GuestName;
 use crate::fail_point;
 use crate::file;
 use crate::qemu::engine::{self, Engine};
@@ -43,9 +43,8 @@ use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Qmp};
 
-/// The machine that the parent's replay saves, and the same once more, when the branch has loaded it.
+/// The machine that the parent's replay saves.
 const LEFT: &str = "left";
-const BEGUN: &str = "begun";
 
 /// Where a disk is busy and the log does not say until when, the next try is so many instructions later.
 const LATER: u64 = 3000;
@@ -53,71 +52,127 @@ const LATER: u64 = 3000;
 /// So often; a guest whose disks are never quiet cannot be left there.
 const TRIES: u32 = 1000;
 
-/// Where to leave a recording, and how to go on.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where.
-    pub at: Point,
-    /// When to end the branch; times and instructions of the guest count from the fork.
-    pub limit: Option<Limit>,
+/// A recording that has been left at a point of its run. From there one can live on, more than once, and each time it is another run.
+pub struct Branching<'a> {
+    parent: &'a Recording,
+    name: &'a GuestName,
+    checked: Checked,
+    // Before what it is in.
+    left: Left<'a>,
+    signals: SignalFd,
+    _scratch: Scratch,
+    _use: InUse,
 }
 
-/// Leaves `parent` at a point of its run and records what comes then, as a run of `name`. `guest` is the file of the parent's guest as
-/// it is now, if there still is one.
+impl<'a> Branching<'a> {
+    /// Leaves `parent` at a point of its run; what is recorded from there is a run of `name`. `guest` is the file of the parent's guest
+    /// as it is now, if there still is one. If it is to be gone on with `again`, a copy of the guest's memory is kept.
+    ///
+    /// # Errors
+    ///
+    /// If a replay of `parent` would not be one, if it has no such point, or if the machine cannot be left there.
+    pub fn go(
+        parent: &'a Recording,
+        guest: Option<&Guest>,
+        name: &'a GuestName,
+        environment: &Environment<'a>,
+        at: &Point,
+        again: bool,
+        listener: &mut dyn Listener,
+    ) -> Result<Self, Error> {
+        let in_use = parent.use_shared()?;
+        let signals = live::signals()?;
+        require_new_format(parent)?;
+        let checked = replay::check(parent, guest, &environment.seals, Choice::Installed, listener)?;
+        let wanted = checked.find(parent, at)?;
+        let scratch = Scratch::new(environment, name)?;
+        let environment = Environment {
+            overlays: scratch.0.clone(),
+            ..environment.clone()
+        };
+        let mut left = Left::go(parent, guest, (&environment, &checked), wanted, listener, &signals)?;
+        left.connect(guest);
+        if again {
+            left.keep_memory()?;
+        }
+        Ok(Self {
+            parent,
+            name,
+            checked,
+            left,
+            signals,
+            _scratch: scratch,
+            _use: in_use,
+        })
+    }
+
+    /// Instructions that the guest had executed there.
+    pub fn instructions(&self) -> u64 {
+        self.left.fork.instructions
+    }
+
+    /// Lives on and records that, in `library`. Times and instructions of the guest in `limit` count from there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room, or the machine cannot be gone on with.
+    pub fn live_on(
+        &mut self,
+        library: &Library,
+        limit: Option<Limit>,
+        listener: &mut dyn Listener,
+        keys: Option<&mut dyn Keys>,
+    ) -> Result<Recorded, Error> {
+        let Self { parent, left, .. } = self;
+        record::require_room(library)?;
+        let shift: Option<Shift> = parent.manifest().engine.icount.parse().ok();
+        let limits = Limits::new(self.name, shift, limit, left.fork.instructions)?;
+        let manifest = manifest(parent, self.name, &self.checked, left.fork);
+        let text = fs::read_to_string(parent.guest_file()).map_err(|source| Error::Write {
+            path: parent.guest_file(),
+            source,
+        })?;
+        let draft = library.create(self.name, &manifest, &text)?;
+        let ended = left.record(parent, &draft, library, &limits, listener, keys, &self.signals);
+        let ended = ended.and_then(|ended| ended.with_log(&draft, devices(&manifest), limits.instructions()));
+        let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
+        let disks = (ended.exit != RunExit::Cut).then_some(&left.disks);
+        let recording = record::finish(draft, manifest, disks, listener, |log, console| Outcome {
+            ended: ended.at,
+            exit: ended.exit,
+            instructions: Some(ended.instructions),
+            console_complete: left.printed == left.fork.printed,
+            log,
+            console,
+            moments: ended.moments,
+        })?;
+        Ok(Recorded {
+            recording,
+            full: ended.full,
+            called_off: ended.called_off,
+        })
+    }
+}
+
+/// The points of `parent` from `first` on that are a `step` from each other, up to its end.
 ///
 /// # Errors
 ///
-/// If a replay of `parent` would not be one, if it has no such point, or if the machine cannot be left or gone on with there.
-#[allow(clippy::too_many_arguments, reason = "each is another subject")]
-pub fn branch(
-    parent: &Recording,
-    guest: Option<&Guest>,
-    name: &GuestName,
-    library: &Library,
-    environment: &Environment<'_>,
-    options: &Options,
-    listener: &mut dyn Listener,
-    keys: Option<&mut dyn Keys>,
-) -> Result<Recorded, Error> {
-    let _use = parent.use_shared()?;
-    let signals = live::signals()?;
-    require_new_format(parent)?;
-    let checked = replay::check(parent, guest, &environment.seals, Choice::Installed, listener)?;
-    record::require_room(library)?;
-    require_memory(Size::from_bytes(parent.manifest().engine.memory))?;
-    let wanted = checked.find(parent, &options.at)?;
-    let scratch = Scratch::new(environment, name)?;
-    let environment = Environment {
-        overlays: scratch.0.clone(),
-        ..environment.clone()
+/// If there is no such point, or a step is none.
+pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<Point>, Error> {
+    let end = super::log::end(parent)?;
+    let first = replay::find(parent, first, end)?;
+    let step = match step {
+        Point::Instructions(_) | Point::Time(_) | Point::Percent(_) => replay::find(parent, step, end)?,
+        Point::Text(_) | Point::End { .. } => 0,
     };
-    let mut left = Left::go(parent, guest, (&environment, &checked), wanted, listener, &signals)?;
-    left.connect(guest);
-    let shift: Option<Shift> = parent.manifest().engine.icount.parse().ok();
-    let limits = Limits::new(name, shift, options.limit, left.fork.instructions)?;
-    let manifest = manifest(parent, name, &checked, left.fork);
-    let text = fs::read_to_string(parent.guest_file()).map_err(|source| Error::Write {
-        path: parent.guest_file(),
-        source,
-    })?;
-    let draft = library.create(name, &manifest, &text)?;
-    let ended = left.record(parent, &draft, library, &limits, listener, keys, &signals);
-    let ended = ended.and_then(|ended| ended.with_log(&draft, devices(&manifest), limits.instructions()));
-    let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
-    let disks = (ended.exit != RunExit::Cut).then_some(&left.disks);
-    let recording = record::finish(draft, manifest, disks, listener, |log, console| Outcome {
-        ended: ended.at,
-        exit: ended.exit,
-        instructions: Some(ended.instructions),
-        console_complete: left.printed == left.fork.printed,
-        log,
-        console,
-        moments: ended.moments,
-    })?;
-    Ok(Recorded {
-        recording,
-        full: ended.full,
-    })
+    match usize::try_from(step) {
+        Ok(step @ 1..) => Ok((first..end.last_stop())
+            .step_by(step)
+            .map(Point::Instructions)
+            .collect()),
+        _ => Err(Error::NoStep),
+    }
 }
 
 /// Where a branch has its files; dropped, they are gone. Its own name is locked, so nobody else uses them.
@@ -182,7 +237,8 @@ struct Left<'a> {
     /// What it is like.
     moment: Moment,
     memory: Memory,
-    /// The same once more, for a Multiboot kernel: QEMU writes that, and some of its own memory, where the kernel begins.
+    /// A copy of it, where it is needed more than once, or QEMU itself changes it: a Multiboot kernel is written to it once more, and
+    /// some of QEMU's own memory behind that.
     kept: Option<Memory>,
     disks: Disks<'a>,
     machine: Machine,
@@ -192,6 +248,8 @@ struct Left<'a> {
     log: Log,
     /// Bytes that are known of what was printed up to there.
     printed: u64,
+    /// How often it was gone on with.
+    times: u32,
 }
 
 impl<'a> Left<'a> {
@@ -306,32 +364,36 @@ impl<'a> Left<'a> {
             });
         };
         // The copy of the states goes with it.
-        let left = overlays.join("left.qcow2");
-        fs::rename(&state, &left).map_err(|source| Error::Write {
-            path: left.clone(),
+        let kept = overlays.join("left.qcow2");
+        fs::rename(&state, &kept).map_err(|source| Error::Write {
+            path: kept.clone(),
             source,
         })?;
         drop(start);
-        let kernel = parent.kernel_path();
-        let kept = match kernel.is_some_and(|kernel| engine::is_multiboot(&kernel)) {
-            true => {
-                let kept = Memory::new(machine.memory).map_err(Error::Memory)?;
-                kept.become_like(&memory).map_err(Error::Memory)?;
-                Some(kept)
-            }
-            false => None,
-        };
-        Ok(Self {
+        let mut left = Self {
             fork: at,
             moment,
             memory,
-            kept,
+            kept: None,
             disks,
             machine,
-            state: left,
+            state: kept,
             log,
             printed: 0,
-        })
+            times: 0,
+        };
+        if parent.kernel_path().is_some_and(|kernel| engine::is_multiboot(&kernel)) {
+            left.keep_memory()?;
+        }
+        Ok(left)
+    }
+
+    /// Keeps a copy of the memory.
+    fn keep_memory(&mut self) -> Result<(), Error> {
+        let kept = Memory::new(self.machine.memory).map_err(Error::Memory)?;
+        kept.become_like(&self.memory).map_err(Error::Memory)?;
+        self.kept = Some(kept);
+        Ok(())
     }
 
     /// Has its networks reach what those of `guest` do: a replay sends nothing to anybody.
@@ -396,7 +458,7 @@ impl<'a> Left<'a> {
         Ok(ended)
     }
 
-    /// Makes the memory what it was, if QEMU changes it by itself.
+    /// Makes the memory what it was, if it was changed.
     fn remember(&self) -> Result<(), Error> {
         match &self.kept {
             Some(kept) => self.memory.become_like(kept).map_err(Error::Memory),
@@ -405,7 +467,8 @@ impl<'a> Left<'a> {
     }
 
     /// Has QEMU load the machine, makes sure that it is what it was, and finds out how far QEMU's log is.
-    fn load(&self, qmp: &mut Qmp) -> Result<Begun, Error> {
+    fn load(&mut self, qmp: &mut Qmp) -> Result<Begun, Error> {
+        self.times += 1;
         let positions = || {
             LogPosition::all(&self.state).map_err(|source| Error::Write {
                 path: self.state.clone(),
@@ -426,7 +489,8 @@ impl<'a> Left<'a> {
         if !is_there || Moment::of(self.moment.instructions, qmp, &self.memory)? != self.moment {
             return Err(failed("the machine that was loaded is not the one that was saved"));
         }
-        qmp.monitor(&format!("savevm {BEGUN}"))?;
+        // Once more, for what QEMU says of its log.
+        qmp.monitor(&format!("savevm begun{}", self.times))?;
         let after = positions()?;
         let mut new = after.iter().filter(|it| is_here(it) && it.is_new(&before));
         match (new.next(), new.next()) {

@@ -76,6 +76,14 @@ pub(super) fn check(recording: &Recording, listener: &mut dyn Listener) -> Resul
     }
 }
 
+/// Where the run of `recording` ends, as its log says.
+pub(super) fn end(recording: &Recording) -> Result<End, Error> {
+    let failed = failed(recording);
+    let log = file::open_content(&recording.log()).map_err(|error| failed(error.into()))?;
+    let summary = replay_log::check(log, devices(recording.manifest()), &mut |_| true).map_err(&failed)?;
+    End::of(&summary).ok_or_else(|| failed(replay_log::Error::Nothing))
+}
+
 fn failed(recording: &Recording) -> impl Fn(replay_log::Error) -> Error {
     |source| Error::Log {
         guest: recording.guest().clone(),

@@ -63,6 +63,7 @@ mod start;
 mod stillness;
 pub mod stored;
 mod trail;
+pub mod tries;
 pub mod tt_xen;
 pub mod verdict;
 

@@ -69,6 +69,8 @@ pub struct Recorded {
     pub recording: Recording,
     /// Whether it was ended because the disk was nearly full.
     pub full: bool,
+    /// Whether somebody ended it.
+    pub called_off: bool,
 }
 
 /// Records a run of `guest`, whose file has the text `file`.
@@ -127,6 +129,7 @@ pub fn record(
     Ok(Recorded {
         recording,
         full: ended.full,
+        called_off: ended.called_off,
     })
 }
 
@@ -263,6 +266,7 @@ pub(super) struct Ended {
     pub(super) instructions: u64,
     pub(super) at: u64,
     pub(super) full: bool,
+    pub(super) called_off: bool,
     pub(super) moments: Vec<Moment>,
 }
 
@@ -482,7 +486,7 @@ impl Course<'_> {
         let end = limits.time.map(|limit| Instant::now() + limit);
         let mut space = Space::new(self.library)?;
         let mut moments = Moments::new(self.memory, self.disks);
-        let mut full = false;
+        let (mut full, mut called_off) = (false, false);
         let exit = loop {
             let due = space.again.min(moments.again);
             let until = [Some(due), end, limits.look()].into_iter().flatten().min();
@@ -498,7 +502,10 @@ impl Course<'_> {
                     break RunExit::Stopped;
                 }
                 Happened::Event(Event::Stopped | Event::Resumed) => {}
-                Happened::Signal => break RunExit::Stopped,
+                Happened::Signal => {
+                    called_off = true;
+                    break RunExit::Stopped;
+                }
                 Happened::Ended => {
                     let status = live.emulator.wait().map_err(Error::Wait)?;
                     let why = died(status, live.emulator.complaint());
@@ -542,6 +549,7 @@ impl Course<'_> {
             instructions,
             at,
             full,
+            called_off,
             moments: moments.taken,
         })
     }

@@ -470,39 +470,32 @@ impl Checked {
     ///
     /// If the run does not have it, or its log or console cannot be read.
     pub fn find(&self, recording: &Recording, point: &Point) -> Result<u64, Error> {
-        let log = open_log(recording)?;
-        let console = file::open_content(&recording.console()).map_err(|source| Error::Read {
-            path: recording.console(),
-            source: crate::digest::Error::Open {
-                path: recording.console(),
-                source,
-            },
-        })?;
-        let found = match (point, recording.manifest().engine.icount.parse()) {
-            // A guest that waits is ahead of this, by as much as it waited.
-            (Point::Time(time), Ok(Shift::Fixed(shift))) => {
-                let instructions = u64::try_from(time.as_nanos() >> shift).unwrap_or(u64::MAX);
-                let point = Point::Instructions(instructions);
-                point::resolve(
-                    &point,
-                    log,
-                    devices(recording.manifest()),
-                    console,
-                    self.end.instructions,
-                )
-            }
-            _ => point::resolve(
-                point,
-                log,
-                devices(recording.manifest()),
-                console,
-                self.end.instructions,
-            ),
-        };
-        let found = found.map_err(|source| Error::Point { source })?;
-        // Behind that one there is no way on.
-        Ok(found.instructions.min(self.end.last_stop()))
+        find(recording, point, self.end)
     }
+}
+
+/// Where a point of the run of `recording` is, in instructions; the run ends at `end`.
+pub(super) fn find(recording: &Recording, point: &Point, end: End) -> Result<u64, Error> {
+    let log = open_log(recording)?;
+    let console = file::open_content(&recording.console()).map_err(|source| Error::Read {
+        path: recording.console(),
+        source: crate::digest::Error::Open {
+            path: recording.console(),
+            source,
+        },
+    })?;
+    let found = match (point, recording.manifest().engine.icount.parse()) {
+        // A guest that waits is ahead of this, by as much as it waited.
+        (Point::Time(time), Ok(Shift::Fixed(shift))) => {
+            let instructions = u64::try_from(time.as_nanos() >> shift).unwrap_or(u64::MAX);
+            let point = Point::Instructions(instructions);
+            point::resolve(&point, log, devices(recording.manifest()), console, end.instructions)
+        }
+        _ => point::resolve(point, log, devices(recording.manifest()), console, end.instructions),
+    };
+    let found = found.map_err(|source| Error::Point { source })?;
+    // Behind that one there is no way on.
+    Ok(found.instructions.min(end.last_stop()))
 }
 
 pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::digest::Digest]) -> Option<Verdict> {

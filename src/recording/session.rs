@@ -207,6 +207,11 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// Points cannot be so far from each other.
+    #[error(
+        "that is no step from one point to the next: write instructions (1_000_000), a time (0.5s) or a share (10%)"
+    )]
+    NoStep,
     /// The guest's memory cannot be written to a file.
     #[error(transparent)]
     Core(#[from] core::Error),
@@ -290,10 +295,12 @@ impl Classify for Error {
             | Self::Different { .. }
             | Self::NoPackets(_)
             | Self::NotExplained(_)
+            | Self::Left { .. }
             | Self::NoSpace { .. }
             | Self::Log { .. }
             | Self::NoMemory { .. } => Exit::Refused,
             Self::Point { source } => source.exit(),
+            Self::NoStep => Exit::Usage,
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),

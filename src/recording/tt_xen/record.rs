@@ -91,6 +91,7 @@ pub fn record(
     .map(|recording| Recorded {
         recording,
         full: ended.full,
+        called_off: false,
     })
 }
 

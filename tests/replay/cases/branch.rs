@@ -315,3 +315,62 @@ pub fn killed(lab: &Lab) -> Outcome {
     }
     Ok(())
 }
+
+/// A fault that comes one time in three: recorded until it does, then left at several points. Behind the one where it was decided,
+/// every branch crashes.
+pub fn tries(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("none", "");
+    place.script(
+        "echo begun; n=$(head -c 2 /dev/urandom | od -An -tu2); n=$((n % 3)); echo decided; \
+         i=0; while [ $i -lt 300 ]; do i=$((i + 1)); done; \
+         if [ $n = 0 ]; then echo CRASHED; else echo fine; fi; poweroff -f",
+    );
+    let crashed = |place: &Place| contents(&place.recording().console()).contains("CRASHED");
+    for number in 0.. {
+        place.record(&[]);
+        if crashed(&place) {
+            break;
+        }
+        assert!(number < 60, "it never crashes");
+    }
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    let command = [
+        "branch",
+        GUEST,
+        "--as",
+        "tried",
+        "--tries",
+        "2",
+        "--for",
+        "60s",
+        "--printing",
+        "CRASHED",
+    ];
+    let one = place.run(&[&command[..], &["--at", "'decided'"]].concat());
+    one.expect(
+        0,
+        &[
+            "2 of 2",
+            "##",
+            "2 powered off and had printed it",
+            "all of them ended so, from wherever",
+        ],
+    );
+    // At many: what is behind that point is certain. What is before it is chance.
+    let many = place.run(&[&command[..], &["--at", "'begun'", "--every", "5%"]].concat());
+    many.expect(0, &["LEFT AFTER", "SAME END", " (looked for: \"CRASHED\"); "]);
+    let ids = place
+        .library()
+        .list(Some(&"tried".parse().expect("a name")))
+        .expect("a list");
+    assert!(ids.len() >= 4, "{}", many.out);
+    for entry in ids.iter().rev().take(2) {
+        place
+            .run(&["replay", "tried", &entry.id.to_string(), "--verify"])
+            .expect(0, &["IDENTICAL"]);
+    }
+    let step = [&command[..], &["--at", "'begun'", "--every", "'begun'"]].concat();
+    place.run(&step).expect(2, &["no step"]);
+    Ok(())
+}

@@ -61,6 +61,7 @@ pub fn all() -> Vec<Case> {
         branch::anywhere,
         branch::other_answers,
         branch::killed,
+        branch::tries,
         branch::refused,
         explain::differences,
         explain::memory,
