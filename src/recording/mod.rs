@@ -23,6 +23,7 @@
 //! A manifest without a result is the mark of a recording that did not come to its end: it is there from the first moment,
 //! and replaced in one step when everything else is on the disk. What QEMU recorded up to then can be salvaged.
 
+pub mod activity;
 mod archive;
 mod capsules;
 pub mod check;
@@ -62,6 +63,8 @@ pub mod stored;
 mod trail;
 pub mod tt_xen;
 pub mod verdict;
+#[cfg(test)]
+mod written;
 
 pub use draft::Draft;
 pub use error::Error;
