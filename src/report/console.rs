@@ -14,8 +14,11 @@ use crate::recording::verdict::grouped;
 /// Of the beginning of a console, and again of its end, so many bytes of the page. A browser shows both at once.
 const SHARE: usize = 1 << 20;
 
-/// Lines of a piece. A browser lays out only the pieces that are looked at.
+/// Lines of a piece.
 const PIECE: usize = 100;
+
+/// Of more lines than this, a browser lays out only the pieces that are looked at, and may tell a screen reader of no others.
+const LONG: usize = 2000;
 
 /// Columns between two stops of a tabulator.
 const TABULATOR: usize = 8;
@@ -120,7 +123,8 @@ impl Console {
 
     /// Writes it, of a run in which it is that time.
     pub(super) fn write(&self, clock: Option<&Clock>, page: &mut String) {
-        pieces(self.head.iter(), clock, page);
+        let is_long = self.head.len() + self.tail.len() > LONG;
+        pieces(self.head.iter(), is_long, clock, page);
         if self.left_out > 0 {
             let _ = writeln!(
                 page,
@@ -128,14 +132,18 @@ impl Console {
                 grouped(self.left_out)
             );
         }
-        pieces(self.tail.iter(), clock, page);
+        pieces(self.tail.iter(), is_long, clock, page);
     }
 }
 
-fn pieces<'a>(rows: impl Iterator<Item = &'a Row>, clock: Option<&Clock>, page: &mut String) {
+fn pieces<'a>(rows: impl Iterator<Item = &'a Row>, is_long: bool, clock: Option<&Clock>, page: &mut String) {
     let mut rows = rows.peekable();
     while rows.peek().is_some() {
-        page.push_str("<ol class=\"console\">\n");
+        page.push_str(if is_long {
+            "<ol class=\"console long\">\n"
+        } else {
+            "<ol class=\"console\">\n"
+        });
         rows.by_ref().take(PIECE).for_each(|row| row.write(clock, page));
         page.push_str("</ol>\n");
     }

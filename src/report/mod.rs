@@ -44,7 +44,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// What a browser lets a page do that says so: apply this style and run this script, by their digests, and nothing else. It
 /// fetches nothing, whatever is in the page.
 const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
-    style-src 'sha256-NVTdibIYjhfw2MjtdIrqt04rW1TH5w6XwhJhXca7VVc='; \
+    style-src 'sha256-TS4Y1ZvBQpAP0A1cgyQYlKUZV4H6YPacN3RJWdRts40='; \
     script-src 'sha256-gHJFRygShda28qe5rtzQgkpKq9PlYMDMOk3RKLRvrM8='";
 
 /// The page of `recording`. Its log and its console are read, and have to be what was recorded.
