@@ -28,8 +28,8 @@ const LONGEST: usize = 4096;
 /// A line of the console.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Line {
-    /// Instructions that the guest had executed when its first byte was printed: a replay that is stopped there has not printed
-    /// it yet. `None` where nobody counts them.
+    /// Instructions that the guest had executed before the one that printed its first byte: a replay that is stopped there goes
+    /// on with this line, whole. `None` where nobody counts them.
     pub instructions: Option<u64>,
     /// Its first bytes, without the line break.
     pub text: Vec<u8>,
@@ -207,7 +207,9 @@ fn read(
         match event.kind {
             Kind::Written(true) => {
                 if let Some(byte) = console.next().transpose().map_err(Failure::Console)? {
-                    counts.lines += u64::from(lines.push(byte, Some(event.instructions)));
+                    // The log counts the one that prints, too.
+                    let before = event.instructions.saturating_sub(1);
+                    counts.lines += u64::from(lines.push(byte, Some(before)));
                 }
             }
             Kind::Typed(text) => counts.typed += text.len() as u64,
@@ -354,15 +356,15 @@ mod tests {
             .whole();
         let (activity, lines) = activity(&log, "a\ncd\r\ne\nlost", 480, Shift::Fixed(3));
         let wanted = [
-            line(Some(100), "a"),
-            line(Some(200), "cd"),
-            line(Some(480), "e"),
+            line(Some(99), "a"),
+            line(Some(199), "cd"),
+            line(Some(479), "e"),
             line(None, "lost"),
         ];
         assert_eq!(lines, wanted);
-        // A replay to there has printed all that is before it, and nothing of it.
-        for (byte, at) in [(0, 100), (2, 200), (5, 480)] {
-            assert_eq!(written_at(&log[..], DEVICES, byte).expect("it"), at + 1);
+        // Where it has just been printed, as `--at TEXT` goes there.
+        for (byte, at) in [(0, 99), (2, 199), (5, 479)] {
+            assert_eq!(written_at(&log[..], DEVICES, byte).expect("it"), at + 2);
         }
         assert_eq!((activity.width, activity.sections.len()), (2, 240));
         assert_eq!(

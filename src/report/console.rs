@@ -121,6 +121,13 @@ impl Console {
         place?.at.filter(|at| *at < to)
     }
 
+    /// The last place in the page that is before `to` instructions.
+    pub(super) fn before(&self, to: u64) -> Option<u64> {
+        let is_before = |row: &&Row| row.is_place && row.at < Some(to);
+        let rows = self.tail.iter().rev().chain(self.head.iter().rev());
+        rows.into_iter().find(is_before)?.at
+    }
+
     /// Writes it, of a run in which it is that time.
     pub(super) fn write(&self, clock: Option<&Clock>, page: &mut String) {
         let is_long = self.head.len() + self.tail.len() > LONG;
@@ -239,6 +246,10 @@ mod tests {
              </ol>\n"
         );
         assert_eq!(console.place(0, 2_000_000), Some(1_000_000));
+        assert_eq!(
+            (console.before(1_000_000), console.before(1_000_001)),
+            (None, Some(1_000_000))
+        );
         assert_eq!(
             (console.place(0, 1_000_000), console.place(1_000_001, u64::MAX)),
             (None, None)

@@ -44,7 +44,7 @@ const SCRIPT: &str = include_str!("page.js");
 /// What a browser lets a page do that says so: apply this style and run this script, by their digests, and nothing else. It
 /// fetches nothing, whatever is in the page.
 const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
-    style-src 'sha256-TS4Y1ZvBQpAP0A1cgyQYlKUZV4H6YPacN3RJWdRts40='; \
+    style-src 'sha256-wMn47d3gQIf3pcY80Uyu9BpljntYrk2GNptPXe8EKX4='; \
     script-src 'sha256-gHJFRygShda28qe5rtzQgkpKq9PlYMDMOk3RKLRvrM8='";
 
 /// The page of `recording`. Its log and its console are read, and have to be what was recorded.
@@ -203,6 +203,11 @@ impl Report<'_> {
         }
     }
 
+    /// Where that was: up to where it is known to have been the same, and where it was seen not to be.
+    fn divergence(&self) -> Option<(Option<u64>, u64)> {
+        self.diverged()?.place(self.result.instructions?)
+    }
+
     fn timeline(&self, page: &mut String) {
         page.push_str("<section aria-labelledby=\"timeline\">\n<h2 id=\"timeline\">Timeline</h2>\n");
         match &self.activity {
@@ -215,7 +220,7 @@ impl Report<'_> {
                     console: &self.console,
                     checkpoints: &checkpoints,
                     compared: &self.recording.compared_at(),
-                    diverged: self.diverged().and_then(|at| at.place(activity.end)),
+                    diverged: self.divergence(),
                     disks: !self.manifest.disks.is_empty(),
                     networks: !self.manifest.vifs.is_empty(),
                 }
@@ -247,11 +252,18 @@ impl Report<'_> {
                 rows.text("What differs", difference);
             }
         }
-        if let Some((Some(same), _)) = self.diverged().and_then(|at| at.place(0)) {
-            rows.text("Still the same", &position(same));
+        if let Some((same, at)) = self.divergence() {
+            same.iter()
+                .for_each(|same| rows.text("Still the same", &position(*same)));
+            rows.text("Not any more", &position(at));
+            if let Some(line) = self.console.before(at) {
+                rows.link("Last line before it", line);
+            }
         }
         rows.text("Ended", &date(replays.when));
-        rows.text("Identical in a row", &replays.identical.to_string());
+        if replays.identical > 0 {
+            rows.text("Identical in a row", &replays.identical.to_string());
+        }
         for engine in &replays.engines {
             rows.text("Identical on", engine);
         }
@@ -296,7 +308,7 @@ impl Report<'_> {
         } else if self.activity.is_some() {
             let _ = writeln!(
                 page,
-                "<p>Each line has its position, the instructions that the guest had executed when it began to print it, and the time of \
+                "<p>Each line has its position, the instructions that the guest had executed before it began to print it, and the time of \
                  so many. <code>{} --at <var>POSITION</var></code> goes there; a link to a position is a link to its line.</p>",
                 self.replay()
             );
@@ -399,6 +411,15 @@ impl<'a> Rows<'a> {
 
     fn text(&mut self, name: &str, value: &str) {
         let _ = writeln!(self.0, "<tr><th scope=\"row\">{name}</th><td>{}</td></tr>", Text(value));
+    }
+
+    /// The way to a line of the console.
+    fn link(&mut self, name: &str, line: u64) {
+        let _ = writeln!(
+            self.0,
+            "<tr><th scope=\"row\">{name}</th><td><a href=\"#i-{line}\">{}</a></td></tr>",
+            position(line)
+        );
     }
 
     fn end(self) {

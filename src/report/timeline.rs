@@ -114,8 +114,7 @@ impl Timeline<'_> {
             "<figure>\n<figcaption>Each bar is {} instructions{}. The time is that of the instructions: while the guest waited, \
              its own clock went ahead of it.</figcaption>\n",
             grouped(activity.width),
-            self.time_at(activity.width)
-                .map_or_else(String::new, |it| format!(" ({it})"))
+            (activity.clock.at(activity.width)).map_or_else(String::new, |it| format!(" ({it:.1?})"))
         );
         page.push_str("<div class=\"timeline\">\n");
         self.draw(&lanes, page);
@@ -257,8 +256,8 @@ impl Timeline<'_> {
             let _ = write!(
                 page,
                 "<line class=\"compared\" x1=\"{x}\" x2=\"{x}\" y1=\"{}\" y2=\"{}\"/>",
-                middle - 6,
-                middle + 6
+                middle - 7,
+                middle + 7
             );
         }
         for at in self.checkpoints {

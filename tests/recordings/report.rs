@@ -113,9 +113,9 @@ fn a_run_and_its_replays() {
     for part in [
         "<strong>IDENTICAL</strong> 2 replays in a row were the same run, on 2 engines",
         "<td>8.2.1</td>",
-        // Before the first byte of the line is printed.
-        "<li id=\"i-1000200\"><a href=\"#i-1000200\">1_000_200</a><span>0.008s</span><code>Linux version 6.1</code></li>",
-        "<li id=\"i-3003800\"><a href=\"#i-3003800\">3_003_800</a><span>0.024s</span><code>login: </code></li>",
+        // Before the instruction that prints the first byte.
+        "<li id=\"i-1000199\"><a href=\"#i-1000199\">1_000_199</a><span>0.008s</span><code>Linux version 6.1</code></li>",
+        "<li id=\"i-3003799\"><a href=\"#i-3003799\">3_003_799</a><span>0.024s</span><code>login: </code></li>",
         "ttvm replay clientA 20261125-130700 --at",
         "<td>2026-11-25 13:08:12 UTC, after 1min 12s: powered itself off</td>",
     ] {
