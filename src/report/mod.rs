@@ -28,7 +28,7 @@ use crate::recording::activity::{Activity, Clock};
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::manifest::{FileDigest, Manifest, Outcome};
 use crate::recording::session::Error;
-use crate::recording::verdict::{Replays, grouped};
+use crate::recording::verdict::{Replays, grouped, proved};
 use crate::recording::{Divergence, Recording, Verdict};
 use crate::text::bytes;
 use console::Console;
@@ -44,8 +44,8 @@ const SCRIPT: &str = include_str!("page.js");
 /// What a browser lets a page do that says so: apply this style and run this script, by their digests, and nothing else. It
 /// fetches nothing, whatever is in the page.
 const POLICY: &str = "default-src 'none'; base-uri 'none'; form-action 'none'; \
-    style-src 'sha256-wMn47d3gQIf3pcY80Uyu9BpljntYrk2GNptPXe8EKX4='; \
-    script-src 'sha256-gHJFRygShda28qe5rtzQgkpKq9PlYMDMOk3RKLRvrM8='";
+    style-src 'sha256-rPT7iKL9X/I43OEb2JcAdF4JAWPGq2qcCDVZBgpNY7M='; \
+    script-src 'sha256-8S/Db8GKeod/jGa5746LfXriy4ZcFLQAOpWZ8y3c6MU='";
 
 /// The page of `recording`. Its log and its console are read, and have to be what was recorded.
 ///
@@ -169,16 +169,19 @@ impl Report<'_> {
             return ("none", "NOT REPLAYED YET", String::new());
         };
         match &replays.newest {
-            Verdict::Identical { .. } => {
+            Verdict::Identical {
+                instructions,
+                from,
+                moments,
+                memory,
+                disks,
+            } => {
                 let times = match replays.identical {
                     0 | 1 => "a replay was".to_owned(),
                     count => format!("{} replays in a row were", grouped(count.into())),
                 };
-                let on = match replays.engines.len() {
-                    0 | 1 => String::new(),
-                    count => format!(", on {count} engines"),
-                };
-                ("good", "IDENTICAL", format!("{times} the same run{on}"))
+                let proved = proved(*instructions, *from, *moments, *memory, *disks);
+                ("good", "IDENTICAL", format!("{times} the same run{proved}"))
             }
             Verdict::Diverged { at } => ("bad", "DIVERGED", Text(headline(at)).to_string()),
         }
@@ -283,10 +286,12 @@ impl Report<'_> {
             page.push_str("<p>None. The first replay makes them, and a replay to a point begins at the last one before it.</p>\n</section>\n");
             return;
         }
-        page.push_str(
-            "<p>A replay to a point of the run begins at the last one before it.</p>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" \
-             aria-label=\"Checkpoints\"><table class=\"numbers\"><thead><tr><th scope=\"col\">Position</th><th scope=\"col\">Time</th>\
-             <th scope=\"col\">Digest of the memory</th></tr></thead><tbody>\n",
+        let _ = writeln!(
+            page,
+            "<p>A replay to a point of the run begins at the last one before it.</p>\n<details><summary>{}</summary>\n\
+             <div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Checkpoints\"><table class=\"numbers\"><thead><tr>\
+             <th scope=\"col\">Position</th><th scope=\"col\">Time</th><th scope=\"col\">Digest of the memory</th></tr></thead><tbody>",
+            plural(self.checkpoints.len() as u64, "checkpoint")
         );
         for Checkpoint { moment, .. } in self.checkpoints {
             let at = moment.instructions;
@@ -298,7 +303,7 @@ impl Report<'_> {
                 moment.memory
             );
         }
-        page.push_str("</tbody></table></div>\n</section>\n");
+        page.push_str("</tbody></table></div></details>\n</section>\n");
     }
 
     fn console(&self, page: &mut String) {

@@ -1,4 +1,4 @@
-
+// SPDX-License-Identifier: MIT OR Apache-2.0
 "use strict";
 (() => {
   const of = (id) => document.getElementById(id);

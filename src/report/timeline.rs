@@ -111,8 +111,8 @@ impl Timeline<'_> {
         let count = activity.sections.len();
         let _ = write!(
             page,
-            "<figure>\n<figcaption>Each bar is {} instructions{}. The time is that of the instructions: while the guest waited, \
-             its own clock went ahead of it.</figcaption>\n",
+            "<figure>\n<figcaption>Each bar is {} instructions{}, and leads to the console there. The time is that of the instructions: \
+             while the guest waited, its own clock went ahead of it.</figcaption>\n",
             grouped(activity.width),
             (activity.clock.at(activity.width)).map_or_else(String::new, |it| format!(" ({it:.1?})"))
         );
