@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use ttvm::recording::{Divergence, Verdict};
 
 use super::World;
-use super::report::Run;
+use super::report::{Run, hostile};
 
 /// A browser that says nothing for so long, in milliseconds, says nothing any more.
 const LIMIT: u16 = 60_000;
@@ -175,6 +175,23 @@ impl Browser {
         self.events.iter().filter(|it| it["method"] == event).collect()
     }
 
+    /// Nothing was fetched but the page itself, and the browser has not a word to say about it.
+    #[track_caller]
+    fn expect_quiet(&self, url: &str) {
+        let requests = self.said("Network.requestWillBeSent");
+        let mut requests = requests.iter().filter_map(|it| it["params"]["request"]["url"].as_str());
+        assert_eq!(requests.find(|it| !it.starts_with(url)), None);
+        for event in [
+            "Log.entryAdded",
+            "Runtime.consoleAPICalled",
+            "Runtime.exceptionThrown",
+            "Page.javascriptDialogOpening",
+            "Page.frameRequestedNavigation",
+        ] {
+            assert_eq!(self.said(event), Vec::<&Value>::new());
+        }
+    }
+
     fn screen(&mut self, width: u32, height: u32, scheme: &str) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", &metrics);
@@ -238,7 +255,7 @@ fn cloexec(end: &OwnedFd) {
 }
 
 /// A run as a Debian's: the firmware, a kernel, systemd with colours, work with its disk and network, and the end.
-fn like_debian(world: &World) -> PathBuf {
+fn like_debian(world: &World) {
     let mut run = Run::new();
     let (mut requests, mut units) = (0u64, 0);
     let mut disk = |run: &mut Run, count: u64| {
@@ -322,13 +339,17 @@ fn like_debian(world: &World) -> PathBuf {
     });
     assert!(serde_json::from_value::<Verdict>(replays.clone()).is_ok());
     put("replay.json", replays);
+}
+
+/// The page of the only recording.
+fn page(world: &World) -> String {
     let mut command = world.command();
     let made = command
         .args(["report", "clientA", "-o", "report.html"])
         .output()
         .expect("ttvm runs");
     assert!(made.status.success(), "{made:?}");
-    world.directory.join("report.html")
+    format!("file://{}", world.directory.join("report.html").display())
 }
 
 /// How it should look: a name, and the screen.
@@ -399,8 +420,8 @@ fn how_it_looks() {
     let Some(mut browser) = Browser::start(&world) else {
         return;
     };
-    let page = like_debian(&world);
-    let url = format!("file://{}", page.display());
+    like_debian(&world);
+    let url = page(&world);
     let references = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/report");
     let update = std::env::var_os("TTVM_UPDATE").is_some();
     browser.screen(1280, 900, "light");
@@ -461,8 +482,8 @@ fn what_one_can_do_with_it() {
     let Some(mut browser) = Browser::start(&world) else {
         return;
     };
-    let page = like_debian(&world);
-    let url = format!("file://{}", page.display());
+    like_debian(&world);
+    let url = page(&world);
     browser.screen(1280, 900, "light");
     browser.open(&url);
     browser.press("Tab", 9);
@@ -521,15 +542,7 @@ fn what_one_can_do_with_it() {
     let lost = "[...document.querySelectorAll('a[href]')].map((a) => a.getAttribute('href'))
         .filter((it) => document.querySelectorAll(`[id='${it.slice(1)}']`).length !== 1)";
     assert_eq!(browser.value(lost), json!([]));
-    // Nothing but the page itself, and not a word of the browser's about it.
-    let requests: Vec<&str> = (browser.said("Network.requestWillBeSent").iter())
-        .filter_map(|it| it["params"]["request"]["url"].as_str())
-        .filter(|it| !it.starts_with(&url))
-        .collect();
-    assert_eq!(requests, Vec::<&str>::new());
-    for event in ["Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"] {
-        assert_eq!(browser.said(event), Vec::<&Value>::new());
-    }
+    browser.expect_quiet(&url);
     // Without its script, all of it is there but the bar.
     browser.call("Emulation.setScriptExecutionDisabled", &json!({ "value": true }));
     browser.open(&url);
@@ -537,4 +550,22 @@ fn what_one_can_do_with_it() {
     let text = tree.to_string();
     assert!(text.contains("guest login: root"), "its console");
     assert!(!text.contains("Look at a part of the run"), "its bar");
+}
+
+#[test]
+fn what_others_wrote_does_nothing() {
+    let world = World::new("browser-hostile");
+    let Some(mut browser) = Browser::start(&world) else {
+        return;
+    };
+    hostile(&world);
+    let url = page(&world);
+    browser.screen(390, 900, "light");
+    browser.open(&url);
+    let strange = "document.querySelectorAll('img, iframe, base, object, embed, form, link, script + script, style + style').length";
+    assert_eq!(browser.value(strange), 0);
+    let printed = "document.querySelector('.console code').textContent";
+    assert_eq!(browser.value(printed), "</code></li></ol><script>alert(1)</script>");
+    assert_eq!(browser.value("document.documentElement.scrollWidth"), 390);
+    browser.expect_quiet(&url);
 }
