@@ -84,6 +84,7 @@ mod tests {
         assert_eq!(line("a\nstate: complete\r"), "a\\nstate: complete\\r");
         assert_eq!(lines("a\n\u{9b}2J"), "a\n\\u{9b}2J");
         assert_eq!(line("\u{202e}gpj"), "\\u{202e}gpj");
+        assert_eq!(line("\u{61c}"), "\\u{61c}");
         assert_eq!(of_bytes(b"\xffx\x1b"), "\u{fffd}x\\u{1b}");
     }
 
