@@ -17,6 +17,16 @@ pub fn boot_id() -> String {
     id.trim().to_owned()
 }
 
+/// Seconds as a person says them: `42s`, `5min 3s`, `2h 10min`, `3d 4h`.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}min {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
 /// A time as the calendar has it, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calendar {

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! cli                      the command line
+//! report                   a recording as a page to look at
 //! netd                     the networks as a D-Bus service, and its clients
 //! recording                record, replay, and the proof that both were the same run
 //! import making            guests' files of those of xm and xl; whole guests, from nothing or from a system
@@ -57,6 +58,7 @@ pub mod notify;
 pub mod progress;
 pub mod qemu;
 pub mod recording;
+pub mod report;
 pub mod root;
 pub mod run;
 pub mod signals;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Text that was not written by us (of files, guests, recordings, other programs) on its way to a person.
+//! Text that was not written by us (of files, guests, recordings, other programs) on its way to a person, and sizes for one.
 //!
 //! A terminal does what is in it: an escape sequence clears the screen or types for its owner, a line break forges a line of ours,
 //! and a few characters of Unicode turn the order of those around them. Everything that is shown goes through here.
@@ -8,8 +8,7 @@ use std::borrow::Cow;
 
 /// Whether a character shows itself and does nothing else.
 pub fn is_plain(c: char) -> bool {
-    let changes_order =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let changes_order = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     !c.is_control() && !changes_order
 }
 
@@ -44,6 +43,22 @@ pub fn of_bytes(bytes: &[u8]) -> String {
     line(&String::from_utf8_lossy(bytes)).into_owned()
 }
 
+/// Bytes in a few digits, as `ls -h` has them: `26.3M`.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["", "K", "M", "G"] {
+        // What would be printed as 1024.0 is one of the next.
+        if value < 1023.95 {
+            return match unit {
+                "" => format!("{count}"),
+                unit => format!("{value:.1}{unit}"),
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1}T")
+}
+
 fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     if text.chars().all(&stays) {
         return Cow::Borrowed(text);
@@ -69,6 +84,7 @@ mod tests {
         assert_eq!(line("a\nstate: complete\r"), "a\\nstate: complete\\r");
         assert_eq!(lines("a\n\u{9b}2J"), "a\n\\u{9b}2J");
         assert_eq!(line("\u{202e}gpj"), "\\u{202e}gpj");
+        assert_eq!(line("\u{61c}"), "\\u{61c}");
         assert_eq!(of_bytes(b"\xffx\x1b"), "\u{fffd}x\\u{1b}");
     }
 
@@ -83,5 +99,20 @@ mod tests {
             "{shown}"
         );
         assert_eq!(serde_json::from_str::<Vec<String>>(&shown).expect("JSON"), value);
+    }
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (27_577_549, "26.3M"),
+            ((1 << 30) - 1, "1.0G"),
+            (5 << 40, "5.0T"),
+        ];
+        for (count, shown) in cases {
+            assert_eq!(bytes(count), shown);
+        }
     }
 }

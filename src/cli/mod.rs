@@ -19,6 +19,7 @@ mod progress;
 mod record;
 mod recordings;
 mod replay;
+mod report;
 mod snapshot;
 mod status;
 mod table;
@@ -95,6 +96,8 @@ enum Command {
     /// Look at recordings, check them, remove them, take them to another host
     #[command(subcommand)]
     Recordings(recordings::Command),
+    /// Write a page for a browser: a recorded run from its beginning to its end, and what its replays came to
+    Report(report::Arguments),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -143,6 +146,8 @@ enum Error {
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
     Unit { unit: String, exit: Exit, why: String },
+    #[error("{} is there already, and it is no report: name another file with -o, or remove it", .0.display())]
+    NoReport(PathBuf),
     #[error("the replay of {0} was ended before there was a verdict")]
     NoVerdict(GuestName),
     #[error(transparent)]
@@ -171,7 +176,7 @@ impl Classify for Error {
             Self::Create(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
-            Self::Running(_) => Exit::Refused,
+            Self::Running(_) | Self::NoReport(_) => Exit::Refused,
             Self::Unit { exit, .. } => *exit,
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
@@ -231,6 +236,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),
+        Command::Report(arguments) => report::run(&places()?, &arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::snapshot::describe;
 use super::{Error, guest_name, print_json, table};
-use crate::clock::now;
+use crate::clock::{duration, now};
 use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size};
@@ -228,14 +228,4 @@ fn line(row: &Row) -> Vec<String> {
         row.uptime.map_or_else(dash, duration),
         row.last_exit.clone().unwrap_or_else(dash),
     ]
-}
-
-/// Seconds as a person says them: `42s`, `5min 3s`, `2h 10min`, `3d 4h`.
-pub(super) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}min {}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h {}min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
-    }
 }

@@ -24,6 +24,7 @@
 //! A manifest without a result is the mark of a recording that did not come to its end: it is there from the first moment,
 //! and replaced in one step when everything else is on the disk. What QEMU recorded up to then can be salvaged.
 
+pub mod activity;
 mod archive;
 pub mod branch;
 mod branch_log;
@@ -66,6 +67,8 @@ mod trail;
 pub mod tries;
 pub mod tt_xen;
 pub mod verdict;
+#[cfg(test)]
+mod written;
 
 pub use draft::Draft;
 pub use error::Error;

@@ -402,7 +402,7 @@ impl Printed {
 }
 
 /// On the line through two points, the second coordinate at the first coordinate `x`. The second point is not before the first.
-fn between((x0, y0): (u64, u64), (x1, y1): (u64, u64), x: u64) -> u64 {
+pub(super) fn between((x0, y0): (u64, u64), (x1, y1): (u64, u64), x: u64) -> u64 {
     let [x, x0, x1, y0, y1] = [x, x0, x1, y0, y1].map(u128::from);
     let y = match x1 - x0 {
         0 => y0,
@@ -456,50 +456,14 @@ fn longer(text: &[u8], borders: &[usize], mut matched: usize, byte: u8) -> usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::written::Log;
 
     const DEVICES: Devices = Devices { networks: 0, disks: 0 };
 
-    /// A log that is written by hand: crates/replay-log/src/lib.rs says how.
-    struct Log(Vec<u8>);
-
     impl Log {
-        fn new() -> Self {
-            let mut log = vec![0x00, 0xe0, 0x20, 0x0c];
-            log.extend([0; 8]);
-            // The machine is set up.
-            log.push(37);
-            Self(log)
-        }
-
-        fn run(mut self, instructions: u32) -> Self {
-            self.0.push(0);
-            self.0.extend(instructions.to_be_bytes());
-            self
-        }
-
-        fn print(mut self, bytes: usize) -> Self {
-            for _ in 0..bytes {
-                self.0.extend([22, 0, 0, 0, 1, 0, 0, 0, 1]);
-            }
-            self
-        }
-
-        /// A byte that nobody took.
-        fn lose(mut self) -> Self {
-            self.0.extend([22, 0, 0, 0, 0, 0, 0, 0, 0]);
-            self
-        }
-
-        fn clock(mut self, nanoseconds: u64) -> Self {
-            self.0.push(29);
-            self.0.extend(nanoseconds.to_be_bytes());
-            self
-        }
-
         fn find(&self, point: &str, console: &str, end: u64) -> Result<Found, Error> {
             let point: Point = point.parse().expect("a point");
-            let log = [self.0.as_slice(), &[39]].concat();
-            resolve(&point, &log[..], DEVICES, console.as_bytes(), end)
+            resolve(&point, &self.whole()[..], DEVICES, console.as_bytes(), end)
         }
     }
 
@@ -594,7 +558,7 @@ mod tests {
             before.to_string(),
             "end-101 is before the beginning of the run: it has 100 instructions, \"end-100\" or 0 is where it begins"
         );
-        let log = [log.0.as_slice(), &[39]].concat();
+        let log = log.whole();
         let printed = |instructions| printed_before(&log[..], DEVICES, instructions).expect("a log");
         assert_eq!([10, 11, 15, 16, 1000].map(printed), [0, 1, 1, 3, 3]);
     }
@@ -720,7 +684,7 @@ mod tests {
             .clock(400)
             .run(60);
         let point = Point::Time(Duration::from_nanos(250));
-        let log = [log.0.as_slice(), &[39]].concat();
+        let log = log.whole();
         let at = resolve(&point, &log[..], DEVICES, io::empty(), 100).expect("a moment");
         assert_eq!(at, found(25, 0));
     }

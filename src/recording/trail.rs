@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::Recording;
 use super::moment::Moment;
 use super::session::Error;
 use crate::file;
@@ -47,6 +48,18 @@ impl Trail {
     /// Leaves it there.
     pub(super) fn save(&self, directory: &Path) -> std::io::Result<()> {
         file::replace(&directory.join(NAME), &serde_json::to_vec(self)?, 0o600)
+    }
+}
+
+impl Recording {
+    /// After how many instructions its replays are compared with it, in memory and registers.
+    pub fn compared_at(&self) -> BTreeSet<u64> {
+        let recorded = self.manifest().result.iter().flat_map(|result| &result.moments);
+        let trail = Trail::load(self.directory()).unwrap_or_default();
+        recorded
+            .chain(trail.moments())
+            .map(|moment| moment.instructions)
+            .collect()
     }
 }
 

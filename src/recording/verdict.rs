@@ -106,6 +106,21 @@ pub enum Divergence {
     },
 }
 
+impl Divergence {
+    /// After how many instructions of a run of `end` it was seen, and up to where both runs are known to have been the same.
+    /// `None` where nobody knows.
+    pub fn place(&self, end: u64) -> Option<(Option<u64>, u64)> {
+        match self {
+            Self::Console { instructions, .. } | Self::Stalled { instructions } => {
+                instructions.map(|seen| (None, seen))
+            }
+            Self::Memory { instructions, same, .. } => Some((*same, *instructions)),
+            Self::Instructions { expected, found } => Some((None, *expected.min(found))),
+            Self::Disk { .. } | Self::Exit { .. } => Some((None, end)),
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library of recordings on real files, through the library and through `ttvm recordings`: made, killed at each step,
-//! tampered with, salvaged, removed, taken to another host, with the engine that recorded them.
+//! tampered with, salvaged, removed, taken to another host, with the engine that recorded them, shown in a browser.
 
+mod browser;
 mod capsule;
 mod damage;
 mod hostile;
 mod killed;
 mod library;
+mod report;
 mod salvage;
 mod transfer;
 
@@ -123,14 +125,20 @@ impl World {
 
     /// Lets a guest run and come to its end.
     fn run(&self, draft: Draft, started: u64) -> Recording {
-        fs::write(draft.log(), noise(300_000)).expect("a log");
-        fs::write(draft.console(), "Linux version 6.1\nwelcome\n".repeat(100)).expect("a console");
+        let console = "Linux version 6.1\nwelcome\n".repeat(100);
+        let (log, manifest) = (noise(300_000), self.manifest(started));
+        Self::ran(draft, manifest, &log, console.as_bytes(), Some(123_456_789))
+    }
+
+    /// A guest has run: what `manifest` says of it before its end, its log, what it printed, and how many instructions it executed.
+    fn ran(draft: Draft, mut manifest: Manifest, log: &[u8], console: &[u8], instructions: Option<u64>) -> Recording {
+        fs::write(draft.log(), log).expect("a log");
+        fs::write(draft.console(), console).expect("a console");
         let (log, console) = draft.digests(&mut goes_on).expect("digests");
-        let mut manifest = self.manifest(started);
         manifest.result = Some(Outcome {
-            ended: started + 72,
+            ended: manifest.run.started + 72,
             exit: RunExit::PoweredOff,
-            instructions: Some(123_456_789),
+            instructions,
             console_complete: true,
             log,
             console,

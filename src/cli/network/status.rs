@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use super::client::{self, Client};
 use super::clock;
-use crate::cli::{Error, print_json, status::duration};
+use crate::cli::{Error, print_json};
+use crate::clock::duration;
 use crate::config::network::Subnet;
 use crate::error::Exit;
 use crate::network::xend::Xend;

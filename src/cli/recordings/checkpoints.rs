@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 
-use super::{Error, bytes, print_json};
+use super::{Error, print_json};
 use crate::cli::table;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::moment::Moment;
 use crate::recording::verdict::grouped;
 use crate::recording::{Entry, Library};
+use crate::text::bytes;
 
 pub(super) fn list(entry: &Entry, json: bool) -> Result<(), Error> {
     let checkpoints = Checkpoints::load(&entry.directory)?;

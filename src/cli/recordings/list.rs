@@ -6,13 +6,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Error, bytes, print_json, state};
+use super::{Error, print_json, state};
 use crate::cli::clock::date_and_time;
-use crate::cli::status::duration;
 use crate::cli::table;
+use crate::clock::duration;
 use crate::config::types::GuestName;
 use crate::recording::verdict::Replays;
 use crate::recording::{Entry, Id, Library, State};
+use crate::text::bytes;
 
 /// A recording as JSON.
 #[derive(Serialize)]

@@ -207,39 +207,3 @@ fn state(state: &State) -> &'static str {
         State::Damaged(_) => "damaged",
     }
 }
-
-/// Bytes in a few digits, as `ls -h` has them: `26.3M`.
-fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["", "K", "M", "G"] {
-        // What would be printed as 1024.0 is one of the next.
-        if value < 1023.95 {
-            return match unit {
-                "" => format!("{count}"),
-                unit => format!("{value:.1}{unit}"),
-            };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1}T")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        let cases = [
-            (0, "0"),
-            (1023, "1023"),
-            (1024, "1.0K"),
-            (27_577_549, "26.3M"),
-            ((1 << 30) - 1, "1.0G"),
-            (5 << 40, "5.0T"),
-        ];
-        for (count, shown) in cases {
-            assert_eq!(bytes(count), shown);
-        }
-    }
-}

@@ -3,12 +3,13 @@
 
 use std::io::{self, Write};
 
-use super::{Error, bytes, guest_name};
+use super::{Error, guest_name};
 use crate::clock::now;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, chain, report};
 use crate::recording::{Entry, Library, State};
 use crate::signals;
+use crate::text::bytes;
 
 const DAY: u64 = 86_400;
 

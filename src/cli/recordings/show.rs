@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Error, bytes, print_json, state};
+use super::{Error, print_json, state};
 use crate::cli::clock::date_and_time;
-use crate::cli::status::duration;
+use crate::clock::duration;
 use crate::config::types::{GuestName, Size};
 use crate::digest::Digest;
 use crate::error::one_line;
@@ -16,6 +16,7 @@ use crate::recording::manifest::{FileDigest, Manifest, RunExit};
 use crate::recording::verdict::{Replays, grouped};
 use crate::recording::{Entry, Id, Library, State};
 use crate::text;
+use crate::text::bytes;
 
 /// A recording as JSON.
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Error, bytes};
+use super::Error;
 use crate::cli::foreground::Foreground;
 use crate::cli::progress::Progress;
 use crate::config::places::Places;
@@ -13,6 +13,7 @@ use crate::config::types::GuestName;
 use crate::recording::export::With;
 use crate::recording::import::Imported;
 use crate::recording::{self, Library, Recording};
+use crate::text::bytes;
 use crate::{signals, text};
 
 pub(super) fn export(recording: &Recording, output: Option<&Path>, with: With, replace: bool) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use super::super::Outcome;
-use super::super::lab::{GUEST, Lab, Place, STATE};
+use super::super::lab::{GUEST, Lab, Place, STATE, contents};
 
 /// Points of each guest, but for who wants more (`TTVM_POINTS`).
 const POINTS: u64 = 3;
@@ -91,6 +91,22 @@ pub fn points_by_name(lab: &Lab) -> Outcome {
     let after = place.replay(&["--at", "'guest up'", "--console"]);
     after.expect(0, &["random ", "IDENTICAL"]);
     assert!(!after.out.contains("guest up"), "{}", after.out);
+    // So does it from where a line begins, by the page of the run.
+    place
+        .run(&["report", GUEST, "-o", "page.html"])
+        .expect(0, &["page.html"]);
+    let page = contents(&place.path("page.html"));
+    let line = page
+        .split("<li id=\"i-")
+        .find(|line| line.contains("<code>random "))
+        .expect("a line");
+    let position = line.split('"').next().expect("a position");
+    let from = place.replay(&["--at", position, "--console"]);
+    assert!(
+        from.expect(0, &["IDENTICAL"]).out.starts_with("random "),
+        "{}",
+        from.out
+    );
     place.replay(&["--at", "50%"]).expect(0, &["IDENTICAL"]);
     place.replay(&["--at", "5s"]).expect(0, &["IDENTICAL"]);
     place.replay(&["--at", "end-1000"]).expect(0, &["IDENTICAL"]);
