@@ -10,7 +10,15 @@ use crate::root::under;
 const DEPTH: usize = 16;
 
 /// The commands that load one file that is booted.
-const LOADERS: [&str; 7] = ["linux", "linux16", "linuxefi", "multiboot", "multiboot2", "module", "module2"];
+const LOADERS: [&str; 7] = [
+    "linux",
+    "linux16",
+    "linuxefi",
+    "multiboot",
+    "multiboot2",
+    "module",
+    "module2",
+];
 
 /// What GRUB boots by itself when nothing is said for this one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -42,7 +42,10 @@ mod tests {
                     total_memory           : 3071\nxen_commandline        : placeholder com1=115200,8n1 watchdog\n";
         let xen = RunningXen::parse(info);
         assert_eq!(xen.version, "4.17.4");
-        assert_eq!(xen.command_line.as_deref(), Some("placeholder com1=115200,8n1 watchdog"));
+        assert_eq!(
+            xen.command_line.as_deref(),
+            Some("placeholder com1=115200,8n1 watchdog")
+        );
         assert_eq!(xen.memory, Some(Size::mib(3071)));
         assert_eq!(RunningXen::parse("").command_line, None);
     }

@@ -93,7 +93,8 @@ fn print(checks: &[Check], failures: usize, warnings: usize) -> io::Result<()> {
         let Check { state, area, .. } = check;
         writeln!(out, "{state:<4}  {area:<10}  {}", text::line(&check.sentence))?;
         if let Some(remedy) = &check.remedy {
-            writeln!(out, "{:16}  -> {}", "", text::line(remedy))?;
+            let by_itself = check.fix.as_ref().map_or("", |_| " (--fix does it)");
+            writeln!(out, "{:16}  -> {}{by_itself}", "", text::line(remedy))?;
         }
     }
     writeln!(out, "doctor: {}", summary(failures, warnings))

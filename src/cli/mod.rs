@@ -37,8 +37,8 @@ use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, doctor as examination, guest as guests, image as images, import as importing, initrd as initrds, making,
-    recording, run, snapshot as store, xenstore,
+    boot as entries, config, dm, doctor as examination, guest as guests, image as images, import as importing,
+    initrd as initrds, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -138,7 +138,9 @@ enum Error {
     Session(#[from] recording::session::Error),
     #[error(transparent)]
     Fix(#[from] examination::Error),
-    #[error("`ttvm doctor --fix` changes the system that runs, and takes root: `sudo ttvm doctor --fix`, without --root")]
+    #[error(
+        "`ttvm doctor --fix` changes the system that runs, and takes root: `sudo ttvm doctor --fix`, without --root"
+    )]
     FixNeedsRoot,
     #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
     Running(GuestName),

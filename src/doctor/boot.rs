@@ -51,7 +51,11 @@ fn firmware(facts: &Facts, need: Need) -> Check {
     let firmware = Firmware::of(facts.root());
     let (sentence, remedy) = match firmware {
         Firmware::Bios | Firmware::Uefi => {
-            return Check::ok(AREA, "firmware", format!("GRUB can start Xen on this firmware ({firmware})"));
+            return Check::ok(
+                AREA,
+                "firmware",
+                format!("GRUB can start Xen on this firmware ({firmware})"),
+            );
         }
         Firmware::SecureBoot => (
             "Secure Boot is on, and GRUB then starts no Xen",
@@ -68,7 +72,9 @@ fn firmware(facts: &Facts, need: Need) -> Check {
 /// The entries that there have to be, and the files that they load.
 fn entries(facts: &Facts, menu: &BootMenu<'_>, need: Need) -> Vec<Check> {
     let has_tt_linux = facts.config.boot.tt_linux.is_some() || has_tt_linux(facts);
-    let wanted = EntryId::ALL.into_iter().filter(|id| *id != EntryId::TtXenTtLinux || has_tt_linux);
+    let wanted = EntryId::ALL
+        .into_iter()
+        .filter(|id| *id != EntryId::TtXenTtLinux || has_tt_linux);
     let (mut checks, mut complete) = (Vec::new(), Vec::new());
     for id in wanted {
         let Some(entry) = menu.entry(id) else {
@@ -131,13 +137,21 @@ fn environment(menu: &BootMenu<'_>, answers: &Answers, need: Need) -> Check {
         };
     }
     match &answers.grub_writes {
-        Asked::Answer(()) => Check::ok(AREA, ID, "GRUB can write to its environment block: an entry can be tried"),
-        Asked::Failed(why) => need.wrong(
+        Asked::Answer(()) => Check::ok(
             AREA,
             ID,
-            format!("no entry can be tried with a way back: {}", why.trim_start_matches("refused: ")),
-            "put /boot on a plain partition with ext4",
+            "GRUB can write to its environment block: an entry can be tried",
         ),
+        Asked::Failed(why) => {
+            let why = why.trim_start_matches("refused: ");
+            let (why, remedy) = why.rsplit_once("; ").unwrap_or((why, "see `ttvm boot status`"));
+            need.wrong(
+                AREA,
+                ID,
+                format!("no entry can be tried with a way back: {why}"),
+                remedy,
+            )
+        }
         Asked::Denied => Check::warn(
             AREA,
             ID,

@@ -80,7 +80,6 @@ pub struct Check {
     /// What to do about it; none if nothing is to be done.
     pub remedy: Option<String>,
     /// What `--fix` does about it.
-    #[serde(skip)]
     pub fix: Option<Fix>,
 }
 
@@ -107,22 +106,12 @@ impl Check {
     }
 
     /// Something may go wrong.
-    pub(super) fn warn(
-        area: Area,
-        id: &'static str,
-        sentence: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub(super) fn warn(area: Area, id: &'static str, sentence: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(area, id, State::Warn, sentence, Some(remedy.into()))
     }
 
     /// Something that is needed does not work.
-    pub(super) fn fail(
-        area: Area,
-        id: &'static str,
-        sentence: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub(super) fn fail(area: Area, id: &'static str, sentence: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::new(area, id, State::Fail, sentence, Some(remedy.into()))
     }
 

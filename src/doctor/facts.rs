@@ -10,6 +10,9 @@ use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
+use crate::error::one_line;
+use crate::initrd::busybox;
+use crate::initrd::kernel::Kernel;
 use crate::network::{self, Network};
 use crate::root::under;
 use crate::run;
@@ -25,9 +28,21 @@ pub struct Facts {
     pub(super) guests: Vec<(GuestName, Result<Guest, config::Error>)>,
     /// Why there is no list of guests.
     pub(super) guests_error: Option<config::Error>,
+    /// If there is no guest yet: what is missing to make one, if something is.
+    pub(super) first_lacks: Option<Option<String>>,
     /// The network mode.
     pub(super) network: Result<network::Status, network::Error>,
     pub(super) purpose: Purpose,
+}
+
+/// What is missing to make a guest that is all in memory.
+fn first_lacks(root: &Path) -> Option<String> {
+    let kernel = Kernel::find(root, None).map(drop);
+    let lacks = kernel.map_err(|error| one_line(&error)).and_then(|()| {
+        let busybox = busybox::require(root);
+        busybox.map_err(|error| one_line(&error))
+    });
+    lacks.err()
 }
 
 impl Facts {
@@ -58,6 +73,7 @@ impl Facts {
             places: places.clone(),
             config,
             config_error,
+            first_lacks: guests.is_empty().then(|| first_lacks(places.root())),
             guests,
             guests_error,
             network,

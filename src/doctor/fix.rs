@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Serialize, Serializer};
+
 use crate::boot::grubenv::{self, GrubEnv};
 use crate::error::{Classify, Exit};
 use crate::file::{self, Seen};
@@ -68,10 +70,20 @@ impl fmt::Display for Fix {
             Self::MountDebugfs => f.write_str("mount debugfs (systemctl start sys-kernel-debug.mount)"),
             Self::StartDmeventd => f.write_str("enable dmeventd (systemctl enable --now dm-event.socket)"),
             Self::SaveNothing(path) => {
-                write!(f, "write XENDOMAINS_SAVE= into {path}, and keep the old file as {path}{BEFORE}")
+                write!(
+                    f,
+                    "write XENDOMAINS_SAVE= into {path}, and keep the old file as {path}{BEFORE}"
+                )
             }
             Self::CreateGrubenv(path) => write!(f, "make an empty environment block of GRUB, {}", path.display()),
         }
+    }
+}
+
+/// As a sentence.
+impl Serialize for Fix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -133,10 +145,12 @@ fn save_nothing(path: &Path) -> Result<(), Error> {
 
 /// The settings with `XENDOMAINS_SAVE` empty.
 fn without_save(text: &str) -> String {
-    let lines = text.lines().map(|line| match line.trim_start().starts_with("XENDOMAINS_SAVE=") {
-        true => "XENDOMAINS_SAVE=\n".to_owned(),
-        false => format!("{line}\n"),
-    });
+    let lines = text
+        .lines()
+        .map(|line| match line.trim_start().starts_with("XENDOMAINS_SAVE=") {
+            true => "XENDOMAINS_SAVE=\n".to_owned(),
+            false => format!("{line}\n"),
+        });
     lines.collect()
 }
 

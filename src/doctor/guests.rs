@@ -19,8 +19,8 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
         let remedy = "see that the directory can be read";
         return vec![Check::fail(AREA, ID, mistake(error), remedy)];
     }
-    if facts.guests.is_empty() {
-        return vec![Check::ok(AREA, ID, "there is no guest yet: `ttvm guest new NAME` makes one")];
+    if let Some(lacks) = &facts.first_lacks {
+        return vec![first(lacks)];
     }
     let mut checks = Vec::new();
     for (name, guest) in &facts.guests {
@@ -35,6 +35,22 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// What there is to say where there is no guest.
+fn first(lacks: &Option<String>) -> Check {
+    match lacks
+        .as_deref()
+        .map(|why| why.split_once(": ").unwrap_or((why, "see ttvm(1), NEW GUESTS")))
+    {
+        None => Check::ok(AREA, ID, "there is no guest yet: `ttvm guest new NAME` makes one"),
+        Some((why, remedy)) => Check::warn(
+            AREA,
+            ID,
+            format!("there is no guest yet, and `ttvm guest new NAME` could not make one: {why}"),
+            remedy,
+        ),
+    }
 }
 
 /// What there is to say of a guest whose file is right.

@@ -7,6 +7,7 @@ use super::facts::Facts;
 use crate::clock::Calendar;
 use crate::config::Error;
 use crate::config::guest::{Guest, Toolstack};
+use crate::config::types::Size;
 use crate::error::one_line;
 use crate::recording::Library;
 use crate::recording::id::Id;
@@ -18,7 +19,22 @@ const AREA: Area = Area::Host;
 const FIRST: u64 = 1_767_225_600;
 
 pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
-    vec![settings(facts), clock(facts, answers), memory(facts)]
+    let mut checks = vec![settings(facts), clock(facts, answers), memory(facts)];
+    checks.extend(facts.purpose.xen.is_any().then(|| systemd(facts)));
+    checks
+}
+
+/// Guests on Xen are its units; without it only QEMU's are run, by hand.
+fn systemd(facts: &Facts) -> Check {
+    match facts.real("/run/systemd/system").is_dir() {
+        true => Check::ok(AREA, "systemd", "systemd runs this system, and starts guests"),
+        false => facts.purpose.xen.wrong(
+            AREA,
+            "systemd",
+            "systemd does not run this system: guests on Xen are units of it",
+            "use a host that is booted with systemd, and no container",
+        ),
+    }
 }
 
 fn settings(facts: &Facts) -> Check {
@@ -29,7 +45,11 @@ fn settings(facts: &Facts) -> Check {
         None if facts.places.real(&facts.places.config_dir().join("ttvm.toml")).exists() => {
             Check::ok(AREA, "settings", format!("{file} is right"))
         }
-        None => Check::ok(AREA, "settings", format!("there is no {file}: the defaults are in force")),
+        None => Check::ok(
+            AREA,
+            "settings",
+            format!("there is no {file}: the defaults are in force"),
+        ),
     }
 }
 
@@ -44,15 +64,26 @@ pub(super) fn mistake(error: &Error) -> String {
     }
 }
 
+/// An amount of bytes that nobody needs to know exactly.
+pub(super) fn rough(bytes: u64) -> Size {
+    match bytes >> 20 {
+        mib @ 10_240.. => Size::mib(mib >> 10 << 10),
+        mib => Size::mib(mib),
+    }
+}
+
 fn clock(facts: &Facts, answers: &Answers) -> Check {
-    let Calendar { date: (year, month, day), .. } = Calendar::of(answers.now);
+    let Calendar {
+        date: (year, month, day),
+        ..
+    } = Calendar::of(answers.now);
     let today = format!("{year}-{month:02}-{day:02}");
     let remedy = "set the clock (`timedatectl set-ntp true`, or `timedatectl set-time`)";
     if answers.now < FIRST {
         return Check::fail(
             AREA,
             "clock",
-            format!("the clock says {today}, which is over"),
+            format!("the clock says {today}, and that is over"),
             remedy,
         );
     }
@@ -61,7 +92,9 @@ fn clock(facts: &Facts, answers: &Answers) -> Check {
         Ok(Some(newest)) if newest > Id::new(answers.now, u32::MAX) => Check::warn(
             AREA,
             "clock",
-            format!("the clock says {today}, and there is a recording of later ({newest}): the next one would not be the newest"),
+            format!(
+                "the clock says {today}, and there is a recording of later ({newest}): the next one would not be the newest"
+            ),
             remedy,
         ),
         _ => Check::ok(AREA, "clock", format!("the clock says {today}")),
@@ -73,13 +106,14 @@ fn memory(facts: &Facts) -> Check {
         return Check::skipped(AREA, "memory", "/proc/meminfo does not say how much memory there is");
     };
     let emulated = facts.right().filter(|guest| guest.toolstack == Toolstack::Qemu);
+    let shown = rough(free.bytes());
     let largest = emulated.max_by_key(|guest: &&Guest| guest.memory);
     match largest {
         Some(guest) if guest.memory > free => Check::warn(
             AREA,
             "memory",
             format!(
-                "guest {} has {} of memory, and this host has {free} to give now",
+                "guest {} has {} of memory, and this host has {shown} to give now",
                 guest.name, guest.memory
             ),
             format!(
@@ -90,8 +124,11 @@ fn memory(facts: &Facts) -> Check {
         Some(guest) => Check::ok(
             AREA,
             "memory",
-            format!("{free} of memory are to be had, the largest emulated guest has {}", guest.memory),
+            format!(
+                "{shown} of memory are to be had, the largest emulated guest has {}",
+                guest.memory
+            ),
         ),
-        None => Check::ok(AREA, "memory", format!("{free} of memory are to be had")),
+        None => Check::ok(AREA, "memory", format!("{shown} of memory are to be had")),
     }
 }

@@ -27,7 +27,12 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
         let dhcp = facts.config.network.nat.dhcp;
         let programs = [
             (true, "nft", "install nftables", "the guests' packets are not let out"),
-            (dhcp, "dnsmasq", "install dnsmasq-base (Debian) or dnsmasq (Fedora)", "guests get no addresses"),
+            (
+                dhcp,
+                "dnsmasq",
+                "install dnsmasq-base (Debian) or dnsmasq (Fedora)",
+                "guests get no addresses",
+            ),
         ];
         for (_, name, remedy, harm) in programs.into_iter().filter(|(wanted, ..)| *wanted) {
             checks.push(match facts.has(name) {
@@ -45,12 +50,18 @@ fn mode(facts: &Facts, status: &Status, need: Need) -> Check {
     let again = "`ttvm network reconcile` makes again what is missing";
     match status.state {
         State::Degraded => {
-            let why = status.degraded.as_deref().unwrap_or("it has not been made since the host was booted");
+            let why = status
+                .degraded
+                .as_deref()
+                .unwrap_or("it has not been made since the host was booted");
             let sentence = format!("network mode {} is not wholly in force: {why}", status.desired);
             return need.wrong(AREA, ID, sentence, again);
         }
         State::AwaitingConfirm => {
-            let sentence = format!("a change to network mode {} waits to be confirmed, else it is undone", status.mode);
+            let sentence = format!(
+                "a change to network mode {} waits to be confirmed, else it is undone",
+                status.mode
+            );
             return Check::warn(AREA, ID, sentence, "`ttvm network confirm`, or `ttvm network rollback`");
         }
         State::Idle | State::Applying | State::RollingBack => {}
@@ -58,7 +69,11 @@ fn mode(facts: &Facts, status: &Status, need: Need) -> Check {
     let Some(bridge) = &status.bridge else {
         // What then is there is what the host itself has made.
         return match facts.real("/sys/class/net/xenbr0").exists() {
-            true => Check::ok(AREA, ID, "the network mode is none: guests are on the host's own bridge, xenbr0"),
+            true => Check::ok(
+                AREA,
+                ID,
+                "the network mode is none: guests are on the host's own bridge, xenbr0",
+            ),
             false => need.wrong(
                 AREA,
                 ID,
@@ -68,11 +83,18 @@ fn mode(facts: &Facts, status: &Status, need: Need) -> Check {
         };
     };
     match facts.real(&format!("/sys/class/net/{bridge}")).exists() {
-        true => Check::ok(AREA, ID, format!("network mode {} is in force, guests are on {bridge}", status.mode)),
+        true => Check::ok(
+            AREA,
+            ID,
+            format!("network mode {} is in force, guests are on {bridge}", status.mode),
+        ),
         false => need.wrong(
             AREA,
             ID,
-            format!("network mode {} is in force, and its bridge {bridge} is not there", status.mode),
+            format!(
+                "network mode {} is in force, and its bridge {bridge} is not there",
+                status.mode
+            ),
             again,
         ),
     }

@@ -66,15 +66,12 @@ impl Purpose {
     pub(super) fn of(places: &Places, guests: &[&Guest], mode: Option<Mode>) -> Self {
         let root = places.root();
         let runs_on = |toolstack| guests.iter().any(|guest| guest.toolstack == toolstack);
-        let (xl, xm, qemu) = (
-            runs_on(Toolstack::Xl),
-            runs_on(Toolstack::Xm),
-            runs_on(Toolstack::Qemu),
-        );
+        let (xl, xm, qemu) = (runs_on(Toolstack::Xl), runs_on(Toolstack::Xm), runs_on(Toolstack::Qemu));
         let is_system = places.toolstack() == Toolstack::Xl;
         let xen = if xl || xm {
             Need::Must
-        } else if is_system && (xenstore::is_dom0(root) || has_xen(root)) {
+        } else if is_system && (xenstore::is_dom0(root) || (guests.is_empty() && has_xen(root))) {
+            // Xen comes along with the package: who has guests of QEMU's only does not boot it.
             Need::Wanted
         } else {
             Need::No("no guest here runs on Xen")
@@ -89,9 +86,8 @@ impl Purpose {
             true => Need::Must,
             false => Need::No("no guest here has a disk on a volume of LVM"),
         };
-        let follows = |guest: &&&Guest| {
-            guest.toolstack != Toolstack::Qemu && guest.vifs.iter().any(|vif| vif.bridge.is_none())
-        };
+        let follows =
+            |guest: &&&Guest| guest.toolstack != Toolstack::Qemu && guest.vifs.iter().any(|vif| vif.bridge.is_none());
         let network = match mode {
             _ if guests.iter().any(|guest| follows(&guest)) => Need::Must,
             Some(Mode::Nat | Mode::Bridge) if is_system => Need::Wanted,
@@ -110,7 +106,10 @@ impl Purpose {
 
 fn has_volume(guest: &Guest) -> bool {
     guest.snapshots().next().is_some()
-        || guest.disks.iter().any(|disk| matches!(&disk.source, DiskSource::Overlay(Origin::Volume(_))))
+        || guest
+            .disks
+            .iter()
+            .any(|disk| matches!(&disk.source, DiskSource::Overlay(Origin::Volume(_))))
 }
 
 /// Whether a Xen can be booted.

@@ -4,6 +4,7 @@
 use super::answers::{Answers, Asked};
 use super::check::{Area, Check};
 use super::facts::Facts;
+use super::host::rough;
 use super::purpose::Need;
 use crate::config::types::Size;
 use crate::qemu::faults;
@@ -31,7 +32,9 @@ fn qemu(facts: &Facts, answers: &Answers) -> Check {
     let version = match &answers.qemu {
         Asked::Answer(version) => version,
         Asked::Failed(why) => {
-            let (sentence, remedy) = why.split_once(": ").unwrap_or((why, "reinstall the package qemu-system-x86"));
+            let (sentence, remedy) = why
+                .split_once(": ")
+                .unwrap_or((why, "reinstall the package qemu-system-x86"));
             return need.wrong(AREA, ID, sentence, remedy);
         }
         Asked::Elsewhere | Asked::Nobody | Asked::Denied => {
@@ -46,11 +49,17 @@ fn qemu(facts: &Facts, answers: &Answers) -> Check {
             format!("QEMU {number} is known not to replay well: {fault}"),
             "install another version: ttvm is tested with those of Debian 12 (7.2) and 13 (10.0)",
         ),
-        (None, true) => Check::ok(AREA, ID, format!("QEMU {number} records and replays")),
+        (None, true) => Check::ok(
+            AREA,
+            ID,
+            format!("QEMU {number} is there, a version that ttvm is tested with"),
+        ),
         (None, false) => Check::ok(
             AREA,
             ID,
-            format!("QEMU {number} records and replays; ttvm is not tested with it, each replay's verdict tells"),
+            format!(
+                "QEMU {number} is there; ttvm is not tested with it, and each replay's verdict tells whether it replays well"
+            ),
         ),
     }
 }
@@ -61,12 +70,15 @@ fn room(facts: &Facts, answers: &Answers) -> Check {
     let remedy = "remove recordings (`ttvm recordings rm`), or keep them elsewhere (`--state-dir`)";
     match &answers.free_space {
         Asked::Answer(free) => {
-            let shown = Size::mib(free >> 20);
+            let shown = rough(*free);
             match *free {
                 ..ROOM => Check::fail(
                     AREA,
                     ID,
-                    format!("{shown} are free in {directory}: no recording is begun with less than {}", Size::from_bytes(ROOM)),
+                    format!(
+                        "{shown} are free in {directory}: no recording is begun with less than {}",
+                        Size::from_bytes(ROOM)
+                    ),
                     remedy,
                 ),
                 ..LITTLE => Check::warn(AREA, ID, format!("only {shown} are free in {directory}"), remedy),

@@ -7,6 +7,7 @@ use super::answers::{Answers, Asked};
 use super::check::{Area, Check};
 use super::facts::Facts;
 use super::fix::Fix;
+use super::host::rough;
 use super::purpose::Need;
 use crate::config::guest::{DiskSource, Origin, Snapshot};
 use crate::config::types::{Size, Volume};
@@ -89,7 +90,10 @@ fn group(facts: &Facts, lvm: &Overview, name: &str) -> Check {
         return Check::fail(
             AREA,
             ID,
-            format!("the volume group {name} is shared with other hosts (lock type {})", group.lock_type),
+            format!(
+                "the volume group {name} is shared with other hosts (lock type {})",
+                group.lock_type
+            ),
             "snapshots are made only in a group of this host alone: put guests' origins there",
         );
     }
@@ -108,8 +112,10 @@ fn group(facts: &Facts, lvm: &Overview, name: &str) -> Check {
     });
     let absent: Vec<(&Snapshot, u64)> = absent.map(|(snapshot, size)| (snapshot, size.bytes())).collect();
     let need: u64 = absent.iter().map(|(_, size)| size).sum();
-    let free = Size::from_bytes(group.free);
-    let remedy = format!("remove what is not needed (`lvs {name}`), add a disk (`vgextend {name} DEVICE`), or lower \"size\" of the snapshots");
+    let free = rough(group.free);
+    let remedy = format!(
+        "remove what is not needed (`lvs {name}`), add a disk (`vgextend {name} DEVICE`), or lower \"size\" of the snapshots"
+    );
     if let Some((snapshot, size)) = absent.iter().find(|(_, size)| *size > group.free) {
         return Check::fail(
             AREA,
@@ -209,7 +215,11 @@ fn autoextend(lvm: &Overview, has_thick: bool, pools: &[&ThinPool]) -> Vec<Check
                 format!("LVM does not make room in time: {harm}"),
                 format!("set {key} = 70 in the section activation of /etc/lvm/lvm.conf"),
             ),
-            _ => Check::ok(AREA, "autoextend", format!("LVM makes room from {threshold}% on ({key})")),
+            _ => Check::ok(
+                AREA,
+                "autoextend",
+                format!("LVM makes room from {threshold}% on ({key})"),
+            ),
         });
     }
     checks
@@ -220,15 +230,26 @@ fn dmeventd(facts: &Facts, lvm: &Overview, pools: &[&ThinPool]) -> Check {
     const ID: &str = "dmeventd";
     if !facts.has("dmeventd") {
         let sentence = "dmeventd is not installed: nobody watches how full snapshots and pools are";
-        return Check::warn(AREA, ID, sentence, "install dmeventd (Debian) or device-mapper-event (Fedora)");
+        return Check::warn(
+            AREA,
+            ID,
+            sentence,
+            "install dmeventd (Debian) or device-mapper-event (Fedora)",
+        );
     }
     if !lvm.monitoring {
         let sentence = "LVM does not tell dmeventd what to watch";
-        return Check::warn(AREA, ID, sentence, "set monitoring = 1 in the section activation of /etc/lvm/lvm.conf");
+        return Check::warn(
+            AREA,
+            ID,
+            sentence,
+            "set monitoring = 1 in the section activation of /etc/lvm/lvm.conf",
+        );
     }
     if !facts.real(DMEVENTD).exists() {
         let sentence = "dmeventd is not started when it is needed: nobody watches how full snapshots and pools are";
-        return Check::warn(AREA, ID, sentence, "`systemctl enable --now dm-event.socket`").with_fix(Fix::StartDmeventd);
+        return Check::warn(AREA, ID, sentence, "`systemctl enable --now dm-event.socket`")
+            .with_fix(Fix::StartDmeventd);
     }
     match pools.iter().find(|pool| !pool.monitored) {
         Some(pool) => Check::warn(

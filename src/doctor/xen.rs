@@ -8,11 +8,11 @@ use super::answers::{Answers, Asked};
 use super::check::{Area, Check};
 use super::facts::Facts;
 use super::fix::Fix;
+use super::host::rough;
 use super::purpose::{Need, has_xen};
 use crate::boot::xen_options::limits;
 use crate::boot::{EntryId, RunningXen};
 use crate::config::guest::{Guest, Toolstack};
-use crate::config::types::Size;
 use crate::guest::deviced::require_debugfs;
 use crate::xenstore;
 
@@ -53,7 +53,12 @@ fn not_running(facts: &Facts, need: Need) -> Check {
     }
     let boot = "`ttvm boot once --keep ttvm-ttxen-linux`, and reboot";
     match has_xen(facts.root()) {
-        true => need.wrong(AREA, "xen", "Xen is installed and not running: plain Linux was booted", boot),
+        true => need.wrong(
+            AREA,
+            "xen",
+            "Xen is installed and not running: plain Linux was booted",
+            boot,
+        ),
         false => need.wrong(
             AREA,
             "xen",
@@ -66,7 +71,9 @@ fn not_running(facts: &Facts, need: Need) -> Check {
 /// What can be looked at only while it runs.
 fn running(facts: &Facts, answers: &Answers, need: Need, checks: &mut Vec<Check>) {
     let booted = facts.text("/proc/cmdline");
-    let booted = EntryId::ALL.into_iter().find(|id| booted.contains(&format!("ttvm.entry={id}")));
+    let booted = EntryId::ALL
+        .into_iter()
+        .find(|id| booted.contains(&format!("ttvm.entry={id}")));
     match &answers.xen {
         Asked::Answer(xen) => {
             let by = booted.map_or_else(
@@ -78,14 +85,21 @@ fn running(facts: &Facts, answers: &Answers, need: Need, checks: &mut Vec<Check>
             checks.extend(memory(facts, xen, need));
         }
         Asked::Failed(why) => checks.push(need.wrong(AREA, "xen", format!("Xen does not answer: {why}"), RESTART)),
-        Asked::Denied => checks.push(Check::warn(AREA, "xen", "Xen runs, and answers root only", "`sudo ttvm doctor`")),
+        Asked::Denied => checks.push(Check::warn(
+            AREA,
+            "xen",
+            "Xen runs, and answers root only",
+            "`sudo ttvm doctor`",
+        )),
         Asked::Elsewhere | Asked::Nobody => {
             checks.push(Check::skipped(AREA, "xen", "the Xen of another system cannot be asked"));
         }
     }
     match &answers.store {
         Asked::Answer(()) => checks.push(Check::ok(AREA, "xenstored", "xenstored answers")),
-        Asked::Failed(why) => checks.push(need.wrong(AREA, "xenstored", format!("no guest can be started: {why}"), RESTART)),
+        Asked::Failed(why) => {
+            checks.push(need.wrong(AREA, "xenstored", format!("no guest can be started: {why}"), RESTART))
+        }
         _ => {}
     }
     checks.push(match runs(facts, "xenconsoled") {
@@ -102,14 +116,22 @@ fn running(facts: &Facts, answers: &Answers, need: Need, checks: &mut Vec<Check>
 /// Whether a process of that name runs.
 fn runs(facts: &Facts, name: &str) -> bool {
     let entries = fs::read_dir(facts.real("/proc"));
-    let mut names = entries.into_iter().flatten().flatten().map(|entry| entry.path().join("comm"));
+    let mut names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("comm"));
     names.any(|path| fs::read_to_string(path).is_ok_and(|comm| comm.trim_end() == name))
 }
 
 /// What `[boot]` says of dom0's limits, the watchdog and the console: one check for each of the three.
 fn options(facts: &Facts, xen: &RunningXen, entry: EntryId) -> Vec<Check> {
     let Some(line) = &xen.command_line else {
-        return vec![Check::skipped(AREA, "dom0-limits", "this Xen does not say what it was told at boot")];
+        return vec![Check::skipped(
+            AREA,
+            "dom0-limits",
+            "this Xen does not say what it was told at boot",
+        )];
     };
     let limits = limits(&facts.config.boot, line);
     let subjects = [
@@ -119,7 +141,9 @@ fn options(facts: &Facts, xen: &RunningXen, entry: EntryId) -> Vec<Check> {
     ];
     let look = |(id, key, harm): (&'static str, &str, &str)| {
         let of = |in_force: bool| {
-            let options = limits.iter().filter(|(option, is)| option.starts_with(key) && *is == in_force);
+            let options = limits
+                .iter()
+                .filter(|(option, is)| option.starts_with(key) && *is == in_force);
             options.map(|(option, _)| option.clone()).collect::<Vec<_>>().join(" ")
         };
         let (there, missing) = (of(true), of(false));
@@ -142,15 +166,16 @@ fn memory(facts: &Facts, xen: &RunningXen, need: Need) -> Option<Check> {
     let dom0 = facts.text("/proc/meminfo");
     let dom0 = dom0.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let dom0: u64 = dom0.trim().strip_suffix(" kB")?.parse().ok()?;
-    let guests = Size::from_bytes(xen.memory?.bytes().saturating_sub(dom0 << 10));
+    let guests = xen.memory?.bytes().saturating_sub(dom0 << 10);
+    let shown = rough(guests);
     let on_xen = facts.right().filter(|guest| guest.toolstack != Toolstack::Qemu);
     let largest = on_xen.max_by_key(|guest: &&Guest| guest.memory)?;
-    Some(match largest.memory > guests {
+    Some(match largest.memory.bytes() > guests {
         true => need.wrong(
             AREA,
             "xen-memory",
             format!(
-                "guest {} has {} of memory, and Xen has {guests} beside dom0",
+                "guest {} has {} of memory, and Xen has {shown} beside dom0",
                 largest.name, largest.memory
             ),
             format!(
@@ -161,20 +186,29 @@ fn memory(facts: &Facts, xen: &RunningXen, need: Need) -> Option<Check> {
         false => Check::ok(
             AREA,
             "xen-memory",
-            format!("Xen has {guests} beside dom0, the largest guest has {}", largest.memory),
+            format!("Xen has {shown} beside dom0, the largest guest has {}", largest.memory),
         ),
     })
 }
 
 fn toolstacks(facts: &Facts, need: Need) -> Vec<Check> {
     let wanted = [
-        (facts.purpose.xl, "xl", "install xen-utils (Debian: xen-system-amd64) or xen-runtime (Fedora)"),
+        (
+            facts.purpose.xl,
+            "xl",
+            "install xen-utils (Debian: xen-system-amd64) or xen-runtime (Fedora)",
+        ),
         (facts.purpose.tt_xen, "xm", "install TT Xen's tools, see ttvm-tt(7)"),
     ];
     let wanted = wanted.into_iter().filter(|(wanted, ..)| *wanted);
     let look = |(_, name, remedy): (bool, &'static str, &str)| match facts.has(name) {
         true => Check::ok(AREA, "toolstack", format!("{name} is there")),
-        false => need.wrong(AREA, "toolstack", format!("{name}, which starts guests, is not installed"), remedy),
+        false => need.wrong(
+            AREA,
+            "toolstack",
+            format!("{name}, which starts guests, is not installed"),
+            remedy,
+        ),
     };
     wanted.map(look).collect()
 }
@@ -196,7 +230,11 @@ fn debugfs(facts: &Facts) -> Check {
 /// made anew meanwhile, which the memory knows nothing of.
 fn xendomains(facts: &Facts) -> Vec<Check> {
     let Some(file) = XENDOMAINS.into_iter().find(|path| facts.real(path).exists()) else {
-        return vec![Check::ok(AREA, "xendomains", "there is no xendomains, which would save and restore guests")];
+        return vec![Check::ok(
+            AREA,
+            "xendomains",
+            "there is no xendomains, which would save and restore guests",
+        )];
     };
     let text = facts.text(file);
     let save = setting(&text, "XENDOMAINS_SAVE").filter(|value| !value.is_empty());
@@ -251,6 +289,8 @@ fn automatic(facts: &Facts, guest: &str) -> Option<PathBuf> {
 
 /// The last value of `name` in a file of shell assignments.
 fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let values = text.lines().filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+    let values = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
     values.last().map(|value| value.trim().trim_matches(['"', '\'']))
 }

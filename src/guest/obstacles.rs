@@ -109,10 +109,7 @@ fn no_volume(volume: &Volume, groups: Groups<'_>) -> Option<Obstacle> {
         };
     }
     match groups(vg) {
-        Err(why) => obstacle(
-            format!("LVM cannot be asked: {why}"),
-            "see what `vgs` says".to_owned(),
-        ),
+        Err(why) => obstacle(format!("LVM cannot be asked: {why}"), "see what `vgs` says".to_owned()),
         Ok(None) => obstacle(
             format!("there is no volume group {vg} (`vgs`)"),
             "see that its disks are there".to_owned(),

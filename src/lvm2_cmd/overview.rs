@@ -129,7 +129,9 @@ impl Overview {
                 .find(|(key, _)| key.trim() == name)
                 .and_then(|(_, value)| value.trim().parse::<u64>().ok())
         };
-        let version = settings.lines().find_map(|line| line.trim().strip_prefix("LVM version:"));
+        let version = settings
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("LVM version:"));
         let mut overview = Self {
             version: version
                 .and_then(|rest| rest.split_whitespace().next())

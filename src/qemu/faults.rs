@@ -9,13 +9,21 @@ const TESTED: [(u32, u32); 2] = [(7, 2), (10, 0)];
 
 /// From which version on, up to which, and what is wrong.
 const KNOWN: [((u32, u32), (u32, u32), &str); 4] = [
-    ((8, 0), (8, 2), "its replays stand still now and then (QEMU's issue 2010)"),
+    (
+        (8, 0),
+        (8, 2),
+        "its replays stand still now and then (QEMU's issue 2010)",
+    ),
     (
         (9, 0),
         (9, 1),
         "it cannot go backwards, and stands still when it begins at a checkpoint (QEMU's issues 2524 and 2634)",
     ),
-    ((9, 2), (9, 2), "its replays stand still under load now and then (QEMU's issues 2094 and 2922)"),
+    (
+        (9, 2),
+        (9, 2),
+        "its replays stand still under load now and then (QEMU's issues 2094 and 2922)",
+    ),
     (
         (10, 2),
         (u32::MAX, 0),
