@@ -81,7 +81,7 @@ fn room(facts: &Facts, answers: &Answers) -> Check {
                     ),
                     remedy,
                 ),
-                ..LITTLE => Check::warn(AREA, ID, format!("only {shown} are free in {directory}"), remedy),
+                ROOM..LITTLE => Check::warn(AREA, ID, format!("only {shown} are free in {directory}"), remedy),
                 _ => Check::ok(AREA, ID, format!("{shown} are free in {directory}")),
             }
         }

@@ -289,8 +289,8 @@ fn automatic(facts: &Facts, guest: &str) -> Option<PathBuf> {
 
 /// The last value of `name` in a file of shell assignments.
 fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let values = text
+    let mut values = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
-    values.last().map(|value| value.trim().trim_matches(['"', '\'']))
+    values.next_back().map(|value| value.trim().trim_matches(['"', '\'']))
 }

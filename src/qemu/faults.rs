@@ -4,11 +4,14 @@
 
 use super::engine::Version;
 
+/// The first two numbers of a version.
+type Release = (u32, u32);
+
 /// Versions that ttvm is tested with, whatever else is known of them.
-const TESTED: [(u32, u32); 2] = [(7, 2), (10, 0)];
+const TESTED: [Release; 2] = [(7, 2), (10, 0)];
 
 /// From which version on, up to which, and what is wrong.
-const KNOWN: [((u32, u32), (u32, u32), &str); 4] = [
+const KNOWN: [(Release, Release, &str); 4] = [
     (
         (8, 0),
         (8, 2),
