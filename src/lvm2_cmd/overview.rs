@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::report::{GROUP_FIELDS, Group, LogicalVolume, VOLUME_FIELDS, json};
+use super::report::{GROUP_FIELDS, Group, LogicalVolume, VOLUME_FIELDS};
 use super::{Error, LIMIT, LVM};
 use crate::run::Command;
 
@@ -122,7 +122,7 @@ impl Overview {
     ///
     /// [`Error::Report`] if it is no such answer.
     pub fn parse(stdout: &str) -> Result<Self, Error> {
-        let settings = stdout.split('{').next().unwrap_or_default();
+        let (settings, reports) = stdout.split_at(reports(stdout));
         let setting = |name: &str| {
             let mut lines = settings.lines().filter_map(|line| line.split_once('='));
             lines
@@ -142,7 +142,7 @@ impl Overview {
             monitoring: setting("monitoring") != Some(0),
             ..Self::default()
         };
-        let reports = serde_json::Deserializer::from_str(json(stdout)).into_iter::<Report>();
+        let reports = serde_json::Deserializer::from_str(reports).into_iter::<Report>();
         let mut volumes = Vec::new();
         for report in reports {
             for part in report.map_err(Error::Report)?.report {
@@ -195,6 +195,15 @@ impl Overview {
     }
 }
 
+/// Where the reports begin: before them, what `version` prints has braces, too.
+fn reports(stdout: &str) -> usize {
+    let before = stdout.split_inclusive('\n');
+    before
+        .take_while(|line| !line.trim_start().starts_with('{'))
+        .map(str::len)
+        .sum()
+}
+
 /// `12.34`, or nothing.
 fn percent(text: &str) -> Option<u8> {
     let value: f64 = text.parse().ok()?;
@@ -214,6 +223,7 @@ mod tests {
     #[test]
     fn one_answer_of_several_commands() {
         let text = r#"  LVM version:     2.03.16(2) (2022-05-18)
+  Configuration:   ./configure --prefix=/usr --includedir=${prefix}/include
 snapshot_autoextend_threshold=70
 thin_pool_autoextend_threshold=100
 monitoring=1

@@ -105,7 +105,7 @@ struct Volumes {
 }
 
 /// LVM may print a hint before the report (<https://github.com/lvmteam/lvm2/issues/137>).
-pub(super) fn json(stdout: &str) -> &str {
+fn json(stdout: &str) -> &str {
     stdout.find('{').map_or(stdout, |start| &stdout[start..])
 }
 

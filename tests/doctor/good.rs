@@ -25,6 +25,7 @@ xen_commandline        : placeholder com1=115200,8n1 console=com1 watchdog sync_
 /// As LVM answers several commands.
 const LVM: &str = r#"  LVM version:     2.03.16(2) (2022-05-18)
   Library version: 1.02.185 (2022-05-18)
+  Configuration:   ./configure --prefix=/usr --includedir=${prefix}/include --mandir=${prefix}/share/man
 snapshot_autoextend_threshold=70
 thin_pool_autoextend_threshold=70
 monitoring=1

@@ -196,10 +196,7 @@ fn a_full_disk() {
     let Some(place) = Place::new("mistake-full") else {
         return;
     };
-    place.write(
-        &format!("boot/vmlinuz-{KERNEL}"),
-        [kernel(), vec![0; 2 << 20]].concat(),
-    );
+    place.write(&format!("boot/vmlinuz-{KERNEL}"), [kernel(), vec![0; 2 << 20]].concat());
     place.write("vmlinuz", kernel());
     place.write("source/file", vec![1; 4 << 20]);
     guest(&place, "full", "");
