@@ -2,6 +2,7 @@
 //! LVM, and the groups and pools that guests' snapshots are made in.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use super::answers::{Answers, Asked};
 use super::check::{Area, Check};
@@ -18,8 +19,8 @@ const AREA: Area = Area::Snapshots;
 /// A pool fuller than this, in percent, is soon too full.
 const POOL_NEARLY_FULL: u8 = 80;
 
-/// What dm-event.socket makes.
-const DMEVENTD: &str = "/run/dmeventd-server";
+/// Where the unit that starts dmeventd is enabled, by whoever runs the host or by the distribution.
+const ENABLED: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     if let Need::No(why) = facts.purpose.volumes {
@@ -246,8 +247,14 @@ fn dmeventd(facts: &Facts, lvm: &Overview, pools: &[&ThinPool]) -> Check {
             "set monitoring = 1 in the section activation of /etc/lvm/lvm.conf",
         );
     }
-    if !facts.real(DMEVENTD).exists() {
-        let sentence = "dmeventd is not started when it is needed: nobody watches how full snapshots and pools are";
+    let is_enabled = |directory: &&str| {
+        let link = facts.real(&format!("{directory}/sockets.target.wants/dm-event.socket"));
+        fs::symlink_metadata(link).is_ok()
+    };
+    if !ENABLED.iter().any(|directory| is_enabled(&directory)) {
+        // LVM starts it by itself then, as a process of the unit that made the first snapshot.
+        let sentence =
+            "dm-event.socket is not enabled: dmeventd is started in the unit of some guest, and ends with it";
         return Check::warn(AREA, ID, sentence, "`systemctl enable --now dm-event.socket`")
             .with_fix(Fix::StartDmeventd);
     }

@@ -98,7 +98,7 @@ const FILES: &[(&str, &str)] = &[
         "8d1d1d0e-0000-4000-8000-000000000000\n",
     ),
     ("proc/xen/capabilities", "control_d\n"),
-    ("run/dmeventd-server", ""),
+    ("etc/systemd/system/sockets.target.wants/dm-event.socket", ""),
     ("run/systemd/system/x", ""),
     ("sys/class/net/ttbr0/ifindex", "4\n"),
     ("usr/sbin/dmeventd", ""),

@@ -159,7 +159,9 @@ const BROKEN: &[(&str, Break)] = &[
         host.lvm = host.lvm.replace("autoextend_threshold=70", "autoextend_threshold=100")
     }),
     ("no dmeventd", |host| host.remove("usr/sbin/dmeventd")),
-    ("dmeventd not enabled", |host| host.remove("run/dmeventd-server")),
+    ("dmeventd not enabled", |host| {
+        host.remove("etc/systemd/system/sockets.target.wants/dm-event.socket")
+    }),
     ("LVM does not monitor", |host| {
         host.lvm = host.lvm.replace("monitoring=1", "monitoring=0")
     }),
