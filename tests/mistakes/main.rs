@@ -6,7 +6,6 @@
 mod place;
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use place::{KERNEL, Place};
@@ -318,5 +317,8 @@ fn a_typo_in_every_key() {
             }
         }
     }
-    assert!(Path::new(&place.0).exists());
+    let twice = with(&place, "guests/x.toml", "memory = \"1M\"\nmemory = \"2M\"\n");
+    let expected =
+        "DIR/config/guests/x.toml:2:1: memory stands above already, in the same table: keep one of the two\n";
+    assert_eq!(twice, expected);
 }
