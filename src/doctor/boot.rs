@@ -11,6 +11,7 @@ use super::purpose::Need;
 use crate::boot::grubenv;
 use crate::boot::{BootMenu, EntryId, Firmware, Stage, System, TT_DIRECTORY};
 use crate::error::one_line;
+use crate::xenstore;
 
 const AREA: Area = Area::Boot;
 
@@ -19,12 +20,17 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     if let Need::No(why) = need {
         return vec![Check::skipped(AREA, "entries", format!("not needed: {why}"))];
     }
-    let mut checks = vec![firmware(facts, need)];
+    // Where Xen runs, somebody has booted it, by whatever: what is missing here is missed the next time.
+    let next = match xenstore::is_dom0(facts.root()) {
+        true => Need::Wanted,
+        false => need,
+    };
+    let mut checks = vec![firmware(facts, next)];
     // Nothing of GRUB's is run to read the menu.
     let menu = match BootMenu::read(facts.root(), &System) {
         Ok(menu) => menu,
         Err(error) => {
-            checks.push(need.wrong(
+            checks.push(next.wrong(
                 AREA,
                 "entries",
                 one_line(&error),
@@ -33,8 +39,8 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
             return checks;
         }
     };
-    checks.extend(entries(facts, &menu, need));
-    checks.push(environment(&menu, answers, need));
+    checks.extend(entries(facts, &menu, (need, next)));
+    checks.push(environment(&menu, answers, next));
     if let Some((trial, Stage::Failed(why))) = menu.trial() {
         let entry = trial.entry;
         checks.push(Check::warn(
@@ -69,8 +75,8 @@ fn firmware(facts: &Facts, need: Need) -> Check {
     need.wrong(AREA, "firmware", sentence, remedy)
 }
 
-/// The entries that there have to be, and the files that they load.
-fn entries(facts: &Facts, menu: &BootMenu<'_>, need: Need) -> Vec<Check> {
+/// The entries that there have to be, and the files that they load: without those, the host itself may not come up again.
+fn entries(facts: &Facts, menu: &BootMenu<'_>, (need, next): (Need, Need)) -> Vec<Check> {
     let has_tt_linux = facts.config.boot.tt_linux.is_some() || has_tt_linux(facts);
     let wanted = EntryId::ALL
         .into_iter()
@@ -78,7 +84,7 @@ fn entries(facts: &Facts, menu: &BootMenu<'_>, need: Need) -> Vec<Check> {
     let (mut checks, mut complete) = (Vec::new(), Vec::new());
     for id in wanted {
         let Some(entry) = menu.entry(id) else {
-            checks.push(need.wrong(
+            checks.push(next.wrong(
                 AREA,
                 "entries",
                 format!("there is no entry {id} in the boot menu"),

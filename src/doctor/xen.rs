@@ -11,7 +11,7 @@ use super::fix::Fix;
 use super::host::rough;
 use super::purpose::{Need, has_xen};
 use crate::boot::xen_options::limits;
-use crate::boot::{EntryId, RunningXen};
+use crate::boot::{EntryId, Firmware, RunningXen};
 use crate::config::guest::{Guest, Toolstack};
 use crate::guest::deviced::require_debugfs;
 use crate::xenstore;
@@ -51,7 +51,10 @@ fn not_running(facts: &Facts, need: Need) -> Check {
         let sentence = "this machine is itself a guest of Xen, and cannot start guests of Xen";
         return need.wrong(AREA, "xen", sentence, "set toolstack = \"qemu\" in the guests' files");
     }
-    let boot = "`ttvm boot once --keep ttvm-ttxen-linux`, and reboot";
+    let boot = match Firmware::of(facts.root()).without_xen() {
+        Some(_) => "what is said of the firmware first, `ttvm boot once --keep ttvm-ttxen-linux`, and reboot",
+        None => "`ttvm boot once --keep ttvm-ttxen-linux`, and reboot",
+    };
     match has_xen(facts.root()) {
         true => need.wrong(
             AREA,

@@ -83,13 +83,15 @@ const BROKEN: &[(&str, Break)] = &[
         host.write("proc/mounts", "proc /proc proc rw 0 0\n")
     }),
     ("Secure Boot", |host| {
+        host.remove("proc/xen/capabilities");
         host.write(
             "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
             "\u{6}\0\0\0\u{1}",
         );
     }),
     ("UEFI without multiboot2", |host| {
-        host.write("sys/firmware/efi/runtime", "")
+        host.remove("proc/xen/capabilities");
+        host.write("sys/firmware/efi/runtime", "");
     }),
     ("no GRUB", |host| host.remove("boot/grub/grub.cfg")),
     ("no entry with Xen", |host| {
