@@ -251,7 +251,7 @@ fn dmeventd(facts: &Facts, lvm: &Overview, pools: &[&ThinPool]) -> Check {
         let link = facts.real(&format!("{directory}/sockets.target.wants/dm-event.socket"));
         fs::symlink_metadata(link).is_ok()
     };
-    if !ENABLED.iter().any(|directory| is_enabled(&directory)) {
+    if !ENABLED.iter().any(is_enabled) {
         // LVM starts it by itself then, as a process of the unit that made the first snapshot.
         let sentence =
             "dm-event.socket is not enabled: dmeventd is started in the unit of some guest, and ends with it";
