@@ -8,6 +8,7 @@
 //! cli                      the command line
 //! report                   a recording as a page to look at
 //! netd                     the networks as a D-Bus service, and its clients
+//! doctor                   whether this host is ready, and what to do if not
 //! recording                record, replay, and the proof that both were the same run
 //! import making            guests' files of those of xm and xl; whole guests, from nothing or from a system
 //! boot network             the entries of the boot menu; the guests' networks
@@ -38,6 +39,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod dm;
+pub mod doctor;
 pub mod error;
 pub mod ext4;
 pub mod fail_point;

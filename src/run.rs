@@ -55,7 +55,7 @@ pub fn find(root: &Path, name: &str) -> Option<PathBuf> {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No such file in [`DIRECTORIES`].
-    #[error("{program} is not installed (looked in {})", DIRECTORIES.join(", "))]
+    #[error("{program} is not installed (looked in {}): install the package that has it", DIRECTORIES.join(", "))]
     NotInstalled {
         /// First of the names looked for.
         program: &'static str,

@@ -58,8 +58,12 @@ pub struct XenStore {
 /// Whether this host is one that has a store of its domains. Sandboxed services do not see /proc/xen, and a store in a
 /// domain of its own has no socket.
 pub fn is_here() -> bool {
-    let controls = || std::fs::read_to_string(CAPABILITIES).is_ok_and(|text| text.contains("control_d"));
-    SOCKETS.iter().any(|path| Path::new(path).exists()) || controls()
+    SOCKETS.iter().any(|path| Path::new(path).exists()) || is_dom0(Path::new("/"))
+}
+
+/// Whether the system in the tree that begins at `root` is the domain that controls the others.
+pub fn is_dom0(root: &Path) -> bool {
+    std::fs::read_to_string(under(root, Path::new(CAPABILITIES))).is_ok_and(|text| text.contains("control_d"))
 }
 
 impl XenStore {

@@ -137,6 +137,42 @@ fn every_source_file_names_its_licence() {
     }
 }
 
+/// The files that set a host up install the same, and then do the same (docs/unattended.md). That what cloud-init does is enough is
+/// tested in the emulated host.
+#[test]
+fn unattended_files_agree() {
+    let read = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("examples/unattended")
+            .join(file);
+        fs::read_to_string(path).expect("a file")
+    };
+    let items = |text: &str, indent: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(indent)?.strip_prefix("- "));
+        lines.filter(|item| !item.contains(':')).map(str::to_owned).collect()
+    };
+    let (cloud, ansible) = (read("cloud-init.yaml"), read("ansible.yaml"));
+    let (packages, commands) = cloud.split_once("\nruncmd:\n").expect("commands");
+    let mut packages = items(packages, "  ");
+    // Ansible fetches the package by itself.
+    packages.retain(|package| package != "wget");
+    assert!(
+        packages.len() > 8 && packages == items(&ansible, "          "),
+        "{packages:?}"
+    );
+    let commands = items(commands, "  ");
+    let ours: Vec<&String> = commands.iter().filter(|command| command.starts_with("ttvm ")).collect();
+    assert_eq!(ours.len(), 4, "{commands:?}");
+    for command in ours {
+        assert!(ansible.contains(&format!("cmd: {command}\n")), "{command}");
+        // The command line takes it.
+        let words: Vec<&str> = command.split_whitespace().skip(1).chain(["--help"]).collect();
+        assert!(ttvm(&words).contains("Usage: ttvm "), "{command}");
+    }
+}
+
 /// One version, and one oldest Rust, wherever they are written down.
 #[test]
 fn versions_agree() {

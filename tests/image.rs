@@ -240,7 +240,7 @@ fn what_can_not_be_sealed() {
     );
     place.says(
         "seal DIR/none",
-        "ttvm: cannot find DIR/none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: there is no DIR/none: see that it is there, or make it (`ttvm image create`)\n[1]",
     );
     place.says(
         "seal DIR",
@@ -273,7 +273,7 @@ fn what_can_not_be_sealed() {
     let status = place.session("status DIR/none DIR/base.img");
     assert!(
         status.contains("DIR/base.img sealed ")
-            && status.ends_with("cannot find DIR/none\n  because: No such file or directory (os error 2)\n[1]"),
+            && status.ends_with("there is no DIR/none: see that it is there, or make it (`ttvm image create`)\n[1]"),
         "{status}"
     );
 }

@@ -1,8 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading `grub.cfg` as grub-mkconfig writes it: the entries there are, and which of them GRUB boots by itself.
 
+use std::path::Path;
+
+use super::TT_DIRECTORY;
+use crate::root::under;
+
 /// How deep menus may be in one another. grub-mkconfig makes one in the first; thousands would exhaust the stack.
 const DEPTH: usize = 16;
+
+/// The commands that load one file that is booted.
+const LOADERS: [&str; 7] = [
+    "linux",
+    "linux16",
+    "linuxefi",
+    "multiboot",
+    "multiboot2",
+    "module",
+    "module2",
+];
 
 /// What GRUB boots by itself when nothing is said for this one boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +40,36 @@ pub struct MenuEntry {
     pub script: String,
 }
 
+/// The files that a command of an entry names, as GRUB calls them: below /boot if that is a file system of its own.
+pub(super) fn files(command: &str) -> impl Iterator<Item = &str> {
+    let words = command.split_whitespace().filter(|word| word.starts_with('/'));
+    words.map(|word| word.trim_end_matches(';'))
+}
+
 impl MenuEntry {
+    /// The files that it loads and that are not in the system below `root`, whatever file system they would be in.
+    pub fn missing_files(&self, root: &Path) -> Vec<&str> {
+        let is_there = |path: &&str| {
+            let name = Path::new(path).file_name().unwrap_or_default();
+            let places = ["/boot", TT_DIRECTORY].map(|directory| under(root, Path::new(directory)).join(name));
+            under(root, Path::new(path)).exists() || places.iter().any(|place| place.exists())
+        };
+        let mut missing = Vec::new();
+        for line in self.script.lines() {
+            let command = line.split_whitespace().find(|word| *word != "if").unwrap_or_default();
+            // What comes behind the one file of the others are its options.
+            let most = match command {
+                "initrd" => usize::MAX,
+                _ if LOADERS.contains(&command) => 1,
+                _ => 0,
+            };
+            missing.extend(files(line).take(most).filter(|path| !is_there(path)));
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        missing
+    }
+
     /// Whether it starts Linux, and nothing else before it.
     pub fn is_plain_linux(&self) -> bool {
         let mut linux = false;

@@ -9,9 +9,11 @@ use std::path::Path;
 use super::entry_id::EntryId;
 use super::next::BootMenu;
 use super::refusal::Error;
+use super::running_xen::RunningXen;
 use super::settings;
 use crate::config::boot::OkConfig;
 use crate::run::{self, Command, Program};
+use crate::xenstore::is_dom0;
 
 static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 static XL: Program = Program::new(&["xl"]);
@@ -46,11 +48,7 @@ pub fn confirm(menu: &mut BootMenu<'_>) -> Result<EntryId, Error> {
 /// `Err` says why this boot is not well.
 pub fn is_well(menu: &BootMenu<'_>, config: &OkConfig) -> Result<(), String> {
     if menu.booted().is_some_and(EntryId::is_xen) {
-        // TT Xen answers xm only.
-        let ask = |program| Command::new(program).arg("info").run();
-        ask(&XL)
-            .or_else(|error| ask(&XM).map_err(|_| error))
-            .map_err(|error| format!("Xen does not answer: {error}"))?;
+        xen_info().map_err(|error| format!("Xen does not answer: {error}"))?;
     }
     // It is ordered after that, but would also be started if it cannot be reached any more.
     let units = iter::once("multi-user.target".to_owned()).chain(config.units.iter().cloned());
@@ -99,16 +97,18 @@ pub fn unfinished() -> String {
     }
 }
 
-/// What Xen was told at boot; `None` if it does not run.
-pub fn xen_command_line() -> Result<Option<String>, run::Error> {
-    let is_dom0 = fs::read_to_string("/proc/xen/capabilities").is_ok_and(|text| text.contains("control_d"));
-    if !is_dom0 {
-        return Ok(None);
+/// The Xen that runs; `None` if none does. One program, or two where only TT Xen's answers.
+pub fn running_xen() -> Result<Option<RunningXen>, run::Error> {
+    match is_dom0(Path::new("/")) {
+        true => Ok(Some(RunningXen::parse(&xen_info()?))),
+        false => Ok(None),
     }
-    let info = Command::new(&XL).arg("info").run()?;
-    let line = info
-        .stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("xen_commandline"));
-    Ok(line.map(|line| line.trim_start_matches([' ', ':']).to_owned()))
+}
+
+/// What Xen's toolstack says of it.
+fn xen_info() -> Result<String, run::Error> {
+    let ask = |program| Command::new(program).arg("info").run();
+    // TT Xen answers xm only.
+    let info = ask(&XL).or_else(|error| ask(&XM).map_err(|_| error))?;
+    Ok(info.stdout)
 }

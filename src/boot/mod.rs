@@ -23,6 +23,7 @@ mod place;
 mod probe;
 mod quote;
 pub mod refusal;
+mod running_xen;
 pub mod settings;
 mod trial;
 pub mod xen_options;
@@ -43,6 +44,7 @@ pub use firmware::Firmware;
 pub use grub_cfg::MenuEntry;
 pub use next::{BootMenu, Stage};
 pub use probe::{Probe, System};
+pub use running_xen::RunningXen;
 pub use trial::Trial;
 
 use entry::{Loader, Writer, Xen};

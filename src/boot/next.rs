@@ -367,9 +367,14 @@ impl<'a> BootMenu<'a> {
         })
     }
 
-    /// `Ok` if GRUB forgets `next_entry` before it boots it: a block that it cannot write to would make "once" for ever.
-    fn grub_can_write(&mut self, entry: EntryId) -> Result<(), Error> {
-        self.env()?.is_whole()?;
+    /// `Ok` if GRUB forgets `next_entry`, here `entry`, before it boots it: a block that it cannot write to would make "once" for
+    /// ever. Three of GRUB's programs are asked.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the block, or [`Error::Refused`] if it lies where GRUB does not write.
+    pub fn grub_can_write(&self, entry: EntryId) -> Result<(), Error> {
+        GrubEnv::read(&self.env_path())?.is_whole()?;
         let path = self.grub_cfg.with_file_name("grubenv");
         let ask = |source| Error::Run {
             what: "find out what the boot file system is on",

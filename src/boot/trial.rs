@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::entry_id::EntryId;
-use super::grub_cfg::MenuEntry;
+use super::grub_cfg::{MenuEntry, files};
 use crate::file;
 use crate::root::under;
 
@@ -99,9 +99,7 @@ pub fn fingerprint(root: &Path, entry: &MenuEntry) -> Uuid {
     for line in entry.script.lines().filter(|line| !line.starts_with("set ttvm_try=")) {
         text.push_str(line);
         text.push('\n');
-        for word in line.split_whitespace().filter(|word| word.starts_with('/')) {
-            let word = word.trim_end_matches(';');
-            // As GRUB calls it: below /boot if that is a file system of its own.
+        for word in files(line) {
             let places = [
                 under(root, Path::new(word)),
                 under(root, Path::new(&format!("/boot{word}"))),

@@ -319,7 +319,7 @@ fn look(places: &Places) -> Result<Status, Error> {
     let mut warnings = Vec::new();
     warnings.extend(menu.env_problem().map(|problem| one_line(&problem)));
     warnings.extend(firmware.without_xen().map(str::to_owned));
-    let command_line = judge::xen_command_line().unwrap_or_else(|error| {
+    let xen = judge::running_xen().unwrap_or_else(|error| {
         warnings.push(format!("Xen cannot be asked, which needs root: {}", one_line(&error)));
         None
     });
@@ -331,7 +331,7 @@ fn look(places: &Places) -> Result<Status, Error> {
         next_why,
         default: default.map(name),
         default_unproved: own.is_some_and(|id| id.is_xen() && !menu.has_proved(id)),
-        limits: command_line.map(|line| {
+        limits: xen.and_then(|xen| xen.command_line).map(|line| {
             let limits = limits(&config.boot, &line).into_iter();
             limits.map(|(option, in_force)| Limit { option, in_force }).collect()
         }),

@@ -248,7 +248,8 @@ fn is_ready(places: &Places, guest: &Guest) -> Result<bool, Error> {
     if lacks.is_empty() {
         writeln!(io::stdout(), "{name}: ok")?;
     }
-    for warning in guest.warnings().into_iter().chain(obstacles::prints_nothing(guest)) {
+    let silent = obstacles::prints_nothing(guest).map(|obstacle| obstacle.to_string());
+    for warning in guest.warnings().into_iter().chain(silent) {
         eprintln!("{name}: warning: {warning}");
     }
     Ok(lacks.is_empty())

@@ -5,6 +5,7 @@ mod boot;
 mod branch;
 mod branch_tries;
 mod clock;
+mod doctor;
 mod foreground;
 mod guest;
 mod guest_new;
@@ -39,8 +40,8 @@ use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, guest as guests, image as images, import as importing, initrd as initrds, making,
-    recording, run, snapshot as store, xenstore,
+    boot as entries, config, dm, doctor as examination, guest as guests, image as images, import as importing,
+    initrd as initrds, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -69,6 +70,8 @@ struct Arguments {
 enum Command {
     /// Show guests: state, domain, memory, snapshot fill, uptime, how the last run ended
     Status(status::Arguments),
+    /// Say whether this host is ready, and if not what to do
+    Doctor(doctor::Arguments),
     /// Make guests, look at their files
     #[command(subcommand)]
     Guest(guest::Command),
@@ -140,6 +143,12 @@ enum Error {
     Network(#[from] network::Error),
     #[error(transparent)]
     Session(#[from] recording::session::Error),
+    #[error(transparent)]
+    Fix(#[from] examination::Error),
+    #[error(
+        "`ttvm doctor --fix` changes the system that runs, and takes root: `sudo ttvm doctor --fix`, without --root"
+    )]
+    FixNeedsRoot,
     #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
     Running(GuestName),
     #[error("systemd cannot be asked: is it running?")]
@@ -176,7 +185,8 @@ impl Classify for Error {
             Self::Create(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
-            Self::Running(_) | Self::NoReport(_) => Exit::Refused,
+            Self::Fix(error) => error.exit(),
+            Self::Running(_) | Self::FixNeedsRoot | Self::NoReport(_) => Exit::Refused,
             Self::Unit { exit, .. } => *exit,
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
@@ -226,6 +236,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
     let places = || Places::of_caller(given);
     match command {
         Command::Status(arguments) => status::run(&places()?, &arguments),
+        Command::Doctor(arguments) => doctor::run(&places()?, &arguments),
         Command::Guest(command) => guest::run(&places()?, &command),
         Command::Snapshot(command) => snapshot::run(&places()?, &command),
         Command::Record(arguments) => record::run(&places()?, &arguments),

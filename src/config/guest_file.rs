@@ -131,7 +131,11 @@ fn file(table: &Table<'_>, key: &'static str, context: &Context<'_>) -> Option<L
         Ok(_) => table.problem(&path.span, format!("{key}: {} is not a file", path.value.display())),
         Err(error) => table.problem(
             &path.span,
-            format!("{key}: {}: {}", path.value.display(), crate::error::reason(&error)),
+            format!(
+                "{key}: {}: {}; see that it is there, or name another one",
+                path.value.display(),
+                crate::error::reason(&error)
+            ),
         ),
     }
     Some(path)

@@ -100,7 +100,10 @@ fn kept(option: &str) -> &'static str {
 }
 
 fn did_you_mean(name: Option<&str>) -> String {
-    name.map_or_else(String::new, |name| format!("; did you mean \"{name}\"?"))
+    match name {
+        Some(name) => format!("; did you mean \"{name}\"?"),
+        None => "; `ttvm guest list` names those that there are, `ttvm guest new` makes one".to_owned(),
+    }
 }
 
 /// Reads the file `path` of the configuration; messages call it `path`. `None` if it does not exist.

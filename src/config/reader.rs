@@ -79,7 +79,15 @@ impl Source {
                 value
             }
             Err(error) => {
-                self.problem(&error.span().unwrap_or(0..0), error.message().trim_end().to_owned());
+                let span = error.span().unwrap_or(0..0);
+                let message = match error.message().trim_end() {
+                    "duplicate key" => {
+                        let key = self.text.get(span.clone()).unwrap_or_default();
+                        format!("{key} stands above already, in the same table: keep one of the two")
+                    }
+                    other => other.to_owned(),
+                };
+                self.problem(&span, message);
                 None
             }
         };

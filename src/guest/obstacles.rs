@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a guest lacks on this host, and why it would boot nothing: each a sentence with what to do.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
 use nix::unistd::geteuid;
 
 use crate::config::guest::{Boot, DiskSource, Guest, Origin, Toolstack};
-use crate::config::types::{BridgeName, Size, Volume};
-use crate::error::{chain, reason};
+use crate::config::types::{BridgeName, LvmName, Size, Volume};
+use crate::error::{chain, one_line, reason};
 use crate::file;
 use crate::initrd::unpack;
-use crate::lvm2_cmd;
+use crate::lvm2_cmd::{self, Group};
 
 /// Where the kernel tells of interfaces.
 const INTERFACES: &str = "/sys/class/net";
@@ -25,9 +26,42 @@ const STEP: u64 = 64 << 20;
 /// An initial RAM disk of more than that fits into no guest.
 const LARGEST: Size = Size::mib(16 << 10);
 
-/// What `guest` lacks on this host, and why it could not boot.
-pub fn on_this_host(guest: &Guest) -> Vec<String> {
-    let mut found: Vec<String> = guest.disks.iter().filter_map(|disk| missing(&disk.source)).collect();
+/// Something that a guest lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Obstacle {
+    fn new(what: String, remedy: impl Into<String>) -> Self {
+        Self {
+            what,
+            remedy: remedy.into(),
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// How a volume group is looked for: `None` if there is none of that name, `Err` says why LVM cannot be asked.
+pub type Groups<'a> = &'a dyn Fn(&LvmName) -> Result<Option<Group>, String>;
+
+/// What `guest` lacks on this host, and why it could not boot. Two LVM commands for each of its volumes.
+pub fn on_this_host(guest: &Guest) -> Vec<Obstacle> {
+    found_with(guest, &|vg| lvm2_cmd::report(vg).map_err(|error| chain(&error)))
+}
+
+/// The same for somebody who knows the volume groups.
+pub fn found_with(guest: &Guest, groups: Groups<'_>) -> Vec<Obstacle> {
+    let disks = guest.disks.iter();
+    let mut found: Vec<Obstacle> = disks.filter_map(|disk| missing(&disk.source, groups)).collect();
     found.extend(
         guest
             .vifs
@@ -44,61 +78,66 @@ pub fn on_this_host(guest: &Guest) -> Vec<String> {
 }
 
 /// Why what is behind a disk is not there.
-fn missing(source: &DiskSource) -> Option<String> {
+fn missing(source: &DiskSource, groups: Groups<'_>) -> Option<Obstacle> {
     match source {
-        DiskSource::Snapshot(snapshot) => no_volume(&snapshot.origin),
-        DiskSource::Overlay(Origin::Volume(volume)) => no_volume(volume),
+        DiskSource::Snapshot(snapshot) => no_volume(&snapshot.origin, groups),
+        DiskSource::Overlay(Origin::Volume(volume)) => no_volume(volume, groups),
         DiskSource::Overlay(Origin::File(path)) => no_file("origin", path),
         DiskSource::Path { path, .. } => no_file("path", path),
     }
 }
 
-fn no_file(key: &str, path: &Path) -> Option<String> {
+fn no_file(key: &str, path: &Path) -> Option<Obstacle> {
     let error = std::fs::metadata(path).err()?;
     let (path, why) = (path.display(), reason(&error));
-    Some(format!(
-        "{key} {path}: {why}; see that it is there, or make it (`ttvm image create`)"
-    ))
+    let remedy = "see that it is there, or make it (`ttvm image create`)";
+    Some(Obstacle::new(format!("{key} {path}: {why}"), remedy))
 }
 
-fn no_volume(volume: &Volume) -> Option<String> {
+fn no_volume(volume: &Volume, groups: Groups<'_>) -> Option<Obstacle> {
+    let vg = &volume.vg;
+    let obstacle = |what: String, remedy: String| Some(Obstacle::new(format!("origin {volume}: {what}"), remedy));
     if !geteuid().is_root() {
         // Only root may ask LVM; a volume that is not active is not seen.
-        let there = Path::new(&volume.device()).exists();
-        return (!there).then(|| format!("origin {volume}: there is no {} (`lvs`)", volume.device()));
+        let device = volume.device();
+        return match Path::new(&device).exists() {
+            true => None,
+            false => obstacle(
+                format!("there is no {device}"),
+                format!("as root, see what there is (`lvs`), or make it active (`vgchange -ay {vg}`)"),
+            ),
+        };
     }
-    match lvm2_cmd::report(&volume.vg) {
-        Err(error) => Some(format!("origin {volume}: LVM cannot be asked: {}", chain(&error))),
-        Ok(None) => Some(format!(
-            "origin {volume}: there is no volume group {} (`vgs`); see that its disks are there",
-            volume.vg
-        )),
-        Ok(Some(group)) => {
-            let is_there = group.volumes.iter().any(|known| known.name == volume.lv.as_str());
-            let none = || {
-                format!(
-                    "origin {volume}: there is no such volume in the group (`lvs {}`); `ttvm image create --lv {volume}` makes one",
-                    volume.vg
-                )
-            };
-            (!is_there).then(none)
-        }
+    match groups(vg) {
+        Err(why) => obstacle(format!("LVM cannot be asked: {why}"), "see what `vgs` says".to_owned()),
+        Ok(None) => obstacle(
+            format!("there is no volume group {vg} (`vgs`)"),
+            "see that its disks are there".to_owned(),
+        ),
+        Ok(Some(group)) if group.volumes.iter().any(|known| known.name == volume.lv.as_str()) => None,
+        Ok(Some(_)) => obstacle(
+            format!("there is no such volume in the group (`lvs {vg}`)"),
+            format!("`ttvm image create --lv {volume}` makes one"),
+        ),
     }
 }
 
 /// That there is no such bridge. Of one of Open vSwitch the name ends where its VLAN begins.
-fn no_bridge(bridge: &BridgeName, interfaces: &Path) -> Option<String> {
+fn no_bridge(bridge: &BridgeName, interfaces: &Path) -> Option<Obstacle> {
     let name = bridge.as_str();
     let own = name.split(':').next().unwrap_or(name);
     let short = own.rsplit_once('.').map_or(own, |(short, _)| short);
     let is_there = [own, short].iter().any(|name| interfaces.join(name).exists());
     (!is_there).then(|| {
-        format!("vif: there is no bridge {own} (`ip link`): make it, or leave \"bridge\" out and the guest is where `ttvm network set` says")
+        Obstacle::new(
+            format!("vif: there is no bridge {own} (`ip link`)"),
+            "make it, or leave \"bridge\" out and the guest is where `ttvm network set` says",
+        )
     })
 }
 
 /// A kernel or an initial RAM disk that whoever calls may not read.
-fn closed(guest: &Guest) -> Option<String> {
+fn closed(guest: &Guest) -> Option<Obstacle> {
     let Boot::Kernel { kernel, initrd, .. } = &guest.boot else {
         return None;
     };
@@ -107,7 +146,10 @@ fn closed(guest: &Guest) -> Option<String> {
     closed
         .map(|(key, path, error)| {
             let (path, why) = (path.display(), reason(&error));
-            format!("{key} {path}: {why}; root lets others read it with `chmod a+r`")
+            Obstacle::new(
+                format!("{key} {path}: {why}"),
+                format!("root lets others read it with `chmod a+r {path}`"),
+            )
         })
         .next()
 }
@@ -120,7 +162,7 @@ fn is_linux(kernel: &Path) -> bool {
 }
 
 /// That an initial RAM disk does not fit into the guest's memory: Linux has it there as it is, and unpacked.
-fn too_large(guest: &Guest) -> Option<String> {
+fn too_large(guest: &Guest) -> Option<Obstacle> {
     let Boot::Kernel {
         kernel,
         initrd: Some(initrd),
@@ -137,44 +179,52 @@ fn too_large(guest: &Guest) -> Option<String> {
     let unpacked: u64 = match unpack::plan(initrd, LARGEST) {
         Ok(segments) => segments.iter().map(|segment| segment.unpacked).sum(),
         Err(error) => {
-            return Some(format!(
-                "initrd {}: Linux would not take it: {}",
-                initrd.display(),
-                chain(&error)
+            let initrd = initrd.display();
+            return Some(Obstacle::new(
+                format!("initrd {initrd}: Linux would not take it: {}", one_line(&error)),
+                format!("make it anew, or name another one (`ttvm initrd inspect {initrd}`)"),
             ));
         }
     };
     let need = packed + unpacked + KERNEL;
     (need > guest.memory.bytes()).then(|| {
-        format!(
-            "memory: {} have no room for the initial RAM disk, which takes {} besides the kernel: memory = \"{}\" would do",
-            guest.memory,
-            Size::from_bytes(packed + unpacked),
-            Size::from_bytes(need.next_multiple_of(STEP))
+        Obstacle::new(
+            format!(
+                "memory: {} have no room for the initial RAM disk, which takes {} besides the kernel",
+                guest.memory,
+                Size::from_bytes(packed + unpacked)
+            ),
+            format!(
+                "memory = \"{}\" would do",
+                Size::from_bytes(need.next_multiple_of(STEP))
+            ),
         )
     })
 }
 
 /// Why an emulated machine boots nothing at all.
-pub fn boots_nothing(guest: &Guest) -> Option<String> {
+pub fn boots_nothing(guest: &Guest) -> Option<Obstacle> {
     if guest.toolstack != Toolstack::Qemu || matches!(guest.boot, Boot::Kernel { .. }) {
         return None;
     }
     match guest.disks.first() {
-        None => Some(
-            "the guest has neither a kernel nor a disk: its machine boots nothing. `ttvm guest new` makes one that does"
-                .to_owned(),
-        ),
-        Some(disk) if !is_bootable(&behind(&disk.source)) => Some(format!(
-            "the guest has no kernel in its file and no boot loader on disk {}: its machine boots nothing. Give it a kernel",
-            disk.target
+        None => Some(Obstacle::new(
+            "the guest has neither a kernel nor a disk: its machine boots nothing".to_owned(),
+            "`ttvm guest new` makes one that does",
+        )),
+        Some(disk) if !is_bootable(&behind(&disk.source)) => Some(Obstacle::new(
+            format!(
+                "the guest has no kernel in its file and no boot loader on disk {}: its machine boots nothing",
+                disk.target
+            ),
+            "give it a kernel",
         )),
         Some(_) => None,
     }
 }
 
 /// Why there will be nothing to see of a run.
-pub fn prints_nothing(guest: &Guest) -> Option<String> {
+pub fn prints_nothing(guest: &Guest) -> Option<Obstacle> {
     let Boot::Kernel { cmdline, .. } = &guest.boot else {
         return None;
     };
@@ -182,7 +232,10 @@ pub fn prints_nothing(guest: &Guest) -> Option<String> {
     let serial = |word: &str| word.starts_with("console=ttyS") || word.starts_with("console=uart");
     let is_silent = guest.toolstack == Toolstack::Qemu && !words.split_whitespace().any(serial);
     is_silent.then(|| {
-        "the guest's kernel does not print to the console that is recorded: add console=ttyS0 to its cmdline".to_owned()
+        Obstacle::new(
+            "the guest's kernel does not print to the console that is recorded".to_owned(),
+            "add console=ttyS0 to its cmdline",
+        )
     })
 }
 
@@ -214,6 +267,6 @@ mod tests {
         assert_eq!(bridge("task"), None);
         assert_eq!(bridge("task.5:42"), None);
         let said = bridge("nosuch0").expect("none");
-        assert!(said.starts_with("vif: there is no bridge nosuch0 "), "{said}");
+        assert!(said.what.starts_with("vif: there is no bridge nosuch0 "), "{said}");
     }
 }

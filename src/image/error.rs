@@ -17,6 +17,9 @@ pub enum Error {
     /// No such group.
     #[error("there is no volume group {}: see `vgs`, and that its disks are there", .0.vg)]
     NoGroup(Volume),
+    /// No such file.
+    #[error("there is no {}: see that it is there, or make it (`ttvm image create`)", .0.display())]
+    NoFile(PathBuf),
     /// No such volume.
     #[error("there is no volume {0}: see `lvs {vg}`", vg = .0.vg)]
     NoVolume(Volume),

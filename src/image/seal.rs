@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 
 use serde::Serialize;
 
@@ -146,6 +147,9 @@ pub fn states(origins: &[Origin]) -> Vec<Result<State, Error>> {
 fn real(origin: &Origin) -> Result<Origin, Error> {
     Ok(match origin {
         Origin::Volume(_) => origin.clone(),
-        Origin::File(path) => Origin::File(fs::canonicalize(path).map_err(Error::io("find", path))?),
+        Origin::File(path) => Origin::File(fs::canonicalize(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NoFile(path.clone()),
+            _ => Error::io("find", path)(error),
+        })?),
     })
 }

@@ -31,17 +31,20 @@ pub enum Error {
     /// None there.
     #[error("there is no kernel in {}: {PACKAGES}", .0.display())]
     None(PathBuf),
+    /// Not where it was named.
+    #[error("there is no {}: name a kernel that is there, or leave --kernel out and the newest of this system is taken", .0.display())]
+    Missing(PathBuf),
     /// None that may be read.
     #[error(
         "{} cannot be read ({}): root lets others read it with `chmod a+r`; or `apt-get download` a package linux-image-VERSION, and name the .deb with --kernel",
         path.display(),
-        reason(source)
+        reason(why)
     )]
     Closed {
         /// The kernel.
         path: PathBuf,
         /// The system's reason.
-        source: io::Error,
+        why: io::Error,
     },
     /// Something else.
     #[error("{} is no kernel for PCs: --kernel takes a vmlinuz, a package of Debian (linux-image-VERSION), or a directory with boot and lib/modules", .0.display())]
@@ -103,9 +106,12 @@ impl Kernel {
         if path.is_dir() {
             return Self::newest(path, root);
         }
-        let closed = |source| Error::Closed {
-            path: path.to_owned(),
-            source,
+        let closed = |why: io::Error| match why.kind() {
+            io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
+            _ => Error::Closed {
+                path: path.to_owned(),
+                why,
+            },
         };
         if let Some(package) = Package::open(path).map_err(closed)? {
             let (name, content) = package.kernel()?;
@@ -129,7 +135,7 @@ impl Kernel {
         let mut closed = None;
         for path in list(tree) {
             match read(&path) {
-                Err(source) => closed = closed.or(Some(Error::Closed { path, source })),
+                Err(why) => closed = closed.or(Some(Error::Closed { path, why })),
                 Ok(content) => {
                     let has_modules = under(tree, Path::new(modules::DIRECTORY)).is_dir();
                     let place = if has_modules { tree } else { root };

@@ -5,6 +5,7 @@
 //! (<https://github.com/lvmteam/lvm2/issues/1>). Every command costs a device scan, so each function here says how
 //! many it runs, and callers ask [`crate::dm`] first.
 
+pub mod overview;
 pub mod report;
 
 use std::time::Duration;

@@ -131,7 +131,7 @@ fn strange(text: &str) -> Error {
 
 impl Version {
     /// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`, and a line of copyright.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         Self::of(text.lines().next()?.strip_prefix("QEMU emulator version ")?)
     }
 
@@ -148,6 +148,11 @@ impl Version {
     /// Whether `text` is of the same version, whoever has packed it: `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)`.
     pub fn is_of(&self, text: &str) -> bool {
         upstream(text) == upstream(&self.text)
+    }
+
+    /// Its first two numbers.
+    pub fn release(&self) -> (u32, u32) {
+        self.release
     }
 
     /// The machine that this version calls `pc`, under the name that every later version keeps for it.

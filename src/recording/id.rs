@@ -24,7 +24,7 @@ pub struct NotAnId(String);
 
 impl Id {
     /// The `number`th (from 1) recording that began at `seconds` since 1970.
-    pub(super) fn new(seconds: u64, number: u32) -> Self {
+    pub fn new(seconds: u64, number: u32) -> Self {
         let Calendar {
             date: (year, month, day),
             time: (hour, minute, second),

@@ -125,6 +125,15 @@ impl Library {
         Ok(ids)
     }
 
+    /// The id of the newest recording, whole or not; `None` if there is none.
+    pub fn newest_id(&self) -> Result<Option<Id>, Error> {
+        let mut newest = None;
+        for guest in names::<GuestName>(&self.recordings())? {
+            newest = self.ids(&guest)?.pop().max(newest);
+        }
+        Ok(newest)
+    }
+
     /// The recording `id` of `guest`; `None` if there is none.
     fn look(&self, guest: &GuestName, id: &Id) -> Option<Entry> {
         let directory = self.of_guest(guest).join(id.to_string());

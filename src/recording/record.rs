@@ -33,7 +33,7 @@ use crate::qemu::qmp::{Event, Qmp};
 const FASTEST: u64 = 256 << 20;
 
 /// Without so much free space no recording is begun.
-const ROOM: u64 = 256 << 20;
+pub const ROOM: u64 = 256 << 20;
 
 /// With less than this left, the recording comes to its end: as long as there is room for it, it is a whole one.
 pub(super) const RESERVE: u64 = 64 << 20;

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
@@ -22,6 +22,7 @@ use crate::error::{Classify, Exit};
 use crate::image::{self};
 use crate::qemu::machine::{Format, Kernel, Machine, Network};
 use crate::qemu::{content, core, engine, process, qmp};
+use crate::root::under;
 use crate::run;
 use crate::snapshot::{self};
 
@@ -325,15 +326,15 @@ pub(super) fn died(status: ExitStatus, why: String) -> String {
 /// `Ok` if the host has as much memory as the machine may take. The kernel would promise more than it has, and end somebody
 /// else when the guest takes it.
 pub(super) fn require_memory(memory: Size) -> Result<(), Error> {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    match memory_free(&text) {
+    match memory_free(Path::new("/")) {
         Some(free) if memory > free => Err(Error::NoMemory { memory, free }),
         _ => Ok(()),
     }
 }
 
-/// What processes can still have, of /proc/meminfo.
-fn memory_free(text: &str) -> Option<Size> {
+/// What processes can still have on the system in the tree that begins at `root`; `None` if it does not say.
+pub fn memory_free(root: &Path) -> Option<Size> {
+    let text = std::fs::read_to_string(under(root, Path::new("/proc/meminfo"))).ok()?;
     let kib = |name: &str| {
         let line = text
             .lines()

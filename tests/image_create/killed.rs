@@ -116,7 +116,10 @@ fn no_space() {
         format!("mkdir -p small && mount -t tmpfs -o size=4M small small && {make}; code=$?; ls -A small; exit $code");
     let said = place.said(&place.privately(&full));
     assert!(said.starts_with("ttvm: DIR/small is full: the image needs "), "{said}");
-    assert!(said.ends_with(" more there than it has\n[4]"), "{said}");
+    assert!(
+        said.ends_with(" more there than it has; make room there, or put it elsewhere\n[4]"),
+        "{said}"
+    );
     // Or somebody else takes what was there.
     let taken = format!(
         "mkdir -p small && mount -t tmpfs -o size=16M small small

@@ -22,7 +22,7 @@ fn before_anything_is_made() {
     fs::remove_file(place.path("image")).expect("the file goes");
     place.says(
         "--size 64M --from DIR/none --file DIR/image",
-        "ttvm: cannot read the source DIR/none\n  because: No such file or directory (os error 2)\n[1]",
+        "ttvm: cannot read the source DIR/none: see that it is there, and that you may read it\n  because: No such file or directory (os error 2)\n[1]",
     );
     place.says(
         "--size 64M --from DIR/src/etc/hostname --file DIR/image",

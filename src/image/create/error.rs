@@ -16,7 +16,7 @@ pub enum Error {
     #[error("{0} is there already: nothing was done; remove it, or choose another name")]
     Exists(String),
     /// The source cannot be used.
-    #[error("cannot read the source {}", path.display())]
+    #[error("cannot read the source {}: see that it is there, and that you may read it", path.display())]
     Source {
         /// The source.
         path: PathBuf,
@@ -198,7 +198,7 @@ pub enum Error {
     )]
     NoTemporary(PathBuf),
     /// The disk is full.
-    #[error("{} is full: the image needs {} more there than it has", path.display(), Size::from_bytes(*missing))]
+    #[error("{} is full: the image needs {} more there than it has; make room there, or put it elsewhere", path.display(), Size::from_bytes(*missing))]
     NoSpace {
         /// The directory of the image.
         path: PathBuf,

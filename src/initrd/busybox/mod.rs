@@ -199,6 +199,15 @@ fn known(modules: &Modules, name: &str) -> bool {
     modules.has(name) || modules.is_builtin(name)
 }
 
+/// `Ok` if the system in the tree at `root` has a busybox that needs nothing else.
+///
+/// # Errors
+///
+/// Why it has none, and the package to install.
+pub fn require(root: &Path) -> Result<(), Error> {
+    Busybox::find(root).map(drop)
+}
+
 /// All modules that an image with nothing but the usual ones has.
 pub fn usual(modules: &Modules) -> Vec<String> {
     let (at_boot, on_demand) = chosen(modules, &[]);
