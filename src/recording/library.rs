@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::draft::{self, Draft};
 use super::error::Error;
 use super::id::{Id, is_prefix};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Parent};
 use super::sealed::Unsealed;
 use super::stored::{self, Recording};
 use super::verdict::Replays;
@@ -62,6 +62,19 @@ pub struct Entry {
     pub size: u64,
     /// What its replays came to.
     pub replays: Option<Replays>,
+}
+
+impl Entry {
+    /// The recording that it is a branch of, if it says that it is one.
+    pub fn parent(&self) -> Option<&Parent> {
+        self.manifest.as_ref()?.parent.as_ref()
+    }
+
+    /// Whether it is a branch of that recording. Each begins later than its parent; one that says otherwise was made by hand.
+    pub fn is_branch_of(&self, guest: &GuestName, id: &Id) -> bool {
+        let is_it = |parent: &Parent| parent.guest == *guest && parent.id == *id;
+        self.id > *id && self.parent().is_some_and(is_it)
+    }
 }
 
 impl Library {

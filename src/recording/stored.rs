@@ -8,6 +8,7 @@ use super::disks::origin_of;
 use super::draft;
 use super::error::Error;
 use super::id::Id;
+use super::library::{Entry, Library};
 use super::manifest::{DiskDigest, Manifest};
 use super::verdict::{Replays, Verdict};
 use crate::clock::now;
@@ -167,6 +168,18 @@ impl Recording {
                 there: Vec::new(),
             }),
         }
+    }
+
+    /// The branches that have left it, in the order in which they do.
+    ///
+    /// # Errors
+    ///
+    /// If the library cannot be read.
+    pub fn branches(&self) -> Result<Vec<Entry>, Error> {
+        let mut all = Library::open(&self.state).list(None)?;
+        all.retain(|entry| entry.is_branch_of(&self.guest, &self.id));
+        all.sort_by_key(|entry| entry.parent().map(|parent| parent.instructions));
+        Ok(all)
     }
 
     /// What its replays came to.

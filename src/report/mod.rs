@@ -29,7 +29,7 @@ use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::manifest::{FileDigest, Manifest, Outcome};
 use crate::recording::session::Error;
 use crate::recording::verdict::{Replays, grouped, proved};
-use crate::recording::{Divergence, Recording, Verdict};
+use crate::recording::{Divergence, Entry, Recording, Verdict};
 use crate::text::bytes;
 use console::Console;
 use html::Text;
@@ -64,6 +64,7 @@ pub fn page(recording: &Recording, progress: &mut Progress<'_>) -> Result<String
         result,
         replays: recording.replays(),
         checkpoints: checkpoints.as_ref().map_or(&[], Checkpoints::all),
+        branches: recording.branches()?,
         console,
         activity,
     };
@@ -78,6 +79,7 @@ struct Report<'a> {
     result: &'a Outcome,
     replays: Option<Replays>,
     checkpoints: &'a [Checkpoint],
+    branches: Vec<Entry>,
     console: Console,
     activity: Option<Activity>,
 }
@@ -98,6 +100,7 @@ impl Report<'_> {
         self.timeline(page);
         self.replays(page);
         self.checkpoints(page);
+        self.branches(page);
         self.console(page);
         self.machine(page);
         self.files(page);
@@ -154,10 +157,14 @@ impl Report<'_> {
             ("timeline", "Timeline"),
             ("replays", "Replays"),
             ("checkpoints", "Checkpoints"),
+            ("branches", "Branches"),
             ("console", "Console"),
             ("machine", "Machine"),
             ("files", "Files"),
         ] {
+            if id == "branches" && self.branches.is_empty() {
+                continue;
+            }
             let _ = write!(page, "<li><a href=\"#{id}\">{name}</a></li>");
         }
         page.push_str("</ul></nav>\n</header>\n");
@@ -306,6 +313,36 @@ impl Report<'_> {
         page.push_str("</tbody></table></div></details>\n</section>\n");
     }
 
+    /// Who has left this run, and where.
+    fn branches(&self, page: &mut String) {
+        if self.branches.is_empty() {
+            return;
+        }
+        page.push_str(
+            "<section aria-labelledby=\"branches\">\n<h2 id=\"branches\">Branches</h2>\n\
+             <p>Runs that are this one up to a position, and another from there.</p>\n\
+             <div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Branches\"><table><thead><tr>\
+             <th scope=\"col\">Position</th><th scope=\"col\">Time</th><th scope=\"col\">Recording</th><th scope=\"col\">Ended</th>\
+             <th scope=\"col\">Replayed</th></tr></thead><tbody>\n",
+        );
+        for entry in &self.branches {
+            let at = entry.parent().map_or(0, |parent| parent.instructions);
+            let result = entry.manifest.as_ref().and_then(|manifest| manifest.result.as_ref());
+            let replays = entry.replays.as_ref().map_or_else(String::new, ToString::to_string);
+            let _ = writeln!(
+                page,
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{} {}</td><td>{}</td><td>{}</td></tr>",
+                position(at),
+                self.time_at(at).unwrap_or_default(),
+                entry.guest,
+                entry.id,
+                result.map_or_else(|| "not yet".to_owned(), ended),
+                Text(&replays)
+            );
+        }
+        page.push_str("</tbody></table></div>\n</section>\n");
+    }
+
     fn console(&self, page: &mut String) {
         page.push_str("<section aria-labelledby=\"console\">\n<h2 id=\"console\">Console</h2>\n");
         if self.console.lines() == 0 {
@@ -331,6 +368,10 @@ impl Report<'_> {
         let mut rows = Rows::begin(page);
         if self.manifest.guest != *self.recording.guest() {
             rows.text("Recorded as", self.manifest.guest.as_str());
+        }
+        if let Some(parent) = &self.manifest.parent {
+            let at = position(parent.instructions);
+            rows.text("Branch of", &format!("{} {}, at {at}", parent.guest, parent.id));
         }
         rows.text("Began", &date(run.started));
         let ended = format!(

@@ -57,28 +57,20 @@ pub(super) fn run(library: &Library, guest: &GuestName, json: bool) -> Result<()
     Ok(())
 }
 
-fn parent(entry: &Entry) -> Option<&Parent> {
-    entry.manifest.as_ref()?.parent.as_ref()
-}
-
 fn result(entry: &Entry) -> Option<&Outcome> {
     entry.manifest.as_ref()?.result.as_ref()
 }
 
 /// The recording that `entry` is a branch of, if it is there.
 fn parent_of<'a>(entry: &Entry, entries: &'a [Entry]) -> Option<&'a Entry> {
-    let parent = parent(entry)?;
+    let parent = entry.parent()?;
     entries.iter().find(|it| it.guest == parent.guest && it.id == parent.id)
 }
 
 fn node<'a>(entry: &'a Entry, entries: &'a [Entry]) -> Node<'a> {
-    let is_branch = |it: &&Entry| {
-        // Each begins later than its parent; a recording that says otherwise was made by hand.
-        it.id > entry.id && parent(it).is_some_and(|parent| parent.guest == entry.guest && parent.id == entry.id)
-    };
     let mut branches: Vec<Node<'_>> = entries
         .iter()
-        .filter(is_branch)
+        .filter(|it| it.is_branch_of(&entry.guest, &entry.id))
         .map(|branch| node(branch, entries))
         .collect();
     branches.sort_by_key(|branch| branch.parent.map(|parent| parent.instructions));
@@ -86,7 +78,7 @@ fn node<'a>(entry: &'a Entry, entries: &'a [Entry]) -> Node<'a> {
         guest: &entry.guest,
         id: &entry.id,
         state: &entry.state,
-        parent: parent(entry),
+        parent: entry.parent(),
         instructions: result(entry).and_then(|result| result.instructions),
         entry,
         branches,

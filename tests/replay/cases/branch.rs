@@ -142,6 +142,9 @@ pub fn other_answers(lab: &Lab) -> Outcome {
     place
         .run(&["recordings", "show", "grey"])
         .expect(0, &["branch of: green "]);
+    place
+        .run(&["report", GUEST, "-o", "-"])
+        .expect(0, &[">Branches</h2>", "<td>green "]);
     // None of them needs another.
     remove(&place, "green");
     place
