@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use super::branch_tries::{self, Tries};
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, keyboard, record, replay};
+use crate::config::guest::Guest;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::branch::Branching;
+use crate::recording::branch::{self, Branching};
 use crate::recording::limit::Limit;
 use crate::recording::point::Point;
 use crate::recording::session::Keys;
@@ -95,6 +96,14 @@ impl std::str::FromStr for Source {
     }
 }
 
+/// The guest `name`, which is to have a run of `source`, if it is another and has a file: that has to say the same.
+pub(super) fn named(run: &Foreground<'_>, source: &Source, name: &GuestName) -> Result<Option<Guest>, Error> {
+    match *name == source.guest {
+        true => Ok(None),
+        false => run.guest_if_any(),
+    }
+}
+
 /// Leaves `source`, and records what comes then as a run of `name`.
 pub(super) fn leave(
     places: &Places,
@@ -107,23 +116,29 @@ pub(super) fn leave(
     let run = Foreground::new(places, name)?;
     let parent = of.library().find(&source.guest, source.recording.as_deref())?;
     let guest = of.guest_if_any()?;
+    let named = named(&run, source, name)?;
     let _claim = run.claim()?;
-    let mut keys = console.then(keyboard::Keyboard::open).flatten();
     let mut follower = Follower::new(name, console, "Ctrl-C ends the run");
     let environment = run.environment();
-    let branching = Branching::go(
+    let seals = &environment.seals;
+    let checked = branch::check(&parent, guest.as_ref(), named.as_ref(), seals, &mut follower)?;
+    let mut branching = Branching::go(
         &parent,
-        guest.as_ref(),
+        (guest.as_ref(), &checked),
         name,
         &environment,
         &source.at,
         false,
         &mut follower,
+    )?;
+    // Up to here Ctrl-C is the terminal's own.
+    let mut keys = console.then(keyboard::Keyboard::open).flatten();
+    let recorded = branching.live_on(
+        run.library(),
+        limit,
+        &mut follower,
+        keys.as_mut().map(|keys| keys as &mut dyn Keys),
     );
-    let recorded = branching.and_then(|mut branching| {
-        let keys = keys.as_mut().map(|keys| keys as &mut dyn Keys);
-        branching.live_on(run.library(), limit, &mut follower, keys)
-    });
     drop(keys);
     follower.end();
     let recorded = recorded?;

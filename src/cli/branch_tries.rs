@@ -3,19 +3,21 @@
 
 use std::io::{self, Write};
 
-use super::branch::Source;
+use super::branch::{Source, named};
 use super::foreground::{Follower, Foreground};
 use super::{Error, record, table};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
+use crate::error::{Exit, one_line};
 use crate::recording::Recording;
-use crate::recording::branch::{Branching, steps};
+use crate::recording::branch::{self, Branching, steps};
 use crate::recording::limit::Limit;
 use crate::recording::point::Point;
 use crate::recording::record::Recorded;
+use crate::recording::session::Error as SessionError;
 use crate::recording::tries::{End, Tried, certain_from};
 use crate::recording::verdict::grouped;
+use crate::text;
 
 /// What is tried.
 pub(super) struct Tries<'a> {
@@ -35,30 +37,67 @@ pub(super) fn run(places: &Places, source: &Source, name: &GuestName, tries: &Tr
     let run = Foreground::new(places, name)?;
     let parent = of.library().find(&source.guest, source.recording.as_deref())?;
     let guest = of.guest_if_any()?;
+    let named = named(&run, source, name)?;
     let _claim = run.claim()?;
     let environment = run.environment();
     let mut follower = Follower::new(name, false, "Ctrl-C ends the series");
     let end = end_of(&parent, tries)?;
+    let seals = &environment.seals;
+    let checked = branch::check(&parent, guest.as_ref(), named.as_ref(), seals, &mut follower);
+    follower.end();
+    let checked = checked?;
     let points = match tries.every {
         Some(every) => steps(&parent, &source.at, every)?,
         None => vec![source.at.clone()],
     };
-    let mut all: Vec<Tried> = Vec::new();
-    'points: for at in &points {
-        let branching = Branching::go(&parent, guest.as_ref(), name, &environment, at, true, &mut follower);
-        follower.end();
-        let mut branching = branching?;
-        let mut tried = Tried {
-            at: branching.instructions(),
-            ends: Vec::new(),
+    let mut series = Series {
+        run: &run,
+        tries,
+        follower,
+        all: Vec::new(),
+        left_out: Vec::new(),
+    };
+    let whole = points.iter().try_fold(true, |_, at| {
+        let of = (guest.as_ref(), &checked);
+        let branching = Branching::go(&parent, of, name, &environment, at, true, &mut series.follower);
+        series.at(at, branching)
+    });
+    // What there is of it is told in any case.
+    print(&parent, end, &series, matches!(whole, Ok(true)))?;
+    whole.map(|_| Exit::Done)
+}
+
+/// A series of runs, as far as it has come.
+struct Series<'a> {
+    run: &'a Foreground<'a>,
+    tries: &'a Tries<'a>,
+    follower: Follower,
+    all: Vec<Tried>,
+    /// Points at which the recording cannot be left, and why.
+    left_out: Vec<(String, String)>,
+}
+
+impl Series<'_> {
+    /// Lives on from the point `at`, as often as is wanted. Returns whether it is to go on with the next one; what ends it for good
+    /// is an error.
+    fn at(&mut self, at: &Point, branching: Result<Branching<'_>, SessionError>) -> Result<bool, Error> {
+        self.follower.end();
+        let mut branching = match branching {
+            // Elsewhere it may be.
+            Err(error @ SessionError::Left { .. }) if self.tries.every.is_some() => {
+                self.left_out.push((at.to_string(), one_line(&error)));
+                return Ok(true);
+            }
+            branching => branching?,
         };
+        let here = branching.instructions();
         // A guest that was busy at both has been left where it was quiet again.
-        if all.last().is_some_and(|last| last.at == tried.at) {
-            continue;
+        if self.all.last().is_some_and(|last| last.at == here) {
+            return Ok(true);
         }
-        for _ in 0..tries.times {
-            let recorded = branching.live_on(run.library(), Some(tries.limit), &mut follower, None);
-            follower.end();
+        for number in 0..self.tries.times {
+            let recorded = branching.live_on(self.run.library(), Some(self.tries.limit), &mut self.follower, None);
+            self.follower.end();
             let Recorded {
                 recording,
                 full,
@@ -69,22 +108,27 @@ pub(super) fn run(places: &Places, source: &Source, name: &GuestName, tries: &Tr
                 record::say_full();
             }
             if called_off || full {
-                all.extend((!tried.ends.is_empty()).then_some(tried));
-                break 'points;
+                return Err(SessionError::Interrupted.into());
             }
-            tried.ends.push(end_of(&recording, tries)?);
+            let end = end_of(&recording, self.tries)?;
+            match self.all.last_mut() {
+                Some(tried) if number > 0 => tried.ends.push(end),
+                _ => self.all.push(Tried {
+                    at: here,
+                    ends: vec![end],
+                }),
+            }
         }
-        all.push(tried);
+        Ok(true)
     }
-    print(&parent, end, &all, tries)?;
-    Ok(Exit::Done)
 }
 
 fn end_of(recording: &Recording, tries: &Tries<'_>) -> Result<End, Error> {
     End::of(recording, tries.text).map_err(Error::Output)
 }
 
-fn print(parent: &Recording, end: End, all: &[Tried], tries: &Tries<'_>) -> Result<(), Error> {
+fn print(parent: &Recording, end: End, series: &Series<'_>, whole: bool) -> Result<(), Error> {
+    let all = &series.all;
     let rows: Vec<Vec<String>> = all
         .iter()
         .map(|tried| {
@@ -95,18 +139,28 @@ fn print(parent: &Recording, end: End, all: &[Tried], tries: &Tries<'_>) -> Resu
             vec![grouped(tried.at), format!("{like} of {of}"), bar, ends.join(", ")]
         })
         .collect();
-    table::print(&["LEFT AFTER", "SAME END", "", "ENDS"], &rows)?;
+    if !rows.is_empty() {
+        table::print(&["LEFT AFTER", "SAME END", "", "ENDS"], &rows)?;
+    }
+    let mut out = io::stdout().lock();
+    for (at, why) in &series.left_out {
+        writeln!(out, "{at}: {}", text::line(why))?;
+    }
     let name = format!("{} {}", parent.guest(), parent.id());
-    let text = tries
+    let looked = series
+        .tries
         .text
         .map_or_else(String::new, |text| format!(" (looked for: {text:?})"));
     let what = match certain_from(all, end) {
+        // Points and runs that were to come may have ended otherwise.
+        _ if !whole => "the series was not finished, so nothing is said of when that was certain".to_owned(),
+        _ if end.is_somebodys() => "somebody ended it, so nothing is said of when that was certain".to_owned(),
         Some(at) if all.first().is_some_and(|first| first.at == at) => {
             "all of them ended so, from wherever it was left".to_owned()
         }
         Some(at) => format!("from {} on all of them ended so", grouped(at)),
         None => "not all of them ended so".to_owned(),
     };
-    writeln!(io::stdout(), "{name} {end}{text}; {what}")?;
+    writeln!(out, "{name} {end}{}; {what}", text::line(&looked))?;
     Ok(())
 }

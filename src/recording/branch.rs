@@ -5,7 +5,7 @@
 //! comes of both is one recording of one run: up to the fork the log of the parent, then that of the branch. It needs its parent
 //! for nothing, and is replayed, proved, compared and exported as any other.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,8 @@ use replay_log::{Begun, Fork, Kind, Reader};
 
 use super::branch_log;
 use super::checkpoints::Checkpoints;
-use super::disks::Disks;
+use super::compare;
+use super::disks::{BRANCH, Disks, Seals};
 use super::draft;
 use super::limit::Limit;
 use super::live::{self, Live};
@@ -25,7 +26,7 @@ use super::point::Point;
 use super::record::{self, Console, Course, Ended, Limits, Recorded};
 use super::replay::{self, Checked, Choice};
 use super::rerun::{Came, Next, Rerun, Visit};
-use super::session::{Environment, Error, Keys, Listener, devices, different};
+use super::session::{Environment, Error, Keys, Listener, devices, different, require_memory, unreadable};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
 use super::stored::{IMPORTED, INITRD, InUse, KERNEL};
@@ -33,7 +34,7 @@ use super::trail::{Stops, Trail};
 use super::{Draft, Library, Recording};
 use crate::clock::{boot_id, now};
 use crate::config::guest::{Guest, Shift};
-use crate::config::types::GuestName;
+use crate::config::types::{GuestName, Size};
 use crate::fail_point;
 use crate::file;
 use crate::qemu::engine::{self, Engine};
@@ -46,6 +47,9 @@ use crate::qemu::qmp::{self, Qmp};
 /// The machine that the parent's replay saves.
 const LEFT: &str = "left";
 
+/// At no more points a run is left in one series.
+const POINTS: u64 = 1000;
+
 /// Where a disk is busy and the log does not say until when, the next try is so many instructions later.
 const LATER: u64 = 3000;
 
@@ -56,7 +60,7 @@ const TRIES: u32 = 1000;
 pub struct Branching<'a> {
     parent: &'a Recording,
     name: &'a GuestName,
-    checked: Checked,
+    checked: &'a Checked,
     // Before what it is in.
     left: Left<'a>,
     signals: SignalFd,
@@ -65,15 +69,15 @@ pub struct Branching<'a> {
 }
 
 impl<'a> Branching<'a> {
-    /// Leaves `parent` at a point of its run; what is recorded from there is a run of `name`. `guest` is the file of the parent's guest
-    /// as it is now, if there still is one. If it is to be gone on with `again`, a copy of the guest's memory is kept.
+    /// Leaves `parent`, which was [`check`]ed, at a point of its run; what is recorded from there is a run of `name`. `guest` is the file
+    /// of the parent's guest as it is now, if there still is one. If it is to be gone on with `again`, a copy of the guest's memory is kept.
     ///
     /// # Errors
     ///
-    /// If a replay of `parent` would not be one, if it has no such point, or if the machine cannot be left there.
+    /// If it has no such point, if the machine cannot be left there, or if somebody called it off.
     pub fn go(
         parent: &'a Recording,
-        guest: Option<&Guest>,
+        (guest, checked): (Option<&Guest>, &'a Checked),
         name: &'a GuestName,
         environment: &Environment<'a>,
         at: &Point,
@@ -82,17 +86,18 @@ impl<'a> Branching<'a> {
     ) -> Result<Self, Error> {
         let in_use = parent.use_shared()?;
         let signals = live::signals()?;
-        require_new_format(parent)?;
-        let checked = replay::check(parent, guest, &environment.seals, Choice::Installed, listener)?;
         let wanted = checked.find(parent, at)?;
+        let copied = again || is_multiboot(parent);
+        let memory = parent.manifest().engine.memory;
+        require_memory(Size::from_bytes(memory.saturating_mul(1 + u64::from(copied))))?;
         let scratch = Scratch::new(environment, name)?;
         let environment = Environment {
             overlays: scratch.0.clone(),
             ..environment.clone()
         };
-        let mut left = Left::go(parent, guest, (&environment, &checked), wanted, listener, &signals)?;
-        left.connect(guest);
-        if again {
+        let mut left = Left::go(parent, guest, (&environment, checked), wanted, listener, &signals)?;
+        left.connect(parent, guest);
+        if copied {
             left.keep_memory()?;
         }
         Ok(Self {
@@ -124,14 +129,14 @@ impl<'a> Branching<'a> {
         keys: Option<&mut dyn Keys>,
     ) -> Result<Recorded, Error> {
         let Self { parent, left, .. } = self;
-        record::require_room(library)?;
+        // It begins with its parent's log.
+        let begins = parent.manifest().result.as_ref().map_or(0, |result| result.log.size);
+        record::require_room_beside(library, begins)?;
         let shift: Option<Shift> = parent.manifest().engine.icount.parse().ok();
         let limits = Limits::new(self.name, shift, limit, left.fork.instructions)?;
-        let manifest = manifest(parent, self.name, &self.checked, left.fork);
-        let text = fs::read_to_string(parent.guest_file()).map_err(|source| Error::Write {
-            path: parent.guest_file(),
-            source,
-        })?;
+        let manifest = manifest(parent, self.name, self.checked, left.fork);
+        let path = parent.guest_file();
+        let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
         let draft = library.create(self.name, &manifest, &text)?;
         let ended = left.record(parent, &draft, library, &limits, listener, keys, &self.signals);
         let ended = ended.and_then(|ended| ended.with_log(&draft, devices(&manifest), limits.instructions()));
@@ -141,7 +146,7 @@ impl<'a> Branching<'a> {
             ended: ended.at,
             exit: ended.exit,
             instructions: Some(ended.instructions),
-            console_complete: left.printed == left.fork.printed,
+            console_complete: true,
             log,
             console,
             moments: ended.moments,
@@ -152,6 +157,31 @@ impl<'a> Branching<'a> {
             called_off: ended.called_off,
         })
     }
+}
+
+/// Whether `parent` can be left, and be gone on with as a run of `name`. `guest` is the file of the parent's guest as it is now, if there
+/// still is one; `named` that of `name`.
+///
+/// # Errors
+///
+/// If a replay of `parent` would not be one, or one of the branch would not be: each difference is named.
+pub fn check(
+    parent: &Recording,
+    guest: Option<&Guest>,
+    named: Option<&Guest>,
+    seals: &Seals,
+    listener: &mut dyn Listener,
+) -> Result<Checked, Error> {
+    require_new_format(parent)?;
+    let checked = replay::check(parent, guest, seals, Choice::Installed, listener)?;
+    if let Some(named) = named {
+        let differences = compare::guest(parent.manifest(), named, Some(checked.version()));
+        if !differences.is_empty() {
+            let name = named.name.clone();
+            return Err(Error::OtherFile { name, differences });
+        }
+    }
+    Ok(checked)
 }
 
 /// The points of `parent` from `first` on that are a `step` from each other, up to its end.
@@ -166,8 +196,12 @@ pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<Poin
         Point::Instructions(_) | Point::Time(_) | Point::Percent(_) => replay::find(parent, step, end)?,
         Point::Text(_) | Point::End { .. } => 0,
     };
-    match usize::try_from(step) {
-        Ok(step @ 1..) => Ok((first..end.last_stop())
+    let length = end.last_stop().saturating_sub(first);
+    match (usize::try_from(step), length.checked_div(step)) {
+        (Ok(_), Some(POINTS..)) => Err(Error::SmallStep {
+            least: length / POINTS + 1,
+        }),
+        (Ok(step), Some(_)) => Ok((first..end.last_stop())
             .step_by(step)
             .map(Point::Instructions)
             .collect()),
@@ -180,7 +214,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(environment: &Environment<'_>, name: &GuestName) -> Result<Self, Error> {
-        let path = environment.overlays.join(format!("{name}-branch"));
+        let path = environment.overlays.join(format!("{name}-{BRANCH}"));
         // Left by one that was killed.
         drop(fs::remove_dir_all(&path));
         file::private_directory(&path).map_err(|source| Error::Write {
@@ -246,8 +280,10 @@ struct Left<'a> {
     state: PathBuf,
     /// The parent's log, as QEMU has it.
     log: Log,
-    /// Bytes that are known of what was printed up to there.
-    printed: u64,
+    /// What was printed up to there.
+    printed: Vec<u8>,
+    /// Requests of disks up to there.
+    requests: u64,
     /// How often it was gone on with.
     times: u32,
 }
@@ -288,10 +324,13 @@ impl<'a> Left<'a> {
                 )?)
             }
             None => {
-                tracing::warn!(
-                    "there is no checkpoint before that, so it goes there from the first instruction; a whole replay (`ttvm replay {}`) makes them",
-                    parent.guest()
-                );
+                if checkpoints.is_none() {
+                    tracing::warn!(
+                        "there are no checkpoints, so it goes there from the first instruction; a whole replay (`ttvm replay {} {}`) makes them",
+                        parent.guest(),
+                        parent.id()
+                    );
+                }
                 None
             }
         };
@@ -359,7 +398,7 @@ impl<'a> Left<'a> {
                     why: format!("its replay is not the same run: {at}"),
                 },
                 Came::Same | Came::Left => Error::Left {
-                    why: format!("from there on {}", busy.unwrap_or_default()),
+                    why: format!("from there on {}; another point may do", busy.unwrap_or_default()),
                 },
             });
         };
@@ -370,7 +409,9 @@ impl<'a> Left<'a> {
             source,
         })?;
         drop(start);
-        let mut left = Self {
+        let printed = printed(parent, at)?;
+        let requests = requests(&kept, at)?;
+        let left = Self {
             fork: at,
             moment,
             memory,
@@ -379,12 +420,10 @@ impl<'a> Left<'a> {
             machine,
             state: kept,
             log,
-            printed: 0,
+            printed,
+            requests,
             times: 0,
         };
-        if parent.kernel_path().is_some_and(|kernel| engine::is_multiboot(&kernel)) {
-            left.keep_memory()?;
-        }
         Ok(left)
     }
 
@@ -396,9 +435,13 @@ impl<'a> Left<'a> {
         Ok(())
     }
 
-    /// Has its networks reach what those of `guest` do: a replay sends nothing to anybody.
-    fn connect(&mut self, guest: Option<&Guest>) {
-        let vifs = guest.map_or(&[][..], |guest| &guest.vifs);
+    /// Has its networks reach what those of `guest` do: a replay sends nothing to anybody. Whoever made a recording that came from another
+    /// host reaches nothing here: its kernel is theirs, whatever a guest's file of the same name says.
+    fn connect(&mut self, parent: &Recording, guest: Option<&Guest>) {
+        let vifs = match guest {
+            Some(guest) if !parent.is_imported() => guest.vifs.as_slice(),
+            _ => &[],
+        };
         for network in &mut self.machine.networks {
             network.outside = vifs.iter().any(|vif| vif.mac == network.mac && vif.outside);
         }
@@ -418,12 +461,7 @@ impl<'a> Left<'a> {
     ) -> Result<Ended, Error> {
         bring(parent, draft.directory())?;
         let mut console = Console::new(draft.console())?;
-        let mut printed = Vec::new();
-        let path = parent.console();
-        let read = file::open_content(&path).and_then(|file| file.take(self.fork.printed).read_to_end(&mut printed));
-        read.map_err(|source| Error::Write { path, source })?;
-        console.add(&printed)?;
-        self.printed = printed.len() as u64;
+        console.add(&self.printed)?;
         let length = branch_log::begin(draft.directory(), self.log.path(), self.fork)?;
         let emulator = Emulator::start(
             &Engine::Installed,
@@ -452,6 +490,7 @@ impl<'a> Left<'a> {
             memory: &self.memory,
             disks: self.machine.drives.len(),
             console,
+            copied: Some(branch_log::path(draft.directory())),
         };
         let ended = course.follow(live, listener)?;
         branch_log::finish(draft.directory(), devices(parent.manifest()))?;
@@ -469,17 +508,10 @@ impl<'a> Left<'a> {
     /// Has QEMU load the machine, makes sure that it is what it was, and finds out how far QEMU's log is.
     fn load(&mut self, qmp: &mut Qmp) -> Result<Begun, Error> {
         self.times += 1;
-        let positions = || {
-            LogPosition::all(&self.state).map_err(|source| Error::Write {
-                path: self.state.clone(),
-                source,
-            })
-        };
+        let positions = || LogPosition::all(&self.state).map_err(unreadable(&self.state));
         let failed = |why: &str| Error::Left { why: why.to_owned() };
         let before = positions()?;
         let is_here = |position: &&LogPosition| position.instructions == self.fork.instructions;
-        let requests = before.iter().find(is_here).map(|position| position.requests);
-        let requests = requests.ok_or_else(|| failed("QEMU did not save what it knows of its log"))?;
         qmp.leave_memory_out(true)?;
         // Before it, for the devices, which look into the memory; behind it, because QEMU resets the machine first.
         self.remember()?;
@@ -496,10 +528,38 @@ impl<'a> Left<'a> {
         match (new.next(), new.next()) {
             (Some(position), None) => Ok(Begun {
                 logged: position.logged,
-                requests,
+                requests: self.requests,
             }),
             _ => Err(failed("QEMU does not say how far its log is")),
         }
+    }
+}
+
+/// How many requests of disks there were at `fork`, by the state of the machine in the file `state`.
+fn requests(state: &Path, fork: Fork) -> Result<u64, Error> {
+    let positions = LogPosition::all(state).map_err(unreadable(state))?;
+    let mut here = positions.iter().filter(|it| it.instructions == fork.instructions);
+    here.next().map(|it| it.requests).ok_or_else(|| Error::Left {
+        why: "this QEMU saves what it knows of its log in a form that is not known (7.2 and 10.0 are)".to_owned(),
+    })
+}
+
+fn is_multiboot(parent: &Recording) -> bool {
+    let kernel = parent.kernel_path();
+    kernel.is_some_and(|kernel| engine::is_multiboot(&kernel))
+}
+
+/// What `parent` had printed at `fork`.
+fn printed(parent: &Recording, fork: Fork) -> Result<Vec<u8>, Error> {
+    let path = parent.console();
+    let mut printed = Vec::new();
+    let read = file::open_content(&path).and_then(|file| file.take(fork.printed).read_to_end(&mut printed));
+    match read.map_err(unreadable(&path))? as u64 == fork.printed {
+        true => Ok(printed),
+        // What comes then has its place behind it.
+        false => Err(Error::Left {
+            why: "a part of what it had printed by then is lost; leave it earlier".to_owned(),
+        }),
     }
 }
 
@@ -508,7 +568,7 @@ fn fork(parent: &Recording, wanted: u64) -> Result<Fork, Error> {
     let log = replay::open_log(parent)?;
     let fork = replay_log::fork(log, devices(parent.manifest()), wanted).map_err(Error::Unlike)?;
     fork.ok_or_else(|| Error::Left {
-        why: "its run ends there".to_owned(),
+        why: "its run ends there; name an earlier point".to_owned(),
     })
 }
 
@@ -542,7 +602,10 @@ fn bring(parent: &Recording, directory: &Path) -> Result<(), Error> {
     for name in [KERNEL, INITRD, IMPORTED] {
         let (from, to) = (parent.directory().join(name), directory.join(name));
         // Nobody writes to them: where the file system can, both have the same.
-        let linked = fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop));
+        let linked = fs::hard_link(&from, &to).or_else(|_| {
+            fs::copy(&from, &to)?;
+            File::open(&to)?.sync_all()
+        });
         match linked {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Write {

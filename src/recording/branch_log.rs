@@ -8,7 +8,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Seek, SeekFrom};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use replay_log::{Begun, Devices, Fork};
@@ -79,38 +79,51 @@ pub(super) fn goes_on(directory: &Path, parent: u64, fork: Fork, begun: Begun) -
 }
 
 /// Makes one log of both, if the recording in `directory` is a branch that nobody has finished; nobody writes to them. Done again, it
-/// changes nothing.
+/// changes nothing. Returns whether the guest ran at all.
 ///
 /// # Errors
 ///
 /// If they cannot be read or written.
-pub(super) fn finish(directory: &Path, devices: Devices) -> Result<(), Error> {
+pub(super) fn finish(directory: &Path, devices: Devices) -> Result<bool, Error> {
     let [joint, own, path] = [JOINT, LOG, draft::LOG].map(|name| directory.join(name));
-    let text = match fs::read(&joint) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        text => text.map_err(Error::file("read", &joint))?,
-    };
-    let Joint {
-        parent,
-        instructions,
-        logged,
-        requests,
-    } = serde_json::from_slice(&text).map_err(|error| Error::file("read", &joint)(error.into()))?;
-    let mut branch = File::open(&own).map_err(Error::file("read", &own))?;
-    let mut write = || {
-        let mut log = OpenOptions::new().write(true).open(&path)?;
-        log.set_len(parent)?;
-        log.seek(SeekFrom::Start(parent))?;
-        let mut log = BufWriter::new(log);
-        let begun = Begun { logged, requests };
-        replay_log::append(&mut branch, instructions, begun, devices, &mut log)?;
-        log.into_inner()?.sync_all()
-    };
-    write().map_err(Error::file("write", &path))?;
-    fail_point::reach("branch.joined");
-    for done in [&joint, &own] {
-        fs::remove_file(done).map_err(Error::file("remove", done))?;
+    let text = there(fs::read(&joint)).map_err(Error::file("read", &joint))?;
+    let branch = there(File::open(&own)).map_err(Error::file("read", &own))?;
+    if let (Some(text), Some(branch)) = (&text, branch) {
+        let joint = serde_json::from_slice(text).map_err(|error| Error::file("read", &joint)(error.into()))?;
+        append(&path, &joint, branch, devices).map_err(Error::file("write", &path))?;
+        fail_point::reach("branch.joined");
+    }
+    // In this order: what is left of one that was killed here is only the joint of a log that is whole.
+    for done in [&own, &joint] {
+        there(fs::remove_file(done)).map_err(Error::file("remove", done))?;
         sync(directory)?;
     }
-    Ok(())
+    Ok(text.is_some())
+}
+
+/// Appends what is good of `branch` to the log at `path`. Where there is no room for it, that is as it was.
+fn append(path: &Path, joint: &Joint, mut branch: File, devices: Devices) -> io::Result<()> {
+    let mut log = OpenOptions::new().write(true).open(path)?;
+    log.set_len(joint.parent)?;
+    log.seek(SeekFrom::Start(joint.parent))?;
+    let begun = Begun {
+        logged: joint.logged,
+        requests: joint.requests,
+    };
+    let mut buffered = BufWriter::new(&log);
+    let appended = replay_log::append(&mut branch, joint.instructions, begun, devices, &mut buffered)
+        .and_then(|()| buffered.flush())
+        .and_then(|()| log.sync_all());
+    if appended.is_err() {
+        log.set_len(joint.parent)?;
+    }
+    appended
+}
+
+/// `None` if it is not there.
+fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }

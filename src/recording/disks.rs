@@ -17,6 +17,9 @@ use crate::snapshot::Store;
 /// Two machines of a guest that are compared have their disks in directories beside its own: `GUEST-reference`, `GUEST-other`.
 pub(super) const COMPARED: [&str; 2] = ["reference", "other"];
 
+/// So has one that leaves a recording: `GUEST-branch`.
+pub(super) const BRANCH: &str = "branch";
+
 /// The disks of one run. Dropped, overlays are removed, and snapshots that were made for it.
 pub(super) struct Disks<'a> {
     pub(super) drives: Vec<Drive>,
@@ -37,8 +40,8 @@ pub(super) struct Wanted<'a> {
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
     pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], environment: &Environment<'a>) -> Result<Self, Error> {
-        for which in COMPARED {
-            // Left by a search that was killed. The guest's lock is ours.
+        for which in COMPARED.into_iter().chain([BRANCH]) {
+            // Left by a run that was killed. The guest's lock is ours.
             drop(std::fs::remove_dir_all(
                 environment.overlays.join(format!("{guest}-{which}")),
             ));
@@ -66,8 +69,8 @@ impl<'a> Disks<'a> {
                     path: snapshot.volume.device().into(),
                     writable: true,
                 },
-                (DiskSource::Path { path, .. }, _) => Backing::Raw {
-                    path: path.clone(),
+                (DiskSource::Path { path, .. }, base) => Backing::Raw {
+                    path: base.clone().unwrap_or_else(|| path.clone()),
                     writable: false,
                 },
                 (DiskSource::Snapshot(_) | DiskSource::Overlay(_), base) => {
@@ -228,6 +231,7 @@ pub(super) fn digest_origin(
         size: size_of(&path)?,
         digest,
         sealed: sealed.is_some(),
+        writable: true,
         end: None,
     })
 }

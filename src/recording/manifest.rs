@@ -116,6 +116,9 @@ pub struct DiskDigest {
     pub digest: Digest,
     /// Whether the origin was sealed.
     pub sealed: bool,
+    /// Whether the guest may write to it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub writable: bool,
     /// The disk's content at the end of the run.
     pub end: Option<Digest>,
 }

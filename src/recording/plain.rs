@@ -157,7 +157,7 @@ impl Room {
         let Some(space) = &mut self.space else {
             return Ok(Change::None);
         };
-        let gone = space.look(library)?;
+        let gone = space.look(library, 0)?;
         if self.waits {
             self.again = Some(Instant::now() + WAITING);
             return Ok(match library.free_space()? >= ENOUGH {

@@ -19,7 +19,7 @@ use super::moment::{self, Moment};
 use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
-use crate::config::guest::{Boot, Guest, Shift, Toolstack};
+use crate::config::guest::{Boot, DiskSource, Guest, Shift, Toolstack};
 use crate::config::types::GuestName;
 use crate::fail_point;
 use crate::guest::obstacles;
@@ -135,14 +135,20 @@ pub fn record(
 
 /// `Ok` if there is room to begin a recording.
 pub(super) fn require_room(library: &Library) -> Result<(), Error> {
+    require_room_beside(library, 0)
+}
+
+/// The same of one that begins with so many bytes.
+pub(super) fn require_room_beside(library: &Library, begins: u64) -> Result<(), Error> {
     let free = library.free_space()?;
-    if free >= ROOM {
+    let needed = ROOM.saturating_add(begins);
+    if free >= needed {
         return Ok(());
     }
     Err(Error::NoSpace {
         directory: library.state_directory().to_owned(),
         free: free >> 20,
-        needed: ROOM >> 20,
+        needed: needed >> 20,
     })
 }
 
@@ -211,7 +217,12 @@ pub(super) fn manifest(
     let disks = guest
         .disks
         .iter()
-        .map(|disk| disks::digest_origin(&disk.target, &disks::origin_of(&disk.source), seals, listener))
+        .map(|disk| {
+            let origin = disks::origin_of(&disk.source);
+            let mut digest = disks::digest_origin(&disk.target, &origin, seals, listener)?;
+            digest.writable = !matches!(disk.source, DiskSource::Path { writable: false, .. });
+            Ok::<_, Error>(digest)
+        })
         .collect::<Result<_, _>>()?;
     Ok(Manifest {
         format: FORMAT,
@@ -441,6 +452,7 @@ fn run(
         memory: &memory,
         disks: machine.drives.len(),
         console,
+        copied: None,
     };
     course.follow(live, listener)
 }
@@ -477,6 +489,8 @@ pub(super) struct Course<'a> {
     /// How many it has.
     pub(super) disks: usize,
     pub(super) console: Console,
+    /// A log that is copied when the run has ended: so much room is left alone.
+    pub(super) copied: Option<PathBuf>,
 }
 
 impl Course<'_> {
@@ -519,7 +533,8 @@ impl Course<'_> {
                         moments.take(live.emulator.qmp())?;
                     }
                     if now >= space.again {
-                        full = space.look(self.library)?;
+                        let copied = self.copied.as_ref().and_then(|log| log.metadata().ok());
+                        full = space.look(self.library, copied.map_or(0, |log| log.len()))?;
                         if full {
                             break RunExit::Stopped;
                         }
@@ -582,11 +597,11 @@ impl Space {
         })
     }
 
-    /// Whether it is time to come to an end.
-    pub(super) fn look(&mut self, library: &Library) -> Result<bool, Error> {
+    /// Whether it is time to come to an end; so many bytes `more` will be needed then.
+    pub(super) fn look(&mut self, library: &Library, more: u64) -> Result<bool, Error> {
         let (free, looked) = (library.free_space()?, Instant::now());
         let shrunk = self.free.saturating_sub(free).max(1);
-        let left = free.saturating_sub(RESERVE);
+        let left = free.saturating_sub(RESERVE.saturating_add(more));
         // Half of the time in which all would be gone at this rate.
         let wait = (looked - self.looked).as_secs_f64() * left as f64 / shrunk as f64 / 2.0;
         // A guest that has written nothing so far may begin to.

@@ -12,7 +12,7 @@ use super::log::{self, End, Log};
 use super::manifest::Manifest;
 use super::point::{self, Point};
 use super::rerun::{Came, Next, Rerun, Visit};
-use super::session::{Environment, Error, Listener, devices, different, reading, require_memory};
+use super::session::{Environment, Error, Listener, devices, different, reading, require_memory, unreadable};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
 use super::trail::{Stops, Trail};
@@ -477,13 +477,8 @@ impl Checked {
 /// Where a point of the run of `recording` is, in instructions; the run ends at `end`.
 pub(super) fn find(recording: &Recording, point: &Point, end: End) -> Result<u64, Error> {
     let log = open_log(recording)?;
-    let console = file::open_content(&recording.console()).map_err(|source| Error::Read {
-        path: recording.console(),
-        source: crate::digest::Error::Open {
-            path: recording.console(),
-            source,
-        },
-    })?;
+    let path = recording.console();
+    let console = file::open_content(&path).map_err(unreadable(&path))?;
     let found = match (point, recording.manifest().engine.icount.parse()) {
         // A guest that waits is ahead of this, by as much as it waited.
         (Point::Time(time), Ok(Shift::Fixed(shift))) => {

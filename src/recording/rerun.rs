@@ -35,7 +35,7 @@ const MISSING: &str = "in the replay log";
 /// What it prints where the guest's console is, and ends, when the log is over and the guest is not (since 10.0).
 const GAVE_UP: &[u8] = b"Bail out! ERROR:replay/";
 
-/// A replay from the first instruction to the end.
+/// A replay, from the first instruction or a checkpoint on.
 pub(super) struct Rerun<'a> {
     pub(super) recording: &'a Recording,
     pub(super) result: &'a Outcome,

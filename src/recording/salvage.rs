@@ -197,7 +197,9 @@ fn salvage_log(entry: &Entry, manifest: &Manifest) -> Result<(replay_log::Salvag
     let written = data.and_then(|data| data.modified()).map_err(failed())?;
     if let Some(branch) = branch {
         let _lock = alone(entry, &own, branch)?;
-        branch_log::finish(&entry.directory, devices(manifest))?;
+        if !branch_log::finish(&entry.directory, devices(manifest))? {
+            return Err(nothing(entry, replay_log::Error::Nothing));
+        }
     }
     let found = replay_log::salvage(&mut log, devices(manifest)).map_err(|error| match error {
         replay_log::Error::Read(error) => failed()(error),

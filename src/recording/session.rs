@@ -203,10 +203,26 @@ pub enum Error {
     #[error("the first different instruction cannot be looked for: {0}")]
     NotExplained(String),
     /// A recording cannot be left.
-    #[error("the recording cannot be left there: {why}; another point may do (`--at`)")]
+    #[error("the recording cannot be left there: {why}")]
     Left {
         /// Why.
         why: String,
+    },
+    /// The guest that a branch is to be a run of is another.
+    #[error(
+        "there is a guest \"{name}\", and its file says otherwise than the recording, so that the branch could not be replayed: choose a name without a file (`--as`){}", lines(.differences)
+    )]
+    OtherFile {
+        /// The guest.
+        name: GuestName,
+        /// Each difference, as a sentence.
+        differences: Vec<String>,
+    },
+    /// There would be too many points.
+    #[error("these are more than a thousand points: a step of {least} instructions or more will do")]
+    SmallStep {
+        /// Instructions.
+        least: u64,
     },
     /// Points cannot be so far from each other.
     #[error(
@@ -297,11 +313,12 @@ impl Classify for Error {
             | Self::NoPackets(_)
             | Self::NotExplained(_)
             | Self::Left { .. }
+            | Self::OtherFile { .. }
             | Self::NoSpace { .. }
             | Self::Log { .. }
             | Self::NoMemory { .. } => Exit::Refused,
             Self::Point { source } => source.exit(),
-            Self::NoStep => Exit::Usage,
+            Self::NoStep | Self::SmallStep { .. } => Exit::Usage,
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
@@ -309,6 +326,15 @@ impl Classify for Error {
             Self::Process(error) => error.exit(),
             _ => Exit::Failed,
         }
+    }
+}
+
+/// That the file at `path` cannot be read.
+pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    |source| Error::Read {
+        path: path.clone(),
+        source: digest::Error::Open { path, source },
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Recording;
 use super::disks::{Disks, Wanted, origin_of};
 use super::session::{Environment, Error, different, recorded_machine};
-use crate::config::guest::{DiskSource, Guest};
+use crate::config::guest::{DiskFormat, DiskSource, Guest};
 use crate::qemu::machine::Machine;
 
 /// How the disks are made.
@@ -76,6 +76,11 @@ fn sources(recording: &Recording, guest: Option<&Guest>, fresh: Fresh) -> Vec<(D
                 DiskSource::Overlay(origin_of(source))
             }
             Some(source) => source.clone(),
+            None if !disk.writable => DiskSource::Path {
+                path: disk.origin.path(),
+                format: DiskFormat::Raw,
+                writable: false,
+            },
             None => DiskSource::Overlay(disk.origin.clone()),
         };
         let base = recording

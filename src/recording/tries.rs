@@ -49,6 +49,13 @@ impl End {
     }
 }
 
+impl End {
+    /// Whether the guest did nothing to end it, and had nothing to print either.
+    pub fn is_somebodys(&self) -> bool {
+        self.kind == Kind::Running && self.printed.is_none()
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {

@@ -106,6 +106,7 @@ impl World {
                 size: image.size,
                 digest: image.digest,
                 sealed: false,
+                writable: true,
                 end: None,
             }],
             vifs: vec![Interface {

@@ -74,7 +74,7 @@ pub fn append(
     // Its events are read first, then copied: the bytes between two that are changed in one piece.
     branch.seek(SeekFrom::Start(begun.logged))?;
     let mut reader = Reader::resumed(&mut *branch, devices, begun.logged, instructions);
-    let (mut requests, mut end) = (Vec::new(), begun.logged);
+    let (mut requests, mut end, mut begun_first) = (Vec::new(), begun.logged, false);
     loop {
         let event = match reader.next() {
             Ok(Some(event)) => event,
@@ -82,7 +82,11 @@ pub fn append(
             Ok(None) | Err(_) => break,
         };
         end = reader.at();
-        if let Kind::DiskDone(id) = event.kind {
+        // The first request is number 0; whatever else has that began when there was no log, and has no number.
+        if let Kind::DiskDone(id) = event.kind
+            && (id > 0 || !begun_first)
+        {
+            begun_first |= id == 0;
             requests.push((event.at + 1, id));
         }
     }
@@ -141,6 +145,7 @@ mod tests {
             .event(3, &540u64.to_be_bytes())
             .instructions(10)
             .event(8, &1u64.to_be_bytes())
+            .event(8, &0u64.to_be_bytes())
             .event(16, &[])
             .event(39, &[]);
         (log, begun)
@@ -165,7 +170,7 @@ mod tests {
                 requests.push(id);
             }
         }
-        assert_eq!(requests, [1, 0, 2, 3]);
+        assert_eq!(requests, [1, 0, 2, 3, 0]);
     }
 
     #[test]

@@ -55,6 +55,8 @@ fn write(log: &mut File, at: u64, end: &[u8]) -> io::Result<()> {
 
 pub(crate) fn find(log: impl Read, devices: Devices, mut wanted: u64) -> Result<Option<Place>, Error> {
     let mut reader = Reader::new(log, devices)?;
+    // Before the first one there is no run yet.
+    wanted = wanted.max(1);
     let mut printed = 0;
     while let Some(event) = reader.next()? {
         match event.kind {
@@ -99,7 +101,13 @@ mod tests {
 
     #[test]
     fn at_the_very_instruction() {
-        for (wanted, instructions, printed) in [(500, 500, 0), (999, 999, 0), (1000, 1001, 1), (1233, 1233, 1)] {
+        for (wanted, instructions, printed) in [
+            (0, 1, 0),
+            (500, 500, 0),
+            (999, 999, 0),
+            (1000, 1001, 1),
+            (1233, 1233, 1),
+        ] {
             let (stopped, bytes) = stopped(wanted).expect("it is within the run");
             assert_eq!(stopped, Stopped { instructions, printed }, "{wanted}");
             let summary = check(&bytes[..], DEVICES, &mut |_| true).expect("a whole log");

@@ -61,10 +61,9 @@ fn result(entry: &Entry) -> Option<&Outcome> {
     entry.manifest.as_ref()?.result.as_ref()
 }
 
-/// The recording that `entry` is a branch of, if it is there.
+/// The recording that `entry` is a branch of, if it is there. One that is not older is none: each recording is shown once.
 fn parent_of<'a>(entry: &Entry, entries: &'a [Entry]) -> Option<&'a Entry> {
-    let parent = entry.parent()?;
-    entries.iter().find(|it| it.guest == parent.guest && it.id == parent.id)
+    entries.iter().find(|it| entry.is_branch_of(&it.guest, &it.id))
 }
 
 fn node<'a>(entry: &'a Entry, entries: &'a [Entry]) -> Node<'a> {

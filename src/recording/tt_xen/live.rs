@@ -195,7 +195,7 @@ impl Domain<'_> {
             }
             if let (Some(library), Some(space)) = (bounds.library, &mut space)
                 && now >= space.again
-                && space.look(library)?
+                && space.look(library, 0)?
             {
                 return Ok(Event::Full);
             }

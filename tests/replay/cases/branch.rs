@@ -13,7 +13,7 @@ use ttvm::recording::manifest::RunExit;
 use ttvm::recording::{Recording, State};
 
 use super::super::Outcome;
-use super::super::lab::{FILE, GUEST, Lab, Place, STATE, contents, until};
+use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE, contents, state, until};
 
 /// Branches of a guest that is busy, but for who wants more (`TTVM_BRANCHES`).
 const BRANCHES: u64 = 3;
@@ -261,6 +261,72 @@ pub fn refused(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// A branch is as shut in as its parent was, and is made only where it could be replayed.
+pub fn careful(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    super::describe_tiny(&place, "");
+    // One that is only read, and a network that reaches the world.
+    place.edit(
+        FILE,
+        "[[vif]]",
+        "[[disk]]\ntarget = \"vdb\"\npath = \"HERE/other.img\"\naccess = \"ro\"\n\n[[vif]]\noutside = true",
+    );
+    let here = place.path("").display().to_string();
+    place.edit(FILE, "HERE/", &here);
+    place.write("other.img", &[3; super::TINY_DISK]);
+    place.record(&[]);
+    let network = |guest: &str| {
+        let mut command = place.command(&["branch", guest, "--at", "50%", "--as", "other"]);
+        command.env("TTVM_FAIL_POINT", "branch.running:stop");
+        let running = Running::start(command);
+        until("it stands still", || state(running.pid()) == Some('T'));
+        let words = std::fs::read(format!("/proc/{}/cmdline", running.emulator())).expect("its words");
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        running.signal(Signal::SIGCONT);
+        running.end().expect(0, &["recorded other "]);
+        words.contains("-netdev user,id=net0,restrict=on ")
+    };
+    assert!(!network(GUEST), "the guest's file says that it reaches the world");
+    // There is no file of this name, and still it is the same machine, with a disk that is only read.
+    place.run(&["replay", "other", "--verify"]).expect(0, &["IDENTICAL"]);
+    remove(&place, "other");
+    place
+        .run(&["recordings", "export", GUEST, "--with-disks", "-o", "carried"])
+        .expect(0, &[]);
+    place
+        .run(&["recordings", "import", "carried", "--as", "foreign"])
+        .expect(0, &[]);
+    let file = contents(&place.path(FILE));
+    place.write(".config/ttvm/guests/foreign.toml", file.as_bytes());
+    std::fs::remove_file(place.path(FILE)).expect("the other guest");
+    assert!(network("foreign"), "somebody else's kernel reaches the world");
+    remove(&place, "other");
+    place.write(FILE, file.as_bytes());
+    std::fs::remove_file(place.path(".config/ttvm/guests/foreign.toml")).expect("the file");
+    // A guest of that name is another.
+    place.write(
+        ".config/ttvm/guests/other.toml",
+        file.replace("16M", "24M").replace(":01\"", ":02\"").as_bytes(),
+    );
+    let other = place.run(&["record", "other", "--from", "demo@50%"]);
+    other.expect(
+        4,
+        &["there is a guest \"other\"", "choose a name without a file", "memory: "],
+    );
+    // Before the first instruction; and a series that nobody would wait for.
+    place
+        .run(&["branch", GUEST, "--at", "0", "--as", "begun"])
+        .expect(0, &["recorded begun "]);
+    place.run(&["replay", "begun", "--verify"]).expect(0, &["IDENTICAL"]);
+    let series = [
+        "branch", GUEST, "--at", "0", "--as", "begun", "--tries", "1", "--for", "9s", "--every", "1",
+    ];
+    place
+        .run(&series)
+        .expect(2, &["more than a thousand points: a step of "]);
+    Ok(())
+}
+
 /// Whoever is killed, what there is of a branch is salvaged.
 pub fn killed(lab: &Lab) -> Outcome {
     let place = lab.place();
@@ -280,10 +346,8 @@ pub fn killed(lab: &Lab) -> Outcome {
             "guest:3s",
         ]);
         command.env("TTVM_FAIL_POINT", format!("{point}:stop"));
-        let running = super::super::lab::Running::start(command);
-        until("it stands still", || {
-            super::super::lab::state(running.pid()) == Some('T')
-        });
+        let running = Running::start(command);
+        until("it stands still", || state(running.pid()) == Some('T'));
         if number == 0 {
             // The guest goes on meanwhile, and its log grows.
             let entry = place

@@ -63,6 +63,7 @@ pub fn all() -> Vec<Case> {
         branch::killed,
         branch::tries,
         branch::refused,
+        branch::careful,
         explain::differences,
         explain::memory,
         explain::nothing_to_find,
