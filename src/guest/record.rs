@@ -161,6 +161,11 @@ impl Record {
     }
 }
 
+/// Where the records of guests are, on the system in the tree that begins at `root`.
+pub fn directory(root: &Path) -> PathBuf {
+    crate::root::under(root, Path::new(DIRECTORY))
+}
+
 fn path(guest: &GuestName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{guest}.json"))
 }

@@ -288,6 +288,9 @@ impl<'a> Run<'a> {
 
     /// Asks the guest to shut down; destroys it if it does not in time.
     fn stop(&mut self, domid: u32) -> Result<Ending, Error> {
+        if self.watch.at_once() {
+            return self.kill(domid);
+        }
         let limit = self.guest.shutdown_timeout;
         // Longer than the unit's own bound, if the guest's file says so; destroying may take its time as well.
         let extend = limit + Duration::from_secs(60);
@@ -302,7 +305,8 @@ impl<'a> Run<'a> {
             // However it went down, it was asked to.
             Event::Down(Shutdown::Crash) => Ending::Crashed,
             Event::Down(_) | Event::Gone => Ending::Stopped,
-            Event::Late | Event::StopRequested => {
+            Event::StopRequested => return self.kill(domid),
+            Event::Late => {
                 tracing::warn!(
                     ttvm_guest = %self.guest.name,
                     ttvm_domid = domid,
@@ -318,6 +322,16 @@ impl<'a> Run<'a> {
         Ok(ending)
     }
 
+    /// Destroys the domain, as somebody wants it at once.
+    fn kill(&mut self, domid: u32) -> Result<Ending, Error> {
+        notify::stopping();
+        tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "destroying the domain, as `ttvm kill` asks for");
+        if self.watch.exists(domid)? {
+            self.destroy_at_the_end(domid);
+        }
+        Ok(Ending::Destroyed)
+    }
+
     /// How the run ended does not depend on this; what is left of the domain is destroyed again when the unit ends.
     fn destroy_at_the_end(&self, domid: u32) {
         if let Err(error) = self.tools.destroy(&self.guest.name, domid) {
@@ -326,7 +340,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for something to happen to the domain, for systemd to want it stopped (if there is no deadline: with
-    /// one, it is being stopped already), or for the deadline.
+    /// one, it is being stopped already, and can only be killed), or for the deadline.
     fn wait(&mut self, domid: u32, until: Option<Instant>) -> Result<Event, Error> {
         let mut again = None;
         loop {
@@ -337,7 +351,7 @@ impl<'a> Run<'a> {
             let wake = [until, again].into_iter().flatten().min();
             let snapshots = self.snapshots.as_ref().filter(|_| !self.record.snapshot_lost);
             let woken = self.watch.wait(wake, snapshots.map(|it| it.device_mapper().as_fd()))?;
-            if woken == Woken::Signal && until.is_none() {
+            if woken == Woken::Signal && (until.is_none() || self.watch.at_once()) {
                 return Ok(Event::StopRequested);
             }
             if woken == Woken::Release || again.is_some_and(|again| Instant::now() >= again) {

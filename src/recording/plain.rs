@@ -96,20 +96,21 @@ pub fn run(
                     listener.trouble(None);
                 }
             },
-            Happened::Signal if room.waits => {
+            Happened::Signal { at_once: true } => return Ok(Ending::Destroyed),
+            Happened::Signal { .. } if room.waits => {
                 tracing::warn!(
                     ttvm_guest = %guest.name,
                     "the guest stands still for want of room, so it cannot shut down: it is destroyed"
                 );
                 return Ok(Ending::Killed);
             }
-            Happened::Signal if until.is_none() => {
+            Happened::Signal { .. } if until.is_none() => {
                 crate::notify::stopping();
                 until = Some(Instant::now() + guest.shutdown_timeout);
                 live.emulator.qmp().execute("system_powerdown", Value::Null)?;
             }
             // Asked twice, or it takes too long.
-            Happened::Signal | Happened::Timeout => return Ok(Ending::Killed),
+            Happened::Signal { .. } | Happened::Timeout => return Ok(Ending::Killed),
         }
     }
 }

@@ -432,7 +432,7 @@ fn run(
                 break RunExit::Stopped;
             }
             Happened::Event(Event::Stopped | Event::Resumed) => {}
-            Happened::Signal => break RunExit::Stopped,
+            Happened::Signal { .. } => break RunExit::Stopped,
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;
                 let why = died(status, live.emulator.complaint());

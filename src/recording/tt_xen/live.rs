@@ -208,6 +208,11 @@ impl Domain<'_> {
         let limit = self.guest.shutdown_timeout;
         let text = format!("waiting for the guest to shut down, at most {} s", limit.as_secs());
         notify::stopping();
+        if self.watch.at_once() {
+            notify::extend(DESTROYING);
+            self.destroy();
+            return Ok(());
+        }
         notify::announce(&text, limit + DESTROYING);
         tracing::info!(ttvm_guest = %name, ttvm_domid = domid, "asking the guest to shut down");
         if let Err(error) = self.xm.shutdown(name) {
