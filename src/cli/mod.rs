@@ -15,6 +15,7 @@ mod keyboard;
 mod lifecycle;
 mod list;
 mod logs;
+mod metrics;
 mod network;
 mod password;
 mod progress;
@@ -112,6 +113,8 @@ enum Command {
     /// Look at recordings, check them, remove them, take them to another host
     #[command(subcommand)]
     Recordings(recordings::Command),
+    /// Print figures of all guests for Prometheus
+    Metrics(metrics::Arguments),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -190,6 +193,12 @@ enum Error {
     Usage(String),
     #[error("cannot read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
+    #[error("cannot write {}: is there such a directory?", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("cannot write JSON")]
@@ -277,6 +286,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),
+        Command::Metrics(arguments) => metrics::run(&places()?, &arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)

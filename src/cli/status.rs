@@ -13,7 +13,7 @@ use crate::clock::now;
 use crate::config::guest::{Guest, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
-use crate::config::types::{GuestName, Size};
+use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::domain::{self, Domain, Presence};
@@ -45,6 +45,9 @@ pub(super) struct Row {
     pub(super) domid: Option<u32>,
     pub(super) memory: Option<u64>,
     pub(super) snapshots: Vec<Fill>,
+    /// Those that are read, in the same order.
+    #[serde(skip)]
+    pub(super) volumes: Vec<Volume>,
     pub(super) uptime: Option<u64>,
     /// When it came up, in seconds since 1970, while it is.
     #[serde(skip)]
@@ -58,6 +61,33 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// A guest of which nothing is known but what its unit does.
+    pub(super) fn bare(guest: GuestName, state: &str) -> Self {
+        Self {
+            guest,
+            state: state.to_owned(),
+            tone: Tone::Plain,
+            domid: None,
+            memory: None,
+            snapshots: Vec::new(),
+            volumes: Vec::new(),
+            uptime: None,
+            since: None,
+            reboots: 0,
+            snapshot_lost: false,
+            trouble: None,
+            last_exit: None,
+        }
+    }
+
+    /// The state in a word or two, without the details of this guest.
+    pub(super) fn word(&self) -> &str {
+        match self.state.starts_with("foreign domain") {
+            true => "foreign domain",
+            false => self.state.split(',').next().unwrap_or_default(),
+        }
+    }
+
     /// It as it is at `now`, if nothing but the time has changed.
     pub(super) fn grow_older(&mut self, now: u64) {
         self.uptime = self.since.map(|since| now.saturating_sub(since));
@@ -166,18 +196,10 @@ fn row(places: &Places, host: &HostConfig, name: &GuestName, world: &World) -> R
     let (state, tone) = world.state(name);
     let record = Record::load(places.root(), name);
     let row = Row {
-        guest: name.clone(),
-        state,
         tone,
-        domid: None,
-        memory: None,
-        snapshots: Vec::new(),
-        uptime: None,
-        since: None,
         reboots: record.as_ref().map_or(0, |record| record.reboots),
         snapshot_lost: record.as_ref().is_some_and(|record| record.snapshot_lost),
-        trouble: None,
-        last_exit: None,
+        ..Row::bare(name.clone(), &state)
     };
     match guests::load(places, host, name) {
         Ok(guest) => of_guest(row, &guest, record, host, world),
@@ -227,7 +249,10 @@ fn of_guest(
     if guest.snapshots().next().is_some()
         && let Ok(store) = Store::open(&guest.name, guest.snapshots().cloned().collect(), &host.snapshot)
     {
-        row.snapshots = store.status()?.into_iter().map(|(_, fill)| fill).collect();
+        for (snapshot, fill) in store.status()? {
+            row.volumes.push(snapshot.volume.clone());
+            row.snapshots.push(fill);
+        }
     }
     if let Some(record) = record {
         let running = record.ending.is_none() && unit.is_some_and(|state| state.is_up());

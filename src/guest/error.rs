@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::catalogue::Message;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit};
 use crate::{config, dm, run, snapshot, xenstore};
@@ -158,6 +159,14 @@ impl Classify for Error {
             | Self::NoXen { .. }
             | Self::Futile { .. } => Exit::Refused,
             _ => Exit::Failed,
+        }
+    }
+
+    fn message(&self) -> Option<Message> {
+        match self {
+            Self::Crashed { .. } => Some(Message::Crashed),
+            Self::Futile { .. } => Some(Message::GivenUp),
+            _ => None,
         }
     }
 }

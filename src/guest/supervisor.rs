@@ -18,6 +18,7 @@ use super::tools::Tools;
 use super::watch::{Watch, Woken};
 use super::xl::Shutdown;
 use super::{Error, claim, config_file, write_config};
+use crate::catalogue::Message;
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::guests;
@@ -54,6 +55,7 @@ pub fn reap(guest: &GuestName, uuid: GuestUuid, toolstack: Toolstack) -> Result<
     let domains = domain::list(&mut store)?;
     if let Presence::Own(left) = domain::presence(&domains, guest, uuid) {
         tracing::warn!(
+            message_id = Message::LeftBehind.id(),
             ttvm_guest = %guest,
             ttvm_domid = left.domid,
             "destroying domain {} that an earlier run left behind",
@@ -204,7 +206,7 @@ impl<'a> Run<'a> {
             "rebooted within a minute, {times} times in a row now: started again in {} s",
             pause.as_secs()
         );
-        tracing::warn!(ttvm_guest = %self.guest.name, "guest {text}");
+        tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %self.guest.name, "guest {text}");
         notify::status(&text);
         let until = Instant::now() + pause;
         while Instant::now() < until {
@@ -308,6 +310,7 @@ impl<'a> Run<'a> {
             Event::StopRequested => return self.kill(domid),
             Event::Late => {
                 tracing::warn!(
+                    message_id = Message::NotShutDown.id(),
                     ttvm_guest = %self.guest.name,
                     ttvm_domid = domid,
                     "the guest did not shut down within {} s: destroying it",
@@ -404,6 +407,7 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         tracing::error!(
+            message_id = Message::SnapshotLost.id(),
             ttvm_guest = %self.guest.name,
             ttvm_lv = %lost.volume,
             "{} overflowed: what the guest wrote is lost, this run is void; give the snapshot a larger size (or its thin pool more room) and start again",
@@ -417,8 +421,7 @@ impl<'a> Run<'a> {
 
     fn end(&mut self, ending: Ending) {
         self.record.domid = None;
-        self.record.until = Some(now());
-        self.record.ending = Some(ending);
+        self.record.end(ending);
         tracing::info!(
             ttvm_guest = %self.guest.name,
             ttvm_run = %self.record.run,

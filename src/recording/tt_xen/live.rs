@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::catalogue::Message;
 use crate::clock::now;
 use crate::config::guest::Guest;
 use crate::config::guests;
@@ -222,6 +223,7 @@ impl Domain<'_> {
         while self.watch.exists(domid).map_err(Error::from)? {
             if Instant::now() >= until {
                 tracing::warn!(
+                    message_id = Message::NotShutDown.id(),
                     ttvm_guest = %name,
                     ttvm_domid = domid,
                     "the guest did not shut down within {} s: destroying it; a replay of this run has no end of its own",
