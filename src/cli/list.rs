@@ -36,7 +36,7 @@ struct Row {
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let host = host::load(places)?;
     let names = guests::names(places)?;
-    let world = World::look();
+    let world = World::look(places);
     let network = GuestNetwork::load(places.root());
     let rows: Vec<Row> = names
         .iter()

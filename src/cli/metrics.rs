@@ -24,7 +24,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
-    let rows = status::rows(places, &[], &World::look())?;
+    let rows = status::rows(places, &[], &World::look(places))?;
     let library = Library::open(places.state_dir());
     let figures: Vec<Figures> = rows
         .into_iter()

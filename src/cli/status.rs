@@ -112,10 +112,11 @@ pub(super) struct World {
 }
 
 impl World {
-    /// As it is now.
-    pub(super) fn look() -> Self {
-        // Where systemd does not run, nobody expects it to know.
-        let units = systemd::is_here().then(systemd::units_now).and_then(|units| {
+    /// As it is now, for the guests of `places`.
+    pub(super) fn look(places: &Places) -> Self {
+        // Of a user's own guests systemd knows nothing, and where it does not run nobody expects it to.
+        let asked = systemd::is_here() && !places.is_own();
+        let units = asked.then(systemd::units_now).and_then(|units| {
             units
                 .map_err(|error| eprintln!("ttvm: note: units are not shown: {error}"))
                 .ok()
@@ -152,7 +153,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     if arguments.watch {
         return watch::run(places, arguments);
     }
-    let rows = rows(places, &arguments.guests, &World::look())?;
+    let rows = rows(places, &arguments.guests, &World::look(places))?;
     if arguments.json {
         print_json(&rows)?;
         return Ok(Exit::Done);
