@@ -219,9 +219,11 @@ fn tell(action: Action, units: &[String]) -> Result<(), run::Error> {
 
 /// Says what has become of each start.
 fn started(subjects: &[&Subject], units: &[String], began: u64, done: Result<(), run::Error>) -> Result<Exit, Error> {
-    // systemctl fails if one of them does; which one, the units say. Whether it could be asked at all, they do not.
-    let refused = match done {
-        Ok(()) | Err(run::Error::Failed { .. }) => done.err(),
+    // systemctl fails if one of them does; which one, the units say. What it says itself is why it was not even tried: with
+    // --quiet, nothing else.
+    let refusal = match done {
+        Ok(()) => String::new(),
+        Err(run::Error::Failed { stderr, .. }) => stderr.trim().to_owned(),
         Err(error) => return Err(Error::Systemd(error)),
     };
     let properties = ["ActiveState", "SubState", "StatusText", "Result", "ExecMainStatus"];
@@ -229,25 +231,37 @@ fn started(subjects: &[&Subject], units: &[String], began: u64, done: Result<(),
     let mut exit = Exit::Done;
     for (subject, [active, sub, text, result, status]) in subjects.iter().zip(shown) {
         let name = &subject.name;
-        if active == "active" {
-            writeln!(io::stdout(), "{name}: {}", text::line(&text))?;
-            continue;
+        let again = State::is_restarting(&active, &sub);
+        let failed = active == "failed" || result != "success" || again;
+        match (active.as_str(), refusal.as_str()) {
+            ("active", _) => {
+                writeln!(io::stdout(), "{name}: {}", text::line(&text))?;
+                continue;
+            }
+            (_, "") if !failed => {
+                let ended = ending(name).unwrap_or_default();
+                writeln!(
+                    io::stdout(),
+                    "{name}: started, and ended already: {}",
+                    text::line(&ended)
+                )?;
+                continue;
+            }
+            (_, why) if !failed => {
+                eprintln!("ttvm: guest \"{name}\" was not started: {}", text::lines(why));
+                exit = first(exit, Exit::Failed);
+                continue;
+            }
+            _ => {}
         }
         let of_unit = status.parse().ok().and_then(Exit::of_status);
-        exit = of_unit.filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Failed);
-        // A unit that is as it was has not been started: systemctl says why (the password was wrong).
-        if let (Some(refused), "success") = (&refused, result.as_str())
-            && active == "inactive"
-        {
-            eprintln!(
-                "ttvm: guest \"{name}\" was not started: {}",
-                text::lines(&refused.to_string())
-            );
-            continue;
-        }
+        exit = first(exit, of_unit.filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Failed));
         let why = if text.is_empty() { &result } else { &text };
         eprintln!("ttvm: guest \"{name}\" did not start: {}", text::line(why));
-        if State::is_restarting(&active, &sub) {
+        for line in refusal.lines() {
+            eprintln!("  systemctl says: {}", text::line(line));
+        }
+        if again {
             eprintln!("  systemd tries it again; `ttvm stop {name}` ends that");
         }
         for line in journal(&Unit::Plain.of(name), began) {
@@ -256,6 +270,19 @@ fn started(subjects: &[&Subject], units: &[String], began: u64, done: Result<(),
         eprintln!("  more: `ttvm logs {name}`; `ttvm guest check {name}` says what this host lacks for it");
     }
     Ok(exit)
+}
+
+/// Of several guests, the first failure is the command's.
+fn first(before: Exit, now: Exit) -> Exit {
+    match before {
+        Exit::Done => now,
+        before => before,
+    }
+}
+
+/// How the newest run of a guest of this host ended.
+fn ending(name: &GuestName) -> Option<String> {
+    Record::load(Path::new("/"), name).and_then(|record| record.last_exit())
 }
 
 /// The last lines of the unit's journal since a start that failed; none if it cannot be read.
@@ -275,8 +302,7 @@ fn stopped(subjects: &[&Subject], done: Result<(), run::Error>) -> Result<Exit, 
     let mut out = io::stdout().lock();
     for subject in subjects {
         // One that had not begun has left nothing.
-        let ended = Record::load(Path::new("/"), &subject.name).and_then(|record| record.last_exit());
-        let ended = ended.filter(|_| subject.state.is_up());
+        let ended = ending(&subject.name).filter(|_| subject.state.is_up());
         writeln!(
             out,
             "{}: {}",

@@ -2,6 +2,7 @@
 //! The tests, by subject, and what several of them need.
 
 mod boot;
+mod by_name;
 mod entries;
 mod guests;
 mod image;
@@ -31,6 +32,7 @@ use super::machine::{Host, guest_file};
 pub fn all() -> Vec<Case> {
     [
         boot::cases(),
+        by_name::cases(),
         entries::cases(),
         guests::cases(),
         image::cases(),
