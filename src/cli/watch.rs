@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -95,6 +96,8 @@ struct News {
     bus: Connection,
     jobs: MessageStream,
     units: MessageStream,
+    /// Whether there was news of a guest while it was looked at them.
+    missed: bool,
     files: Files,
     xen: Option<Xen>,
     signals: [Signal; 3],
@@ -112,6 +115,7 @@ impl News {
         Ok(Self {
             jobs,
             units,
+            missed: false,
             files: Files::begin(places)?,
             xen: Xen::begin(),
             signals: [
@@ -124,17 +128,31 @@ impl News {
         })
     }
 
-    /// Everything as it is now. What happens meanwhile is news.
+    /// Everything as it is now. What happens meanwhile is news, and is taken in: the answer comes behind it, and only so much of it is
+    /// kept.
     async fn look(&mut self) -> Result<World, Error> {
         self.files.watch();
+        self.missed = false;
+        let mut asked = pin!(systemd::units(&self.bus));
+        let units = loop {
+            tokio::select! {
+                biased;
+                said = self.jobs.next() => self.missed |= is_of_a_guest(said, of_job)?,
+                said = self.units.next() => self.missed |= is_of_a_guest(said, of_unit)?,
+                units = &mut asked => break units?,
+            }
+        };
         Ok(World {
-            units: Some(systemd::units(&self.bus).await?),
+            units: Some(units),
             domains: self.xen.as_mut().map_or_else(|| Ok(BTreeMap::new()), Xen::domains)?,
         })
     }
 
     /// Waits for something to happen, `keys` to be pressed, or `until`.
     async fn next(&mut self, keys: Option<&AsyncFd<OwnedFd>>, until: Option<Instant>) -> Result<Event, Error> {
+        if self.missed {
+            return Ok(Event::Changed);
+        }
         let [interrupt, terminate, hangup] = &mut self.signals;
         loop {
             tokio::select! {
@@ -169,7 +187,7 @@ impl News {
 /// News of jobs, and of what units do.
 async fn subscribe(bus: &Connection) -> Result<(MessageStream, MessageStream), systemd::Error> {
     let signals = || MatchRule::builder().msg_type(Type::Signal).sender(systemd::NAME);
-    let jobs = signals().interface(systemd::MANAGER).build()?;
+    let jobs = signals().interface(systemd::MANAGER).member("JobRemoved").build()?;
     let units = signals()
         .interface("org.freedesktop.DBus.Properties")
         .path_namespace(UNITS)
@@ -198,22 +216,11 @@ fn is_of_a_guest(said: Option<zbus::Result<Message>>, of: fn(&Message) -> bool) 
     }
 }
 
-/// `JobNew` and `JobRemoved`: a job's number and object, and its unit.
+/// `JobRemoved`: a job's number and object, its unit, what came of it.
 fn of_job(message: &Message) -> bool {
-    let header = message.header();
-    let member = header.member().map(|member| member.as_str().to_owned());
-    let unit = match member.as_deref() {
-        Some("JobNew") => message
-            .body()
-            .deserialize::<(u32, zbus::OwnedObjectPath, String)>()
-            .map(|it| it.2),
-        Some("JobRemoved") => {
-            type Removed = (u32, zbus::OwnedObjectPath, String, String);
-            message.body().deserialize::<Removed>().map(|it| it.2)
-        }
-        _ => return false,
-    };
-    unit.is_ok_and(|unit| Unit::named(&unit).is_some())
+    type Removed = (u32, zbus::OwnedObjectPath, String, String);
+    let removed = message.body().deserialize::<Removed>();
+    removed.is_ok_and(|(_, _, unit, _)| Unit::named(&unit).is_some())
 }
 
 /// Changes of any unit: its object has its name, in which all but letters and digits is written as `_` and two hexadecimal digits.

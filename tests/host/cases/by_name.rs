@@ -98,7 +98,7 @@ fn several_at_once(host: &mut Host) {
     assert_eq!(
         host.run("systemctl show -P ActiveState,Result,NRestarts ttvm@clientA | xargs")
             .unwrap(),
-        "inactive success 0"
+        "success 0 inactive"
     );
     // As the tiny guest does not answer its power button, it is destroyed a second later.
     let said = host.run("ttvm restart b && ttvm stop b clientA").unwrap();
@@ -121,7 +121,7 @@ fn killed(host: &mut Host) {
     assert_eq!(
         host.run("systemctl show -P ActiveState,Result,NRestarts ttvm@clientA | xargs")
             .unwrap(),
-        "inactive success 0"
+        "success 0 inactive"
     );
     nothing_left(host, "clientA");
     let said = host.run("ttvm start clientA").unwrap();
