@@ -7,6 +7,7 @@ mod bus;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -257,6 +258,8 @@ fn read_until(terminal: &mut File, until: &str) -> String {
     text
 }
 
+nix::ioctl_write_ptr_bad!(set_size, nix::libc::TIOCSWINSZ, Winsize);
+
 #[test]
 fn on_a_terminal() {
     let world = World::new("terminal");
@@ -296,6 +299,14 @@ fn on_a_terminal() {
     let more = read_until(&mut screen, "2 more; q ends");
     assert!(!more.contains("\x1b[?1049"), "{more:?}");
     assert_ne!(tcgetattr(&terminal.slave).expect("its settings"), before);
+    // A larger terminal has room for all. (Without a session of its own nobody but us tells it.)
+    let larger = Winsize { ws_row: 9, ..size };
+    // SAFETY: it reads a whole winsize (ioctl_tty(2)).
+    unsafe { set_size(terminal.slave.as_raw_fd(), &raw const larger) }.expect("another size");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(ttvm.id()).expect("a number"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGWINCH).expect("a signal");
+    let all = read_until(&mut screen, "\x1b[9;1Hq ends");
+    assert!(all.contains("\ne      "), "{all:?}");
     screen.write_all(b"xq").expect("keys");
     let last = read_until(&mut screen, "\x1b[?1049l");
     assert!(last.ends_with("\x1b[?25h\x1b[?1049l"), "{last:?}");

@@ -32,7 +32,7 @@ fn as_the_tutorial(host: &mut Host) {
 
 fn several_at_once(host: &mut Host) {
     emulated_guest(host, THIN, "loop");
-    host.run("cd /etc/ttvm/guests && printf 'toolstack = \"qemu\"\\nmemory = \"32M\"\\nkernel = \"/root/tiny\"\\ncmdline = \"loop\"\\n' >b.toml")
+    host.run("cd /etc/ttvm/guests && printf 'toolstack = \"qemu\"\\nmemory = \"32M\"\\nkernel = \"/root/tiny\"\\ncmdline = \"loop\"\\nshutdown_timeout = \"1s\"\\n' >b.toml")
         .unwrap();
     let bad = "toolstack = \"qemu\"\nmemory = \"32M\"\nkernel = \"/root/tiny\"\n\n[[disk]]\ntarget = \"vda\"\norigin = \"xenvg/none\"\n";
     host.write("/etc/ttvm/guests/bad.toml", bad.as_bytes(), 0o644).unwrap();
