@@ -314,20 +314,41 @@ fn on_a_terminal() {
     assert_eq!(tcgetattr(&terminal.slave).expect("its settings"), before);
 }
 
+/// What is said on the standard error where there is no bus, and how it ends.
+fn nowhere(line: &str) -> (String, Option<i32>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
+        .args(line.split_whitespace())
+        .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
+        .stdin(Stdio::null())
+        .output()
+        .expect("ttvm runs");
+    (
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+        output.status.code(),
+    )
+}
+
+#[test]
+fn what_cannot_be_started() {
+    for action in ["start", "stop", "restart", "kill", "logs", "console"] {
+        let (said, code) = nowhere(&format!("--root / --state-dir /nonexistent {action} a"));
+        assert!(
+            said.starts_with(&format!("ttvm: `ttvm {action}` is for the units of this host: ")),
+            "{said}"
+        );
+        assert_eq!(code, Some(2));
+    }
+    let nobody =
+        "ttvm: there is no guest \"nobody-is-called-so\": /etc/ttvm/guests/nobody-is-called-so.toml does not exist";
+    for action in ["start", "restart", "logs", "console"] {
+        let (said, code) = nowhere(&format!("{action} nobody-is-called-so"));
+        assert!(said.starts_with(nobody), "{said}");
+        assert_eq!(code, Some(3));
+    }
+}
+
 #[test]
 fn what_cannot_be_watched() {
-    let nowhere = |line: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
-            .args(line.split_whitespace())
-            .env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
-            .stdin(Stdio::null())
-            .output()
-            .expect("ttvm runs");
-        (
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-            output.status.code(),
-        )
-    };
     let (said, code) = nowhere("--config-dir /nonexistent status --watch");
     assert!(
         said.starts_with("ttvm: there is nothing to watch: the guests below /nonexistent have no units"),

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-/// The system's places, if that is what is meant and systemd runs their guests: what `ttvm ACTION` does, it does there.
+/// The system's places, whoever calls: their guests alone have units. An error if the command line says others.
 pub(super) fn system(given: &Given, action: &str) -> Result<Places, Error> {
     let places = Places::of_machine(given)?;
     if places != Places::system(Path::new("/")) {
