@@ -96,7 +96,7 @@ struct News {
     bus: Connection,
     jobs: MessageStream,
     units: MessageStream,
-    /// Whether there was news of a guest while it was looked at them.
+    /// Whether there was news of a guest while systemd was asked.
     missed: bool,
     files: Files,
     xen: Option<Xen>,
@@ -150,9 +150,7 @@ impl News {
 
     /// Waits for something to happen, `keys` to be pressed, or `until`.
     async fn next(&mut self, keys: Option<&AsyncFd<OwnedFd>>, until: Option<Instant>) -> Result<Event, Error> {
-        if self.missed {
-            return Ok(Event::Changed);
-        }
+        let missed = self.missed;
         let [interrupt, terminate, hangup] = &mut self.signals;
         loop {
             tokio::select! {
@@ -164,6 +162,8 @@ impl News {
                 pressed = pressed(keys) => if pressed.map_err(systemd::Error::Runtime)? {
                     return Ok(Event::End);
                 },
+                // After those who want to end it.
+                () = std::future::ready(()), if missed => return Ok(Event::Changed),
                 said = self.jobs.next() => if is_of_a_guest(said, of_job)? {
                     return Ok(Event::Changed);
                 },
