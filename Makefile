@@ -106,11 +106,13 @@ install: $(BUILT) docs
 	install -D -m 755 hooks/95-ttvm.install $(DESTDIR)/usr/lib/kernel/install.d/95-ttvm.install
 	install -D -m 644 packaging/tmpfiles.d/ttvm.conf $(DESTDIR)/usr/lib/tmpfiles.d/ttvm.conf
 	install -D -m 644 packaging/sysusers.d/ttvm.conf $(DESTDIR)/usr/lib/sysusers.d/ttvm.conf
+	install -D -m 644 packaging/catalog/ttvm.catalog $(DESTDIR)/usr/lib/systemd/catalog/ttvm.catalog
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.conf $(DESTDIR)/usr/share/dbus-1/system.d/org.ttvm.Network1.conf
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.service $(DESTDIR)/usr/share/dbus-1/system-services/org.ttvm.Network1.service
 	install -D -m 644 packaging/dbus/org.ttvm.Network1.xml $(DESTDIR)/usr/share/dbus-1/interfaces/org.ttvm.Network1.xml
 	install -D -m 644 packaging/polkit/org.ttvm.network.policy $(DESTDIR)/usr/share/polkit-1/actions/org.ttvm.network.policy
 	install -m 755 grub.d/21_ttvm $(DESTDIR)/etc/grub.d/
+	install -D -m 644 -t $(DESTDIR)/usr/share/doc/ttvm/examples packaging/examples/*
 	# What a person has changed stays.
 	test -e $(DESTDIR)/etc/ttvm/ttvm.toml || install -m 644 etc/ttvm/ttvm.toml $(DESTDIR)/etc/ttvm/
 	install -m 644 etc/ttvm/guests/clientA.toml.example $(DESTDIR)/etc/ttvm/guests/

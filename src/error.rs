@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Message;
+
 /// Exit codes of every ttvm program (`ttvm(1)`, EXIT STATUS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,6 +54,11 @@ impl From<Exit> for ExitCode {
 pub trait Classify: std::error::Error {
     /// The exit code for this error.
     fn exit(&self) -> Exit;
+
+    /// What the journal's catalogue explains it as, if it is one of the things that have an explanation of their own.
+    fn message(&self) -> Option<Message> {
+        None
+    }
 }
 
 /// The error and its causes as one text: the first line says what failed, each cause follows on its own line.

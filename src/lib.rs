@@ -26,13 +26,14 @@
 //! run log notify error     programs that run to their end; the journal, systemd, exit codes
 //! signals                  signals to end wait for a good moment
 //! clock progress root      when; how far; below which directory
-//! text                     what may be shown to a person
+//! text catalogue             what may be shown to a person; what the journal's catalogue explains
 //! version xattr fail_point which kernel is newer; attributes of files; failing on purpose
 //! ```
 //!
 //! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's).
 
 pub mod boot;
+pub mod catalogue;
 pub mod child;
 pub mod cli;
 pub mod clock;

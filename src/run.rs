@@ -145,6 +145,7 @@ pub struct Command<'a> {
     input: Option<&'a str>,
     limit: Duration,
     cancel: Option<BorrowedFd<'a>>,
+    terminal: bool,
 }
 
 impl<'a> Command<'a> {
@@ -167,6 +168,7 @@ impl<'a> Command<'a> {
             input: None,
             limit: Duration::from_secs(30),
             cancel: None,
+            terminal: false,
         }
     }
 
@@ -195,6 +197,13 @@ impl<'a> Command<'a> {
     #[must_use]
     pub fn input(mut self, text: &'a str) -> Self {
         self.input = Some(text);
+        self
+    }
+
+    /// Leaves it our standard input: whoever sits there may be asked for a password (systemctl has polkit do so).
+    #[must_use]
+    pub fn on_the_terminal(mut self) -> Self {
+        self.terminal = true;
         self
     }
 
@@ -242,6 +251,7 @@ impl<'a> Command<'a> {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(match self.input {
                 Some(text) => Stdio::from(memory_file(text).map_err(io)?),
+                None if self.terminal => Stdio::inherit(),
                 None => Stdio::null(),
             })
             .stdout(Stdio::piped())

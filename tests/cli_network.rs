@@ -2,12 +2,15 @@
 //! `ttvm network` on a bus of its own: what is wrong on the command line, and how it tells what the service answers. The
 //! service is one that says what a test wants it to say.
 
+#[path = "support/bus.rs"]
+mod bus;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
+use bus::Bus;
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -91,47 +94,6 @@ fn no_bus() {
         session("unix:path=/nonexistent", "--root /tmp network status"),
         "ttvm: `ttvm network` asks the service of this host: --root cannot be used with it\n[2]\n"
     );
-}
-
-/// A message bus for one test; it ends with it.
-struct Bus {
-    daemon: Child,
-    address: String,
-}
-
-impl Bus {
-    fn start(name: &str) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let config = directory.join(format!("bus-{name}.conf"));
-        let text = format!(
-            "<busconfig><listen>unix:tmpdir={}</listen><policy context=\"default\"><allow user=\"*\"/><allow own=\"*\"/>\
-             <allow send_destination=\"*\"/><allow receive_sender=\"*\"/></policy></busconfig>",
-            directory.display()
-        );
-        std::fs::write(&config, text).expect("the bus's configuration");
-        let mut daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("dbus-daemon, of the package dbus-daemon");
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().expect("its output"))
-            .read_line(&mut address)
-            .expect("its address");
-        Self {
-            daemon,
-            address: address.trim().to_owned(),
-        }
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        drop(self.daemon.kill());
-        drop(self.daemon.wait());
-    }
 }
 
 /// What becomes of a change.

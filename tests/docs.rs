@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use ttvm::catalogue::Message;
+
 fn ttvm(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
         .args(arguments)
@@ -201,4 +203,65 @@ fn versions_agree() {
         let text = fs::read_to_string(&page).expect("a man page");
         assert!(text.contains(&format!("\"ttvm {version}\"")), "{}", page.display());
     }
+}
+
+/// The journal's catalogue explains what the programs log under an id, and nothing else; journalctl finds it there.
+#[test]
+fn the_catalogue_is_complete() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalogue");
+    for directory in ["usr/lib/systemd/catalog", "var/lib/systemd/catalog"] {
+        fs::create_dir_all(root.join(directory)).expect("a directory");
+    }
+    let text = fs::read_to_string(project.join("packaging/catalog/ttvm.catalog")).expect("the catalogue");
+    fs::write(root.join("usr/lib/systemd/catalog/ttvm.catalog"), &text).expect("a copy");
+    let journalctl = |arguments: &[&str]| {
+        let output = Command::new("journalctl")
+            .arg(format!("--root={}", root.display()))
+            .args(arguments)
+            .output()
+            .expect("journalctl, of the package systemd");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    journalctl(&["--update-catalog"]);
+    let listed = journalctl(&["--list-catalog"]);
+    let mut found: Vec<&str> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
+    let mut known: Vec<&str> = Message::ALL.into_iter().map(Message::id).collect();
+    found.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(found, known);
+    assert!(known.windows(2).all(|pair| pair[0] != pair[1]), "two have the same id");
+    let sources = sources(&project.join("src"));
+    for message in Message::ALL {
+        let used = format!("Message::{message:?}");
+        assert!(sources.contains(&used), "{used} is logged nowhere");
+    }
+    // In a terminal, behind what journalctl puts in front.
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.len() <= 80, "{line}");
+    }
+    for page in text
+        .split("man:")
+        .skip(1)
+        .filter_map(|rest| rest.split(['(', ' ']).next())
+    {
+        let ours = page.starts_with("ttvm");
+        let sections = [1, 5, 7, 8].map(|section| project.join(format!("man/{page}.{section}")));
+        assert!(!ours || sections.iter().any(|page| page.exists()), "{page}");
+    }
+}
+
+/// All of the code but the list of what is explained.
+fn sources(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if !path.ends_with("src/catalogue.rs") {
+            text += &fs::read_to_string(&path).expect("a source file");
+        }
+    }
+    text
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use ttvm::boot::{BootMenu, System, judge};
+use ttvm::catalogue::Message;
 use ttvm::config::host;
 use ttvm::config::places::Places;
 use ttvm::error::{Exit, chain};
@@ -29,7 +30,10 @@ fn main() -> ExitCode {
     match action() {
         Ok(()) => Exit::Done.into(),
         Err(why) => {
-            tracing::error!("this boot is not well, the machine is reset: {why}");
+            tracing::error!(
+                message_id = Message::BootNotWell.id(),
+                "this boot is not well, the machine is reset: {why}"
+            );
             Exit::Failed.into()
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ttvm::catalogue::Message;
 use ttvm::config::guest::{Guest, Origin, Snapshot, Toolstack};
 use ttvm::config::host::SnapshotConfig;
 use ttvm::config::places::Places;
@@ -29,10 +30,10 @@ type Result<T> = std::result::Result<T, Box<dyn Classify>>;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (action, guest): (fn(&GuestName) -> Result<&'static str>, _) = match words[..] {
-        ["reset", "--", guest] => (reset, guest),
-        ["reset", "--seals", "--", guest] => (reset_and_ask, guest),
-        ["discard", "--", guest] => (discard, guest),
+    let (action, failed, guest): (fn(&GuestName) -> Result<&'static str>, _, _) = match words[..] {
+        ["reset", "--", guest] => (reset, Message::NoSnapshots, guest),
+        ["reset", "--seals", "--", guest] => (reset_and_ask, Message::NoSnapshots, guest),
+        ["discard", "--", guest] => (discard, Message::NotTidied, guest),
         _ => {
             eprintln!("usage: {PROGRAM} reset [--seals]|discard -- GUEST");
             return Exit::Usage.into();
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
             Exit::Done.into()
         }
         Err(error) => {
-            tracing::error!(ttvm_guest = guest, "{}", chain(&*error));
+            tracing::error!(message_id = failed.id(), ttvm_guest = guest, "{}", chain(&*error));
             notify::status(&one_line(&*error));
             error.exit().into()
         }

@@ -243,7 +243,7 @@ fn next(places: &Places, guest: &GuestName, path: &Path, arguments: &Arguments) 
     let mut out = io::stdout().lock();
     writeln!(out, "its file: {}\n", path.display())?;
     match (arguments.toolstack, &arguments.run) {
-        (Start::Xl, _) => writeln!(out, "systemctl start ttvm@{guest}")?,
+        (Start::Xl, _) => writeln!(out, "ttvm start {guest}")?,
         (Start::Qemu, None) => writeln!(
             out,
             "ttvm record {guest} --console    # `poweroff` in the guest ends the run, or Ctrl-]"

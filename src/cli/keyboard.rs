@@ -11,15 +11,15 @@ use crate::recording::session::Keys;
 /// Ctrl-], which ends `xl console` and telnet as well.
 const END: u8 = 0x1d;
 
-/// A terminal that is a keyboard as long as this lives.
-pub(super) struct Keyboard {
+/// A terminal that hands over each key as it is pressed, and shows none, as long as this lives.
+pub(super) struct Raw {
     stdin: Stdin,
     before: Termios,
 }
 
-impl Keyboard {
+impl Raw {
     /// `None` if there is no terminal to type on.
-    pub(super) fn open() -> Option<Self> {
+    pub(super) fn begin() -> Option<Self> {
         let stdin = io::stdin();
         if !stdin.is_terminal() || !io::stdout().is_terminal() {
             return None;
@@ -32,21 +32,31 @@ impl Keyboard {
     }
 }
 
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.stdin, SetArg::TCSADRAIN, &self.before);
+    }
+}
+
+/// A terminal that is a guest's keyboard as long as this lives.
+pub(super) struct Keyboard(Raw);
+
+impl Keyboard {
+    /// `None` if there is no terminal to type on.
+    pub(super) fn open() -> Option<Self> {
+        Raw::begin().map(Self)
+    }
+}
+
 impl Keys for Keyboard {
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut keys = vec![0; 256];
-        let length = self.stdin.read(&mut keys)?;
+        let length = self.0.stdin.read(&mut keys)?;
         keys.truncate(length);
         Ok((length > 0 && !keys.contains(&END)).then_some(keys))
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
-        self.stdin.as_fd()
-    }
-}
-
-impl Drop for Keyboard {
-    fn drop(&mut self) {
-        let _ = tcsetattr(&self.stdin, SetArg::TCSADRAIN, &self.before);
+        self.0.stdin.as_fd()
     }
 }

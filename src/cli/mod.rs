@@ -5,6 +5,7 @@ mod boot;
 mod branch;
 mod branch_tries;
 mod clock;
+mod console;
 mod doctor;
 mod foreground;
 mod guest;
@@ -14,6 +15,10 @@ mod import;
 mod initrd;
 mod initrd_busybox;
 mod keyboard;
+mod lifecycle;
+mod list;
+mod logs;
+mod metrics;
 mod network;
 mod password;
 mod progress;
@@ -23,8 +28,10 @@ mod replay;
 mod report;
 mod snapshot;
 mod status;
+mod systemd;
 mod table;
 mod unit;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -32,6 +39,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::lifecycle::Action;
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::digest::Digest;
@@ -50,7 +58,7 @@ use crate::{
     name = "ttvm",
     version,
     max_term_width = 100,
-    after_help = "Guests are started and stopped by systemd:\n  systemctl start ttvm@GUEST\n  systemctl stop ttvm@GUEST\n\nSee ttvm(1), ttvm-guest(5), ttvm-recording(5) and ttvm.toml(5)."
+    after_help = "Guests are units of systemd: `ttvm start GUEST` is `systemctl start ttvm@GUEST`.\n\nTo begin: ttvm(7). See ttvm(1), ttvm-guest(5), ttvm-recording(5) and ttvm.toml(5)."
 )]
 struct Arguments {
     /// Read the system's files below this directory instead of /
@@ -68,6 +76,20 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List guests: toolstack, state, disks, networks
+    List(list::Arguments),
+    /// Start guests, each on fresh snapshots
+    Start(lifecycle::Arguments),
+    /// Shut guests down
+    Stop(lifecycle::Arguments),
+    /// Shut guests down and start them again, on fresh snapshots
+    Restart(lifecycle::Arguments),
+    /// End guests at once, without asking them
+    Kill(lifecycle::Arguments),
+    /// Join a guest's console
+    Console(console::Arguments),
+    /// Show what guests' units have written to the journal
+    Logs(logs::Arguments),
     /// Show guests: state, domain, memory, snapshot fill, uptime, how the last run ended
     Status(status::Arguments),
     /// Say whether this host is ready, and if not what to do
@@ -101,6 +123,8 @@ enum Command {
     Recordings(recordings::Command),
     /// Write a page for a browser: a recorded run from its beginning to its end, and what its replays came to
     Report(report::Arguments),
+    /// Print figures of all guests for Prometheus
+    Metrics(metrics::Arguments),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -149,8 +173,30 @@ enum Error {
         "`ttvm doctor --fix` changes the system that runs, and takes root: `sudo ttvm doctor --fix`, without --root"
     )]
     FixNeedsRoot,
-    #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`systemctl stop`)")]
+    #[error("guest \"{0}\" is running, or being recorded or replayed: end that first (`ttvm stop {0}`)")]
     Running(GuestName),
+    #[error("guest \"{guest}\" cannot be started: it is {state}; end that first (`ttvm stop {guest}`)")]
+    Busy { guest: GuestName, state: String },
+    #[error("guest \"{0}\" does not run: `ttvm start {0}`")]
+    NotRunning(GuestName),
+    #[error("guest \"{0}\" is your own and has no unit: `ttvm record {0}` runs it, and Ctrl-C ends it")]
+    Own(GuestName),
+    #[error(
+        "guest \"{0}\" is an emulated machine, whose console cannot be joined while its unit runs: `ttvm stop {0}`, then `ttvm record --console {0}` runs it on this terminal"
+    )]
+    NoConsole(GuestName),
+    #[error("only root may do this: `sudo ttvm {0}`")]
+    RootOnly(String),
+    #[error(
+        "`ttvm {0}` asks systemd, which does not run this machine (a container?): `ttvm record GUEST` runs an emulated guest without it"
+    )]
+    NoSystemd(&'static str),
+    #[error(transparent)]
+    Manager(#[from] systemd::Error),
+    #[error("a program that is needed cannot be run")]
+    Program(#[source] run::Error),
+    #[error("systemd did not do it; only root may, and whom polkit lets")]
+    Told(#[source] run::Error),
     #[error("systemd cannot be asked: is it running?")]
     Systemd(#[source] run::Error),
     #[error("{unit} failed: {why}; see `journalctl -u {unit}`")]
@@ -165,6 +211,12 @@ enum Error {
     Usage(String),
     #[error("cannot read the settings in /etc/default/grub")]
     Settings(#[source] run::Error),
+    #[error("cannot write {}: is there such a directory?", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot write the output")]
     Output(#[from] io::Error),
     #[error("cannot write JSON")]
@@ -186,7 +238,13 @@ impl Classify for Error {
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::Fix(error) => error.exit(),
-            Self::Running(_) | Self::FixNeedsRoot | Self::NoReport(_) => Exit::Refused,
+            Self::Running(_)
+            | Self::FixNeedsRoot
+            | Self::NoReport(_)
+            | Self::Busy { .. }
+            | Self::NotRunning(_)
+            | Self::NoConsole(_) => Exit::Refused,
+            Self::Own(_) => Exit::Config,
             Self::Unit { exit, .. } => *exit,
             Self::Boot(error) => error.exit(),
             Self::Entries(error) => error.exit(),
@@ -235,6 +293,13 @@ pub fn main() -> ExitCode {
 fn run(command: Command, given: &Given) -> Result<Exit, Error> {
     let places = || Places::of_caller(given);
     match command {
+        Command::List(arguments) => list::run(&places()?, &arguments),
+        Command::Start(arguments) => lifecycle::run(given, Action::Start, &arguments),
+        Command::Stop(arguments) => lifecycle::run(given, Action::Stop, &arguments),
+        Command::Restart(arguments) => lifecycle::run(given, Action::Restart, &arguments),
+        Command::Kill(arguments) => lifecycle::run(given, Action::Kill, &arguments),
+        Command::Console(arguments) => console::run(given, &arguments),
+        Command::Logs(arguments) => logs::run(given, &arguments),
         Command::Status(arguments) => status::run(&places()?, &arguments),
         Command::Doctor(arguments) => doctor::run(&places()?, &arguments),
         Command::Guest(command) => guest::run(&places()?, &command),
@@ -248,6 +313,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Network(command) => network::run(given, &command),
         Command::Recordings(command) => recordings::run(&places()?, &command),
         Command::Report(arguments) => report::run(&places()?, &arguments),
+        Command::Metrics(arguments) => metrics::run(&places()?, &arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "ttvm", &mut io::stdout());
             Ok(Exit::Done)

@@ -1,77 +1,184 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm status`: all guests at a glance. Asks systemd once, Xen's store and the kernel; runs no LVM command.
+//! `ttvm status`: all guests at a glance. Asks systemd once, Xen's store and the kernel; starts no program, and runs no LVM command.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::snapshot::describe;
-use super::{Error, guest_name, print_json, table};
+use super::systemd::{self, State, Units};
+use super::table::{self, Cell, Tone};
+use super::{Error, guest_name, print_json, watch};
 use crate::clock::{duration, now};
-use crate::config::guest::Toolstack;
+use crate::config::guest::{Guest, Toolstack};
+use crate::config::host::HostConfig;
 use crate::config::places::Places;
-use crate::config::types::{GuestName, Size};
-use crate::config::{guests, host};
+use crate::config::types::{GuestName, Size, Volume};
+use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::domain::{self, Domain, Presence};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::Record;
-use crate::run::{Command, Program};
 use crate::snapshot::{Fill, Store};
 use crate::xenstore::{self, XenStore};
-
-static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The guests; all if none is named
     #[arg(value_parser = guest_name)]
-    guests: Vec<GuestName>,
-    /// Print JSON
+    pub(super) guests: Vec<GuestName>,
+    /// Show them until q or Ctrl-C, as they change; where there is no terminal, print a line for each change
+    #[arg(long, short = 'w')]
+    watch: bool,
+    /// Print JSON; with --watch, a line for each guest, and one for each change
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// One guest's line.
-#[derive(Serialize)]
-struct Row {
-    guest: GuestName,
-    state: String,
-    domid: Option<u32>,
-    memory: Option<u64>,
-    snapshots: Vec<Fill>,
-    uptime: Option<u64>,
-    reboots: u32,
-    snapshot_lost: bool,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Row {
+    pub(super) guest: GuestName,
+    pub(super) state: String,
+    #[serde(skip)]
+    tone: Tone,
+    pub(super) domid: Option<u32>,
+    pub(super) memory: Option<u64>,
+    pub(super) snapshots: Vec<Fill>,
+    /// Those that are read, in the same order.
+    #[serde(skip)]
+    pub(super) volumes: Vec<Volume>,
+    pub(super) uptime: Option<u64>,
+    /// When it came up, in seconds since 1970, while it is.
+    #[serde(skip)]
+    pub(super) since: Option<u64>,
+    pub(super) reboots: u32,
+    pub(super) snapshot_lost: bool,
     /// Why it stands still, while it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
     last_exit: Option<String>,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
-    let host = host::load(places)?;
-    let names = if arguments.guests.is_empty() {
-        guests::names(places)?
-    } else {
-        arguments.guests.clone()
-    };
-    let units = unit_states(&names);
-    let domains = domains();
-    let mut rows = Vec::new();
-    for name in names {
-        rows.push(row(places, &host, &name, &units, &domains)?);
+impl Row {
+    /// A guest of which nothing is known but what its unit does.
+    pub(super) fn bare(guest: GuestName, state: &str) -> Self {
+        Self {
+            guest,
+            state: state.to_owned(),
+            tone: Tone::Plain,
+            domid: None,
+            memory: None,
+            snapshots: Vec::new(),
+            volumes: Vec::new(),
+            uptime: None,
+            since: None,
+            reboots: 0,
+            snapshot_lost: false,
+            trouble: None,
+            last_exit: None,
+        }
     }
+
+    /// The state in a word or two, without the details of this guest.
+    pub(super) fn word(&self) -> &str {
+        match self.state.starts_with("foreign domain") {
+            true => "foreign domain",
+            false => self.state.split(',').next().unwrap_or_default(),
+        }
+    }
+
+    /// It as it is at `now`, if nothing but the time has changed.
+    pub(super) fn grow_older(&mut self, now: u64) {
+        self.uptime = self.since.map(|since| now.saturating_sub(since));
+    }
+
+    /// Whether something has happened to the guest since it was `other`: time that goes by, and a snapshot that fills, is no event.
+    pub(super) fn differs(&self, other: &Self) -> bool {
+        let events = |row: &Self| Self {
+            snapshots: Vec::new(),
+            uptime: None,
+            ..row.clone()
+        };
+        events(self) != events(other)
+    }
+}
+
+/// What is known of all guests together.
+pub(super) struct World {
+    /// Nothing if systemd cannot be asked.
+    pub(super) units: Option<Units>,
+    pub(super) domains: BTreeMap<u32, Domain>,
+}
+
+impl World {
+    /// As it is now, for the guests of `places`.
+    pub(super) fn look(places: &Places) -> Self {
+        // Of a user's own guests systemd knows nothing, and where it does not run nobody expects it to.
+        let asked = systemd::is_here() && !places.is_own();
+        let units = asked.then(systemd::units_now).and_then(|units| {
+            units
+                .map_err(|error| eprintln!("ttvm: note: units are not shown: {error}"))
+                .ok()
+        });
+        Self {
+            units,
+            domains: domains(),
+        }
+    }
+
+    /// What a guest does, and what a person should think of it.
+    pub(super) fn state(&self, guest: &GuestName) -> (String, Tone) {
+        match self.unit(guest) {
+            Some(state) => (state.to_string(), tone(&state)),
+            None => ("unknown".to_owned(), Tone::Plain),
+        }
+    }
+
+    fn unit(&self, guest: &GuestName) -> Option<State> {
+        Some(self.units.as_ref()?.of(guest).1)
+    }
+}
+
+fn tone(state: &State) -> Tone {
+    match state {
+        state if state.is_up() => Tone::Good,
+        State::Failed => Tone::Bad,
+        State::Starting | State::Stopping | State::Restarting => Tone::Passing,
+        _ => Tone::Plain,
+    }
+}
+
+pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+    if arguments.watch {
+        return watch::run(places, arguments);
+    }
+    let rows = rows(places, &arguments.guests, &World::look(places))?;
     if arguments.json {
         print_json(&rows)?;
         return Ok(Exit::Done);
     }
-    let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
-    table::print(
-        &["GUEST", "STATE", "DOMID", "MEMORY", "SNAPSHOT", "UPTIME", "LAST EXIT"],
-        &lines,
-    )?;
+    let lines: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
+    table::print(&HEAD, &lines)?;
     Ok(Exit::Done)
+}
+
+/// The guests of that name, or all.
+pub(super) fn rows(places: &Places, wanted: &[GuestName], world: &World) -> Result<Vec<Row>, Error> {
+    let host = host::load(places)?;
+    let names = match wanted {
+        [] => guests::names(places)?,
+        wanted => wanted.to_vec(),
+    };
+    let mut rows = Vec::new();
+    for name in names {
+        match row(places, &host, &name, world) {
+            // Its file has gone since the names were read.
+            Err(Error::Config(config::Error::NoSuchGuest { .. })) if wanted.is_empty() => {}
+            row => rows.push(row?),
+        }
+    }
+    Ok(rows)
 }
 
 /// Domains, or none where Xen does not run or does not answer us.
@@ -86,125 +193,77 @@ fn domains() -> BTreeMap<u32, Domain> {
     })
 }
 
-/// What systemd says of each guest's unit; nothing where systemd does not run.
-fn unit_states(names: &[GuestName]) -> BTreeMap<String, String> {
-    if names.is_empty() {
-        return BTreeMap::new();
-    }
-    let units = names
-        .iter()
-        .flat_map(|name| UNITS.map(|(unit, _)| format!("{unit}@{name}.service")));
-    let output = Command::new(&SYSTEMCTL)
-        .args(["show", "--property=Id,ActiveState,SubState", "--"])
-        .args(units)
-        .run();
-    let Ok(output) = output else {
-        return BTreeMap::new();
-    };
-    let mut states = BTreeMap::new();
-    for unit in output.stdout.split("\n\n") {
-        let property = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        if let (Some(id), Some(active), Some(sub)) = (property("Id"), property("ActiveState"), property("SubState")) {
-            let state = match (active, sub) {
-                ("active", _) => activity(id),
-                ("inactive", _) => "stopped",
-                ("activating", "auto-restart") => "restarting",
-                ("activating", _) => "starting",
-                ("deactivating", _) => "stopping",
-                (other, _) => other,
-            };
-            states.insert(id.to_owned(), state.to_owned());
-        }
-    }
-    states
-}
-
-/// The units of a guest, and what it does while one is active. No two of them are at once (Conflicts=).
-const UNITS: [(&str, &str); 3] = [
-    ("ttvm", RUNNING),
-    ("ttvm-record", "recording"),
-    ("ttvm-replay", "replaying"),
-];
-
-const RUNNING: &str = "running";
-
-fn activity(unit: &str) -> &'static str {
-    let kind = unit.split('@').next().unwrap_or_default();
-    UNITS
-        .iter()
-        .find(|(name, _)| *name == kind)
-        .map_or(RUNNING, |(_, what)| what)
-}
-
-fn row(
-    places: &Places,
-    host: &host::HostConfig,
-    name: &GuestName,
-    units: &BTreeMap<String, String>,
-    domains: &BTreeMap<u32, Domain>,
-) -> Result<Row, Error> {
-    let state = |unit: &str| units.get(&format!("{unit}@{name}.service")).map(String::as_str);
-    let mut other = ["ttvm-record", "ttvm-replay"].into_iter().filter_map(state);
-    // One of them that runs, or is about to, says more than the plain unit, which then does not.
-    let unit = other
-        .rfind(|state| !["stopped", "failed"].contains(state))
-        .or(state("ttvm"));
+fn row(places: &Places, host: &HostConfig, name: &GuestName, world: &World) -> Result<Row, Error> {
+    let (state, tone) = world.state(name);
     let record = Record::load(places.root(), name);
-    let mut row = Row {
-        guest: name.clone(),
-        state: unit.unwrap_or("unknown").to_owned(),
-        domid: None,
-        memory: None,
-        snapshots: Vec::new(),
-        uptime: None,
+    let row = Row {
+        tone,
         reboots: record.as_ref().map_or(0, |record| record.reboots),
         snapshot_lost: record.as_ref().is_some_and(|record| record.snapshot_lost),
-        trouble: None,
-        last_exit: None,
+        ..Row::bare(name.clone(), &state)
     };
-    let guest = match guests::load(places, host, name) {
-        Ok(guest) => guest,
-        Err(_) if guests::names(places)?.contains(name) => {
-            row.state = "invalid".into();
-            row.last_exit = Some(format!("ttvm guest check {name}"));
-            // It may have been right when the guest was started.
-            if let Some(preparation) = Preparation::load(name)
-                && let Presence::Own(domain) = domain::presence(domains, name, preparation.uuid())
-            {
-                row.state = "running, file invalid".into();
-                row.domid = Some(domain.domid);
-                row.memory = Some(domain.memory);
-            }
-            return Ok(row);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    match domain::presence(domains, name, guest.uuid) {
+    match guests::load(places, host, name) {
+        Ok(guest) => of_guest(row, &guest, record, host, world),
+        Err(error @ config::Error::NoSuchGuest { .. }) => Err(error.into()),
+        Err(_) => Ok(invalid(row, world)),
+    }
+}
+
+/// A guest whose file is wrong.
+fn invalid(mut row: Row, world: &World) -> Row {
+    (row.state, row.tone) = ("invalid".to_owned(), Tone::Bad);
+    row.last_exit = Some(format!("ttvm guest check {}", row.guest));
+    // It may have been right when the guest was started.
+    if let Some(preparation) = Preparation::load(&row.guest)
+        && let Presence::Own(domain) = domain::presence(&world.domains, &row.guest, preparation.uuid())
+    {
+        row.state = "running, file invalid".to_owned();
+        row.domid = Some(domain.domid);
+        row.memory = Some(domain.memory);
+    }
+    row
+}
+
+fn of_guest(
+    mut row: Row,
+    guest: &Guest,
+    record: Option<Record>,
+    host: &HostConfig,
+    world: &World,
+) -> Result<Row, Error> {
+    let unit = world.unit(&guest.name);
+    match domain::presence(&world.domains, &guest.name, guest.uuid) {
         Presence::Own(domain) => {
             row.domid = Some(domain.domid);
             row.memory = Some(domain.memory);
-            if unit == Some("stopped") {
+            if unit == Some(State::Stopped) {
                 // A domain without its unit: an earlier run was killed together with systemd.
-                row.state = "left behind".into();
+                (row.state, row.tone) = ("left behind".to_owned(), Tone::Bad);
             }
         }
-        Presence::Foreign(domain) => row.state = format!("foreign domain {}", domain.domid),
+        Presence::Foreign(domain) => {
+            (row.state, row.tone) = (format!("foreign domain {}", domain.domid), Tone::Bad);
+        }
         Presence::Absent => {}
     }
     // Reading device-mapper needs root; the rest of the table does not.
     if guest.snapshots().next().is_some()
-        && let Ok(store) = Store::open(name, guest.snapshots().cloned().collect(), &host.snapshot)
+        && let Ok(store) = Store::open(&guest.name, guest.snapshots().cloned().collect(), &host.snapshot)
     {
-        row.snapshots = store.status()?.into_iter().map(|(_, fill)| fill).collect();
+        for (snapshot, fill) in store.status()? {
+            row.volumes.push(snapshot.volume.clone());
+            row.snapshots.push(fill);
+        }
     }
     if let Some(record) = record {
-        let running = record.ending.is_none() && unit.is_some_and(|unit| UNITS.iter().any(|(_, what)| *what == unit));
+        let running = record.ending.is_none() && unit.is_some_and(|state| state.is_up());
         if running && guest.toolstack == Toolstack::Qemu {
             row.memory = Some(guest.memory.bytes());
         }
-        row.uptime = (running && row.memory.is_some()).then(|| now().saturating_sub(record.since));
+        row.since = (running && row.memory.is_some()).then_some(record.since);
+        row.grow_older(now());
         if running && let Some(trouble) = &record.trouble {
-            row.state = format!("{}, {trouble}", row.state);
+            (row.state, row.tone) = (format!("{}, {trouble}", row.state), Tone::Bad);
             row.trouble = Some(trouble.clone());
         }
         row.last_exit = if running { record.previous } else { record.last_exit() };
@@ -212,20 +271,27 @@ fn row(
     Ok(row)
 }
 
-fn line(row: &Row) -> Vec<String> {
+pub(super) const HEAD: [&str; 7] = ["GUEST", "STATE", "DOMID", "MEMORY", "SNAPSHOT", "UPTIME", "LAST EXIT"];
+
+pub(super) fn cells(row: &Row) -> Vec<Cell> {
     let dash = || "-".to_owned();
     let mut fill: Vec<String> = row.snapshots.iter().map(describe).collect();
+    let lost = row.snapshot_lost || row.snapshots.iter().any(Fill::is_lost);
     if row.snapshot_lost && !row.snapshots.iter().any(Fill::is_lost) {
         fill.push("last run OVERFLOWED".into());
     }
     vec![
-        row.guest.to_string(),
-        row.state.clone(),
-        row.domid.map_or_else(dash, |domid| domid.to_string()),
+        row.guest.to_string().into(),
+        Cell::toned(&row.state, row.tone),
+        row.domid.map_or_else(dash, |domid| domid.to_string()).into(),
         row.memory
-            .map_or_else(dash, |bytes| Size::from_bytes(bytes).to_string()),
-        if fill.is_empty() { dash() } else { fill.join(", ") },
-        row.uptime.map_or_else(dash, duration),
-        row.last_exit.clone().unwrap_or_else(dash),
+            .map_or_else(dash, |bytes| Size::from_bytes(bytes).to_string())
+            .into(),
+        Cell::toned(
+            if fill.is_empty() { dash() } else { fill.join(", ") },
+            if lost { Tone::Bad } else { Tone::Plain },
+        ),
+        row.uptime.map_or_else(dash, duration).into(),
+        row.last_exit.clone().unwrap_or_else(dash).into(),
     ]
 }

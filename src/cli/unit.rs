@@ -2,9 +2,9 @@
 //! Runs by systemd: `ttvm record` and `ttvm replay` of the system's guests start a unit.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use super::replay::{Arguments, gdb_line, tell};
+use super::systemd::{self, FOR_EVER, SYSTEMCTL, Unit};
 use super::{Error, record};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -14,21 +14,16 @@ use crate::lock::Attempt;
 use crate::recording::limit::Limit;
 use crate::recording::order::{Order, socket};
 use crate::recording::{Id, Library};
-use crate::run::{self, Command, Program};
-
-static SYSTEMCTL: Program = Program::new(&["systemctl"]);
-
-/// A unit may run as long as it likes while it is waited for.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+use crate::run::{self, Command};
 
 pub(super) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<Exit, Error> {
     let order = Order::Record { limit };
-    let unit = format!("ttvm-record@{guest}.service");
+    let unit = Unit::Record.of(guest);
     start(guest, &order, &unit, limit.is_some())?;
     if limit.is_none() {
         writeln!(
             io::stdout(),
-            "{guest} is being recorded until it ends, or until `systemctl stop {unit}`"
+            "{guest} is being recorded until it ends, or until `ttvm stop {guest}`"
         )?;
         return Ok(Exit::Done);
     }
@@ -38,7 +33,7 @@ pub(super) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<Exit, Er
 }
 
 pub(super) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Result<Exit, Error> {
-    let unit = format!("ttvm-replay@{guest}.service");
+    let unit = Unit::Replay.of(guest);
     let library = Library::open(Places::system("/".as_ref()).state_dir());
     let recording = library.find(guest, Some(&id.to_string()))?;
     let before = recording.replays();
@@ -103,7 +98,6 @@ fn exit_status(unit: &str) -> Result<Exit, Error> {
 }
 
 fn property(unit: &str, name: &str) -> Result<String, Error> {
-    let command = Command::new(&SYSTEMCTL).args(["show", "--value", "--property", name, "--", unit]);
-    let output = command.run().map_err(Error::Systemd)?;
-    Ok(output.stdout.trim().to_owned())
+    let shown = systemd::show(&[unit.to_owned()], [name]).map_err(Error::Systemd)?;
+    Ok(shown.into_iter().next().map(|[value]| value).unwrap_or_default())
 }

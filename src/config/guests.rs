@@ -15,7 +15,8 @@ use super::types::GuestName;
 use super::{Error, source};
 use crate::root::under;
 
-fn directory(places: &Places) -> PathBuf {
+/// Where guests' files are, as messages call it.
+pub fn directory(places: &Places) -> PathBuf {
     places.config_dir().join("guests")
 }
 

@@ -93,6 +93,11 @@ impl Places {
         &self.state
     }
 
+    /// Whether they are a user's own, or those that the command line says, and not the system's.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
     /// Whether systemd's units run the guests of these places, for whoever calls: root's, where everything is the system's. In a
     /// container there may be no systemd (sd_booted(3)).
     pub fn has_units(&self) -> bool {

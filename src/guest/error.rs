@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::catalogue::Message;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit};
 use crate::{config, dm, run, snapshot, xenstore};
@@ -34,7 +35,7 @@ pub enum Error {
         domid: u32,
     },
     /// The guest's domain is running already.
-    #[error("guest \"{guest}\" is running already as domain {domid}: stop it first (`systemctl stop ttvm@{guest}`)")]
+    #[error("guest \"{guest}\" is running already as domain {domid}: stop it first (`ttvm stop {guest}`)")]
     Running {
         /// The guest.
         guest: GuestName,
@@ -79,7 +80,7 @@ pub enum Error {
     },
     /// It rebooted or crashed at once, again and again.
     #[error(
-        "guest \"{guest}\" is not started again: {times} times in a row it {how}; look for the reason (`ttvm status {guest}`, `journalctl -u ttvm@{guest}`, its console), then `systemctl start ttvm@{guest}`"
+        "guest \"{guest}\" is not started again: {times} times in a row it {how}; look for the reason (`ttvm status {guest}`, `ttvm logs {guest}`, its console), then `ttvm start {guest}`"
     )]
     Futile {
         /// The guest.
@@ -100,16 +101,14 @@ pub enum Error {
         why: String,
     },
     /// Its supervisor is at work.
-    #[error(
-        "guest \"{guest}\" is running: its snapshots cannot be changed now; stop it first (`systemctl stop ttvm@{guest}`)"
-    )]
+    #[error("guest \"{guest}\" is running: its snapshots cannot be changed now; stop it first (`ttvm stop {guest}`)")]
     Claimed {
         /// The guest.
         guest: GuestName,
     },
     /// Nobody made snapshots for this start.
     #[error(
-        "guest \"{guest}\" is not started: ttvm-snapshot has not made its snapshots for this start (killed, or run by hand? `systemctl start ttvm@{guest}` does both)"
+        "guest \"{guest}\" is not started: ttvm-snapshot has not made its snapshots for this start (killed, or run by hand? `ttvm start {guest}` does both)"
     )]
     NotPrepared {
         /// The guest.
@@ -158,6 +157,14 @@ impl Classify for Error {
             | Self::NoXen { .. }
             | Self::Futile { .. } => Exit::Refused,
             _ => Exit::Failed,
+        }
+    }
+
+    fn message(&self) -> Option<Message> {
+        match self {
+            Self::Crashed { .. } => Some(Message::Crashed),
+            Self::Futile { .. } => Some(Message::GivenUp),
+            _ => None,
         }
     }
 }

@@ -96,6 +96,9 @@ pub struct Record {
     /// How many runs in a row, right before it, came to nothing ([`super::restarts`]).
     #[serde(default)]
     pub futile: u32,
+    /// How many starts have failed in all, this one included.
+    #[serde(default)]
+    pub failed_starts: u64,
 }
 
 impl Record {
@@ -103,6 +106,7 @@ impl Record {
     pub fn begin(guest: &GuestName) -> Self {
         let before = Self::load(Path::new("/"), guest);
         let boot = boot_id();
+        let failed_starts = before.as_ref().map_or(0, |before| before.failed_starts);
         Self {
             run: invocation().unwrap_or_default(),
             futile: before.as_ref().map_or(0, |before| restarts::carried(before, &boot)),
@@ -117,6 +121,7 @@ impl Record {
             trouble: None,
             previous: before.and_then(|before| before.last_exit()),
             snapshot_lost: false,
+            failed_starts,
         }
     }
 
@@ -142,6 +147,16 @@ impl Record {
         Some(self.outcome().unwrap_or_else(unseen))
     }
 
+    /// It has ended so, now.
+    pub fn end(&mut self, ending: Ending) {
+        self.until = Some(now());
+        self.ending = Some(ending);
+        self.trouble = None;
+        if ending == Ending::NotStarted {
+            self.failed_starts += 1;
+        }
+    }
+
     /// The record of `guest`; `None` if it never ran. A damaged one counts as none: it is only a memory.
     pub fn load(root: &Path, guest: &GuestName) -> Option<Self> {
         let text = fs::read(crate::root::under(root, &path(guest))).ok()?;
@@ -159,6 +174,11 @@ impl Record {
             tracing::warn!(ttvm_guest = %guest, "cannot write {}: {error}", path.display());
         }
     }
+}
+
+/// Where the records of guests are, on the system in the tree that begins at `root`.
+pub fn directory(root: &Path) -> PathBuf {
+    crate::root::under(root, Path::new(DIRECTORY))
 }
 
 fn path(guest: &GuestName) -> PathBuf {

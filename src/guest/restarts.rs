@@ -81,6 +81,7 @@ mod tests {
             previous: None,
             snapshot_lost: false,
             futile,
+            failed_starts: 0,
         }
     }
 

@@ -18,6 +18,7 @@ use super::tools::Tools;
 use super::watch::{Watch, Woken};
 use super::xl::Shutdown;
 use super::{Error, claim, config_file, write_config};
+use crate::catalogue::Message;
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::guests;
@@ -54,6 +55,7 @@ pub fn reap(guest: &GuestName, uuid: GuestUuid, toolstack: Toolstack) -> Result<
     let domains = domain::list(&mut store)?;
     if let Presence::Own(left) = domain::presence(&domains, guest, uuid) {
         tracing::warn!(
+            message_id = Message::LeftBehind.id(),
             ttvm_guest = %guest,
             ttvm_domid = left.domid,
             "destroying domain {} that an earlier run left behind",
@@ -204,7 +206,7 @@ impl<'a> Run<'a> {
             "rebooted within a minute, {times} times in a row now: started again in {} s",
             pause.as_secs()
         );
-        tracing::warn!(ttvm_guest = %self.guest.name, "guest {text}");
+        tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %self.guest.name, "guest {text}");
         notify::status(&text);
         let until = Instant::now() + pause;
         while Instant::now() < until {
@@ -288,6 +290,9 @@ impl<'a> Run<'a> {
 
     /// Asks the guest to shut down; destroys it if it does not in time.
     fn stop(&mut self, domid: u32) -> Result<Ending, Error> {
+        if self.watch.at_once() {
+            return self.kill(domid);
+        }
         let limit = self.guest.shutdown_timeout;
         // Longer than the unit's own bound, if the guest's file says so; destroying may take its time as well.
         let extend = limit + Duration::from_secs(60);
@@ -302,8 +307,10 @@ impl<'a> Run<'a> {
             // However it went down, it was asked to.
             Event::Down(Shutdown::Crash) => Ending::Crashed,
             Event::Down(_) | Event::Gone => Ending::Stopped,
-            Event::Late | Event::StopRequested => {
+            Event::StopRequested => return self.kill(domid),
+            Event::Late => {
                 tracing::warn!(
+                    message_id = Message::NotShutDown.id(),
                     ttvm_guest = %self.guest.name,
                     ttvm_domid = domid,
                     "the guest did not shut down within {} s: destroying it",
@@ -318,6 +325,16 @@ impl<'a> Run<'a> {
         Ok(ending)
     }
 
+    /// Destroys the domain, as somebody wants it at once.
+    fn kill(&mut self, domid: u32) -> Result<Ending, Error> {
+        notify::stopping();
+        tracing::info!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "destroying the domain, as `ttvm kill` asks for");
+        if self.watch.exists(domid)? {
+            self.destroy_at_the_end(domid);
+        }
+        Ok(Ending::Destroyed)
+    }
+
     /// How the run ended does not depend on this; what is left of the domain is destroyed again when the unit ends.
     fn destroy_at_the_end(&self, domid: u32) {
         if let Err(error) = self.tools.destroy(&self.guest.name, domid) {
@@ -326,7 +343,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for something to happen to the domain, for systemd to want it stopped (if there is no deadline: with
-    /// one, it is being stopped already), or for the deadline.
+    /// one, it is being stopped already, and can only be killed), or for the deadline.
     fn wait(&mut self, domid: u32, until: Option<Instant>) -> Result<Event, Error> {
         let mut again = None;
         loop {
@@ -337,7 +354,7 @@ impl<'a> Run<'a> {
             let wake = [until, again].into_iter().flatten().min();
             let snapshots = self.snapshots.as_ref().filter(|_| !self.record.snapshot_lost);
             let woken = self.watch.wait(wake, snapshots.map(|it| it.device_mapper().as_fd()))?;
-            if woken == Woken::Signal && until.is_none() {
+            if woken == Woken::Signal && (until.is_none() || self.watch.at_once()) {
                 return Ok(Event::StopRequested);
             }
             if woken == Woken::Release || again.is_some_and(|again| Instant::now() >= again) {
@@ -390,6 +407,7 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         tracing::error!(
+            message_id = Message::SnapshotLost.id(),
             ttvm_guest = %self.guest.name,
             ttvm_lv = %lost.volume,
             "{} overflowed: what the guest wrote is lost, this run is void; give the snapshot a larger size (or its thin pool more room) and start again",
@@ -403,8 +421,7 @@ impl<'a> Run<'a> {
 
     fn end(&mut self, ending: Ending) {
         self.record.domid = None;
-        self.record.until = Some(now());
-        self.record.ending = Some(ending);
+        self.record.end(ending);
         tracing::info!(
             ttvm_guest = %self.guest.name,
             ttvm_run = %self.record.run,

@@ -10,6 +10,7 @@ use super::preparation::invocation;
 use super::record::{Ending, Record};
 use super::restarts::{self, Step};
 use super::supervisor::Next;
+use crate::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
@@ -50,7 +51,8 @@ where
     };
     let result = load();
     if let Err(error) = &result {
-        tracing::error!(ttvm_guest = guest, "{}", chain(error));
+        let message = error.message().unwrap_or_else(|| note_failure(guest, error));
+        tracing::error!(message_id = message.id(), ttvm_guest = guest, "{}", chain(error));
     }
     let (code, again) = match result {
         Ok(Next::Stop) => (Exit::Done.into(), false),
@@ -63,11 +65,39 @@ where
         && let Ok(name) = guest.parse()
         && let Err(error) = slow_down(&name)
     {
-        tracing::error!(ttvm_guest = guest, "{}", chain(&error));
+        tracing::error!(
+            message_id = Message::GivenUp.id(),
+            ttvm_guest = guest,
+            "{}",
+            chain(&error)
+        );
         notify::status(&one_line(&error));
         return error.exit().into();
     }
     code
+}
+
+/// The newest run of `guest`, if that is the one this program is for.
+fn this_run(guest: &GuestName) -> Option<Record> {
+    Record::load(Path::new("/"), guest).filter(|last| Some(&last.run) == invocation().as_ref())
+}
+
+/// What kind of failure it is, by how far the run of `guest` came. Of one that was not even begun, that is written down here.
+fn note_failure(guest: &str, error: &impl Classify) -> Message {
+    let Ok(guest) = guest.parse() else {
+        return Message::NotStarted;
+    };
+    match this_run(&guest) {
+        Some(run) if run.ending == Some(Ending::NotStarted) => Message::NotStarted,
+        Some(_) => Message::RunFailed,
+        None => {
+            let mut run = Record::begin(&guest);
+            run.why = Some(one_line(error));
+            run.end(Ending::NotStarted);
+            run.save(&guest);
+            Message::NotStarted
+        }
+    }
 }
 
 /// Before systemd starts `guest` again: waits if its last runs came to nothing.
@@ -76,9 +106,8 @@ where
 ///
 /// If it is not to be started again.
 fn slow_down(guest: &GuestName) -> Result<(), Error> {
-    // Of a run that ended before anything was written down, only systemd knows.
-    let of_this_run = |last: &Record| Some(&last.run) == invocation().as_ref();
-    let Some(last) = Record::load(Path::new("/"), guest).filter(of_this_run) else {
+    // Of a run that could not even be written down, only systemd knows.
+    let Some(last) = this_run(guest) else {
         return Ok(());
     };
     let times = restarts::count(&last);
@@ -95,7 +124,7 @@ fn slow_down(guest: &GuestName) -> Result<(), Error> {
                 "ended: {outcome}, within a minute and {times} times in a row; started again in {} s",
                 pause.as_secs()
             );
-            tracing::warn!(ttvm_guest = %guest, "{text}");
+            tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %guest, "{text}");
             notify::status(&text);
             signals::pause(pause).map_err(Error::Wait)
         }

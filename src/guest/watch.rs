@@ -23,6 +23,9 @@ use crate::xenstore::XenStore;
 /// What systemd is asked to allow for while a guest waits for its turn.
 const QUEUE: Duration = Duration::from_secs(3600);
 
+/// What ends a guest at once: not asked, not waited for. `ttvm kill` sends it.
+pub const AT_ONCE: Signal = Signal::SIGQUIT;
+
 /// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
@@ -38,13 +41,14 @@ pub enum Woken {
 pub struct Watch {
     root: PathBuf,
     signals: SignalFd,
+    at_once: bool,
     store: XenStore,
 }
 
 impl Watch {
     /// Begins on the system in the tree that begins at `root`: from now on the signals to stop wait here.
     pub fn begin(root: &Path) -> Result<Self, Error> {
-        let stop: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        let stop: SigSet = [Signal::SIGTERM, Signal::SIGINT, AT_ONCE].into_iter().collect();
         let wait = |errno: Errno| Error::Wait(errno.into());
         stop.thread_block().map_err(wait)?;
         let signals = SignalFd::with_flags(&stop, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(wait)?;
@@ -55,8 +59,14 @@ impl Watch {
         Ok(Self {
             root: root.to_owned(),
             signals,
+            at_once: false,
             store,
         })
+    }
+
+    /// Whether the guest is to be given no time to shut down (`ttvm kill`).
+    pub fn at_once(&self) -> bool {
+        self.at_once
     }
 
     /// Becomes readable when we are asked to stop.
@@ -146,7 +156,9 @@ impl Watch {
         }
         let (signal, store) = self.poll(until, also).map_err(Error::Wait)?;
         if signal {
-            while let Ok(Some(_)) = self.signals.read_signal() {}
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                self.at_once |= signal.ssi_signo == AT_ONCE as u32;
+            }
             // An event that came at the same moment is there for the next wait.
             return Ok(Woken::Signal);
         }

@@ -7,6 +7,7 @@ use super::journal::{self, Phase, Transaction};
 use super::service::{Listener, Network, PATIENCE};
 use super::step::{Context, Op, Step};
 use super::{Applied, Error, Request};
+use crate::catalogue::Message;
 use crate::config::host::HostConfig;
 use crate::fail_point;
 use crate::lock::Lock;
@@ -192,7 +193,12 @@ impl Network {
 
     /// Undoes everything, whatever came of it; what cannot be undone stays written down, to be tried again.
     fn revert(&self, config: &HostConfig, mut transaction: Transaction, why: &str) -> Result<(), Error> {
-        tracing::warn!("undoing the change to {}: {why}", transaction.to.settings.mode);
+        tracing::warn!(
+            message_id = Message::NetworkUndone.id(),
+            ttvm_network = %transaction.to.settings.mode,
+            "undoing the change to {}: {why}",
+            transaction.to.settings.mode
+        );
         transaction.phase = Phase::Reverting;
         if let Err(error) = self.journal().save(&transaction) {
             // What is written there is undone by whoever finds it as well.
@@ -210,7 +216,7 @@ impl Network {
             fail_point::reach(&format!("network.revert.{number}"));
             if let Err(error) = op.revert(&mut context) {
                 let failure = format!("could not {}: {}", op.reverting(), error.text());
-                tracing::error!("{failure}");
+                tracing::error!(message_id = Message::NetworkNotUndone.id(), "{failure}");
                 failures.push(failure);
             }
         }

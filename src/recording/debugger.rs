@@ -108,7 +108,7 @@ pub(super) fn serve(
         match live.next(Some(again))? {
             Happened::Console(text) => listener.console(&text),
             Happened::Event(Event::Shutdown(_) | Event::Stopped | Event::Resumed) => {}
-            Happened::Signal => return Ok(()),
+            Happened::Signal { .. } => return Ok(()),
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;
                 let why = live.emulator.complaint();
@@ -162,7 +162,7 @@ fn go_to(instructions: u64, live: &mut Live<'_, '_>, listener: &mut dyn Listener
     loop {
         match live.next(Some(Instant::now() + LOOK))? {
             Happened::Event(Event::Stopped) => return Ok(()),
-            Happened::Signal => return Err(Error::Interrupted),
+            Happened::Signal { .. } => return Err(Error::Interrupted),
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;
                 let why = died(status, live.emulator.complaint());

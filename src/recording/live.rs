@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::session::{Error, Keys};
+use crate::guest::watch::AT_ONCE;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Event};
 
@@ -20,8 +21,8 @@ pub(super) enum Happened {
     Console(Vec<u8>),
     /// QEMU said something.
     Event(Event),
-    /// We are asked to end.
-    Signal,
+    /// We are asked to end; `at_once` if nothing is to be waited for.
+    Signal { at_once: bool },
     /// QEMU has ended by itself.
     Ended,
     /// The time is over.
@@ -30,7 +31,9 @@ pub(super) enum Happened {
 
 /// The signals that ask us to end, as something to poll for.
 pub(super) fn signals() -> Result<SignalFd, Error> {
-    let set: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    let set: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, AT_ONCE]
+        .into_iter()
+        .collect();
     set.thread_block().map_err(|errno| Error::Wait(errno.into()))?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| Error::Wait(errno.into()))
@@ -57,8 +60,8 @@ impl<'s, 'k> Live<'s, 'k> {
     pub(super) fn next(&mut self, until: Option<Instant>) -> Result<Happened, Error> {
         loop {
             // First of all: whoever prints without end does not keep us from ending it.
-            if let Ok(Some(_)) = self.signals.read_signal() {
-                return Ok(Happened::Signal);
+            if let Some(signal) = self.signal() {
+                return Ok(signal);
             }
             // In this order: the end of a run comes after everything it printed and said.
             let text = self.emulator.console().map_err(Error::Wait)?;
@@ -84,19 +87,24 @@ impl<'s, 'k> Live<'s, 'k> {
                 self.emulator.listen();
             }
             if ready.signal {
-                // Taken off, so that the next one is another.
-                let _ = self.signals.read_signal();
-                return Ok(Happened::Signal);
+                continue;
             }
             if ready.keys
                 && let Some(keys) = &mut self.keys
             {
                 match keys.read().map_err(Error::Wait)? {
                     Some(text) => self.emulator.keys(&text).map_err(Error::Wait)?,
-                    None => return Ok(Happened::Signal),
+                    None => return Ok(Happened::Signal { at_once: false }),
                 }
             }
         }
+    }
+
+    /// One that has come, taken off, so that the next one is another.
+    fn signal(&self) -> Option<Happened> {
+        let signal = self.signals.read_signal().ok().flatten()?;
+        let at_once = signal.ssi_signo == AT_ONCE as u32;
+        Some(Happened::Signal { at_once })
     }
 
     fn poll(&self, until: Option<Instant>) -> io::Result<Ready> {

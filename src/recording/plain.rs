@@ -11,6 +11,7 @@ use super::live::{self, Happened, Live};
 use super::manifest::RunExit;
 use super::record::{RESERVE, Space, exit_of};
 use super::session::{self, Environment, Error, Listener, died, require_memory};
+use crate::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
 use crate::qemu::engine::{self, Engine};
@@ -96,20 +97,30 @@ pub fn run(
                     listener.trouble(None);
                 }
             },
-            Happened::Signal if room.waits => {
+            Happened::Signal { at_once: true } => return Ok(Ending::Destroyed),
+            Happened::Signal { .. } if room.waits => {
                 tracing::warn!(
                     ttvm_guest = %guest.name,
                     "the guest stands still for want of room, so it cannot shut down: it is destroyed"
                 );
                 return Ok(Ending::Killed);
             }
-            Happened::Signal if until.is_none() => {
+            Happened::Signal { .. } if until.is_none() => {
                 crate::notify::stopping();
                 until = Some(Instant::now() + guest.shutdown_timeout);
                 live.emulator.qmp().execute("system_powerdown", Value::Null)?;
             }
-            // Asked twice, or it takes too long.
-            Happened::Signal | Happened::Timeout => return Ok(Ending::Killed),
+            Happened::Timeout => {
+                tracing::warn!(
+                    message_id = Message::NotShutDown.id(),
+                    ttvm_guest = %guest.name,
+                    "the guest did not shut down within {} s: it is destroyed",
+                    guest.shutdown_timeout.as_secs()
+                );
+                return Ok(Ending::Killed);
+            }
+            // Asked twice.
+            Happened::Signal { .. } => return Ok(Ending::Killed),
         }
     }
 }
@@ -178,7 +189,7 @@ impl Room {
             environment.overlays.display(),
             ENOUGH >> 20
         );
-        tracing::warn!(ttvm_guest = %guest.name, "the guest {text}");
+        tracing::warn!(message_id = Message::NoRoom.id(), ttvm_guest = %guest.name, "the guest {text}");
         listener.trouble(Some(&text));
     }
 }

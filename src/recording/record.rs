@@ -516,7 +516,7 @@ impl Course<'_> {
                     break RunExit::Stopped;
                 }
                 Happened::Event(Event::Stopped | Event::Resumed) => {}
-                Happened::Signal => {
+                Happened::Signal { .. } => {
                     called_off = true;
                     break RunExit::Stopped;
                 }

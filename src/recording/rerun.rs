@@ -173,7 +173,7 @@ impl Rerun<'_> {
                     Some(Came::Same) | None => progress.again = Instant::now(),
                 },
                 Happened::Event(Event::Resumed) => {}
-                Happened::Signal => return Err(Error::Interrupted),
+                Happened::Signal { .. } => return Err(Error::Interrupted),
                 Happened::Ended => {
                     let status = live.emulator.wait().map_err(Error::Wait)?;
                     let why = live.emulator.complaint();

@@ -12,6 +12,7 @@ use super::limit::Limit;
 use super::order::{self, Order};
 use super::session::{Environment, Error as SessionError, Listener};
 use super::{Error as LibraryError, Id, Library, Verdict, debugger, plain, record, replay, tt_xen};
+use crate::catalogue::Message;
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::host::HostConfig;
@@ -85,6 +86,14 @@ impl Classify for Error {
             Self::Diverged { .. } => Exit::Diverged,
         }
     }
+
+    fn message(&self) -> Option<Message> {
+        match self {
+            Self::Guest(error) => error.message(),
+            Self::Diverged { .. } => Some(Message::Diverged),
+            _ => None,
+        }
+    }
 }
 
 /// Reads the command line, runs the guest until it ends and returns the exit code.
@@ -119,17 +128,11 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
         .map_err(Error::from)
         .and_then(|()| Work::of(kind, order?, name).map_err(Error::from))
         .and_then(|what| work(&what, guest, host, &mut run));
-    run.until = Some(now());
-    run.trouble = None;
-    run.ending = Some(match &result {
+    run.why = result.as_ref().err().map(|error| crate::error::one_line(error));
+    run.end(match &result {
         Ok(ending) => *ending,
-        Err(error) => {
-            run.why = Some(crate::error::one_line(error));
-            match run.up {
-                true => Ending::Abandoned,
-                false => Ending::NotStarted,
-            }
-        }
+        Err(_) if run.up => Ending::Abandoned,
+        Err(_) => Ending::NotStarted,
     });
     let outcome = run.outcome().unwrap_or_default();
     tracing::info!(ttvm_guest = %name, ttvm_run = %run.run, "the run ended: {outcome}");
@@ -217,6 +220,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
             }?;
             if recorded.full {
                 tracing::warn!(
+                    message_id = Message::RecordingCut.id(),
                     ttvm_guest = %guest.name,
                     "the disk was nearly full, so the run was ended there; remove old recordings with `ttvm recordings rm`"
                 );

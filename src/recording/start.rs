@@ -34,6 +34,11 @@ impl<'a> Start<'a> {
         printed: u64,
     ) -> Result<Self, Error> {
         let state = overlays.join(format!("{guest}-states.qcow2"));
+        // A guest without disks has had no overlay made there.
+        crate::file::private_directory(overlays).map_err(|source| Error::Write {
+            path: overlays.to_owned(),
+            source,
+        })?;
         let copy = Removed(vec![state.clone()]);
         checkpoints.copy_state(&state)?;
         for overlay in disks.overlays() {

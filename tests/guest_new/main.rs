@@ -100,7 +100,7 @@ fn a_whole_guest() {
     );
     // Another one has the same kernel and the same initial RAM disk; this one is not replaced.
     let said = session(&place, "guest new other --toolstack xl");
-    assert!(said.contains("\nsystemctl start ttvm@other\n"), "{said}");
+    assert!(said.contains("\nttvm start other\n"), "{said}");
     assert_eq!(kept(&place), names);
     let said = session(&place, "guest new hello");
     assert_eq!(

@@ -9,6 +9,8 @@
 mod cases;
 mod machine;
 mod report;
+#[path = "../support/tutorial.rs"]
+mod tutorial;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

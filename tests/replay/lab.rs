@@ -261,9 +261,25 @@ impl Place {
 
     /// The program, as the user.
     pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = self.by_the_user(&self.program);
+        command.args(args);
         command
-            .args(args)
+    }
+
+    /// Does what a line says that the user types in a shell.
+    #[allow(dead_code, reason = "only some type")]
+    pub fn shell(&self, line: &str) -> Ran {
+        let directory = self.program.parent().expect("a directory").display();
+        let mut command = self.by_the_user(Path::new("/bin/sh"));
+        command
+            .args(["-c", line])
+            .env("PATH", format!("{directory}:/usr/bin:/bin"));
+        Running::start(command).end()
+    }
+
+    fn by_the_user(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(&self.directory)
             .env("HOME", &self.directory)
             .env_remove("XDG_CONFIG_HOME")

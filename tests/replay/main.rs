@@ -8,6 +8,8 @@ mod lab;
 mod mutants;
 #[path = "../guest/tiny.rs"]
 mod tiny;
+#[path = "../support/tutorial.rs"]
+mod tutorial;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -211,7 +211,7 @@ impl<'a, 's> Side<'a, 's> {
                         why
                     })
                 }
-                Happened::Signal => return Err(Error::Interrupted),
+                Happened::Signal { .. } => return Err(Error::Interrupted),
                 Happened::Timeout => self.look(&mut progress)?,
                 Happened::Console(_) | Happened::Event(Event::Resumed) => None,
             };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::catalogue::Message;
 use crate::clock::now;
 use crate::config::guest::Guest;
 use crate::config::guests;
@@ -208,6 +209,11 @@ impl Domain<'_> {
         let limit = self.guest.shutdown_timeout;
         let text = format!("waiting for the guest to shut down, at most {} s", limit.as_secs());
         notify::stopping();
+        if self.watch.at_once() {
+            notify::extend(DESTROYING);
+            self.destroy();
+            return Ok(());
+        }
         notify::announce(&text, limit + DESTROYING);
         tracing::info!(ttvm_guest = %name, ttvm_domid = domid, "asking the guest to shut down");
         if let Err(error) = self.xm.shutdown(name) {
@@ -217,6 +223,7 @@ impl Domain<'_> {
         while self.watch.exists(domid).map_err(Error::from)? {
             if Instant::now() >= until {
                 tracing::warn!(
+                    message_id = Message::NotShutDown.id(),
                     ttvm_guest = %name,
                     ttvm_domid = domid,
                     "the guest did not shut down within {} s: destroying it; a replay of this run has no end of its own",

@@ -60,7 +60,7 @@ fn entries_are_right(host: &mut Host) {
 
 fn units_are_sound(host: &mut Host) {
     let complaints = host
-        .run("systemd-analyze verify ttvm@clientA.service ttvm.target ttvm-boot-ok.service ttvm-boot-deadline.service ttvm-boot-deadline@60.timer ttvm-netd.service ttvm-network.service ttvm-network-again.service ttvm-dnsmasq.service 2>&1; true")
+        .run("systemd-analyze verify ttvm@clientA.service ttvm.target ttvm-boot-ok.service ttvm-boot-deadline.service ttvm-boot-deadline@60.timer ttvm-netd.service ttvm-network.service ttvm-network-again.service ttvm-dnsmasq.service ttvm-metrics.service ttvm-metrics.timer 2>&1; true")
         .unwrap();
     assert_eq!(complaints, "");
     let exposure = host

@@ -2,6 +2,7 @@
 //! The tests, by subject, and what several of them need.
 
 mod boot;
+mod by_name;
 mod doctor;
 mod entries;
 mod guests;
@@ -32,6 +33,7 @@ use super::machine::{Host, guest_file};
 pub fn all() -> Vec<Case> {
     [
         boot::cases(),
+        by_name::cases(),
         doctor::cases(),
         entries::cases(),
         guests::cases(),

@@ -71,7 +71,7 @@ pub fn all() -> Vec<Case> {
         time::core_in_gdb,
         hostile::recordings,
         image::boots_to_a_login,
-        new::from_nothing,
+        new::tutorial,
         new::from_a_directory,
         new::from_a_package,
         new::as_root_without_systemd,

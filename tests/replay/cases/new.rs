@@ -10,7 +10,7 @@ use nix::pty::openpty;
 use nix::unistd::geteuid;
 
 use super::super::lab::{Lab, Place, Running};
-use super::super::{Outcome, Skipped};
+use super::super::{Outcome, Skipped, tutorial};
 
 /// A place with a directory that a kernel can be taken from, as a system has it; the version of that kernel.
 fn with_kernel(lab: &Lab) -> Result<(Place, String), Skipped> {
@@ -58,38 +58,36 @@ fn typed(place: &Place, guest: &str, answers: &[(&str, &str)]) -> String {
     said
 }
 
-/// The first three commands of a new user.
-pub fn from_nothing(lab: &Lab) -> Outcome {
-    let (place, version) = with_kernel(lab)?;
-    let made = place.run(&["guest", "new", "hello", "--kernel", "system"]);
-    made.expect(
-        0,
-        &[
-            &format!("made hello: kernel {version}, "),
-            "log in as root, password root\n",
-            "\nttvm record hello --console",
-            "\nttvm replay hello --verify",
-        ],
-    );
-    place.run(&["guest", "check", "hello"]).expect(0, &["hello: ok\n"]);
-    // A line of more than a serial port has room for, at once.
-    let said = typed(
-        &place,
-        "hello",
-        &[
-            ("hello login: ", "root"),
-            ("Password: ", "root"),
-            ("~# ", "echo these words are many more than sixteen; poweroff"),
-        ],
-    );
-    assert!(said.contains("\nthese words are many more than sixteen\r\n"), "{said}");
-    assert!(
-        said.contains("recorded hello ") && said.contains(": powered itself off after "),
-        "{said}"
-    );
-    place
-        .run(&["replay", "hello", "--verify"])
-        .expect(0, &["IDENTICAL: hello "]);
+/// What man/ttvm.7 has a user type.
+pub fn tutorial(lab: &Lab) -> Outcome {
+    let (place, _) = with_kernel(lab)?;
+    for command in tutorial::commands().iter().filter(|command| command.prompt == '$') {
+        let line = &command.line;
+        if line == "ttvm record hello --console" {
+            let prompts = ["hello login: ", "Password: ", "root@hello:~# "];
+            let answers = command.shown.iter().filter_map(|shown| {
+                let prompt = prompts.into_iter().find(|prompt| shown.starts_with(prompt))?;
+                // The last of it: what is before that has the name of a directory in the shell's prompt.
+                let end = if prompt.ends_with("# ") { "~# " } else { prompt };
+                Some((end, &shown[prompt.len()..]))
+            });
+            let answers: Vec<(&str, &str)> = answers.collect();
+            assert_eq!(answers.len(), 4, "{command:?}");
+            let said = typed(&place, "hello", &answers);
+            assert!(said.contains("recorded hello "), "{said}");
+            assert!(said.contains(": powered itself off after "), "{said}");
+            continue;
+        }
+        // The page's host has its kernel in /boot.
+        let kernel = if line == "ttvm guest new hello" {
+            " --kernel system"
+        } else {
+            ""
+        };
+        let ran = place.shell(&format!("{line}{kernel}"));
+        ran.expect(0, &[]);
+        command.expect(&ran.out);
+    }
     // Nothing is replaced.
     place
         .run(&["guest", "new", "hello", "--kernel", "system"])

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `ttvm console`: the console of a guest that runs.
+
+use nix::unistd::geteuid;
+
+use super::lifecycle::{system, unknown};
+use super::logs::become_it;
+use super::{Error, guest_name};
+use crate::config::guest::Toolstack;
+use crate::config::places::Given;
+use crate::config::types::GuestName;
+use crate::config::{guests, host};
+use crate::error::Exit;
+use crate::guest::domain::{self, Presence};
+use crate::run::Program;
+use crate::xenstore::{self, XenStore};
+
+static XL: Program = Program::new(&["xl"]);
+static XM: Program = Program::new(&["xm"]);
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The guest
+    #[arg(value_parser = guest_name)]
+    guest: GuestName,
+}
+
+pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
+    let places = system(given, "console")?;
+    let name = &arguments.guest;
+    let guest = guests::load(&places, &host::load(&places)?, name).map_err(|error| unknown(error, name))?;
+    let program = match guest.toolstack {
+        Toolstack::Xl => &XL,
+        Toolstack::Xm => &XM,
+        Toolstack::Qemu => return Err(Error::NoConsole(name.clone())),
+    };
+    if !geteuid().is_root() {
+        return Err(Error::RootOnly(format!("console {name}")));
+    }
+    if !xenstore::is_here() {
+        return Err(Error::NotRunning(name.clone()));
+    }
+    let domains = domain::list(&mut XenStore::connect()?)?;
+    // By its number: a domain of the same name may be somebody else's.
+    match domain::presence(&domains, name, guest.uuid) {
+        Presence::Own(domain) => become_it(program.path(), &["console".to_owned(), domain.domid.to_string()]),
+        Presence::Absent | Presence::Foreign(_) => Err(Error::NotRunning(name.clone())),
+    }
+}
