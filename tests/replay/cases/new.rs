@@ -29,10 +29,10 @@ fn with_kernel(lab: &Lab) -> Result<(Place, String), Skipped> {
     Ok((place, version))
 }
 
-/// Records a guest on a terminal, on which somebody answers each text with a line, and returns what was on it.
-fn typed(place: &Place, guest: &str, answers: &[(&str, &str)]) -> String {
+/// Runs a command on a terminal, on which somebody answers each text with a line, nothing with one at once, and returns what was on it.
+fn typed(place: &Place, args: &[&str], answers: &[(&str, &str)]) -> String {
     let terminal = openpty(None, None).expect("a terminal");
-    let mut command = place.command(&["record", guest, "--console"]);
+    let mut command = place.command(args);
     let end = |fd: &std::os::fd::OwnedFd| fd.try_clone().expect("a terminal");
     command.stdin(end(&terminal.slave)).stdout(end(&terminal.slave));
     let mut child = command.spawn().expect("the program");
@@ -40,6 +40,10 @@ fn typed(place: &Place, guest: &str, answers: &[(&str, &str)]) -> String {
     let mut master = fs::File::from(terminal.master);
     let (mut said, mut from, mut answers) = (String::new(), 0, answers.iter());
     let mut next = answers.next();
+    while let Some(("", line)) = next {
+        master.write_all(format!("{line}\n").as_bytes()).expect("a line");
+        next = answers.next();
+    }
     let mut piece = [0; 4096];
     // The last one that has the terminal is gone: an error.
     while let Ok(length @ 1..) = master.read(&mut piece) {
@@ -63,18 +67,29 @@ pub fn tutorial(lab: &Lab) -> Outcome {
     let (place, _) = with_kernel(lab)?;
     for command in tutorial::commands().iter().filter(|command| command.prompt == '$') {
         let line = &command.line;
-        if line == "ttvm record hello --console" {
+        if line.ends_with(" --console") {
+            // A branch begins behind the first prompt.
             let prompts = ["hello login: ", "Password: ", "root@hello:~# "];
+            let at_once = line
+                .starts_with("ttvm branch ")
+                .then(|| ("", command.shown[0].as_str()));
             let answers = command.shown.iter().filter_map(|shown| {
                 let prompt = prompts.into_iter().find(|prompt| shown.starts_with(prompt))?;
                 // The last of it: what is before that has the name of a directory in the shell's prompt.
                 let end = if prompt.ends_with("# ") { "~# " } else { prompt };
                 Some((end, &shown[prompt.len()..]))
             });
-            let answers: Vec<(&str, &str)> = answers.collect();
+            let answers: Vec<(&str, &str)> = at_once.into_iter().chain(answers).collect();
             assert_eq!(answers.len(), 4, "{command:?}");
-            let said = typed(&place, "hello", &answers);
-            assert!(said.contains("recorded hello "), "{said}");
+            let (args, guest) = match at_once {
+                Some(_) => (
+                    &["branch", "hello", "--at", "hello login:", "--as", "other", "--console"][..],
+                    "other",
+                ),
+                None => (&["record", "hello", "--console"][..], "hello"),
+            };
+            let said = typed(&place, args, &answers);
+            assert!(said.contains(&format!("recorded {guest} ")), "{said}");
             assert!(said.contains(": powered itself off after "), "{said}");
             continue;
         }
