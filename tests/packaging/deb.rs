@@ -11,7 +11,7 @@ const SUITES: [&str; 2] = ["bookworm", "trixie"];
 /// What it needs is missing, so that what its scripts do without it is seen.
 const INSTALL: &str = "dpkg -i --force-depends /new.deb";
 
-fn package() -> PathBuf {
+pub(crate) fn package() -> PathBuf {
     let version = env!("CARGO_PKG_VERSION");
     let architecture = succeeds(Command::new("dpkg").arg("--print-architecture"));
     let path = project(&format!("target/debian/ttvm_{version}_{}.deb", architecture.trim()));

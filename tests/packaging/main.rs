@@ -3,5 +3,8 @@
 //! runs. `make deb` and `make rpm` come first. Guests that run and networks that change are in tests/host/cases/package.rs.
 
 mod deb;
+mod first_use;
 mod root;
 mod rpm;
+#[path = "../support/terminal.rs"]
+mod terminal;

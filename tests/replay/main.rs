@@ -6,6 +6,8 @@
 mod cases;
 mod lab;
 mod mutants;
+#[path = "../support/terminal.rs"]
+mod terminal;
 #[path = "../guest/tiny.rs"]
 mod tiny;
 #[path = "../support/tutorial.rs"]

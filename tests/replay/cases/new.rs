@@ -2,14 +2,13 @@
 //! Guests made by `ttvm guest new`, as an ordinary user: made, recorded, replayed, each with one command.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-use nix::pty::openpty;
 use nix::unistd::geteuid;
 
 use super::super::lab::{Lab, Place, Running};
+use super::super::terminal::typed;
 use super::super::{Outcome, Skipped, tutorial};
 
 /// A place with a directory that a kernel can be taken from, as a system has it; the version of that kernel.
@@ -27,39 +26,6 @@ fn with_kernel(lab: &Lab) -> Result<(Place, String), Skipped> {
     fs::copy(place.path("vmlinuz"), kernel).expect("the kernel");
     place.give();
     Ok((place, version))
-}
-
-/// Runs a command on a terminal, on which somebody answers each text with a line, nothing with one at once, and returns what was on it.
-fn typed(place: &Place, args: &[&str], answers: &[(&str, &str)]) -> String {
-    let terminal = openpty(None, None).expect("a terminal");
-    let mut command = place.command(args);
-    let end = |fd: &std::os::fd::OwnedFd| fd.try_clone().expect("a terminal");
-    command.stdin(end(&terminal.slave)).stdout(end(&terminal.slave));
-    let mut child = command.spawn().expect("the program");
-    drop((command, terminal.slave));
-    let mut master = fs::File::from(terminal.master);
-    let (mut said, mut from, mut answers) = (String::new(), 0, answers.iter());
-    let mut next = answers.next();
-    while let Some(("", line)) = next {
-        master.write_all(format!("{line}\n").as_bytes()).expect("a line");
-        next = answers.next();
-    }
-    let mut piece = [0; 4096];
-    // The last one that has the terminal is gone: an error.
-    while let Ok(length @ 1..) = master.read(&mut piece) {
-        said += &String::from_utf8_lossy(&piece[..length]);
-        if let Some((text, line)) = next
-            && let Some(at) = said[from..].find(text)
-        {
-            from += at + text.len();
-            // What is typed while a password is asked for is thrown away, and nothing tells when that is over.
-            std::thread::sleep(std::time::Duration::from_secs(1));
-            master.write_all(format!("{line}\n").as_bytes()).expect("a line");
-            next = answers.next();
-        }
-    }
-    assert!(child.wait().expect("its end").success(), "{said}");
-    said
 }
 
 /// What man/ttvm.7 has a user type.
@@ -88,7 +54,7 @@ pub fn tutorial(lab: &Lab) -> Outcome {
                 ),
                 None => (&["record", "hello", "--console"][..], "hello"),
             };
-            let said = typed(&place, args, &answers);
+            let said = typed(place.command(args), &answers);
             assert!(said.contains(&format!("recorded {guest} ")), "{said}");
             assert!(said.contains(": powered itself off after "), "{said}");
             continue;
