@@ -25,6 +25,7 @@ use super::point::Point;
 use super::record::{self, Console, Course, Ended, Limits, Recorded};
 use super::replay::{self, Checked, Choice};
 use super::rerun::{Came, Next, Rerun, Visit};
+use super::scratch::Scratch;
 use super::session::{Environment, Error, Keys, Listener, devices, different};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
@@ -85,9 +86,10 @@ impl<'a> Branching<'a> {
         require_new_format(parent)?;
         let checked = replay::check(parent, guest, &environment.seals, Choice::Installed, listener)?;
         let wanted = checked.find(parent, at)?;
-        let scratch = Scratch::new(environment, name)?;
+        // Its own name is locked.
+        let scratch = Scratch::make(environment.overlays.join(format!("{name}-branch")))?;
         let environment = Environment {
-            overlays: scratch.0.clone(),
+            overlays: scratch.path().to_owned(),
             ..environment.clone()
         };
         let mut left = Left::go(parent, guest, (&environment, &checked), wanted, listener, &signals)?;
@@ -172,28 +174,6 @@ pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<Poin
             .map(Point::Instructions)
             .collect()),
         _ => Err(Error::NoStep),
-    }
-}
-
-/// Where a branch has its files; dropped, they are gone. Its own name is locked, so nobody else uses them.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(environment: &Environment<'_>, name: &GuestName) -> Result<Self, Error> {
-        let path = environment.overlays.join(format!("{name}-branch"));
-        // Left by one that was killed.
-        drop(fs::remove_dir_all(&path));
-        file::private_directory(&path).map_err(|source| Error::Write {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 
@@ -358,7 +338,7 @@ impl<'a> Left<'a> {
                 Came::Differs(at) => Error::Left {
                     why: format!("its replay is not the same run: {at}"),
                 },
-                Came::Same | Came::Left => Error::Left {
+                Came::Same | Came::Left { .. } => Error::Left {
                     why: format!("from there on {}", busy.unwrap_or_default()),
                 },
             });

@@ -17,6 +17,9 @@ use crate::snapshot::Store;
 /// Two machines of a guest that are compared have their disks in directories beside its own: `GUEST-reference`, `GUEST-other`.
 pub(super) const COMPARED: [&str; 2] = ["reference", "other"];
 
+/// The same for all that run pieces of one recording at once: `GUEST-pieces`.
+pub(super) const PIECES: &str = "pieces";
+
 /// The disks of one run. Dropped, overlays are removed, and snapshots that were made for it.
 pub(super) struct Disks<'a> {
     pub(super) drives: Vec<Drive>,
@@ -37,8 +40,8 @@ pub(super) struct Wanted<'a> {
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
     pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], environment: &Environment<'a>) -> Result<Self, Error> {
-        for which in COMPARED {
-            // Left by a search that was killed. The guest's lock is ours.
+        for which in COMPARED.into_iter().chain([PIECES]) {
+            // Left by a search or a proof that was killed. The guest's lock is ours.
             drop(std::fs::remove_dir_all(
                 environment.overlays.join(format!("{guest}-{which}")),
             ));
