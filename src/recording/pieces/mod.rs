@@ -119,12 +119,14 @@ fn in_pieces(
         .iter()
         .filter(|it| it.moment.instructions < end && trail.moments().contains(&it.moment))
         .collect();
-    let bounds = [0]
+    let bounds: Vec<u64> = [0]
         .into_iter()
         .chain(starts.iter().map(|it| it.moment.instructions))
-        .chain([end]);
+        .chain([end])
+        .collect();
     let memory = Size::from_bytes(recording.manifest().engine.memory);
-    let plan = Plan::new(bounds.collect(), jobs_with_room(wanted, jobs.is_some(), memory)?);
+    let jobs = jobs_with_room(wanted.min(starts.len() + 1), jobs.is_some(), memory)?;
+    let plan = Plan::new(bounds, jobs);
     if plan.count() == 1 {
         return Ok(Err(Whole::because(
             "there is nothing to cut: the run is too short, or memory for one machine alone",
@@ -465,5 +467,18 @@ impl Listener for Worker<'_> {
         if what == "replaying" {
             drop(self.sender.send(Message::At(self.number, done)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_there_is_room_for() {
+        let jobs = |strict, memory| jobs_with_room(3, strict, memory).ok();
+        assert_eq!(jobs(true, Size::mib(1)), Some(3));
+        assert_eq!(jobs(true, Size::from_bytes(u64::MAX / 2)), None);
+        assert_eq!(jobs(false, Size::from_bytes(u64::MAX / 2)), Some(1));
     }
 }

@@ -167,3 +167,70 @@ impl Plan {
 fn nearest(bounds: &[u64], range: std::ops::Range<usize>, wanted: u64) -> Option<usize> {
     range.min_by_key(|bound| bounds[*bound].abs_diff(wanted))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const G: u64 = 1 << 30;
+
+    /// Checkpoints at each eighth of a run of eight times 2^30 instructions, and a little more.
+    fn plan(jobs: usize) -> Plan {
+        Plan::new((0..=8).map(|number| number * G).chain([8 * G + 9]).collect(), jobs)
+    }
+
+    #[test]
+    fn cut_where_it_can_be() {
+        let cuts = |plan: Plan| -> Vec<(usize, usize)> { plan.pieces.iter().map(|it| (it.from, it.to)).collect() };
+        assert_eq!(cuts(plan(1)), [(0, 9)]);
+        assert_eq!(cuts(plan(2)), [(0, 4), (4, 9)]);
+        assert_eq!(cuts(plan(3)), [(0, 3), (3, 5), (5, 9)]);
+        assert_eq!(cuts(plan(100)).len(), 9);
+        assert_eq!(cuts(Plan::new(vec![0, 7], 4)), [(0, 1)], "no checkpoint");
+        assert_eq!(cuts(Plan::new(vec![0, 7, 9], 4)), [(0, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn who_is_done_takes_half_of_what_another_has_left() {
+        let mut plan = plan(2);
+        assert_eq!((plan.take(1), plan.take(2)), (Some((0, 0)), Some((1, 4 * G))));
+        assert_eq!(plan.first(0), Step::To(G));
+        assert_eq!(plan.reached(0), Step::To(2 * G));
+        assert_eq!(plan.first(1), Step::To(5 * G));
+        for next in 6..=8 {
+            assert_eq!(plan.reached(1), Step::To(next * G));
+        }
+        assert_eq!(plan.reached(1), Step::Last);
+        assert!(plan.end(1));
+        // From 1 to 4, the first of them is behind.
+        assert_eq!(plan.take(2), Some((2, 2 * G)));
+        assert_eq!(plan.first(2), Step::To(3 * G));
+        assert_eq!(plan.reached(0), Step::End);
+        assert!(plan.end(0));
+        assert_eq!(plan.take(1), Some((3, 3 * G)));
+        assert_eq!(plan.reached(2), Step::End);
+        assert!(plan.end(2));
+        assert_eq!(plan.take(2), None, "nothing is left to cut");
+    }
+
+    #[test]
+    fn what_is_behind_a_difference_is_not_wanted() {
+        let mut plan = plan(4);
+        for thread in 1..=3 {
+            assert!(plan.take(thread).is_some());
+        }
+        let stopped = |plan: &mut Plan, behind| {
+            let stopped = std::cell::RefCell::new(Vec::new());
+            plan.give_up(behind, |thread| stopped.borrow_mut().push(thread));
+            stopped.into_inner()
+        };
+        assert!(plan.end(1));
+        assert_eq!(stopped(&mut plan, Some(1)), [3]);
+        assert!(!plan.end(2));
+        // The fourth is not begun; of the first, which is before it, a half is.
+        assert_eq!(plan.take(2), Some((4, G)));
+        assert_eq!(plan.take(3), None);
+        assert_eq!(stopped(&mut plan, None), [1, 2]);
+        assert_eq!(plan.take(3), None);
+    }
+}

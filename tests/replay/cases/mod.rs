@@ -12,6 +12,7 @@ mod explain;
 mod hostile;
 mod identical;
 mod image;
+mod jobs;
 mod new;
 mod refusals;
 mod salvage;
@@ -63,6 +64,8 @@ pub fn all() -> Vec<Case> {
         branch::killed,
         branch::tries,
         branch::refused,
+        jobs::verdicts,
+        jobs::refused,
         explain::differences,
         explain::memory,
         explain::nothing_to_find,
