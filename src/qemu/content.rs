@@ -106,7 +106,10 @@ pub fn go_back(path: &Path, name: &str) -> Result<(), Error> {
 ///
 /// If one of them cannot be read.
 pub fn is_same(a: &Path, b: &Path, base: &Path) -> Result<bool, Error> {
-    let (a, b) = (Overlay::open(a, base)?, Overlay::open(b, base)?);
+    same(&Overlay::open(a, base)?, &Overlay::open(b, base)?)
+}
+
+fn same(a: &Overlay, b: &Overlay) -> Result<bool, Error> {
     let failed = |disk: &str, at: u64, source: io::Error| Error::Read {
         disk: disk.to_owned(),
         source: digest::Error::Read { at, source },
@@ -288,5 +291,57 @@ impl Read for Layers {
             self.current = Some((extent, done));
         }
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An overlay of 8 KiB over a base of sevens: its file has one page of `byte`, and `extents` say where each page of the disk is.
+    fn overlay(byte: u8, extents: &[(usize, bool)]) -> Overlay {
+        let file = |byte| {
+            let name = std::env::temp_dir().join(format!("ttvm-content-{}", std::process::id()));
+            std::fs::write(&name, [byte; 8192]).expect("a file");
+            let file = File::open(&name).expect("a file");
+            std::fs::remove_file(&name).expect("its end");
+            file
+        };
+        let extents = (0..).zip(extents).map(|(number, (depth, zero))| Extent {
+            start: number * 4096,
+            length: 4096,
+            depth: *depth,
+            zero: *zero,
+            data: !zero,
+            offset: (!zero).then_some(number * 4096),
+        });
+        Overlay {
+            disk: "vda".to_owned(),
+            files: [file(byte), file(7)],
+            extents: extents.collect(),
+            total: 8192,
+        }
+    }
+
+    #[test]
+    fn the_same_whoever_has_it() {
+        let below = (1, false);
+        let (own, zeros) = ((0, false), (0, true));
+        let is_same = |a: (u8, [(usize, bool); 2]), b: (u8, [(usize, bool); 2])| {
+            same(&overlay(a.0, &a.1), &overlay(b.0, &b.1)).expect("two overlays")
+        };
+        assert!(is_same((1, [below, below]), (2, [below, below])), "neither wrote");
+        assert!(
+            is_same((7, [below, own]), (2, [below, below])),
+            "what was there already"
+        );
+        assert!(!is_same((8, [below, own]), (2, [below, below])));
+        assert!(is_same((8, [own, own]), (8, [own, own])));
+        assert!(!is_same((8, [own, below]), (9, [own, below])));
+        assert!(
+            is_same((0, [zeros, own]), (1, [zeros, zeros])),
+            "zeros that are written"
+        );
+        assert!(!is_same((0, [zeros, below]), (1, [zeros, zeros])));
     }
 }

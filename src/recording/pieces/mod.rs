@@ -126,12 +126,14 @@ fn in_pieces(
         .collect();
     let memory = Size::from_bytes(recording.manifest().engine.memory);
     let jobs = jobs_with_room(wanted.min(starts.len() + 1), jobs.is_some(), memory)?;
-    let plan = Plan::new(bounds, jobs);
-    if plan.count() == 1 {
-        return Ok(Err(Whole::because(
-            "there is nothing to cut: the run is too short, or memory for one machine alone",
-        )));
+    if jobs == 1 {
+        let why = match starts.is_empty() {
+            true => "none of its checkpoints is where a replay is compared",
+            false => "the host has memory for one machine alone",
+        };
+        return Ok(Err(Whole::because(why)));
     }
+    let plan = Plan::new(bounds, jobs);
     let proof = Proof {
         recording,
         guest,
