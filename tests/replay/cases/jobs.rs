@@ -55,7 +55,7 @@ fn emulators(running: &Running) -> Vec<Pid> {
 /// The same words, whether it was the same run or in which piece it was not; and whoever it is ended by, nothing is left.
 pub fn verdicts(lab: &Lab) -> Outcome {
     let place = lab.place();
-    place.describe("random,disk,net,disk", "");
+    place.describe("random,disk,net", "");
     place.record(&[]);
     // Nothing to begin at.
     place
