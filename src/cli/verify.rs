@@ -13,7 +13,7 @@ use crate::recording::pieces;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "The verdict is that of `ttvm replay --verify`. `ttvm recordings verify` reads the files of a recording and replays nothing."
+    after_help = "The verdict is that of ttvm replay --verify in the same words. ttvm recordings verify reads the files of a recording and replays nothing."
 )]
 pub(super) struct Arguments {
     /// The guest
