@@ -97,6 +97,7 @@ fn main() {
     travel(place, &mut table);
     branches(place, &mut table);
     explain(place, &replay, &mut table);
+    jobs(place, &mut table);
     table.value(
         "log for 1,000 instructions",
         format!("{:.0} instructions in {RUNS} runs", instructions),
@@ -238,6 +239,22 @@ fn explain(place: &Place, replays: &[f64], table: &mut Table) {
         replays,
         "3",
     );
+}
+
+/// What a second processor is worth to a proof.
+fn jobs(place: &Place, table: &mut Table) {
+    let [mut one, mut two] = [vec![], vec![]];
+    let verified = |jobs: &str| {
+        let ran = place.run(&["verify", GUEST, "--jobs", jobs]);
+        ran.expect(0, &["IDENTICAL"]).seconds
+    };
+    for run in 0..RUNS {
+        let mut measure: [&mut dyn FnMut(); 2] = [&mut || one.push(verified("1")), &mut || two.push(verified("2"))];
+        // Neither is always the first.
+        measure.rotate_left(run % 2);
+        measure.into_iter().for_each(|measure| measure());
+    }
+    table.ratio("ttvm verify --jobs 2 ÷ --jobs 1", &two, &one, "0.65");
 }
 
 /// Seconds.

@@ -31,6 +31,7 @@ mod status;
 mod systemd;
 mod table;
 mod unit;
+mod verify;
 mod watch;
 
 use std::io::{self, Write};
@@ -104,6 +105,8 @@ enum Command {
     Record(record::Arguments),
     /// Replay a recorded run, and see whether it is the same
     Replay(replay::Arguments),
+    /// Prove that a recorded run is the same once more, with all processors
+    Verify(verify::Arguments),
     /// Leave a recorded run at any moment and live on from there, recorded
     Branch(branch::Arguments),
     /// Make what guests' disks are made from, seal it, and see that it still is the same
@@ -306,6 +309,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Snapshot(command) => snapshot::run(&places()?, &command),
         Command::Record(arguments) => record::run(&places()?, &arguments),
         Command::Replay(arguments) => replay::run(&places()?, &arguments),
+        Command::Verify(arguments) => verify::run(&places()?, &arguments),
         Command::Branch(arguments) => branch::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
         Command::Initrd(command) => initrd::run(given, &command),

@@ -230,6 +230,17 @@ pub fn create_overlay(path: &str, base: Option<&str>, size: u64) -> Result<(), r
     })
 }
 
+/// Makes the content of the qcow2 file at `path`, without what is below it, that which it had when its snapshot `name` was made.
+pub(super) fn go_back(path: &str, name: &str) -> Result<(), run::Error> {
+    let image = serde_json::json!({
+        "driver": "qcow2",
+        "backing": null,
+        "file": { "driver": "file", "filename": path },
+    });
+    let command = Command::new(&QEMU_IMG).args(["snapshot", "-q", "-a"]).arg(name);
+    command.arg("--").arg(format!("json:{image}")).run().map(drop)
+}
+
 /// Where in which file the content of the qcow2 file at `path`, which is over `base`, is (`qemu-img map`), as JSON. What the file
 /// itself says to be below it is not believed: QEMU wrote it, and a guest may have made QEMU its own.
 pub(super) fn map(path: &str, base: &str) -> Result<String, run::Error> {

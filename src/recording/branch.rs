@@ -26,6 +26,7 @@ use super::point::Point;
 use super::record::{self, Console, Course, Ended, Limits, Recorded};
 use super::replay::{self, Checked, Choice};
 use super::rerun::{Came, Next, Rerun, Visit};
+use super::scratch::Scratch;
 use super::session::{Environment, Error, Keys, Listener, devices, different, require_memory, unreadable};
 use super::setup::{Fresh, Setup};
 use super::start::Start;
@@ -90,9 +91,10 @@ impl<'a> Branching<'a> {
         let copied = again || is_multiboot(parent);
         let memory = parent.manifest().engine.memory;
         require_memory(Size::from_bytes(memory.saturating_mul(1 + u64::from(copied))))?;
-        let scratch = Scratch::new(environment, name)?;
+        // Its own name is locked.
+        let scratch = Scratch::make(environment.overlays.join(format!("{name}-{BRANCH}")))?;
         let environment = Environment {
-            overlays: scratch.0.clone(),
+            overlays: scratch.path().to_owned(),
             ..environment.clone()
         };
         let mut left = Left::go(parent, guest, (&environment, checked), wanted, listener, &signals)?;
@@ -206,28 +208,6 @@ pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<Poin
             .map(Point::Instructions)
             .collect()),
         _ => Err(Error::NoStep),
-    }
-}
-
-/// Where a branch has its files; dropped, they are gone. Its own name is locked, so nobody else uses them.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(environment: &Environment<'_>, name: &GuestName) -> Result<Self, Error> {
-        let path = environment.overlays.join(format!("{name}-{BRANCH}"));
-        // Left by one that was killed.
-        drop(fs::remove_dir_all(&path));
-        file::private_directory(&path).map_err(|source| Error::Write {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 
@@ -397,7 +377,7 @@ impl<'a> Left<'a> {
                 Came::Differs(at) => Error::Left {
                     why: format!("its replay is not the same run: {at}"),
                 },
-                Came::Same | Came::Left => Error::Left {
+                Came::Same | Came::Left { .. } => Error::Left {
                     why: format!("from there on {}; another point may do", busy.unwrap_or_default()),
                 },
             });

@@ -20,6 +20,9 @@ pub(super) const COMPARED: [&str; 2] = ["reference", "other"];
 /// So has one that leaves a recording: `GUEST-branch`.
 pub(super) const BRANCH: &str = "branch";
 
+/// The same for all that run pieces of one recording at once: `GUEST-pieces`.
+pub(super) const PIECES: &str = "pieces";
+
 /// The disks of one run. Dropped, overlays are removed, and snapshots that were made for it.
 pub(super) struct Disks<'a> {
     pub(super) drives: Vec<Drive>,
@@ -40,7 +43,7 @@ pub(super) struct Wanted<'a> {
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
     pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], environment: &Environment<'a>) -> Result<Self, Error> {
-        for which in COMPARED.into_iter().chain([BRANCH]) {
+        for which in COMPARED.into_iter().chain([BRANCH, PIECES]) {
             // Left by a run that was killed. The guest's lock is ours.
             drop(std::fs::remove_dir_all(
                 environment.overlays.join(format!("{guest}-{which}")),

@@ -9,7 +9,7 @@ use super::disks::{Disks, Seals};
 use super::draft::new_file;
 use super::live;
 use super::log::{self, End, Log};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Outcome};
 use super::point::{self, Point};
 use super::rerun::{Came, Next, Rerun, Visit};
 use super::session::{Environment, Error, Listener, devices, different, reading, require_memory, unreadable};
@@ -106,13 +106,18 @@ pub fn replay(
         done = once(recording, guest, environment, options, false, listener)?;
     }
     if let Some(verdict) = &done.verdict {
-        remark(recording);
-        // That a part of it was the same says nothing of the rest.
-        if done.whole || matches!(verdict, Verdict::Diverged { .. }) {
-            recording.note_verdict(verdict, &done.ran_on);
-        }
+        note(recording, verdict, &done.ran_on, done.whole);
     }
     Ok(done.verdict)
+}
+
+/// Has the recording remember a verdict on the `whole` run, or on a part of it, and what ran it.
+pub(super) fn note(recording: &Recording, verdict: &Verdict, ran_on: &str, whole: bool) {
+    remark(recording);
+    // That a part of it was the same says nothing of the rest.
+    if whole || matches!(verdict, Verdict::Diverged { .. }) {
+        recording.note_verdict(verdict, ran_on);
+    }
 }
 
 /// What one replay came to.
@@ -244,14 +249,10 @@ fn once(
     let stopped = rerun.stopped;
     let (compared, trail) = (rerun.stops.compared(), rerun.stops.into_trail());
     let verdict = match came {
-        Came::Left => return Ok(checked.done(None)),
+        Came::Left { .. } => return Ok(checked.done(None)),
         Came::Differs(at) => Verdict::Diverged { at },
         Came::Same => {
-            // Nobody knows what was on them when the run was cut off.
-            let contents = match result.is_cut() {
-                true => Vec::new(),
-                false => disks.contents(listener)?,
-            };
+            let contents = left_on(&disks, result, listener)?;
             disks_verdict(manifest, &contents).unwrap_or(Verdict::Identical {
                 instructions: Some(end.instructions),
                 from: start.as_ref().map(Start::instructions),
@@ -457,7 +458,7 @@ impl Checked {
     }
 
     /// What ran it, as the recording remembers it.
-    fn ran_on(&self) -> String {
+    pub(super) fn ran_on(&self) -> String {
         match self.engine {
             Engine::Installed => self.version.text.clone(),
             Engine::Capsule(_) => format!("{} in its capsule", self.version),
@@ -493,6 +494,20 @@ pub(super) fn find(recording: &Recording, point: &Point, end: End) -> Result<u64
     Ok(found.instructions.min(end.last_stop()))
 }
 
+/// What a replay left on its disks, as far as it can be compared.
+pub(super) fn left_on(
+    disks: &Disks<'_>,
+    result: &Outcome,
+    listener: &mut dyn Listener,
+) -> Result<Vec<crate::digest::Digest>, Error> {
+    match result.is_cut() {
+        // Nobody knows what was on them when the run was cut off.
+        true => Ok(Vec::new()),
+        false => disks.contents(listener),
+    }
+}
+
+/// The disk that a replay left otherwise than the recorded run did, if there is one.
 pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::digest::Digest]) -> Option<Verdict> {
     manifest.disks.iter().zip(contents).find_map(|(disk, found)| {
         let expected = disk.end.filter(|end| end != found)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A recorded run once more, beside what was recorded of it.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -98,8 +99,21 @@ pub(super) enum Came {
     Same,
     /// It was another.
     Differs(Divergence),
-    /// It was left on the way, as wanted.
-    Left,
+    /// It was left on the way, as wanted; so far it was the same run.
+    Left {
+        /// Bytes that it had printed, as far as the recording knows what was.
+        printed: u64,
+    },
+}
+
+/// What is next for a machine that stands still.
+enum Stood {
+    /// It goes on.
+    On,
+    /// It was left after so many instructions.
+    Left(u64),
+    /// It is not as it was.
+    Differs(Divergence),
 }
 
 /// How a machine came to its end.
@@ -147,7 +161,8 @@ impl Rerun<'_> {
         }
         let from = self.start.as_ref().map_or(0, |start| start.instructions());
         if self.visit(&mut live, from)?.is_break() {
-            return Ok(Came::Left);
+            let printed = comparison.same();
+            return Ok(Came::Left { printed });
         }
         unless_ended(self.go_on(&mut live))?;
         self.listener.ready(&format!("replaying {}", self.recording.id()));
@@ -168,9 +183,16 @@ impl Rerun<'_> {
                 }
                 Happened::Event(Event::Shutdown(reason)) => break Ended::As(exit_of(&reason)),
                 Happened::Event(Event::Stopped) => match unless_ended(self.stopped(&mut live, overlays))? {
-                    Some(Came::Differs(differs)) => break Ended::Differs(differs),
-                    Some(Came::Left) => return Ok(Came::Left),
-                    Some(Came::Same) | None => progress.again = Instant::now(),
+                    Some(Stood::Differs(differs)) => break Ended::Differs(differs),
+                    Some(Stood::Left(at)) => {
+                        let found = self.rest(&mut live, &mut comparison, &unreadable)?;
+                        let printed = comparison.same();
+                        return Ok(match found {
+                            Some(found) => Came::Differs(divergence(found, Some(at))),
+                            None => Came::Left { printed },
+                        });
+                    }
+                    Some(Stood::On) | None => progress.again = Instant::now(),
                 },
                 Happened::Event(Event::Resumed) => {}
                 Happened::Signal { .. } => return Err(Error::Interrupted),
@@ -210,13 +232,8 @@ impl Rerun<'_> {
             // It waits for what does not come, and would not end by itself.
             _ => live.emulator.kill(),
         }
-        while differs.is_none() {
-            let text = live.emulator.console().map_err(Error::Wait)?;
-            if text.is_empty() {
-                break;
-            }
-            self.listener.console(&text);
-            differs = comparison.feed(&text).map_err(unreadable)?;
+        if differs.is_none() {
+            differs = self.rest(&mut live, &mut comparison, &unreadable)?;
         }
         if let Some(found) = differs.filter(|_| !own) {
             return Ok(Came::Differs(divergence(found, instructions)));
@@ -246,7 +263,7 @@ impl Rerun<'_> {
     }
 
     /// The machine stands still: at a moment, or because there was no room for what it writes.
-    fn stopped(&mut self, live: &mut Live<'_, '_>, overlays: &Path) -> Result<Came, Error> {
+    fn stopped(&mut self, live: &mut Live<'_, '_>, overlays: &Path) -> Result<Stood, Error> {
         let qmp = live.emulator.qmp();
         // That says nothing about the run.
         if qmp.lacks_room()? {
@@ -255,7 +272,7 @@ impl Rerun<'_> {
             });
         }
         if !qmp.is_paused()? {
-            return Ok(Came::Same);
+            return Ok(Stood::On);
         }
         self.stopped = true;
         let at = qmp.instructions()?;
@@ -266,7 +283,7 @@ impl Rerun<'_> {
         match self.stops.reached(at, qmp, self.memory, disks)? {
             Stop::Differs { memory, registers } => {
                 let differences = self.differences(at, qmp)?;
-                return Ok(Came::Differs(Divergence::Memory {
+                return Ok(Stood::Differs(Divergence::Memory {
                     instructions: at,
                     same: self.stops.same(),
                     memory,
@@ -278,10 +295,30 @@ impl Rerun<'_> {
             Stop::Same(None) => {}
         }
         if self.visit(live, at)?.is_break() {
-            return Ok(Came::Left);
+            return Ok(Stood::Left(at));
         }
         self.go_on(live)?;
-        Ok(Came::Same)
+        Ok(Stood::On)
+    }
+
+    /// Takes in what a machine that has ended had printed; returns the first difference.
+    fn rest(
+        &mut self,
+        live: &mut Live<'_, '_>,
+        comparison: &mut Comparison,
+        unreadable: &dyn Fn(io::Error) -> Error,
+    ) -> Result<Option<Difference>, Error> {
+        loop {
+            let text = live.emulator.console().map_err(Error::Wait)?;
+            if text.is_empty() {
+                return Ok(None);
+            }
+            self.listener.console(&text);
+            let differs = comparison.feed(&text).map_err(unreadable)?;
+            if differs.is_some() {
+                return Ok(differs);
+            }
+        }
     }
 
     /// What is another than it was, as far as there is a checkpoint to compare it with.

@@ -28,7 +28,7 @@ const LATER: u64 = 3000;
 const TRIES: u32 = 1000;
 
 /// What a first replay left.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Trail {
     moments: Vec<Moment>,
 }
@@ -76,6 +76,8 @@ pub(super) struct Stops {
     doubtful: BTreeSet<u64>,
     /// Whether the last of these had another memory.
     doubt: bool,
+    /// Whether one ever had.
+    doubted: bool,
     /// The next one of a new trail.
     next: Option<u64>,
     /// How often that was put off.
@@ -120,6 +122,7 @@ impl Stops {
             known,
             doubtful: doubtful.collect(),
             doubt: false,
+            doubted: false,
             next: new.then_some(STEP.min(last)),
             tries: 0,
             last,
@@ -133,6 +136,12 @@ impl Stops {
     /// The same without a look at the memory, where it is never the same twice.
     pub(super) fn without_memory(mut self) -> Self {
         self.memory = false;
+        self
+    }
+
+    /// The same of a replay that begins at a checkpoint to which another one is known to have come.
+    pub(super) fn same_at(mut self, from: u64) -> Self {
+        self.same = Some(from);
         self
     }
 
@@ -150,6 +159,11 @@ impl Stops {
     /// The last one at which both runs were the same.
     pub(super) fn same(&self) -> Option<u64> {
         self.same
+    }
+
+    /// Whether a memory that differed was taken for nothing.
+    pub(super) fn doubted(&self) -> bool {
+        self.doubted
     }
 
     /// The new trail, if there was none.
@@ -189,6 +203,7 @@ impl Stops {
         let is_doubtful = self.doubtful.contains(&known.instructions);
         if memory && !registers && is_doubtful && !self.doubt {
             self.doubt = true;
+            self.doubted = true;
             return None;
         }
         if memory || registers {

@@ -12,7 +12,6 @@ use nix::sys::signalfd::SignalFd;
 use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::fail_point::Flip;
-use crate::file;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Mode, Replaying};
 use crate::qemu::memory::{self, Memory, PAGE};
@@ -24,6 +23,7 @@ use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::difference::Register;
 use crate::recording::live::{Happened, Live};
 use crate::recording::log::{End, Log};
+use crate::recording::scratch::Scratch;
 use crate::recording::session::{Environment, Error, died};
 use crate::recording::setup::{Fresh, Setup};
 use crate::recording::start::Start;
@@ -87,7 +87,7 @@ pub(super) struct Side<'a, 's> {
     setup: Setup<'a>,
     log: Log,
     memory: Memory,
-    overlays: Directory,
+    overlays: Scratch,
     signals: &'s SignalFd,
     flip: Option<Flip>,
     live: Live<'s, 's>,
@@ -109,19 +109,26 @@ impl<'a, 's> Side<'a, 's> {
         overlays: PathBuf,
         signals: &'s SignalFd,
     ) -> Result<Self, Error> {
-        let overlays = Directory::make(overlays)?;
+        let overlays = Scratch::make(overlays)?;
         let environment = Environment {
-            overlays: overlays.0.clone(),
+            overlays: overlays.path().to_owned(),
             ..environment.clone()
         };
         let setup = Setup::new(run.recording, run.guest, &environment, Fresh::OverOrigins)?;
-        let log = Log::of(run.recording, run.end, &overlays.0)?;
+        let log = Log::of(run.recording, run.end, overlays.path())?;
         let memory = Memory::new(setup.machine.memory).map_err(Error::Memory)?;
-        let states = overlays.0.join(STATES);
+        let states = overlays.path().join(STATES);
         let start = match run.from {
             Some((all, from)) => {
                 let files = (&memory, &setup.disks);
-                Some(Start::prepare(run.recording.guest(), all, from, files, &overlays.0, 0)?)
+                Some(Start::prepare(
+                    run.recording.guest(),
+                    all,
+                    from,
+                    files,
+                    overlays.path(),
+                    0,
+                )?)
             }
             None => None,
         };
@@ -132,7 +139,7 @@ impl<'a, 's> Side<'a, 's> {
             })?,
             None => engine::create_overlay(&states.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?,
         }
-        let mut live = spawn(run.engine, &setup, &log, &memory, &overlays.0, signals)?;
+        let mut live = spawn(run.engine, &setup, &log, &memory, overlays.path(), signals)?;
         if let Some(start) = &start {
             start.load(live.emulator.qmp())?;
         }
@@ -285,7 +292,7 @@ impl<'a, 's> Side<'a, 's> {
 
     fn no_room(&self) -> Error {
         Error::NoRoomForDisks {
-            directory: self.overlays.0.clone(),
+            directory: self.overlays.path().to_owned(),
         }
     }
 
@@ -342,7 +349,7 @@ impl<'a, 's> Side<'a, 's> {
             &self.setup,
             &self.log,
             &self.memory,
-            &self.overlays.0,
+            self.overlays.path(),
             self.signals,
         )?;
         self.is_lost = false;
@@ -451,27 +458,4 @@ fn spawn<'s>(
     let mut live = Live::new(emulator, signals, None);
     live.emulator.qmp().leave_memory_out(true)?;
     Ok(live)
-}
-
-/// A directory of ours alone, which goes away with this.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make(path: PathBuf) -> Result<Self, Error> {
-        // What was left by one that was killed. The guest's lock is ours.
-        let made = match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => file::private_directory(&path),
-        };
-        match made {
-            Ok(()) => Ok(Self(path)),
-            Err(source) => Err(Error::Write { path, source }),
-        }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
 }

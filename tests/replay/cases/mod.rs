@@ -12,6 +12,7 @@ mod explain;
 mod hostile;
 mod identical;
 mod image;
+mod jobs;
 mod new;
 mod refusals;
 mod salvage;
@@ -64,6 +65,8 @@ pub fn all() -> Vec<Case> {
         branch::tries,
         branch::refused,
         branch::careful,
+        jobs::verdicts,
+        jobs::refused,
         explain::differences,
         explain::memory,
         explain::nothing_to_find,
