@@ -92,12 +92,12 @@ program() {
 }
 
 replay() {
-    ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)"
+    ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $all
 }
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
-    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time:: debugger refusals ends::rebooted hostile}
+    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time:: debugger refusals ends::rebooted hostile branch::refused branch::careful}
 }
 
 host() {

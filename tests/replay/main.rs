@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME…]`.
+//! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME… [--all]]`.
 //!
 //! Real guests (tests/guest), the real program, two cases at a time. Where QEMU is not installed nothing is run.
 
@@ -37,7 +37,11 @@ const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let all = std::env::args().any(|arg| arg == "--all");
     let mut cases = cases::all();
+    if all || !wanted.is_empty() {
+        cases.extend(cases::later());
+    }
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
     let total = cases.len();
     let lab = match Lab::with(Path::new(env!("CARGO_BIN_EXE_ttvm"))) {

@@ -8,7 +8,7 @@ use crate::tutorial;
 
 cases! {
     Plain {
-        Bookworm: as_the_tutorial;
+        Later: as_the_tutorial;
     }
     Installed {
         Bookworm: several_at_once;

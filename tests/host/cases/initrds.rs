@@ -12,7 +12,7 @@ cases! {
         Later: dracut;
     }
     Xen {
-        Bookworm: busybox_guest;
+        Later: busybox_guest;
     }
 }
 

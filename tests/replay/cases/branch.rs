@@ -16,7 +16,7 @@ use super::super::Outcome;
 use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE, contents, state, until};
 
 /// Branches of a guest that is busy, but for who wants more (`TTVM_BRANCHES`).
-const BRANCHES: u64 = 3;
+const BRANCHES: u64 = 2;
 
 /// The newest recording of a guest.
 fn newest(place: &Place, guest: &str) -> Recording {

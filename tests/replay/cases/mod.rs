@@ -62,14 +62,12 @@ pub fn all() -> Vec<Case> {
         branch::anywhere,
         branch::other_answers,
         branch::killed,
-        branch::tries,
         branch::refused,
         branch::careful,
         jobs::verdicts,
         jobs::refused,
         explain::differences,
         explain::memory,
-        explain::nothing_to_find,
         time::packets,
         time::core_in_gdb,
         hostile::recordings,
@@ -89,7 +87,6 @@ pub fn all() -> Vec<Case> {
         changes::stale_disk,
         elsewhere::exported_and_imported,
         elsewhere::disk_by_its_place,
-        capsule::points_and_packets,
         capsule::refused,
         ends::supervisor_killed,
         ends::emulator_killed,
@@ -123,4 +120,9 @@ pub fn all() -> Vec<Case> {
         refusals::toolstack,
         refusals::no_emulator,
     ]
+}
+
+/// Those of `make check-all` alone: their subjects have others that are quicker.
+pub fn later() -> Vec<Case> {
+    cases![branch::tries, capsule::points_and_packets, explain::nothing_to_find]
 }
