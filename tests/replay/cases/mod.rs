@@ -61,7 +61,6 @@ pub fn all() -> Vec<Case> {
         time::points_by_name,
         branch::anywhere,
         branch::other_answers,
-        branch::killed,
         branch::refused,
         branch::careful,
         jobs::verdicts,
@@ -124,5 +123,10 @@ pub fn all() -> Vec<Case> {
 
 /// Those of `make check-all` alone: their subjects have others that are quicker.
 pub fn later() -> Vec<Case> {
-    cases![branch::tries, capsule::points_and_packets, explain::nothing_to_find]
+    cases![
+        branch::killed,
+        branch::tries,
+        capsule::points_and_packets,
+        explain::nothing_to_find
+    ]
 }
