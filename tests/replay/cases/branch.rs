@@ -208,7 +208,7 @@ pub fn anywhere(lab: &Lab) -> Outcome {
     // Without checkpoints it goes there from the first instruction; and the end may be chosen.
     place.run(&["recordings", "checkpoints", GUEST, "--rm"]).expect(0, &[]);
     let cut = place.run(&["branch", GUEST, "--at", "50%", "--for", "guest:100_000_000"]);
-    cut.expect(0, &["there is no checkpoint", "ended as it was to after "]);
+    cut.expect(0, &["there are no checkpoints", "ended as it was to after "]);
     let branch = newest(&place, GUEST);
     let from = branch.manifest().parent.as_ref().expect("its parent").instructions;
     let length = instructions(&branch) - from;
