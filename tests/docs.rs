@@ -164,8 +164,10 @@ fn unattended_files_agree() {
         packages.len() > 8 && packages == items(&ansible, "          "),
         "{packages:?}"
     );
-    let commands = items(commands, "  ");
-    let ours: Vec<&String> = commands.iter().filter(|command| command.starts_with("ttvm ")).collect();
+    // A script, each line of which has to succeed.
+    let commands: Vec<&str> = commands.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    assert_eq!(commands[0], "set -e");
+    let ours: Vec<&&str> = commands.iter().filter(|command| command.starts_with("ttvm ")).collect();
     assert_eq!(ours.len(), 4, "{commands:?}");
     for command in ours {
         assert!(ansible.contains(&format!("cmd: {command}\n")), "{command}");

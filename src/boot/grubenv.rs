@@ -24,6 +24,10 @@ pub enum Error {
     /// There is none.
     #[error("{} does not exist; `grub-editenv create` makes it", .0.display())]
     Missing(PathBuf),
+    /// There is none behind a symbolic link (Fedora's to the EFI system partition). Whatever is made in the place of the link, GRUB
+    /// may go on reading the other.
+    #[error("{} is a link, and the file that it leads to does not exist: mount the file system that has it, or remove the link", .0.display())]
+    Dangling(PathBuf),
     /// It cannot be read or written.
     #[error("cannot use {}", path.display())]
     Io {
@@ -66,6 +70,7 @@ impl GrubEnv {
     /// Reads the block in `path`.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound if path.is_symlink() => Error::Dangling(path.to_owned()),
             io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
             _ => Error::Io {
                 path: path.to_owned(),
@@ -159,9 +164,16 @@ impl GrubEnv {
     }
 
     /// Makes an empty block, if there is no file yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Dangling`] if there is a link to nothing, which stays; [`Error::Io`] if it cannot be written.
     pub fn create(path: &Path) -> Result<(), Error> {
         if path.exists() {
             return Ok(());
+        }
+        if path.is_symlink() {
+            return Err(Error::Dangling(path.to_owned()));
         }
         let mut block = HEADER.as_bytes().to_vec();
         block.resize(SIZE, b'#');
@@ -240,6 +252,20 @@ mod tests {
         assert!(matches!(error, Error::Full { .. }), "{error}");
         assert_eq!(fs::read(&path).expect("bytes"), before);
         fs::remove_file(path).expect("the file");
+    }
+
+    #[test]
+    fn a_link_to_nothing_stays() {
+        let path = block("link", "");
+        fs::remove_file(&path).expect("the file");
+        let target = path.with_extension("target");
+        std::os::unix::fs::symlink(&target, &path).expect("a link");
+        let error = GrubEnv::read(&path).expect_err("nothing");
+        assert!(matches!(error, Error::Dangling(_)), "{error}");
+        let error = GrubEnv::create(&path).expect_err("a link");
+        assert!(matches!(error, Error::Dangling(_)), "{error}");
+        assert!(path.is_symlink() && !target.exists());
+        fs::remove_file(path).expect("the link");
     }
 
     #[test]

@@ -39,9 +39,11 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         return Err(Error::FixNeedsRoot);
     }
     let mut checks = look(places);
+    let mut mended = Mended::default();
     if arguments.fix {
         let fixes: Vec<Fix> = checks.iter().filter_map(|check| check.fix.clone()).collect();
-        if mend(&fixes, arguments.dry_run)? {
+        mended = mend(&fixes, arguments.dry_run, &mut io::stdout().lock())?;
+        if mended.done {
             checks = look(places);
         }
     }
@@ -55,7 +57,10 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     } else {
         print(&checks, failures, warnings)?;
     }
-    Ok(if failures == 0 { Exit::Done } else { Exit::Failed })
+    Ok(match failures == 0 && !mended.failed {
+        true => Exit::Done,
+        false => Exit::Failed,
+    })
 }
 
 fn look(places: &Places) -> Vec<Check> {
@@ -63,10 +68,18 @@ fn look(places: &Places) -> Vec<Check> {
     examine(&facts, &Answers::ask(&facts))
 }
 
-/// Does what can be undone. Whether anything was done. One that fails does not stand in the way of the others.
-fn mend(fixes: &[Fix], dry_run: bool) -> Result<bool, Error> {
-    let mut out = io::stdout().lock();
-    let mut done = false;
+/// What came of the fixes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Mended {
+    /// Something was done.
+    done: bool,
+    /// Something could not be done.
+    failed: bool,
+}
+
+/// Does what can be undone. One that fails does not stand in the way of the others.
+fn mend(fixes: &[Fix], dry_run: bool, out: &mut impl Write) -> io::Result<Mended> {
+    let mut mended = Mended::default();
     for fix in fixes {
         if dry_run {
             writeln!(out, "would {fix}; to undo it: {}", fix.undo())?;
@@ -75,16 +88,19 @@ fn mend(fixes: &[Fix], dry_run: bool) -> Result<bool, Error> {
         match fix.apply() {
             Ok(()) => {
                 writeln!(out, "did {fix}; to undo it: {}", fix.undo())?;
-                done = true;
+                mended.done = true;
             }
-            Err(error) => eprintln!("ttvm: {}", text::lines(&one_line(&error))),
+            Err(error) => {
+                eprintln!("ttvm: {}", text::lines(&one_line(&error)));
+                mended.failed = true;
+            }
         }
     }
     if fixes.is_empty() {
         writeln!(out, "nothing that --fix does can be done here")?;
     }
     writeln!(out)?;
-    Ok(done)
+    Ok(mended)
 }
 
 fn print(checks: &[Check], failures: usize, warnings: usize) -> io::Result<()> {
@@ -110,5 +126,34 @@ fn summary(failures: usize, warnings: usize) -> String {
         (0, _) => format!("ready, with {}", counted(warnings, "warning")),
         (_, 0) => counted(failures, "failure"),
         _ => format!("{}, {}", counted(failures, "failure"), counted(warnings, "warning")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_fix_fails_and_the_next_is_done() {
+        let directory = std::env::temp_dir().join(format!("ttvm-mend-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let path = directory.join("grubenv");
+        let fixes = [directory.join("nowhere/grubenv"), path.clone()].map(Fix::CreateGrubenv);
+        let mut out = Vec::new();
+        let mended = mend(&fixes, true, &mut out).expect("words");
+        assert_eq!((mended, path.exists()), (Mended::default(), false));
+        let mended = mend(&fixes, false, &mut out).expect("words");
+        let all = Mended {
+            done: true,
+            failed: true,
+        };
+        assert_eq!((mended, path.exists()), (all, true));
+        let text = String::from_utf8(out).expect("text");
+        assert_eq!(
+            (text.matches("would ").count(), text.matches("did ").count()),
+            (2, 1),
+            "{text}"
+        );
+        std::fs::remove_dir_all(directory).expect("it goes");
     }
 }

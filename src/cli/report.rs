@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm report`: a recording as a page for a browser.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::progress::Progress;
@@ -73,6 +73,13 @@ fn look(path: &Path) -> Result<Option<Seen>, Error> {
         // Reading a pipe would wait for somebody.
         Ok(data) if !data.is_file() => return Err(Error::NoReport(path.to_owned())),
         Ok(_) => {}
+    }
+    // Of a file that is something else, which may be a disk's image, no more than its beginning.
+    let mut beginning = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(report::MARK.len() as u64).read_to_end(&mut beginning));
+    read.map_err(failed("read", path))?;
+    if beginning != report::MARK.as_bytes() {
+        return Err(Error::NoReport(path.to_owned()));
     }
     let seen = Seen::read(path).map_err(failed("read", path))?;
     match seen.content() {

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What programs and the kernel say. Each is asked at most once, and only if a check needs it: eight processes at the most
-//! (`lvm`, `xl` or `xm` or both, QEMU, three of GRUB's, `nft`).
+//! What programs and the kernel say. Each is asked at most once, and only if a check needs it: nine processes at the most
+//! (`lvm`, `systemctl`, `xl` or `xm` or both, QEMU, three of GRUB's, `nft`).
 
 use std::path::Path;
 
 use nix::unistd::geteuid;
 
 use super::facts::Facts;
+use super::fix::DM_EVENT;
 use crate::boot::{BootMenu, EntryId, RunningXen, System, judge};
 use crate::clock::now;
 use crate::error::one_line;
+use crate::guest::domain;
 use crate::lvm2_cmd::overview::{self, Overview};
 use crate::network::{Mode, Network};
 use crate::qemu::engine::{self, Version};
 use crate::recording::Library;
+use crate::run::{self, Command, Program};
 use crate::xenstore::{self, XenStore};
 
 /// An answer.
@@ -31,17 +34,46 @@ pub enum Asked<T> {
     Failed(String),
 }
 
+static SYSTEMCTL: Program = Program::new(&["systemctl"]);
+
+/// What systemd says of the socket that dmeventd is started through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Socket {
+    /// Whether somebody said that it is never to be started.
+    pub masked: bool,
+    /// Whether systemd listens at it.
+    pub active: bool,
+}
+
+impl Socket {
+    fn ask() -> Result<Self, run::Error> {
+        let asked = Command::new(&SYSTEMCTL).args(["show", "--property=LoadState,ActiveState", DM_EVENT]);
+        Ok(Self::parse(&asked.run()?.stdout))
+    }
+
+    /// Takes apart what `systemctl show` prints.
+    pub fn parse(text: &str) -> Self {
+        let has = |wanted: &str| text.lines().any(|line| line == wanted);
+        Self {
+            masked: has("LoadState=masked"),
+            active: has("ActiveState=active"),
+        }
+    }
+}
+
 /// All answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
     /// What Xen's toolstack says.
     pub xen: Asked<RunningXen>,
-    /// Whether Xen's store answers.
-    pub store: Asked<()>,
+    /// The names of the domains beside dom0, as Xen's store has them.
+    pub store: Asked<Vec<String>>,
     /// Whether GRUB can write to its environment block.
     pub grub_writes: Asked<()>,
     /// What LVM says.
     pub lvm: Asked<Overview>,
+    /// What systemd says of dmeventd's socket.
+    pub dm_event: Asked<Socket>,
     /// What else stops guests' packets.
     pub conflicts: Asked<Vec<String>>,
     /// QEMU's version.
@@ -70,7 +102,9 @@ impl Answers {
                 Err(error) => Err(one_line(&error)),
             }),
             store: asker.as_root(is_dom0, || {
-                XenStore::connect().map(drop).map_err(|error| one_line(&error))
+                let domains = XenStore::connect().and_then(|mut store| domain::list(&mut store));
+                let names = domains.map(|domains| domains.into_values().map(|domain| domain.name).collect());
+                names.map_err(|error| one_line(&error))
             }),
             grub_writes: asker.as_root(purpose.xen.is_any(), || {
                 BootMenu::read(root, &System)
@@ -79,6 +113,9 @@ impl Answers {
             }),
             lvm: asker.as_root(purpose.volumes.is_any() && facts.has("lvm"), || {
                 overview::overview().map_err(|error| one_line(&error))
+            }),
+            dm_event: asker.as_root(purpose.volumes.is_any() && facts.has("dmeventd"), || {
+                Socket::ask().map_err(|error| one_line(&error))
             }),
             conflicts: asker.as_root(purpose.network.is_any() && has_mode, || {
                 Network::new(root).conflicts().map_err(|error| one_line(&error))

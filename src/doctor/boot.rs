@@ -34,13 +34,16 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
                 AREA,
                 "entries",
                 one_line(&error),
-                "install GRUB (Debian: grub-pc or grub-efi-amd64) and run update-grub",
+                format!(
+                    "install GRUB (Debian: grub-pc or grub-efi-amd64; Fedora: grub2-pc or grub2-efi-x64) and run {}",
+                    facts.update_grub()
+                ),
             ));
             return checks;
         }
     };
     checks.extend(entries(facts, &menu, (need, next)));
-    checks.push(environment(&menu, answers, next));
+    checks.push(environment(facts, &menu, answers, next));
     if let Some((trial, Stage::Failed(why))) = menu.trial() {
         let entry = trial.entry;
         checks.push(Check::warn(
@@ -68,8 +71,9 @@ fn firmware(facts: &Facts, need: Need) -> Check {
             "switch it off in the firmware's setup",
         ),
         Firmware::NoMultiboot2 => (
-            "GRUB's module multiboot2 is not in /boot/grub/x86_64-efi, and without it GRUB starts no Xen on UEFI",
-            "install GRUB's EFI modules (Debian: grub-efi-amd64-bin) and run grub-install",
+            "GRUB's module multiboot2 is in neither /boot/grub/x86_64-efi nor /boot/grub2/x86_64-efi, and without it GRUB starts no Xen on UEFI",
+            "install GRUB's EFI modules and put them there (Debian: grub-efi-amd64-bin and `grub-install`; Fedora: grub2-efi-x64-modules, \
+             from /usr/lib/grub/x86_64-efi into /boot/grub2/x86_64-efi)",
         ),
     };
     need.wrong(AREA, "firmware", sentence, remedy)
@@ -88,7 +92,10 @@ fn entries(facts: &Facts, menu: &BootMenu<'_>, (need, next): (Need, Need)) -> Ve
                 AREA,
                 "entries",
                 format!("there is no entry {id} in the boot menu"),
-                "run update-grub; if it is still not there, `ttvm boot list` says why",
+                format!(
+                    "run {}; if it is still not there, `ttvm boot list` says why",
+                    facts.update_grub()
+                ),
             ));
             continue;
         };
@@ -98,7 +105,10 @@ fn entries(facts: &Facts, menu: &BootMenu<'_>, (need, next): (Need, Need)) -> Ve
                 AREA,
                 "boot-files",
                 format!("the entry {id} loads {file}, which is not there"),
-                "run update-grub; if there is no kernel left, install one (Debian: linux-image-amd64)",
+                format!(
+                    "run {}; if there is no kernel left, install one (Debian: linux-image-amd64; Fedora: kernel-core)",
+                    facts.update_grub()
+                ),
             )),
         }
     }
@@ -119,10 +129,13 @@ fn has_tt_linux(facts: &Facts) -> bool {
 }
 
 /// Whether GRUB forgets an entry that is to be booted once.
-fn environment(menu: &BootMenu<'_>, answers: &Answers, need: Need) -> Check {
+fn environment(facts: &Facts, menu: &BootMenu<'_>, answers: &Answers, need: Need) -> Check {
     const ID: &str = "grubenv";
     if let Some(problem) = menu.env_problem() {
-        let remedy = "`grub-editenv - create` makes a new one";
+        let remedy = match &problem {
+            grubenv::Error::Dangling(_) => "mount the file system that has it, or remove the link".to_owned(),
+            _ => format!("`{} - create` makes a new one", facts.grub_editenv()),
+        };
         let check = need.wrong(
             AREA,
             ID,
@@ -130,6 +143,10 @@ fn environment(menu: &BootMenu<'_>, answers: &Answers, need: Need) -> Check {
                 grubenv::Error::Missing(path) => {
                     format!("{} does not exist: no entry can be tried with a way back", shown(path))
                 }
+                grubenv::Error::Dangling(path) => format!(
+                    "{} is a link to nothing: no entry can be tried with a way back",
+                    shown(path)
+                ),
                 grubenv::Error::Damaged { path, why } => {
                     format!("{} is no environment block of GRUB: {why}", shown(path))
                 }

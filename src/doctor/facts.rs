@@ -102,6 +102,27 @@ impl Facts {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Whether GRUB has Fedora's names here.
+    fn has_grub2(&self) -> bool {
+        self.real("/boot/grub2").is_dir()
+    }
+
+    /// What writes the boot menu anew.
+    pub(super) fn update_grub(&self) -> &'static str {
+        match self.has_grub2() {
+            true => "`grub2-mkconfig -o /boot/grub2/grub.cfg`",
+            false => "update-grub",
+        }
+    }
+
+    /// What makes GRUB's environment block.
+    pub(super) fn grub_editenv(&self) -> &'static str {
+        match self.has_grub2() {
+            true => "grub2-editenv",
+            false => "grub-editenv",
+        }
+    }
+
     /// Whether the system has the program `name`.
     pub(super) fn has(&self, name: &str) -> bool {
         run::find(self.root(), name).is_some()

@@ -19,33 +19,80 @@ static SYSTEMCTL: Program = Program::new(&["systemctl"]);
 /// What xendomains' file is called while ttvm's change is in force.
 const BEFORE: &str = ".before-ttvm";
 
+/// The unit that starts dmeventd.
+pub(super) const DM_EVENT: &str = "dm-event.socket";
+
+/// The unit that mounts debugfs.
+const DEBUGFS: &str = "sys-kernel-debug.mount";
+
 /// Something that can be done and undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fix {
     /// Mount debugfs.
     MountDebugfs,
     /// Have dmeventd started when something is to be watched.
-    StartDmeventd,
+    StartDmeventd(Dmeventd),
     /// Keep xendomains, whose settings are in this file, from saving guests.
     SaveNothing(&'static str),
     /// Make GRUB's environment block.
     CreateGrubenv(PathBuf),
 }
 
+/// What is missing before dmeventd is started when something is to be watched: no more is done, and no more undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dmeventd {
+    /// Its socket is neither enabled nor active.
+    EnableAndStart,
+    /// Its socket is active, and would not be after the next boot.
+    Enable,
+    /// Its socket is enabled, and not active.
+    Start,
+}
+
+impl Dmeventd {
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::EnableAndStart => &["enable", "--now", DM_EVENT],
+            Self::Enable => &["enable", DM_EVENT],
+            Self::Start => &["start", DM_EVENT],
+        }
+    }
+
+    fn undo(self) -> &'static [&'static str] {
+        match self {
+            Self::EnableAndStart => &["disable", "--now", DM_EVENT],
+            Self::Enable => &["disable", DM_EVENT],
+            Self::Start => &["stop", DM_EVENT],
+        }
+    }
+
+    /// The command.
+    pub(super) fn command(self) -> String {
+        systemctl(self.arguments())
+    }
+}
+
+/// The command that does it.
+fn systemctl(arguments: &[&str]) -> String {
+    format!("systemctl {}", arguments.join(" "))
+}
+
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// systemd refused.
-    #[error("cannot {what}")]
+    #[error("cannot {what}: see `systemctl status {unit}`")]
     Systemd {
         /// What it was to do.
         what: String,
+        /// With which unit.
+        unit: &'static str,
         /// How it failed.
         #[source]
         source: run::Error,
     },
-    /// A file cannot be changed.
-    #[error("cannot change {}", path.display())]
+    /// A file cannot be read or written.
+    #[error("cannot change {}, and nothing is changed: write XENDOMAINS_SAVE= into it by hand", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -53,6 +100,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What was there before an earlier change is still kept.
+    #[error("{} is there from an earlier change: go back to it (`mv {} {}`), or remove it if it is not needed, and do this again",
+        kept.display(), kept.display(), path.display())]
+    Kept {
+        /// What is kept.
+        kept: PathBuf,
+        /// The file that was to be changed.
+        path: PathBuf,
+    },
+    /// A symbolic link would become a file, and going back would not make it one again.
+    #[error("{} is a symbolic link, and stays as it is: write XENDOMAINS_SAVE= by hand into the file that it leads to", .0.display())]
+    Link(PathBuf),
     /// GRUB's environment block cannot be made.
     #[error(transparent)]
     GrubEnv(#[from] grubenv::Error),
@@ -67,12 +126,13 @@ impl Classify for Error {
 impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MountDebugfs => f.write_str("mount debugfs (systemctl start sys-kernel-debug.mount)"),
-            Self::StartDmeventd => f.write_str("enable dmeventd (systemctl enable --now dm-event.socket)"),
+            Self::MountDebugfs => write!(f, "mount debugfs (systemctl start {DEBUGFS})"),
+            Self::StartDmeventd(how @ Dmeventd::Start) => write!(f, "start dmeventd ({})", how.command()),
+            Self::StartDmeventd(how) => write!(f, "enable dmeventd ({})", how.command()),
             Self::SaveNothing(path) => {
                 write!(
                     f,
-                    "write XENDOMAINS_SAVE= into {path}, and keep the old file as {path}{BEFORE}"
+                    "write XENDOMAINS_SAVE= into {path}, for every domain of this host, and keep the old file as {path}{BEFORE}"
                 )
             }
             Self::CreateGrubenv(path) => write!(f, "make an empty environment block of GRUB, {}", path.display()),
@@ -91,8 +151,8 @@ impl Fix {
     /// The command that undoes it.
     pub fn undo(&self) -> String {
         match self {
-            Self::MountDebugfs => "systemctl stop sys-kernel-debug.mount".to_owned(),
-            Self::StartDmeventd => "systemctl disable --now dm-event.socket".to_owned(),
+            Self::MountDebugfs => systemctl(&["stop", DEBUGFS]),
+            Self::StartDmeventd(how) => systemctl(how.undo()),
             Self::SaveNothing(path) => format!("mv {path}{BEFORE} {path}"),
             Self::CreateGrubenv(path) => format!("rm {}", path.display()),
         }
@@ -105,17 +165,18 @@ impl Fix {
     /// Why it could not be done; then nothing is changed.
     pub fn apply(&self) -> Result<(), Error> {
         match self {
-            Self::MountDebugfs => self.systemctl(&["start", "sys-kernel-debug.mount"]),
-            Self::StartDmeventd => self.systemctl(&["enable", "--now", "dm-event.socket"]),
+            Self::MountDebugfs => self.systemctl(DEBUGFS, &["start", DEBUGFS]),
+            Self::StartDmeventd(how) => self.systemctl(DM_EVENT, how.arguments()),
             Self::SaveNothing(path) => save_nothing(Path::new(path)),
             Self::CreateGrubenv(path) => Ok(GrubEnv::create(path)?),
         }
     }
 
-    fn systemctl(&self, arguments: &[&str]) -> Result<(), Error> {
+    fn systemctl(&self, unit: &'static str, arguments: &[&str]) -> Result<(), Error> {
         let done = Command::new(&SYSTEMCTL).args(arguments.iter().copied()).run();
         done.map(drop).map_err(|source| Error::Systemd {
             what: self.to_string(),
+            unit,
             source,
         })
     }
@@ -123,24 +184,33 @@ impl Fix {
 
 /// Changes the setting in xendomains' file, which people write, too.
 fn save_nothing(path: &Path) -> Result<(), Error> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::File { path, source }
+    let failed = |source| Error::File {
+        path: path.to_owned(),
+        source,
     };
-    let seen = Seen::read(path).map_err(failed(path))?;
+    if path.is_symlink() {
+        return Err(Error::Link(path.to_owned()));
+    }
+    let seen = Seen::read(path).map_err(failed)?;
     let before = seen.content().unwrap_or_default();
-    let mode = fs::metadata(path).map_err(failed(path))?.permissions().mode();
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
     let mut kept = path.as_os_str().to_owned();
     kept.push(BEFORE);
     let kept = PathBuf::from(kept);
     // Not over an older one: that is what was there before anybody's change.
-    file::create(&kept, before, mode).map_err(failed(&kept))?;
+    match file::create(&kept, before, mode) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let path = path.to_owned();
+            return Err(Error::Kept { kept, path });
+        }
+        created => created.map_err(failed)?,
+    }
     let after = without_save(&String::from_utf8_lossy(before));
     let changed = file::replace_seen(path, after.as_bytes(), mode, &seen);
     if changed.is_err() {
         drop(fs::remove_file(&kept));
     }
-    changed.map_err(failed(path))
+    changed.map_err(failed)
 }
 
 /// The settings with `XENDOMAINS_SAVE` empty.
@@ -159,6 +229,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_more_is_undone_than_is_done() {
+        for (how, done, undone) in [
+            (
+                Dmeventd::EnableAndStart,
+                "enable dmeventd (systemctl enable --now dm-event.socket)",
+                "systemctl disable --now dm-event.socket",
+            ),
+            (
+                Dmeventd::Enable,
+                "enable dmeventd (systemctl enable dm-event.socket)",
+                "systemctl disable dm-event.socket",
+            ),
+            (
+                Dmeventd::Start,
+                "start dmeventd (systemctl start dm-event.socket)",
+                "systemctl stop dm-event.socket",
+            ),
+        ] {
+            let fix = Fix::StartDmeventd(how);
+            assert_eq!((fix.to_string(), fix.undo()), (done.to_owned(), undone.to_owned()));
+        }
+    }
+
+    #[test]
     fn there_and_back() {
         let directory = std::env::temp_dir().join(format!("ttvm-fix-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
@@ -171,7 +265,12 @@ mod tests {
         let kept = fs::read_to_string(directory.join("xendomains.before-ttvm")).expect("the old one");
         assert_eq!(kept, before);
         let error = save_nothing(&path).expect_err("an older one is kept");
-        assert!(error.to_string().ends_with("xendomains.before-ttvm"), "{error}");
+        assert!(matches!(error, Error::Kept { .. }), "{error}");
+        let link = directory.join("link");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        let error = save_nothing(&link).expect_err("a link");
+        assert!(matches!(error, Error::Link(_)) && link.is_symlink(), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("the file"), after);
         fs::remove_dir_all(&directory).expect("it goes");
     }
 }

@@ -23,10 +23,10 @@ mod recordings;
 mod snapshots;
 mod xen;
 
-pub use answers::{Answers, Asked};
+pub use answers::{Answers, Asked, Socket};
 pub use check::{Area, Check, State};
 pub use facts::Facts;
-pub use fix::{Error, Fix};
+pub use fix::{Dmeventd, Error, Fix};
 
 /// Looks at everything, in the order of the areas.
 pub fn examine(facts: &Facts, answers: &Answers) -> Vec<Check> {

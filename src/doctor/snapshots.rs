@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::answers::{Answers, Asked};
+use super::answers::{Answers, Asked, Socket};
 use super::check::{Area, Check};
 use super::facts::Facts;
-use super::fix::Fix;
+use super::fix::{Dmeventd, Fix};
 use super::host::rough;
 use super::purpose::Need;
 use crate::config::guest::{DiskSource, Origin, Snapshot};
@@ -51,7 +51,7 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     checks.extend(pools.iter().map(|pool| thin_pool(facts, pool)));
     checks.extend(autoextend(lvm, !thick(facts, lvm).is_empty(), &pools));
     if facts.right().any(|guest| guest.snapshots().next().is_some()) {
-        checks.push(dmeventd(facts, lvm, &pools));
+        checks.push(dmeventd(facts, answers, lvm, &pools));
     }
     checks
 }
@@ -219,7 +219,7 @@ fn autoextend(lvm: &Overview, has_thick: bool, pools: &[&ThinPool]) -> Vec<Check
             _ => Check::ok(
                 AREA,
                 "autoextend",
-                format!("LVM makes room from {threshold}% on ({key})"),
+                format!("LVM is told to make room from {threshold}% on ({key})"),
             ),
         });
     }
@@ -227,7 +227,7 @@ fn autoextend(lvm: &Overview, has_thick: bool, pools: &[&ThinPool]) -> Vec<Check
 }
 
 /// dmeventd does what `autoextend` says, and says in the journal what is nearly full.
-fn dmeventd(facts: &Facts, lvm: &Overview, pools: &[&ThinPool]) -> Check {
+fn dmeventd(facts: &Facts, answers: &Answers, lvm: &Overview, pools: &[&ThinPool]) -> Check {
     const ID: &str = "dmeventd";
     if !facts.has("dmeventd") {
         let sentence = "dmeventd is not installed: nobody watches how full snapshots and pools are";
@@ -247,24 +247,73 @@ fn dmeventd(facts: &Facts, lvm: &Overview, pools: &[&ThinPool]) -> Check {
             "set monitoring = 1 in the section activation of /etc/lvm/lvm.conf",
         );
     }
+    let socket = match &answers.dm_event {
+        Asked::Answer(socket) => socket,
+        Asked::Failed(why) => {
+            let sentence = format!("whether dm-event.socket is active, systemd does not say: {why}");
+            return Check::warn(AREA, ID, sentence, "see what `systemctl status dm-event.socket` says");
+        }
+        Asked::Denied | Asked::Elsewhere | Asked::Nobody => {
+            return Check::skipped(AREA, ID, "the systemd of another system cannot be asked");
+        }
+    };
+    if let Some(check) = not_listening(facts, *socket) {
+        return check;
+    }
+    // One that is not there now will be watched from its first moment on.
+    let snapshots = thick(facts, lvm).into_iter().filter(|(snapshot, _)| {
+        let Volume { vg, lv } = &snapshot.volume;
+        let is_it = |(group, name): &(String, String)| group == vg.as_str() && name == lv.as_str();
+        lvm.unwatched.iter().any(is_it)
+    });
+    let snapshots = snapshots.map(|(snapshot, _)| ("snapshot", snapshot.volume.to_string()));
+    let pools = pools.iter().filter(|pool| !pool.monitored);
+    let pools = pools.map(|pool| ("thin pool", format!("{}/{}", pool.vg, pool.lv)));
+    match snapshots.chain(pools).next() {
+        Some((kind, name)) => Check::warn(
+            AREA,
+            ID,
+            format!("dmeventd does not watch the {kind} {name}"),
+            format!("`lvchange --monitor y {name}`"),
+        ),
+        None => Check::ok(
+            AREA,
+            ID,
+            "dm-event.socket is enabled and active: dmeventd can watch how full snapshots and pools are",
+        ),
+    }
+}
+
+/// What keeps systemd from starting dmeventd, if something does.
+fn not_listening(facts: &Facts, socket: Socket) -> Option<Check> {
+    const ID: &str = "dmeventd";
     let is_enabled = |directory: &&str| {
         let link = facts.real(&format!("{directory}/sockets.target.wants/dm-event.socket"));
         fs::symlink_metadata(link).is_ok()
     };
-    if !ENABLED.iter().any(is_enabled) {
-        // LVM starts it by itself then, as a process of the unit that made the first snapshot.
-        let sentence =
-            "dm-event.socket is not enabled: dmeventd is started in the unit of some guest, and ends with it";
-        return Check::warn(AREA, ID, sentence, "`systemctl enable --now dm-event.socket`")
-            .with_fix(Fix::StartDmeventd);
+    if socket.masked {
+        // Somebody's decision, and the link of what was enabled before may still be there.
+        let sentence = "dm-event.socket is masked: dmeventd is started in the unit of some guest, and ends with it";
+        let remedy = "`systemctl unmask dm-event.socket`, and `systemctl enable --now dm-event.socket`";
+        return Some(Check::warn(AREA, ID, sentence, remedy));
     }
-    match pools.iter().find(|pool| !pool.monitored) {
-        Some(pool) => Check::warn(
-            AREA,
-            ID,
-            format!("dmeventd does not watch the thin pool {}/{}", pool.vg, pool.lv),
-            format!("`lvchange --monitor y {}/{}`", pool.vg, pool.lv),
+    // Without its socket, LVM starts dmeventd by itself, as a process of the unit that made the first snapshot.
+    let (sentence, how) = match (ENABLED.iter().any(is_enabled), socket.active) {
+        (true, true) => return None,
+        (false, true) => (
+            "dm-event.socket is not enabled, and will not be active after the next boot: dmeventd will be started in the unit of some \
+             guest, and end with it",
+            Dmeventd::Enable,
         ),
-        None => Check::ok(AREA, ID, "dmeventd watches how full snapshots and pools are"),
-    }
+        (false, false) => (
+            "dm-event.socket is not enabled: dmeventd is started in the unit of some guest, and ends with it",
+            Dmeventd::EnableAndStart,
+        ),
+        (true, false) => (
+            "dm-event.socket is enabled and not active: dmeventd is started in the unit of some guest, and ends with it",
+            Dmeventd::Start,
+        ),
+    };
+    let fix = Fix::StartDmeventd(how);
+    Some(Check::warn(AREA, ID, sentence, format!("`{}`", how.command())).with_fix(fix))
 }

@@ -38,7 +38,7 @@ pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
         false => checks.push(not_running(facts, need)),
     }
     checks.extend(toolstacks(facts, need));
-    checks.extend(xendomains(facts));
+    checks.extend(xendomains(facts, answers));
     if facts.purpose.tt_xen {
         checks.push(debugfs(facts));
     }
@@ -66,7 +66,10 @@ fn not_running(facts: &Facts, need: Need) -> Check {
             AREA,
             "xen",
             "Xen is not installed",
-            format!("install xen-system-amd64 (Debian) or xen (Fedora), run update-grub, then {boot}"),
+            format!(
+                "install xen-system-amd64 (Debian) or xen (Fedora), run {}, then {boot}",
+                facts.update_grub()
+            ),
         ),
     }
 }
@@ -99,7 +102,7 @@ fn running(facts: &Facts, answers: &Answers, need: Need, checks: &mut Vec<Check>
         }
     }
     match &answers.store {
-        Asked::Answer(()) => checks.push(Check::ok(AREA, "xenstored", "xenstored answers")),
+        Asked::Answer(_) => checks.push(Check::ok(AREA, "xenstored", "xenstored answers")),
         Asked::Failed(why) => {
             checks.push(need.wrong(AREA, "xenstored", format!("no guest can be started: {why}"), RESTART))
         }
@@ -155,7 +158,10 @@ fn options(facts: &Facts, xen: &RunningXen, entry: EntryId) -> Vec<Check> {
                 AREA,
                 id,
                 format!("Xen was not booted with {missing}: {harm}"),
-                format!("run update-grub, then `ttvm boot once --keep {entry}`, and reboot"),
+                format!(
+                    "run {}, then `ttvm boot once --keep {entry}`, and reboot",
+                    facts.update_grub()
+                ),
             ),
             (false, true) => Check::ok(AREA, id, format!("Xen was booted with {there}")),
             (true, true) => Check::skipped(AREA, id, "ttvm.toml asks for nothing of the kind"),
@@ -229,9 +235,9 @@ fn debugfs(facts: &Facts) -> Check {
     }
 }
 
-/// xendomains saves the memory of guests that run when the host goes down, and restores it when it boots: over a snapshot that was
+/// xendomains saves the memory of domains that run when it is stopped, and restores it when it is started: over a snapshot that was
 /// made anew meanwhile, which the memory knows nothing of.
-fn xendomains(facts: &Facts) -> Vec<Check> {
+fn xendomains(facts: &Facts, answers: &Answers) -> Vec<Check> {
     let Some(file) = XENDOMAINS.into_iter().find(|path| facts.real(path).exists()) else {
         return vec![Check::ok(
             AREA,
@@ -243,9 +249,9 @@ fn xendomains(facts: &Facts) -> Vec<Check> {
     let save = setting(&text, "XENDOMAINS_SAVE").filter(|value| !value.is_empty());
     let mut checks = Vec::new();
     for (name, _) in &facts.guests {
-        let saved = Path::new(save.unwrap_or("/var/lib/xen/save")).join(name.as_str());
-        let saved = saved.display().to_string();
-        if facts.real(&saved).exists() {
+        // Without a directory it restores nothing.
+        let saved = save.map(|directory| Path::new(directory).join(name.as_str()).display().to_string());
+        if let Some(saved) = saved.filter(|saved| facts.real(saved).exists()) {
             checks.push(Check::fail(
                 AREA,
                 "xendomains",
@@ -264,21 +270,69 @@ fn xendomains(facts: &Facts) -> Vec<Check> {
         }
     }
     match save {
-        Some(directory) if checks.is_empty() => checks.push(
-            Check::warn(
+        Some(directory) if checks.is_empty() => checks.push(saves(facts, answers, file, directory)),
+        None if checks.is_empty() => {
+            checks.push(Check::ok(
                 AREA,
                 "xendomains",
-                format!("xendomains saves to {directory} the memory of guests that run when the host goes down, and restores it over new snapshots"),
-                format!("write XENDOMAINS_SAVE= into {file}"),
-            )
-            .with_fix(Fix::SaveNothing(file)),
-        ),
-        None if checks.is_empty() => {
-            checks.push(Check::ok(AREA, "xendomains", "xendomains neither saves guests nor starts them"));
+                "xendomains neither saves guests nor starts them",
+            ));
         }
         _ => {}
     }
     checks
+}
+
+/// It would save a guest. When the host goes down, ttvm's units have ended theirs before; but it may be stopped at other times,
+/// and a guest may be started without its unit.
+fn saves(facts: &Facts, answers: &Answers, file: &'static str, directory: &str) -> Check {
+    let sentence = format!(
+        "xendomains saves to {directory} each domain that runs when it is stopped, and restores it later: if that is a guest of \
+         ttvm's, over a new snapshot"
+    );
+    let write = format!("write XENDOMAINS_SAVE= into {file}");
+    match others(facts, answers, directory) {
+        // It may be what somebody counts on.
+        Some(other) => Check::warn(
+            AREA,
+            "xendomains",
+            sentence,
+            format!("if no domain of this host is to be saved, {write}; it holds for all of them, and {other}"),
+        ),
+        None => Check::warn(
+            AREA,
+            "xendomains",
+            sentence,
+            format!("{write}; it holds for every domain of this host"),
+        )
+        .with_fix(Fix::SaveNothing(file)),
+    }
+}
+
+/// What xendomains does for others than ttvm, or may do.
+fn others(facts: &Facts, answers: &Answers, save: &str) -> Option<String> {
+    let names = match &answers.store {
+        Asked::Answer(names) => &names[..],
+        Asked::Failed(_) => return Some("which ones run is not known".to_owned()),
+        // Where Xen does not run there are none; whoever is not root is not offered to change anything.
+        Asked::Nobody | Asked::Elsewhere | Asked::Denied => &[],
+    };
+    let is_own = |name: &str| facts.guests.iter().any(|(guest, _)| guest.as_str() == name);
+    if let Some(other) = names.iter().find(|name| !is_own(name)) {
+        return Some(format!("the domain {other} is none of ttvm's"));
+    }
+    let entry = [save, AUTO]
+        .into_iter()
+        .find_map(|directory| first_in(facts, directory))?;
+    Some(format!("there is {}", entry.display()))
+}
+
+/// Something that xendomains finds in a directory: it does not look at hidden files.
+fn first_in(facts: &Facts, directory: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(facts.real(directory));
+    let mut names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let name = names.find(|name| !name.to_string_lossy().starts_with('.'))?;
+    Some(Path::new(directory).join(name))
 }
 
 /// The file by which xendomains starts a guest, if there is one.

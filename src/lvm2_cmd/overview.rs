@@ -27,6 +27,8 @@ pub struct Overview {
     pub pools: Vec<ThinPool>,
     /// The thin volumes, and the pools that they are in.
     pub thin: Vec<InPool>,
+    /// Active volumes that dmeventd could watch and does not, thin pools aside: their groups and names.
+    pub unwatched: Vec<(String, String)>,
 }
 
 /// A thin pool.
@@ -177,6 +179,8 @@ impl Overview {
                 lv: row.volume.name.clone(),
                 pool: row.pool_lv,
             });
+        } else if row.seg_monitor == "not monitored" {
+            self.unwatched.push((row.vg_name.clone(), row.volume.name.clone()));
         }
         if let Some(group) = self.groups.iter_mut().find(|group| group.name == row.vg_name) {
             group.volumes.push(row.volume);

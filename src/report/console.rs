@@ -30,6 +30,8 @@ const BESIDE: usize = 110;
 struct Row {
     /// Its position.
     at: Option<u64>,
+    /// The last position up to here: a line without one came behind it.
+    reached: Option<u64>,
     /// Whether that is the name of a place in the page. Lines that began at the very same instruction have one place.
     is_place: bool,
     /// What is shown of it.
@@ -84,13 +86,15 @@ impl Console {
     /// The next line.
     pub(super) fn push(&mut self, line: &Line) {
         self.lines += 1;
+        let is_place = self.last < line.instructions;
+        self.last = self.last.max(line.instructions);
         let row = Row {
             at: line.instructions,
-            is_place: self.last < line.instructions,
+            reached: self.last,
+            is_place,
             text: Text(plain(&String::from_utf8_lossy(&line.text))).to_string(),
             more: line.length - line.text.len() as u64,
         };
-        self.last = self.last.max(line.instructions);
         if self.tail.is_empty() && self.head_size + row.size() <= SHARE {
             self.head_size += row.size();
             self.head.push(row);
@@ -113,12 +117,12 @@ impl Console {
 
     /// The first place in the page that is not before `from`, and not behind `to` instructions.
     pub(super) fn place(&self, from: u64, to: u64) -> Option<u64> {
-        let behind = |row: &Row| row.at < Some(from);
-        let place = match self.head.partition_point(behind) {
-            behind if behind < self.head.len() => self.head.get(behind),
-            _ => self.tail.get(self.tail.partition_point(behind)),
-        };
-        place?.at.filter(|at| *at < to)
+        let is_before = |row: &Row| row.reached < Some(from);
+        let head = self.head.iter().skip(self.head.partition_point(is_before));
+        let tail = self.tail.iter().skip(self.tail.partition_point(is_before));
+        // The line that got there first may be one of those that are left out.
+        let place = head.chain(tail).find(|row| row.is_place)?;
+        place.at.filter(|at| *at < to)
     }
 
     /// The last place in the page that is before `to` instructions.
@@ -254,6 +258,28 @@ mod tests {
             (console.place(0, 1_000_000), console.place(1_000_001, u64::MAX)),
             (None, None)
         );
+    }
+
+    #[test]
+    fn lines_without_a_position() {
+        let mut console = Console::default();
+        for at in [None, Some(10), None, None, Some(20), Some(20), None, Some(30), None] {
+            console.push(&Line {
+                instructions: at,
+                ..line(0, "x")
+            });
+        }
+        for (from, to, place) in [
+            (0, 10, None),
+            (0, 11, Some(10)),
+            (10, 20, Some(10)),
+            (11, 21, Some(20)),
+            (20, 30, Some(20)),
+            (21, 31, Some(30)),
+            (31, u64::MAX, None),
+        ] {
+            assert_eq!(console.place(from, to), place, "{from} to {to}");
+        }
     }
 
     #[test]

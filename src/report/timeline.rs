@@ -325,7 +325,7 @@ impl Timeline<'_> {
             (
                 from,
                 if to >= self.activity.end {
-                    self.activity.end + 1
+                    self.activity.end.saturating_add(1)
                 } else {
                     to
                 },

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ttvm::boot::RunningXen;
 use ttvm::clock::boot_id;
 use ttvm::config::places::Places;
-use ttvm::doctor::{Answers, Asked, Check, Facts, examine};
+use ttvm::doctor::{Answers, Asked, Check, Facts, Socket, examine};
 use ttvm::lvm2_cmd::overview::Overview;
 use ttvm::qemu::engine::Version;
 
@@ -167,6 +167,12 @@ impl Host {
         *text = text.replace(from, to);
     }
 
+    /// Gives a file another name.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let text = self.files.remove(from).expect(from);
+        self.files.insert(to.to_owned(), text);
+    }
+
     /// Gives it a symbolic link.
     pub fn link(&mut self, path: &'static str, target: &'static str) {
         self.links.push((path, target));
@@ -211,9 +217,10 @@ impl Host {
         let root = self.plant(name);
         let mut answers = Answers {
             xen: Asked::Answer(RunningXen::parse(&self.xl)),
-            store: Asked::Answer(()),
+            store: Asked::Answer(vec!["clientA".to_owned()]),
             grub_writes: Asked::Answer(()),
             lvm: Asked::Answer(Overview::parse(&self.lvm).expect("LVM's answer")),
+            dm_event: Asked::Answer(Socket::parse("LoadState=loaded\nActiveState=active\n")),
             conflicts: Asked::Answer(Vec::new()),
             qemu: Asked::Answer(Version::parse(self.qemu).expect("a version")),
             free_space: Asked::Answer(20 << 30),

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use good::Host;
-use ttvm::doctor::{Asked, Check, State};
+use ttvm::doctor::{Asked, Check, Socket, State};
 
 /// What is wrong with a host.
 type Break = fn(&mut Host);
@@ -72,6 +72,19 @@ const BROKEN: &[(&str, Break)] = &[
     ("xendomains saves", |host| {
         host.write("etc/default/xendomains", "XENDOMAINS_SAVE=/var/lib/xen/save\n")
     }),
+    ("xendomains saves, and a domain is another's", |host| {
+        host.write("etc/default/xendomains", "XENDOMAINS_SAVE=/var/lib/xen/save\n");
+        host.answers = |answers| answers.store = Asked::Answer(vec!["clientA".to_owned(), "web".to_owned()]);
+    }),
+    ("xendomains saves, and has saved another's", |host| {
+        host.write("etc/default/xendomains", "XENDOMAINS_SAVE=/var/lib/xen/save\n");
+        host.write("var/lib/xen/save/web", "memory");
+    }),
+    ("xendomains saves, and starts another's", |host| {
+        host.write("etc/default/xendomains", "XENDOMAINS_SAVE=/var/lib/xen/save\n");
+        host.write("etc/xen/auto/.keep", "");
+        host.link("etc/xen/auto/web.cfg", "../web.cfg");
+    }),
     ("xendomains has saved", |host| {
         host.write("etc/default/xendomains", "XENDOMAINS_SAVE=/var/lib/xen/save\n");
         host.write("var/lib/xen/save/clientA", "memory");
@@ -104,6 +117,17 @@ const BROKEN: &[(&str, Break)] = &[
     ("no environment block", |host| host.remove("boot/grub/grubenv")),
     ("a damaged environment block", |host| {
         host.write("boot/grub/grubenv", "saved_entry=x\n")
+    }),
+    ("a link to no environment block", |host| {
+        host.remove("boot/grub/grubenv");
+        host.link("boot/grub/grubenv", "../efi/EFI/fedora/grubenv");
+    }),
+    ("Fedora's GRUB", |host| {
+        host.rename("boot/grub/grub.cfg", "boot/grub2/grub.cfg");
+        host.rename("boot/grub/grubenv", "boot/grub2/grubenv");
+        host.replace("boot/grub2/grub.cfg", "'ttvm-ttxen-linux'", "'other'");
+        host.write("boot/grub2/grubenv", "");
+        host.xl = host.xl.replace(" watchdog", "");
     }),
     ("GRUB on LVM", |host| {
         host.answers = |answers| {
@@ -162,7 +186,29 @@ const BROKEN: &[(&str, Break)] = &[
     }),
     ("no dmeventd", |host| host.remove("usr/sbin/dmeventd")),
     ("dmeventd not enabled", |host| {
+        host.remove("etc/systemd/system/sockets.target.wants/dm-event.socket");
+        host.answers =
+            |answers| answers.dm_event = Asked::Answer(Socket::parse("LoadState=loaded\nActiveState=inactive\n"));
+    }),
+    ("dmeventd not enabled, and active", |host| {
         host.remove("etc/systemd/system/sockets.target.wants/dm-event.socket")
+    }),
+    ("dmeventd enabled, and not active", |host| {
+        host.answers =
+            |answers| answers.dm_event = Asked::Answer(Socket::parse("LoadState=loaded\nActiveState=failed\n"));
+    }),
+    ("dmeventd masked", |host| {
+        host.answers =
+            |answers| answers.dm_event = Asked::Answer(Socket::parse("LoadState=masked\nActiveState=inactive\n"));
+    }),
+    ("systemd says nothing of dmeventd", |host| {
+        host.answers = |answers| answers.dm_event = Asked::Failed("`systemctl show` failed with exit status 1".into());
+    }),
+    ("a snapshot that is not watched", |host| {
+        host.lvm = host
+            .lvm
+            .replace("\"lv_name\":\"base\"", "\"lv_name\":\"snap1\"")
+            .replacen("\"seg_monitor\":\"\"", "\"seg_monitor\":\"not monitored\"", 1);
     }),
     ("LVM does not monitor", |host| {
         host.lvm = host.lvm.replace("monitoring=1", "monitoring=0")
@@ -222,7 +268,8 @@ fn lines<'a>(checks: impl Iterator<Item = &'a Check>) -> String {
     for check in checks {
         let _ = writeln!(text, "{} {} {}: {}", check.state, check.area, check.id, check.sentence);
         if let Some(remedy) = &check.remedy {
-            let _ = writeln!(text, "    {remedy}");
+            let by_itself = check.fix.as_ref().map_or("", |_| " (--fix does it)");
+            let _ = writeln!(text, "    {remedy}{by_itself}");
         }
     }
     text

@@ -158,7 +158,10 @@ fn only_reports_are_overwritten() {
     fs::write(world.directory.join("notes.html"), "<!DOCTYPE html>\nmine\n").expect("a file");
     symlink(&path, world.directory.join("link.html")).expect("a link");
     fs::create_dir(world.directory.join("dir.html")).expect("a directory");
-    for name in ["notes.html", "link.html", "dir.html"] {
+    // Only its beginning is read: it has more than there is memory.
+    let disk = fs::File::create(world.directory.join("disk.img")).expect("a file");
+    disk.set_len(1 << 40).expect("a large one");
+    for name in ["notes.html", "link.html", "dir.html", "disk.img"] {
         assert_eq!(
             report(&world, &format!("-o {name}")),
             format!(

@@ -146,17 +146,15 @@ fn missing_programs(host: &mut Host) {
 /// which lies where it would be fetched to.
 fn unattended(host: &mut Host) {
     let file = include_str!("../../../examples/unattended/cloud-init.yaml");
-    let commands = file.split("\nruncmd:\n").nth(1).expect("commands");
-    let commands = commands.lines().map_while(|line| line.strip_prefix("  - "));
-    let commands = commands.filter(|command| !command.starts_with("wget "));
-    let mut count = 0;
-    for command in commands {
-        // Each may fail, as for cloud-init; there is no archive to install from here.
-        let command = command.replace("apt-get install -y", "dpkg -i");
-        host.sh(&command).unwrap();
-        count += 1;
-    }
-    assert!(count > 5, "{file}");
+    let script = file.split("\nruncmd:\n  - |\n").nth(1).expect("a script");
+    let lines = script.lines().map_while(|line| line.strip_prefix("    "));
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with("wget ")).collect();
+    assert!(lines.len() > 5 && lines[0] == "set -e", "{file}");
+    // There is no archive to install from here.
+    let script = lines.join("\n").replace("apt-get install -y", "dpkg -i");
+    host.run(&script).unwrap();
+    host.run("test -e /run/ttvm-to-reboot && systemctl is-enabled -q dm-event.socket")
+        .unwrap();
     host.reboot().unwrap();
     until(
         host,
