@@ -256,7 +256,7 @@ fn what_systemd_is_told() {
             .filter(|line| !line.contains("daemon-reload"))
             .collect::<Vec<_>>(),
         [
-            "deb-systemd-invoke stop ttvm.target ttvm@*.service",
+            "deb-systemd-invoke stop ttvm.target ttvm@*.service ttvm-metrics.timer",
             "ttvm network rollback --no-ask-password",
             "ttvm network set none --keep --no-ask-password",
             "deb-systemd-invoke stop ttvm-netd.service ttvm-dnsmasq.service ttvm-network.service",

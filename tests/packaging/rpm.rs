@@ -61,6 +61,8 @@ fn root(kind: Kind, name: &str) -> Root {
     // dpkg's files stay, rpm does not know them; GRUB is there.
     root.write("boot/grub2/grub.cfg", "");
     root.recorder("usr/sbin/grub2-mkconfig");
+    // Fedora's systemd has it, with its own.
+    root.write("usr/lib/systemd/catalog/systemd.catalog", "");
     root.program(
         "usr/bin/grub2-editenv",
         "[ \"$2\" = list ] && printf 'saved_entry=ttvm-linux\\nnext_entry=other\\n' || echo \"grub2-editenv $*\" >> /calls",
@@ -239,7 +241,7 @@ fn what_systemd_is_told() {
     );
     assert_eq!(
         root.calls(),
-        "systemctl stop ttvm.target ttvm@*.service\nttvm network rollback --no-ask-password\n"
+        "systemctl stop ttvm.target ttvm@*.service ttvm-metrics.timer\nttvm network rollback --no-ask-password\n"
     );
     complete_but_for_the_stand_in(&root);
 
@@ -251,7 +253,7 @@ fn what_systemd_is_told() {
     assert_eq!(
         root.calls(),
         format!(
-            "systemctl stop ttvm.target ttvm@*.service\n\
+            "systemctl stop ttvm.target ttvm@*.service ttvm-metrics.timer\n\
              ttvm network rollback --no-ask-password\n\
              ttvm network set none --keep --no-ask-password\n\
              systemctl stop ttvm-netd.service ttvm-dnsmasq.service\n\
