@@ -324,6 +324,76 @@ fn a_mistake_in_the_host_s_file() {
     }
 }
 
+/// A systemctl that lets nobody do anything, writes down what it was told, and remembers earlier starts.
+const DENYING: &str = r#"#!/bin/sh
+case "$*" in
+'show --property=MainPID '*) echo MainPID=7 ;;
+'show --property=InvocationID '*) echo InvocationID=1f ;;
+'show '*)
+	printf 'InvocationID=1f\nActiveState=failed\nSubState=failed\nStatusText=%s\nResult=exit-code\nExecMainStatus=4\n' 'an old failure'
+	;;
+*)
+	echo "$1" >>"$(dirname "$0")/told"
+	echo 'Access denied' >&2
+	exit 1
+	;;
+esac
+"#;
+
+/// Runs ttvm as on a host that systemd runs, whose systemctl is the one above: what it says, and its exit status.
+fn denied(world: &World, line: &str) -> (String, Option<i32>) {
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-ec"])
+        .arg(
+            "mount --bind \"$1/etc\" /etc; mount -t tmpfs none /run; mkdir -p /run/systemd/system
+            mount --bind \"$1/bin\" /usr/sbin; shift; exec \"$@\"",
+        )
+        .arg("sh")
+        .arg(&world.root)
+        .arg(env!("CARGO_BIN_EXE_ttvm"))
+        .args(line.split_whitespace())
+        .env("DBUS_SYSTEM_BUS_ADDRESS", &world.bus.address)
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare runs");
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+}
+
+#[test]
+fn what_is_denied() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new("denied");
+    let bin = world.root.join("bin");
+    fs::create_dir(&bin).expect("a directory");
+    fs::write(bin.join("systemctl"), DENYING).expect("a program");
+    fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).expect("it can be run");
+    fs::write(world.root.join("etc/kernel"), "").expect("a kernel");
+    fs::write(world.root.join("etc/ttvm/guests/b.toml"), "kernel = \"/etc/kernel\"\n").expect("a guest");
+    world.say(&[
+        ("ttvm@a.service", "active", "running"),
+        ("ttvm@b.service", "failed", "failed"),
+    ]);
+    // A start that was refused is not told with the failure of the one before.
+    let (said, code) = denied(&world, "start b");
+    assert_eq!(said, "ttvm: guest \"b\" was not started: Access denied\n");
+    assert_eq!(code, Some(1));
+    // Whatever the host's file says, a guest can be ended. To ask it to shut down is another thing, for which nobody has asked.
+    fs::write(world.root.join("etc/ttvm/ttvm.toml"), "[guest]\nvcpus = [\n").expect("a file");
+    let (said, code) = denied(&world, "kill a");
+    assert!(
+        said.starts_with("ttvm: systemd did not do it; only root may, and whom polkit lets"),
+        "{said}"
+    );
+    assert!(said.contains("Access denied"), "{said}");
+    assert_eq!(code, Some(1));
+    let told = fs::read_to_string(bin.join("told")).expect("it was told something");
+    assert_eq!(told, "start\nkill\n");
+    let (said, code) = denied(&world, "stop nobody");
+    assert!(said.starts_with("ttvm: there is no guest \"nobody\""), "{said}");
+    assert_eq!(code, Some(3));
+}
+
 /// What the terminal shows until `until` is there.
 fn read_until(terminal: &mut File, until: &str) -> String {
     let mut text = String::new();
