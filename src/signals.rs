@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// Not those that whoever started us has told us to take no notice of: `nohup`, or a shell that starts a job in the background.
 /// Blocked, they would wait like the others.
@@ -61,6 +61,11 @@ pub fn pause(time: Duration) -> io::Result<()> {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Lets `signal` wait from now on, for good: whoever waits for it later finds it ([`arrival`], [`waiting`]).
+pub fn hold(signal: Signal) {
+    swap(&SigSet::from(signal), SigmaskHow::SIG_BLOCK);
 }
 
 /// Lets signals wait from now on.

@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use bus::Bus;
@@ -23,7 +24,14 @@ const PATH: &str = "/org/freedesktop/systemd1";
 /// What systemd says of units: name, active state, sub state.
 type Said = Arc<Mutex<Vec<(&'static str, &'static str, &'static str)>>>;
 
-struct Systemd(Said);
+/// A unit that systemd says nothing about, nor about any other.
+const SILENCE: (&str, &str, &str) = ("silence", "", "");
+
+struct Systemd {
+    said: Said,
+    /// Told of each question that is never answered.
+    unanswered: Sender<()>,
+}
 
 type Row = (
     String,
@@ -58,7 +66,11 @@ impl Systemd {
             patterns,
             ["ttvm@*.service", "ttvm-record@*.service", "ttvm-replay@*.service"]
         );
-        let said = self.0.lock().expect("the units");
+        if self.said.lock().expect("the units").contains(&SILENCE) {
+            self.unanswered.send(()).expect("the test");
+            std::future::pending::<()>().await;
+        }
+        let said = self.said.lock().expect("the units");
         let none = || OwnedObjectPath::from(ObjectPath::try_from("/").expect("a path"));
         let text = str::to_owned;
         let rows = said.iter().map(|(name, active, sub)| {
@@ -106,6 +118,7 @@ struct World {
     runtime: tokio::runtime::Handle,
     connection: Connection,
     said: Said,
+    unanswered: Receiver<()>,
     bus: Bus,
     root: PathBuf,
 }
@@ -126,7 +139,11 @@ impl World {
         std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
         let runtime = handle;
         let said = Said::default();
-        let systemd = Systemd(Arc::clone(&said));
+        let (told, unanswered) = mpsc::channel();
+        let systemd = Systemd {
+            said: Arc::clone(&said),
+            unanswered: told,
+        };
         let connection = runtime.block_on(async {
             zbus::connection::Builder::address(bus.address.as_str())
                 .serve_at(PATH, systemd)
@@ -139,6 +156,7 @@ impl World {
             runtime,
             connection,
             said,
+            unanswered,
             bus,
             root,
         };
@@ -245,6 +263,135 @@ fn for_programs() {
     world.job_removed("ttvm@b.service");
     assert_eq!(state(next()), expect("failed"));
     assert_eq!(end(child, nix::sys::signal::Signal::SIGTERM), Some(0));
+}
+
+#[test]
+fn while_systemd_says_nothing() {
+    use nix::sys::signal::Signal::{SIGQUIT, SIGTERM};
+    for signal in [SIGTERM, SIGQUIT] {
+        let world = World::new(&format!("silence-{signal}"));
+        let (child, mut next) = world.start("status --watch --json a");
+        assert!(next().contains("stopped"));
+        world.say(&[SILENCE]);
+        world.job_removed("ttvm@a.service");
+        world.unanswered.recv().expect("systemd is asked");
+        assert_eq!(end(child, signal), Some(0));
+    }
+}
+
+#[test]
+fn a_mistake_in_the_host_s_file() {
+    let world = World::new("mistake");
+    let file = world.root.join("etc/ttvm/ttvm.toml");
+    let (mut child, mut next) = {
+        let mut command = world.command("status --watch --json");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ttvm runs");
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let next = move || {
+            let mut line = String::new();
+            output.read_line(&mut line).expect("a line");
+            line
+        };
+        (child, next)
+    };
+    assert!(next().contains("\"a\"") && next().contains("\"b\""));
+    fs::write(&file, "[guest]\nvcpus = [\n").expect("a file");
+    world.say(&[("ttvm@a.service", "failed", "failed")]);
+    world.job_removed("ttvm@a.service");
+    assert!(next().contains("failed"), "what happens is still shown");
+    let mut complaints = BufReader::new(child.stderr.take().expect("its errors"));
+    let mut note = String::new();
+    complaints.read_line(&mut note).expect("a line");
+    let expected = "ttvm: note: shown without what ttvm.toml says: /etc/ttvm/ttvm.toml:";
+    assert!(note.starts_with(expected), "{note}");
+    assert_eq!(end(child, nix::sys::signal::Signal::SIGTERM), Some(0));
+    for line in ["status", "list", "metrics"] {
+        let output = world.command(line).output().expect("ttvm runs");
+        let (said, shown) = (
+            String::from_utf8_lossy(&output.stderr),
+            String::from_utf8_lossy(&output.stdout),
+        );
+        assert!(
+            said.starts_with(expected) && said.lines().count() == 1,
+            "{line}: {said}"
+        );
+        assert!(shown.contains('b'), "{line}: {shown}");
+        assert!(output.status.success(), "{line}");
+    }
+}
+
+/// A systemctl that lets nobody do anything, writes down what it was told, and remembers earlier starts.
+const DENYING: &str = r#"#!/bin/sh
+case "$*" in
+'show --property=MainPID '*) echo MainPID=7 ;;
+'show --property=InvocationID '*) echo InvocationID=1f ;;
+'show '*)
+	printf 'InvocationID=1f\nActiveState=failed\nSubState=failed\nStatusText=%s\nResult=exit-code\nExecMainStatus=4\n' 'an old failure'
+	;;
+*)
+	echo "$1" >>"$(dirname "$0")/told"
+	echo 'Access denied' >&2
+	exit 1
+	;;
+esac
+"#;
+
+/// Runs ttvm as on a host that systemd runs, whose systemctl is the one above: what it says, and its exit status.
+fn denied(world: &World, line: &str) -> (String, Option<i32>) {
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-ec"])
+        .arg(
+            "mount --bind \"$1/etc\" /etc; mount -t tmpfs none /run; mkdir -p /run/systemd/system
+            mount --bind \"$1/bin\" /usr/sbin; shift; exec \"$@\"",
+        )
+        .arg("sh")
+        .arg(&world.root)
+        .arg(env!("CARGO_BIN_EXE_ttvm"))
+        .args(line.split_whitespace())
+        .env("DBUS_SYSTEM_BUS_ADDRESS", &world.bus.address)
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare runs");
+    let said = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&said).into_owned(), output.status.code())
+}
+
+#[test]
+fn what_is_denied() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new("denied");
+    let bin = world.root.join("bin");
+    fs::create_dir(&bin).expect("a directory");
+    fs::write(bin.join("systemctl"), DENYING).expect("a program");
+    fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).expect("it can be run");
+    fs::write(world.root.join("etc/kernel"), "").expect("a kernel");
+    fs::write(world.root.join("etc/ttvm/guests/b.toml"), "kernel = \"/etc/kernel\"\n").expect("a guest");
+    world.say(&[
+        ("ttvm@a.service", "active", "running"),
+        ("ttvm@b.service", "failed", "failed"),
+    ]);
+    // A start that was refused is not told with the failure of the one before.
+    let (said, code) = denied(&world, "start b");
+    assert_eq!(said, "ttvm: guest \"b\" was not started: Access denied\n");
+    assert_eq!(code, Some(1));
+    // Whatever the host's file says, a guest can be ended. To ask it to shut down is another thing, for which nobody has asked.
+    fs::write(world.root.join("etc/ttvm/ttvm.toml"), "[guest]\nvcpus = [\n").expect("a file");
+    let (said, code) = denied(&world, "kill a");
+    assert!(
+        said.starts_with("ttvm: systemd did not do it; only root may, and whom polkit lets"),
+        "{said}"
+    );
+    assert!(said.contains("Access denied"), "{said}");
+    assert_eq!(code, Some(1));
+    let told = fs::read_to_string(bin.join("told")).expect("it was told something");
+    assert_eq!(told, "start\nkill\n");
+    let (said, code) = denied(&world, "stop nobody");
+    assert!(said.starts_with("ttvm: there is no guest \"nobody\""), "{said}");
+    assert_eq!(code, Some(3));
 }
 
 /// What the terminal shows until `until` is there.

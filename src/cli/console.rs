@@ -5,11 +5,11 @@ use nix::unistd::geteuid;
 
 use super::lifecycle::{system, unknown};
 use super::logs::become_it;
-use super::{Error, guest_name};
+use super::{Error, guest_name, host_or_defaults};
 use crate::config::guest::Toolstack;
+use crate::config::guests;
 use crate::config::places::Given;
 use crate::config::types::GuestName;
-use crate::config::{guests, host};
 use crate::error::Exit;
 use crate::guest::domain::{self, Presence};
 use crate::run::Program;
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     let places = system(given, "console")?;
     let name = &arguments.guest;
-    let guest = guests::load(&places, &host::load(&places)?, name).map_err(|error| unknown(error, name))?;
+    let guest = guests::load(&places, &host_or_defaults(&places), name).map_err(|error| unknown(error, name))?;
     let program = match guest.toolstack {
         Toolstack::Xl => &XL,
         Toolstack::Xm => &XM,

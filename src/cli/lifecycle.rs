@@ -119,11 +119,18 @@ pub(super) fn run(given: &Given, action: Action, arguments: &Arguments) -> Resul
         return Ok(Exit::Done);
     }
     let names: Vec<String> = concerned.iter().map(|subject| unit_of(action, subject)).collect();
-    let began = now();
-    let done = tell(action, &names);
     match action {
-        Action::Start | Action::Restart => started(&concerned, &names, began, done),
-        Action::Stop | Action::Kill => stopped(&concerned, done),
+        Action::Start | Action::Restart => {
+            let began = now();
+            let before = invocations(&names)?;
+            let done = tell(action.as_str(), &[], &names);
+            started(&concerned, &names, &before, began, done)
+        }
+        Action::Stop => stopped(&concerned, tell("stop", &[], &names)),
+        Action::Kill => {
+            kill(&names)?;
+            stopped(&concerned, tell("stop", &[], &names))
+        }
     }
 }
 
@@ -141,20 +148,16 @@ fn distinct(names: &[GuestName]) -> Vec<GuestName> {
 /// Whether each guest can be what is asked for, as far as its file says: one that is started is right, and of others that have no
 /// file any more a unit may still run. Those are handed back, with what is wrong.
 fn check(places: &Places, action: Action, names: &[GuestName]) -> Result<BTreeMap<GuestName, config::Error>, Error> {
-    let host = host::load(places)?;
-    let mut without_file = BTreeMap::new();
-    for name in names {
-        match guests::load(places, &host, name) {
-            Ok(_) => {}
-            Err(error) if action.begins() => return Err(unknown(error, name)),
-            Err(error @ config::Error::NoSuchGuest { .. }) => {
-                without_file.insert(name.clone(), error);
-            }
-            // A mistake in its file is no reason to let it run.
-            Err(_) => {}
+    if action.begins() {
+        let host = host::load(places)?;
+        for name in names {
+            guests::load(places, &host, name).map_err(|error| unknown(error, name))?;
         }
+        return Ok(BTreeMap::new());
     }
-    Ok(without_file)
+    // A mistake in a file, the guest's or the host's, is no reason to let it run.
+    let without = |name: &GuestName| Some((name.clone(), guests::require_file(places, name).err()?));
+    Ok(names.iter().filter_map(without).collect())
 }
 
 fn subjects(
@@ -188,37 +191,57 @@ fn unit_of(action: Action, subject: &Subject) -> String {
 }
 
 /// Has systemd do it to all units at once, and waits until it is done. polkit may ask whoever is not root.
-fn tell(action: Action, units: &[String]) -> Result<(), run::Error> {
-    let systemctl = |words: &[&str]| {
-        // What failed is said by us, in other words.
-        Command::new(&SYSTEMCTL)
-            .args(words.iter().copied())
-            .args(["--quiet", "--"])
-            .args(units)
-            .deadline(FOR_EVER)
-            .on_the_terminal()
-            .run()
-            .map(drop)
-    };
-    match action {
-        Action::Start => systemctl(&["start"]),
-        Action::Restart => systemctl(&["restart"]),
-        Action::Stop => systemctl(&["stop"]),
-        Action::Kill => {
-            // A unit that has no main process yet is ended by the stop that follows.
-            // (--kill-who= has been --kill-whom= as well since systemd 252.)
-            let signal = format!("--signal={AT_ONCE}");
-            let killed = systemctl(&["kill", "--kill-who=main", &signal]);
-            systemctl(&["stop"]).and(match killed {
-                Err(run::Error::Failed { .. }) => Ok(()),
-                other => other,
-            })
-        }
+fn tell(action: &str, options: &[&str], units: &[String]) -> Result<(), run::Error> {
+    // What failed is said by us, in other words.
+    Command::new(&SYSTEMCTL)
+        .arg(action)
+        .args(options.iter().copied())
+        .args(["--quiet", "--"])
+        .args(units)
+        .deadline(FOR_EVER)
+        .on_the_terminal()
+        .run()
+        .map(drop)
+}
+
+/// Sends units' main processes the signal that ends guests at once. The stop that follows ends a unit that has none yet.
+fn kill(units: &[String]) -> Result<(), Error> {
+    let living = with_main_process(units)?;
+    if living.is_empty() {
+        return Ok(());
+    }
+    // (--kill-who= has been --kill-whom= as well since systemd 252.)
+    let signal = format!("--signal={AT_ONCE}");
+    match tell("kill", &["--kill-who=main", &signal], &living) {
+        // They have ended meanwhile. Where they have not, it was denied, and to ask the guests to shut down is another thing.
+        Err(run::Error::Failed { .. }) if with_main_process(&living)?.is_empty() => Ok(()),
+        done => done.map_err(Error::Told),
     }
 }
 
+fn with_main_process(units: &[String]) -> Result<Vec<String>, Error> {
+    let shown = systemd::show(units, ["MainPID"]).map_err(Error::Systemd)?;
+    let living = units
+        .iter()
+        .zip(shown)
+        .filter(|(_, [pid])| !matches!(pid.as_str(), "" | "0"));
+    Ok(living.map(|(unit, _)| unit.clone()).collect())
+}
+
+/// The newest start of each unit, by systemd's id of it; nothing of one that systemd has forgotten.
+fn invocations(units: &[String]) -> Result<Vec<String>, Error> {
+    let shown = systemd::show(units, ["InvocationID"]).map_err(Error::Systemd)?;
+    Ok(shown.into_iter().map(|[id]| id).collect())
+}
+
 /// Says what has become of each start.
-fn started(subjects: &[&Subject], units: &[String], began: u64, done: Result<(), run::Error>) -> Result<Exit, Error> {
+fn started(
+    subjects: &[&Subject],
+    units: &[String],
+    before: &[String],
+    began: u64,
+    done: Result<(), run::Error>,
+) -> Result<Exit, Error> {
     // systemctl fails if one of them does; which one, the units say. What it says itself is why it was not even tried: with
     // --quiet, nothing else.
     let refusal = match done {
@@ -226,30 +249,38 @@ fn started(subjects: &[&Subject], units: &[String], began: u64, done: Result<(),
         Err(run::Error::Failed { stderr, .. }) => stderr.trim().to_owned(),
         Err(error) => return Err(Error::Systemd(error)),
     };
-    let properties = ["ActiveState", "SubState", "StatusText", "Result", "ExecMainStatus"];
+    let properties = [
+        "InvocationID",
+        "ActiveState",
+        "SubState",
+        "StatusText",
+        "Result",
+        "ExecMainStatus",
+    ];
     let shown = systemd::show(units, properties).map_err(Error::Systemd)?;
     let mut exit = Exit::Done;
-    for (subject, [active, sub, text, result, status]) in subjects.iter().zip(shown) {
+    for ((subject, before), [id, active, sub, text, result, status]) in subjects.iter().zip(before).zip(shown) {
         let name = &subject.name;
+        // All else that the unit says is of a start before.
+        if is_untried(before, &id, &refusal) {
+            eprintln!("ttvm: guest \"{name}\" was not started: {}", text::lines(&refusal));
+            exit = first(exit, Exit::Failed);
+            continue;
+        }
         let again = State::is_restarting(&active, &sub);
         let failed = active == "failed" || result != "success" || again;
-        match (active.as_str(), refusal.as_str()) {
-            ("active", _) => {
+        match active.as_str() {
+            "active" => {
                 writeln!(io::stdout(), "{name}: {}", text::line(&text))?;
                 continue;
             }
-            (_, "") if !failed => {
+            _ if !failed => {
                 let ended = ending(name).unwrap_or_default();
                 writeln!(
                     io::stdout(),
                     "{name}: started, and ended already: {}",
                     text::line(&ended)
                 )?;
-                continue;
-            }
-            (_, why) if !failed => {
-                eprintln!("ttvm: guest \"{name}\" was not started: {}", text::lines(why));
-                exit = first(exit, Exit::Failed);
                 continue;
             }
             _ => {}
@@ -270,6 +301,11 @@ fn started(subjects: &[&Subject], units: &[String], began: u64, done: Result<(),
         eprintln!("  more: `ttvm logs {name}`; `ttvm guest check {name}` says what this host lacks for it");
     }
     Ok(exit)
+}
+
+/// Whether a unit was not even started: systemctl says why, and the newest start is the one it was `before`.
+fn is_untried(before: &str, now: &str, refusal: &str) -> bool {
+    !refusal.is_empty() && before == now
 }
 
 /// Of several guests, the first failure is the command's.
@@ -331,6 +367,14 @@ mod tests {
         assert_eq!(concerned(Action::Start, &states), [false, true, true, true, true]);
         assert_eq!(concerned(Action::Stop, &states), [true, true, true, false, false]);
         assert_eq!(concerned(Action::Kill, &states), [true, true, true, false, false]);
+    }
+
+    #[test]
+    fn what_was_refused_was_not_started() {
+        assert!(is_untried("", "", "Interactive authentication required."));
+        assert!(is_untried("1f", "1f", "Unit ttvm@a.service is masked."));
+        assert!(!is_untried("1f", "20", "Unit ttvm@b.service is masked."), "another one");
+        assert!(!is_untried("1f", "1f", ""), "it was being started already");
     }
 
     #[test]

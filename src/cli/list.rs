@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::status::World;
 use super::table::{self, Cell, Tone};
-use super::{Error, print_json};
+use super::{Error, host_or_defaults, print_json};
 use crate::config::guest::{DiskSource, Guest, Toolstack};
+use crate::config::guests;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::config::{guests, host};
 use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
 
@@ -34,7 +34,7 @@ struct Row {
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
-    let host = host::load(places)?;
+    let host = host_or_defaults(places);
     let names = guests::names(places)?;
     let world = World::look(places);
     let network = GuestNetwork::load(places.root());

@@ -8,9 +8,9 @@ use std::process::Command;
 use super::lifecycle::{system, unknown};
 use super::systemd::{self, JOURNALCTL, Unit};
 use super::{Error, guest_name};
+use crate::config::guests;
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
-use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::record::Record;
 use crate::run;
@@ -47,10 +47,8 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
 
 /// `Ok` if the guest has a file, or has run.
 fn check(places: &Places, name: &GuestName) -> Result<(), Error> {
-    match guests::load(places, &host::load(places)?, name) {
-        Err(error @ config::Error::NoSuchGuest { .. }) if Record::load(places.root(), name).is_none() => {
-            Err(unknown(error, name))
-        }
+    match guests::require_file(places, name) {
+        Err(error) if Record::load(places.root(), name).is_none() => Err(unknown(error, name)),
         _ => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::Error;
 use super::status::{self, Row, World};
+use crate::clock::now;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -24,9 +25,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
-    let rows = status::rows(places, &[], &World::look(places))?;
+    let found = status::rows(places, &[], &World::look(places))?;
+    found.print_notes();
     let library = Library::open(places.state_dir());
-    let figures: Vec<Figures> = rows
+    let figures: Vec<Figures> = found
+        .rows
         .into_iter()
         .map(|row| Figures {
             failed_starts: Record::load(places.root(), &row.guest).map_or(0, |record| record.failed_starts),
@@ -34,7 +37,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             row,
         })
         .collect();
-    let text = exposition(&figures);
+    let text = exposition(&figures, now());
     match &arguments.output {
         Some(path) => file::replace(path, text.as_bytes(), 0o644).map_err(|source| Error::Write {
             path: path.clone(),
@@ -79,17 +82,24 @@ fn labels(pairs: &[(&str, &str)]) -> String {
     format!("{{{}}}", pairs.collect::<Vec<_>>().join(","))
 }
 
-fn exposition(guests: &[Figures]) -> String {
+fn exposition(guests: &[Figures], when: u64) -> String {
     let mut text = String::new();
     let of = |figures: &Figures| labels(&[("guest", figures.row.guest.as_str())]);
     let flag = |is: bool| u8::from(is).to_string();
-    let count = [(String::new(), guests.len().to_string())];
+    let alone = |value: String| std::iter::once((String::new(), value));
+    family(
+        &mut text,
+        "ttvm_metrics_time_seconds",
+        "When these figures were found out, in seconds since 1970.",
+        "gauge",
+        alone(when.to_string()),
+    );
     family(
         &mut text,
         "ttvm_guests",
         "Guests that have a file.",
         "gauge",
-        count.into_iter(),
+        alone(guests.len().to_string()),
     );
     family(
         &mut text,
@@ -195,7 +205,7 @@ mod tests {
             "vg/snap2".parse().expect("a volume"),
         ];
         (full.since, full.memory) = (Some(1_700_000_000), Some(96 << 20));
-        let text = exposition(&[
+        let guests = [
             Figures {
                 row: full,
                 failed_starts: 3,
@@ -206,11 +216,13 @@ mod tests {
                 failed_starts: 0,
                 replay: None,
             },
-        ]);
+        ];
+        let text = exposition(&guests, 1_700_000_200);
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
             samples,
             [
+                "ttvm_metrics_time_seconds 1700000200",
                 "ttvm_guests 2",
                 "ttvm_guest_state{guest=\"a\",state=\"running\"} 1",
                 "ttvm_guest_state{guest=\"b\",state=\"stopped\"} 1",

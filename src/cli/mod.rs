@@ -41,10 +41,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::lifecycle::Action;
+use crate::config::host::{self, HostConfig};
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::digest::Digest;
-use crate::error::{Classify, Exit, report};
+use crate::error::{Classify, Exit, one_line, report};
 use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
@@ -328,6 +329,20 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
 /// A guest's name on the command line.
 fn guest_name(text: &str) -> Result<GuestName, String> {
     text.parse().map_err(|error: config::types::Invalid| error.to_string())
+}
+
+/// ttvm.toml, for those who only show something: the defaults if it is wrong, and that is said.
+fn host_or_defaults(places: &Places) -> HostConfig {
+    let (host, wrong) = host::load_or_defaults(places);
+    if let Some(wrong) = wrong {
+        eprintln!("ttvm: note: {}", crate::text::line(&without_host(&wrong)));
+    }
+    host
+}
+
+/// What is missing where ttvm.toml is `wrong`, as one line.
+fn without_host(wrong: &config::Error) -> String {
+    format!("shown without what ttvm.toml says: {}", one_line(wrong))
 }
 
 /// Prints `value` as indented JSON.

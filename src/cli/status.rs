@@ -8,18 +8,19 @@ use serde::Serialize;
 use super::snapshot::describe;
 use super::systemd::{self, State, Units};
 use super::table::{self, Cell, Tone};
-use super::{Error, guest_name, print_json, watch};
+use super::{Error, guest_name, print_json, watch, without_host};
 use crate::clock::{duration, now};
 use crate::config::guest::{Guest, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{self, guests, host};
-use crate::error::Exit;
+use crate::error::{Exit, one_line};
 use crate::guest::domain::{self, Domain, Presence};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::Record;
 use crate::snapshot::{Fill, Store};
+use crate::text;
 use crate::xenstore::{self, XenStore};
 
 #[derive(clap::Args)]
@@ -153,32 +154,51 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     if arguments.watch {
         return watch::run(places, arguments);
     }
-    let rows = rows(places, &arguments.guests, &World::look(places))?;
+    let found = rows(places, &arguments.guests, &World::look(places))?;
+    found.print_notes();
     if arguments.json {
-        print_json(&rows)?;
+        print_json(&found.rows)?;
         return Ok(Exit::Done);
     }
-    let lines: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
+    let lines: Vec<Vec<Cell>> = found.rows.iter().map(cells).collect();
     table::print(&HEAD, &lines)?;
     Ok(Exit::Done)
 }
 
+/// What is known of guests.
+pub(super) struct Found {
+    pub(super) rows: Vec<Row>,
+    /// What could not be found out, a line each.
+    pub(super) notes: Vec<String>,
+}
+
+impl Found {
+    /// Says on the standard error what is missing.
+    pub(super) fn print_notes(&self) {
+        for note in &self.notes {
+            eprintln!("ttvm: note: {}", text::line(note));
+        }
+    }
+}
+
 /// The guests of that name, or all.
-pub(super) fn rows(places: &Places, wanted: &[GuestName], world: &World) -> Result<Vec<Row>, Error> {
-    let host = host::load(places)?;
+pub(super) fn rows(places: &Places, wanted: &[GuestName], world: &World) -> Result<Found, Error> {
+    // Who wants to know what runs is not to be kept from it by a mistake in a file.
+    let (host, wrong) = host::load_or_defaults(places);
+    let mut notes: Vec<String> = wrong.iter().map(without_host).collect();
     let names = match wanted {
         [] => guests::names(places)?,
         wanted => wanted.to_vec(),
     };
     let mut rows = Vec::new();
     for name in names {
-        match row(places, &host, &name, world) {
+        match row(places, &host, &name, world, &mut notes) {
             // Its file has gone since the names were read.
             Err(Error::Config(config::Error::NoSuchGuest { .. })) if wanted.is_empty() => {}
             row => rows.push(row?),
         }
     }
-    Ok(rows)
+    Ok(Found { rows, notes })
 }
 
 /// Domains, or none where Xen does not run or does not answer us.
@@ -193,7 +213,13 @@ fn domains() -> BTreeMap<u32, Domain> {
     })
 }
 
-fn row(places: &Places, host: &HostConfig, name: &GuestName, world: &World) -> Result<Row, Error> {
+fn row(
+    places: &Places,
+    host: &HostConfig,
+    name: &GuestName,
+    world: &World,
+    notes: &mut Vec<String>,
+) -> Result<Row, Error> {
     let (state, tone) = world.state(name);
     let record = Record::load(places.root(), name);
     let row = Row {
@@ -203,7 +229,7 @@ fn row(places: &Places, host: &HostConfig, name: &GuestName, world: &World) -> R
         ..Row::bare(name.clone(), &state)
     };
     match guests::load(places, host, name) {
-        Ok(guest) => of_guest(row, &guest, record, host, world),
+        Ok(guest) => Ok(of_guest(row, &guest, record, host, world, notes)),
         Err(error @ config::Error::NoSuchGuest { .. }) => Err(error.into()),
         Err(_) => Ok(invalid(row, world)),
     }
@@ -230,7 +256,8 @@ fn of_guest(
     record: Option<Record>,
     host: &HostConfig,
     world: &World,
-) -> Result<Row, Error> {
+    notes: &mut Vec<String>,
+) -> Row {
     let unit = world.unit(&guest.name);
     match domain::presence(&world.domains, &guest.name, guest.uuid) {
         Presence::Own(domain) => {
@@ -250,9 +277,18 @@ fn of_guest(
     if guest.snapshots().next().is_some()
         && let Ok(store) = Store::open(&guest.name, guest.snapshots().cloned().collect(), &host.snapshot)
     {
-        for (snapshot, fill) in store.status()? {
-            row.volumes.push(snapshot.volume.clone());
-            row.snapshots.push(fill);
+        match store.status() {
+            Ok(fills) => {
+                for (snapshot, fill) in fills {
+                    row.volumes.push(snapshot.volume.clone());
+                    row.snapshots.push(fill);
+                }
+            }
+            Err(error) => notes.push(format!(
+                "how full the snapshots of {} are is not known: {}",
+                guest.name,
+                one_line(&error)
+            )),
         }
     }
     if let Some(record) = record {
@@ -268,7 +304,7 @@ fn of_guest(
         }
         row.last_exit = if running { record.previous } else { record.last_exit() };
     }
-    Ok(row)
+    row
 }
 
 pub(super) const HEAD: [&str; 7] = ["GUEST", "STATE", "DOMID", "MEMORY", "SNAPSHOT", "UPTIME", "LAST EXIT"];

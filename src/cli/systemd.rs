@@ -182,8 +182,7 @@ pub(super) async fn units(bus: &Connection) -> Result<Units, Error> {
     let any: [&str; 0] = [];
     let question = (&any[..], &patterns[..]);
     let asked = bus.call_method(Some(NAME), PATH, Some(MANAGER), "ListUnitsByPatterns", &question);
-    let answer = tokio::time::timeout(PATIENCE, asked).await;
-    let answer = answer.map_err(|_| Error::NoAnswer(format!("no answer within {} s", PATIENCE.as_secs())))??;
+    let answer = in_time(asked).await.map_err(Error::NoAnswer)??;
     let rows: Vec<Row> = answer.body().deserialize()?;
     let states = rows.into_iter().filter_map(|(name, _, _, active, sub, ..)| {
         let state = State::of(Unit::named(&name)?, &active, &sub);
@@ -192,9 +191,17 @@ pub(super) async fn units(bus: &Connection) -> Result<Units, Error> {
     Ok(Units(states.collect()))
 }
 
+/// What comes of `asked`, or that nothing came in time.
+pub(in crate::cli) async fn in_time<T>(asked: impl Future<Output = T>) -> Result<T, String> {
+    let answer = tokio::time::timeout(PATIENCE, asked).await;
+    answer.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))
+}
+
 /// The connection to the system bus.
 pub(super) async fn connect() -> Result<Connection, Error> {
-    Connection::system().await.map_err(|error| match error {
+    // Whoever listens there may take the connection and say nothing.
+    let connected = in_time(Connection::system()).await.map_err(Error::NoBus)?;
+    connected.map_err(|error| match error {
         zbus::Error::Connection(error, _) | zbus::Error::InputOutput(error) => Error::NoBus(reason(&error)),
         error => Error::NoBus(error.to_string()),
     })

@@ -24,15 +24,17 @@ use zbus::{Connection, MatchRule, MessageStream};
 
 use super::clock::date_and_time;
 use super::keyboard::Raw;
-use super::status::{self, Arguments, Row, World};
+use super::status::{self, Arguments, Found, Row, World};
 use super::systemd::{self, Unit};
 use super::table::{self, Cell};
 use super::{Error, Exit};
 use crate::clock::now;
 use crate::config::guests;
 use crate::config::places::Places;
+use crate::error::one_line;
 use crate::guest::domain::{self, Domain};
 use crate::guest::record;
+use crate::text;
 use crate::xenstore::{self, XenStore};
 
 /// How often the fill of snapshots is read.
@@ -57,25 +59,36 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
 async fn watch(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let mut news = News::begin(places).await?;
     // Before the screen is taken: what is wrong is said where it stays.
-    let mut rows = status::rows(places, &arguments.guests, &news.look().await?)?;
+    let Some(world) = news.look(None).await? else {
+        return Ok(Exit::Done);
+    };
+    let mut found = status::rows(places, &arguments.guests, &world)?;
     let mut view = View::begin(arguments)?;
-    view.show(&rows)?;
+    view.show(&found)?;
     let mut read = Instant::now();
     loop {
-        let wake = view.wake(&rows, read);
+        let wake = view.wake(&found.rows, read);
         match news.next(view.keys(), wake).await? {
             Event::End => return Ok(Exit::Done),
             Event::Resized => {}
             Event::Time if read + FILL > Instant::now() => {
                 let now = now();
-                rows.iter_mut().for_each(|row| row.grow_older(now));
+                found.rows.iter_mut().for_each(|row| row.grow_older(now));
             }
             Event::Changed | Event::Time => {
-                rows = status::rows(places, &arguments.guests, &news.look().await?)?;
+                let Some(world) = news.look(view.keys()).await? else {
+                    return Ok(Exit::Done);
+                };
+                match status::rows(places, &arguments.guests, &world) {
+                    Ok(now) => found = now,
+                    // A file is being changed: what was known stays until it is right again.
+                    Err(Error::Config(error)) => found.notes = vec![one_line(&error)],
+                    Err(error) => return Err(error),
+                }
                 read = Instant::now();
             }
         }
-        view.show(&rows)?;
+        view.show(&found)?;
     }
 }
 
@@ -100,7 +113,7 @@ struct News {
     missed: bool,
     files: Files,
     xen: Option<Xen>,
-    signals: [Signal; 3],
+    signals: [Signal; 4],
     resized: Signal,
 }
 
@@ -111,7 +124,8 @@ impl News {
             true => error.into(),
             false => Error::NoSystemd("status --watch"),
         })?;
-        let (jobs, units) = subscribe(&bus).await?;
+        let subscribed = systemd::in_time(subscribe(&bus)).await;
+        let (jobs, units) = subscribed.map_err(systemd::Error::NoAnswer)??;
         Ok(Self {
             jobs,
             units,
@@ -122,6 +136,7 @@ impl News {
                 on(SignalKind::interrupt())?,
                 on(SignalKind::terminate())?,
                 on(SignalKind::hangup())?,
+                on(SignalKind::quit())?,
             ],
             resized: on(SignalKind::window_change())?,
             bus,
@@ -129,39 +144,40 @@ impl News {
     }
 
     /// Everything as it is now. What happens meanwhile is news, and is taken in: the answer comes behind it, and only so much of it is
-    /// kept.
-    async fn look(&mut self) -> Result<World, Error> {
+    /// kept. Nothing if whoever looks wants to end it.
+    async fn look(&mut self, keys: Option<&AsyncFd<OwnedFd>>) -> Result<Option<World>, Error> {
         self.files.watch();
         self.missed = false;
         let mut asked = pin!(systemd::units(&self.bus));
         let units = loop {
             tokio::select! {
                 biased;
+                ended = ended(&mut self.signals, keys) => {
+                    ended.map_err(systemd::Error::Runtime)?;
+                    return Ok(None);
+                }
                 said = self.jobs.next() => self.missed |= is_of_a_guest(said, of_job)?,
                 said = self.units.next() => self.missed |= is_of_a_guest(said, of_unit)?,
                 units = &mut asked => break units?,
             }
         };
-        Ok(World {
+        Ok(Some(World {
             units: Some(units),
             domains: self.xen.as_mut().map_or_else(|| Ok(BTreeMap::new()), Xen::domains)?,
-        })
+        }))
     }
 
     /// Waits for something to happen, `keys` to be pressed, or `until`.
     async fn next(&mut self, keys: Option<&AsyncFd<OwnedFd>>, until: Option<Instant>) -> Result<Event, Error> {
         let missed = self.missed;
-        let [interrupt, terminate, hangup] = &mut self.signals;
         loop {
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => return Ok(Event::End),
-                _ = terminate.recv() => return Ok(Event::End),
-                _ = hangup.recv() => return Ok(Event::End),
-                _ = self.resized.recv() => return Ok(Event::Resized),
-                pressed = pressed(keys) => if pressed.map_err(systemd::Error::Runtime)? {
+                ended = ended(&mut self.signals, keys) => {
+                    ended.map_err(systemd::Error::Runtime)?;
                     return Ok(Event::End);
-                },
+                }
+                _ = self.resized.recv() => return Ok(Event::Resized),
                 // After those who want to end it.
                 () = std::future::ready(()), if missed => return Ok(Event::Changed),
                 said = self.jobs.next() => if is_of_a_guest(said, of_job)? {
@@ -248,6 +264,23 @@ fn readable(source: &impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
 fn is_ready(fd: &impl AsFd) -> bool {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits until whoever looks wants to end it.
+async fn ended(signals: &mut [Signal; 4], keys: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    let [interrupt, terminate, hangup, quit] = signals;
+    loop {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+            _ = quit.recv() => return Ok(()),
+            pressed = pressed(keys) => if pressed? {
+                return Ok(());
+            },
+        }
+    }
 }
 
 /// Waits for keys; whether one of them ends it.
@@ -376,6 +409,7 @@ impl View {
             return Ok(Self::Lines(Lines {
                 json: arguments.json,
                 shown: None,
+                noted: Vec::new(),
             }));
         }
         Ok(Self::Screen(Screen::begin()?))
@@ -388,10 +422,10 @@ impl View {
         }
     }
 
-    fn show(&mut self, rows: &[Row]) -> Result<(), Error> {
+    fn show(&mut self, found: &Found) -> Result<(), Error> {
         match self {
-            Self::Screen(_) => Screen::show(rows),
-            Self::Lines(lines) => lines.show(rows),
+            Self::Screen(_) => Screen::show(found),
+            Self::Lines(lines) => lines.show(found),
         }
     }
 
@@ -439,10 +473,10 @@ impl Screen {
         Ok(screen)
     }
 
-    fn show(rows: &[Row]) -> Result<(), Error> {
+    fn show(found: &Found) -> Result<(), Error> {
         let (width, height) = size();
         let mut out = io::stdout().lock();
-        out.write_all(frame(rows, width, height, table::has_colours()).as_bytes())?;
+        out.write_all(frame(found, width, height, table::has_colours()).as_bytes())?;
         Ok(out.flush()?)
     }
 }
@@ -455,8 +489,8 @@ impl Drop for Screen {
 }
 
 /// What is written to a terminal of that size: each line over the one that was there, so that nothing flickers.
-fn frame(rows: &[Row], width: usize, height: usize, colours: bool) -> String {
-    let cells: Vec<Vec<Cell>> = rows.iter().map(status::cells).collect();
+fn frame(found: &Found, width: usize, height: usize, colours: bool) -> String {
+    let cells: Vec<Vec<Cell>> = found.rows.iter().map(status::cells).collect();
     let mut lines = table::lines(&status::HEAD, &cells, width, colours);
     // The last line is for what there is no room for, and for how to end it.
     let room = height.saturating_sub(1).max(1);
@@ -466,7 +500,10 @@ fn frame(rows: &[Row], width: usize, height: usize, colours: bool) -> String {
         0 => "q ends".to_owned(),
         more => format!("{more} more; q ends"),
     };
-    last.truncate(width);
+    for note in &found.notes {
+        last.extend(["; ", &text::line(note)]);
+    }
+    let last: String = last.chars().take(width).collect();
     let mut text = "\x1b[H".to_owned();
     for line in &lines {
         text.extend([line, "\x1b[K\r\n"]);
@@ -497,11 +534,17 @@ fn size() -> (usize, usize) {
 struct Lines {
     json: bool,
     shown: Option<Vec<Row>>,
+    noted: Vec<String>,
 }
 
 impl Lines {
-    fn show(&mut self, rows: &[Row]) -> Result<(), Error> {
-        let before = self.shown.replace(rows.to_vec());
+    fn show(&mut self, found: &Found) -> Result<(), Error> {
+        if self.noted != found.notes {
+            found.print_notes();
+            self.noted.clone_from(&found.notes);
+        }
+        let rows = &found.rows;
+        let before = self.shown.replace(rows.clone());
         let was = |row: &Row| before.iter().flatten().find(|old| old.guest == row.guest);
         let changed: Vec<&Row> = rows
             .iter()

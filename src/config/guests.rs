@@ -91,11 +91,7 @@ pub fn disks(places: &Places, host: &HostConfig) -> Result<BTreeSet<PathBuf>, Er
 fn load_alone(places: &Places, host: &HostConfig, name: &GuestName, claims: &Claims) -> Result<Guest, Error> {
     let path = path(places, name);
     let Some(source) = source(places, &path)? else {
-        return Err(Error::NoSuchGuest {
-            name: name.to_string(),
-            path,
-            closest: closest(places, name),
-        });
+        return Err(no_such(places, name));
     };
     take_apart(places, host, name, source, claims, true)
 }
@@ -131,6 +127,26 @@ fn take_apart(
     source
         .read(|source, table| read(name, source, table, &context))
         .map_err(Error::Invalid)
+}
+
+/// Whether `name` has a file, whatever that says.
+///
+/// # Errors
+///
+/// If it is certain that there is none.
+pub fn require_file(places: &Places, name: &GuestName) -> Result<(), Error> {
+    match places.real(&path(places, name)).try_exists() {
+        Ok(false) => Err(no_such(places, name)),
+        Ok(true) | Err(_) => Ok(()),
+    }
+}
+
+fn no_such(places: &Places, name: &GuestName) -> Error {
+    Error::NoSuchGuest {
+        name: name.to_string(),
+        path: path(places, name),
+        closest: closest(places, name),
+    }
 }
 
 fn closest(places: &Places, name: &GuestName) -> Option<String> {

@@ -81,14 +81,27 @@ impl Default for SnapshotConfig {
 
 /// Reads `ttvm.toml`; without the file, the defaults.
 pub fn load(places: &Places) -> Result<HostConfig, Error> {
-    let mut config = HostConfig::default();
-    config.guest.toolstack = places.toolstack();
+    let config = defaults(places);
     match source(places, &places.config_dir().join("ttvm.toml"))? {
         None => Ok(config),
         Some(source) => source
             .read(|_, table| Some(read(table, config)))
             .map_err(Error::Invalid),
     }
+}
+
+/// The same for whoever can do without: the defaults if the file is wrong, and why it is.
+pub fn load_or_defaults(places: &Places) -> (HostConfig, Option<Error>) {
+    match load(places) {
+        Ok(config) => (config, None),
+        Err(error) => (defaults(places), Some(error)),
+    }
+}
+
+fn defaults(places: &Places) -> HostConfig {
+    let mut config = HostConfig::default();
+    config.guest.toolstack = places.toolstack();
+    config
 }
 
 fn read(table: &Table<'_>, mut config: HostConfig) -> HostConfig {

@@ -21,12 +21,16 @@ pub mod xm_config;
 
 pub use error::Error;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::types::GuestName;
 use crate::file;
-use crate::lock::{self, Attempt};
+use crate::lock::{self, Attempt, Lock, Waiting};
 use crate::root::under;
+use crate::signals;
 
 /// Where a guest's generated file for xl or xm, its preparation and its lock are while it runs.
 const DIRECTORY: &str = "/run/ttvm";
@@ -66,4 +70,63 @@ pub fn claim(guest: &GuestName) -> Result<Attempt, Error> {
 pub fn claim_below(directory: &Path, guest: &GuestName) -> Result<Attempt, Error> {
     let path = directory.join(format!("{guest}.lock"));
     lock::take(&path).map_err(|source| Error::Write { path, source })
+}
+
+/// [`claim`] for a run, which waits for whoever has it: nothing if we are asked to end meanwhile by a signal that is held back
+/// ([`signals::hold`]).
+pub fn claim_for_run(guest: &GuestName) -> Result<Option<Lock>, Error> {
+    match claim(guest)? {
+        Attempt::Taken(lock) => Ok(Some(lock)),
+        Attempt::Busy(waiting) => taken(waiting, signals::arrival().map_err(Error::Wait)?.as_fd()),
+    }
+}
+
+/// The lock that is waited for; nothing if `signals` can be read before it is ours.
+fn taken(waiting: Waiting, signals: BorrowedFd<'_>) -> Result<Option<Lock>, Error> {
+    let mut fds = [
+        PollFd::new(signals, PollFlags::POLLIN),
+        PollFd::new(waiting.as_fd(), PollFlags::POLLIN),
+    ];
+    poll(&mut fds, PollTimeout::NONE).map_err(|errno| Error::Wait(errno.into()))?;
+    if fds[0].any().unwrap_or_default() {
+        return Ok(None);
+    }
+    waiting.take().map(Some).map_err(Error::Wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_guest_can_be_ended() {
+        let directory = std::env::temp_dir().join(format!("ttvm-claim-{}", std::process::id()));
+        let path = directory.join("a.lock");
+        let attempt = || lock::take(&path).expect("an attempt");
+        let Attempt::Taken(held) = attempt() else {
+            panic!("nobody has it");
+        };
+        let Attempt::Busy(waiting) = attempt() else {
+            panic!("it is held");
+        };
+        // Signals that wait are a thread's own.
+        std::thread::spawn(move || {
+            signals::hold(watch::AT_ONCE);
+            raise(watch::AT_ONCE).expect("a signal");
+            assert!(signals::waiting());
+            let arrival = signals::arrival().expect("a descriptor");
+            assert!(taken(waiting, arrival.as_fd()).expect("a wait").is_none());
+        })
+        .join()
+        .expect("it ends");
+        let Attempt::Busy(waiting) = attempt() else {
+            panic!("it is held");
+        };
+        drop(held);
+        let quiet = signals::arrival().expect("a descriptor");
+        assert!(taken(waiting, quiet.as_fd()).expect("a wait").is_some());
+        std::fs::remove_dir_all(directory).expect("it goes");
+    }
 }

@@ -25,6 +25,8 @@ pub enum Ending {
     Stopped,
     /// It was told to stop, did not in time, and was destroyed.
     Killed,
+    /// It was to end at once (`ttvm kill`).
+    KilledAtOnce,
     /// It rebooted, and its unit stopped or was restarted for that.
     Rebooted,
     /// Its kernel crashed.
@@ -49,6 +51,7 @@ impl fmt::Display for Ending {
             Self::PoweredOff => "powered itself off",
             Self::Stopped => "stopped",
             Self::Killed => "did not shut down in time, destroyed",
+            Self::KilledAtOnce => "killed by `ttvm kill`",
             Self::Rebooted => "rebooted",
             Self::Crashed => "crashed",
             Self::Watchdog => "its watchdog fired",
@@ -93,6 +96,9 @@ pub struct Record {
     pub previous: Option<String>,
     /// A snapshot overflowed or its pool filled up: what the guest wrote is not all there.
     pub snapshot_lost: bool,
+    /// Whether systemd starts the guest again by itself if this run comes to nothing: as long as a plain run has not ended otherwise.
+    #[serde(default)]
+    pub again: bool,
     /// How many runs in a row, right before it, came to nothing ([`super::restarts`]).
     #[serde(default)]
     pub futile: u32,
@@ -102,8 +108,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// A run of `guest` that begins now.
-    pub fn begin(guest: &GuestName) -> Self {
+    /// A run of `guest` that begins now; `again` if systemd starts another should it come to nothing.
+    pub fn begin(guest: &GuestName, again: bool) -> Self {
         let before = Self::load(Path::new("/"), guest);
         let boot = boot_id();
         let failed_starts = before.as_ref().map_or(0, |before| before.failed_starts);
@@ -121,6 +127,7 @@ impl Record {
             trouble: None,
             previous: before.and_then(|before| before.last_exit()),
             snapshot_lost: false,
+            again,
             failed_starts,
         }
     }

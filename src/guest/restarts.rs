@@ -47,18 +47,24 @@ pub fn count(run: &Record) -> u32 {
         Some(Ending::Rebooted | Ending::Crashed | Ending::Watchdog | Ending::Suspended | Ending::Abandoned) | None => {
             is_short(lasted)
         }
-        Some(Ending::PoweredOff | Ending::Stopped | Ending::Killed | Ending::Destroyed | Ending::Identical) => false,
+        Some(
+            Ending::PoweredOff
+            | Ending::Stopped
+            | Ending::Killed
+            | Ending::KilledAtOnce
+            | Ending::Destroyed
+            | Ending::Identical,
+        ) => false,
     };
     if futile { run.futile.saturating_add(1) } else { 0 }
 }
 
-/// The same for a run that begins after `before`, in the boot of that id. Who starts a guest that was given up has looked into it:
-/// that counts from the beginning.
+/// The same for a run that begins after `before`, in the boot of that id: what systemd itself starts again goes on counting. Who
+/// starts a guest by hand has looked into it, and that counts from the beginning.
 pub fn carried(before: &Record, boot: &str) -> u32 {
-    match count(before) {
-        _ if before.boot != boot => 0,
-        LIMIT.. => 0,
-        futile => futile,
+    match before.again && before.boot == boot {
+        true => count(before),
+        false => 0,
     }
 }
 
@@ -80,6 +86,7 @@ mod tests {
             trouble: None,
             previous: None,
             snapshot_lost: false,
+            again: true,
             futile,
             failed_starts: 0,
         }
@@ -108,8 +115,13 @@ mod tests {
 
     #[test]
     fn who_starts_it_by_hand_begins_anew() {
-        assert_eq!(carried(&run(Some(Ending::Crashed), 3, 3), "this"), 4);
-        assert_eq!(carried(&run(Some(Ending::Crashed), 3, 4), "this"), 0);
+        let crashed = run(Some(Ending::Crashed), 3, 3);
+        assert_eq!(carried(&crashed, "this"), 4);
+        let left = Record {
+            again: false,
+            ..crashed
+        };
+        assert_eq!(carried(&left, "this"), 0, "given up, refused, recorded or replayed");
         assert_eq!(carried(&run(Some(Ending::Crashed), 3, 3), "another"), 0);
     }
 }

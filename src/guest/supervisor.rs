@@ -17,7 +17,7 @@ use super::restarts::{self, Step};
 use super::tools::Tools;
 use super::watch::{Watch, Woken};
 use super::xl::Shutdown;
-use super::{Error, claim, config_file, write_config};
+use super::{Error, claim_for_run, config_file, write_config};
 use crate::catalogue::Message;
 use crate::clock::now;
 use crate::config::guest::{Guest, OnReboot, Toolstack};
@@ -27,7 +27,6 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, GuestUuid};
 use crate::error::{chain, one_line};
 use crate::fail_point;
-use crate::lock::Attempt;
 use crate::notify;
 use crate::run;
 use crate::snapshot::Store;
@@ -77,9 +76,8 @@ fn tools(guest: &GuestName, toolstack: Toolstack) -> Result<Tools, Error> {
 /// Runs the guest until it ends, if its snapshots have been made for this start.
 pub fn run(guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     // Whoever changes the snapshots by hand at this moment has made them fresh when it is done.
-    let _claim = match claim(&guest.name)? {
-        Attempt::Taken(lock) => lock,
-        Attempt::Busy(waiting) => waiting.take().map_err(Error::Wait)?,
+    let Some(_claim) = claim_for_run(&guest.name)? else {
+        return Ok(Next::Stop);
     };
     let mut run = Run::new(guest, host)?;
     let result = run.prepared().and_then(|()| run.until_the_end());
@@ -132,7 +130,7 @@ impl<'a> Run<'a> {
             tools: tools(&guest.name, guest.toolstack)?,
             watch,
             snapshots,
-            record: Record::begin(&guest.name),
+            record: Record::begin(&guest.name, true),
         })
     }
 
@@ -332,7 +330,7 @@ impl<'a> Run<'a> {
         if self.watch.exists(domid)? {
             self.destroy_at_the_end(domid);
         }
-        Ok(Ending::Destroyed)
+        Ok(Ending::KilledAtOnce)
     }
 
     /// How the run ended does not depend on this; what is left of the domain is destroyed again when the unit ends.

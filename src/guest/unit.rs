@@ -4,12 +4,14 @@
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use super::Error;
 use super::preparation::invocation;
 use super::record::{Ending, Record};
 use super::restarts::{self, Step};
 use super::supervisor::Next;
+use super::watch::AT_ONCE;
 use crate::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::config::host::{self, HostConfig};
@@ -21,6 +23,12 @@ use crate::{log, notify, signals};
 
 /// "Start me again": the code systemd-nspawn uses for the same, named in the unit's RestartForceExitStatus=.
 const RESTART: u8 = 133;
+
+/// The unit that systemd starts again by itself: of those that record and replay another run would be another recording.
+const PLAIN: &str = "ttvm";
+
+/// What is left after a pause, to end in.
+const START: Duration = Duration::from_secs(30);
 
 /// The program of the command line, which records, replays and emulates as well.
 const TTVM: &str = "/usr/bin/ttvm";
@@ -38,6 +46,8 @@ pub fn main<E>(
 where
     E: Classify + From<config::Error> + 'static,
 {
+    // It waits until somebody looks for it: by itself it would end us with a core dump.
+    signals::hold(AT_ONCE);
     log::init(program, Some(&format!("{unit}@{guest}.service")));
     let load = || -> Result<Next, E> {
         let places = Places::system(Path::new("/"));
@@ -51,7 +61,7 @@ where
     };
     let result = load();
     if let Err(error) = &result {
-        let message = error.message().unwrap_or_else(|| note_failure(guest, error));
+        let message = error.message().unwrap_or_else(|| note_failure(unit, guest, error));
         tracing::error!(message_id = message.id(), ttvm_guest = guest, "{}", chain(error));
     }
     let (code, again) = match result {
@@ -59,22 +69,37 @@ where
         Ok(Next::Restart) => (RESTART.into(), true),
         Err(error) => (error.exit().into(), error.exit() == Exit::Failed),
     };
-    // Other units are never started again by systemd.
-    if again
-        && unit == "ttvm"
-        && let Ok(name) = guest.parse()
-        && let Err(error) = slow_down(&name)
-    {
-        tracing::error!(
-            message_id = Message::GivenUp.id(),
-            ttvm_guest = guest,
-            "{}",
-            chain(&error)
-        );
-        notify::status(&one_line(&error));
-        return error.exit().into();
+    let Some(name) = guest.parse().ok().filter(|_| unit == PLAIN) else {
+        return code;
+    };
+    let slowed = if again { slow_down(&name) } else { Ok(()) };
+    // Whoever stops it does not want it again, either.
+    let stopped = again && signals::waiting();
+    if !again || stopped || slowed.is_err() {
+        not_again(&name);
     }
-    code
+    match slowed {
+        Ok(()) if stopped => Exit::Done.into(),
+        Ok(()) => code,
+        Err(error) => {
+            tracing::error!(
+                message_id = Message::GivenUp.id(),
+                ttvm_guest = guest,
+                "{}",
+                chain(&error)
+            );
+            notify::status(&one_line(&error));
+            error.exit().into()
+        }
+    }
+}
+
+/// Writes down that systemd does not start `guest` again, if that makes a difference.
+fn not_again(guest: &GuestName) {
+    if let Some(mut last) = this_run(guest).filter(|last| last.again && restarts::count(last) > 0) {
+        last.again = false;
+        last.save(guest);
+    }
 }
 
 /// The newest run of `guest`, if that is the one this program is for.
@@ -83,15 +108,17 @@ fn this_run(guest: &GuestName) -> Option<Record> {
 }
 
 /// What kind of failure it is, by how far the run of `guest` came. Of one that was not even begun, that is written down here.
-fn note_failure(guest: &str, error: &impl Classify) -> Message {
-    let Ok(guest) = guest.parse() else {
+fn note_failure(unit: &str, guest: &str, error: &impl Classify) -> Message {
+    // Nothing is remembered of a name that is no guest's.
+    let is_a_guest = |name: &GuestName| guests::require_file(&Places::system(Path::new("/")), name).is_ok();
+    let Some(guest) = guest.parse().ok().filter(is_a_guest) else {
         return Message::NotStarted;
     };
     match this_run(&guest) {
         Some(run) if run.ending == Some(Ending::NotStarted) => Message::NotStarted,
         Some(_) => Message::RunFailed,
         None => {
-            let mut run = Record::begin(&guest);
+            let mut run = Record::begin(&guest, unit == PLAIN);
             run.why = Some(one_line(error));
             run.end(Ending::NotStarted);
             run.save(&guest);
@@ -116,16 +143,17 @@ fn slow_down(guest: &GuestName) -> Result<(), Error> {
         Step::GiveUp => Err(Error::Futile {
             guest: guest.clone(),
             times,
-            how: format!("ran for less than a minute (the last time: {outcome})"),
+            how: format!("came to nothing (the last time: {outcome})"),
         }),
-        // One that never came up has somebody waiting for it, who is told at once.
-        Step::Again(pause) if !pause.is_zero() && last.ending != Some(Ending::NotStarted) => {
+        // Whoever waits for the first start is told at once.
+        Step::Again(pause) if !pause.is_zero() => {
             let text = format!(
-                "ended: {outcome}, within a minute and {times} times in a row; started again in {} s",
+                "came to nothing {times} times in a row (the last time: {outcome}); started again in {} s",
                 pause.as_secs()
             );
             tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %guest, "{text}");
-            notify::status(&text);
+            // A unit that has not come up is still being started.
+            notify::announce(&text, pause + START);
             signals::pause(pause).map_err(Error::Wait)
         }
         Step::Again(_) => Ok(()),

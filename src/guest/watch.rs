@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Domain, Presence};
 use super::xm::Xm;
-use super::{Error, building};
+use super::{Error, building, taken};
 use crate::config::guest::{Guest, Toolstack};
 use crate::lock::{Attempt, Lock};
 use crate::notify;
@@ -132,15 +132,10 @@ impl Watch {
             Attempt::Busy(waiting) => {
                 // Whoever is ahead of us has a deadline; how many there are, nobody knows.
                 notify::announce("waiting while other guests' domains are built", QUEUE);
-                let mut fds = [
-                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-                    PollFd::new(waiting.as_fd(), PollFlags::POLLIN),
-                ];
-                poll(&mut fds, PollTimeout::NONE).map_err(|errno| Error::Wait(errno.into()))?;
-                if fds[0].any().unwrap_or_default() {
-                    return Ok(None);
+                match taken(waiting, self.signals())? {
+                    Some(lock) => lock,
+                    None => return Ok(None),
                 }
-                waiting.take().map_err(Error::Wait)?
             }
         };
         notify::announce("building the domain", guest.start_timeout + Duration::from_secs(30));

@@ -97,7 +97,7 @@ pub fn run(
                     listener.trouble(None);
                 }
             },
-            Happened::Signal { at_once: true } => return Ok(Ending::Destroyed),
+            Happened::Signal { at_once: true } => return Ok(Ending::KilledAtOnce),
             Happened::Signal { .. } if room.waits => {
                 tracing::warn!(
                     ttvm_guest = %guest.name,

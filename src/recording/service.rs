@@ -24,9 +24,8 @@ use crate::guest::preparation::Preparation;
 use crate::guest::record::{Ending, Record};
 use crate::guest::supervisor::Next;
 use crate::guest::unit::{self, RUNNER};
-use crate::guest::{self, claim};
-use crate::lock::Attempt;
-use crate::notify;
+use crate::guest::{self, claim_for_run};
+use crate::{notify, signals};
 
 /// Between two lines for `systemctl status`.
 const STATUS: Duration = Duration::from_secs(2);
@@ -75,6 +74,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether somebody has stopped the unit, which is no failure. (A recording that was interrupted is another thing.)
+    fn is_a_stop(&self) -> bool {
+        match self {
+            Self::Session(SessionError::Interrupted) => true,
+            Self::Session(SessionError::Library(LibraryError::Interrupted))
+            | Self::Library(LibraryError::Interrupted) => signals::waiting(),
+            _ => false,
+        }
+    }
+}
+
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
@@ -119,15 +130,18 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
         Kind::Plain => Ok(None),
         Kind::Record | Kind::Replay => Order::take(name),
     };
-    let _claim = match claim(name)? {
-        Attempt::Taken(lock) => lock,
-        Attempt::Busy(waiting) => waiting.take().map_err(guest::Error::Wait)?,
+    let Some(_claim) = claim_for_run(name)? else {
+        return Ok(Next::Stop);
     };
-    let mut run = Record::begin(name);
+    let mut run = Record::begin(name, kind == Kind::Plain);
     let result = Preparation::check(name)
         .map_err(Error::from)
         .and_then(|()| Work::of(kind, order?, name).map_err(Error::from))
-        .and_then(|what| work(&what, guest, host, &mut run));
+        .and_then(|what| work(&what, guest, host, &mut run))
+        .or_else(|error| match error.is_a_stop() {
+            true => Ok(Ending::Stopped),
+            false => Err(error),
+        });
     run.why = result.as_ref().err().map(|error| crate::error::one_line(error));
     run.end(match &result {
         Ok(ending) => *ending,
@@ -272,7 +286,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                     verdict: Box::new(verdict),
                 }),
                 Ok(Some(Verdict::Identical { .. })) => Ok(Ending::Identical),
-                Ok(None) | Err(SessionError::Interrupted) => Ok(Ending::Stopped),
+                Ok(None) => Ok(Ending::Stopped),
                 Err(error) => Err(error.into()),
             }
         }
@@ -325,5 +339,26 @@ impl Listener for Notifier<'_> {
             // Before READY=1 the unit's time to start would run out.
             false => notify::announce(&text, READING),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::watch::AT_ONCE;
+
+    #[test]
+    fn who_is_stopped_has_not_failed() {
+        assert!(Error::from(SessionError::Interrupted).is_a_stop());
+        // Nobody has sent this thread a signal.
+        assert!(!Error::from(LibraryError::Interrupted).is_a_stop());
+        assert!(!Error::from(SessionError::NoStep).is_a_stop());
+        std::thread::spawn(|| {
+            signals::hold(AT_ONCE);
+            nix::sys::signal::raise(AT_ONCE).expect("a signal");
+            assert!(Error::from(LibraryError::Interrupted).is_a_stop());
+        })
+        .join()
+        .expect("it ends");
     }
 }

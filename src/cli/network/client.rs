@@ -10,6 +10,7 @@ use zbus::wire::DynamicDeserialize;
 use zbus::{DynamicType, OwnedObjectPath};
 
 use super::Asking;
+use crate::cli::systemd::in_time;
 use crate::error::{Classify, Exit, reason};
 use crate::netd::proxy::{ManagerProxy, NAME, Plan, answer};
 use crate::network::{Attachment, Mode, Preview, error};
@@ -115,7 +116,8 @@ impl Client {
 
     /// A connection, for those who only look.
     pub(super) async fn connect_to_read() -> Result<Self, Error> {
-        let bus = zbus::Connection::system().await.map_err(|error| match error {
+        let connected = in_time(zbus::Connection::system()).await.map_err(Error::NoBus)?;
+        let bus = connected.map_err(|error| match error {
             zbus::Error::Connection(error, _) | zbus::Error::InputOutput(error) => Error::NoBus(reason(&error)),
             error => Error::NoBus(error.to_string()),
         })?;

@@ -91,10 +91,10 @@ fn several_at_once(host: &mut Host) {
         "{figures}"
     );
     let said = host.run("ttvm kill clientA").unwrap();
-    assert_eq!(said, "clientA: destroyed from outside");
+    assert_eq!(said, "clientA: killed by `ttvm kill`");
     until(
         host,
-        "tail -n 1 /root/watch | grep -q \"clientA *stopped .*destroyed from outside\"",
+        "tail -n 1 /root/watch | grep -q \"clientA *stopped .*killed by .ttvm kill.\"",
     );
     assert_eq!(
         host.run("systemctl show -P ActiveState,Result,NRestarts ttvm@clientA | xargs")
@@ -115,10 +115,7 @@ fn several_at_once(host: &mut Host) {
 
 /// A guest of Xen's that nobody asks.
 fn killed(host: &mut Host) {
-    assert_eq!(
-        host.run("ttvm kill clientA").unwrap(),
-        "clientA: destroyed from outside"
-    );
+    assert_eq!(host.run("ttvm kill clientA").unwrap(), "clientA: killed by `ttvm kill`");
     assert_eq!(
         host.run("systemctl show -P ActiveState,Result,NRestarts ttvm@clientA | xargs")
             .unwrap(),

@@ -184,15 +184,23 @@ fn given_up(host: &mut Host) {
          printf '[Service]\\nRestartSec=10ms\\n' >/run/systemd/system/ttvm@clientA.service.d/soon.conf; systemctl daemon-reload",
     )
     .unwrap();
-    for _ in 0..2 {
-        assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
-        wait_for(host, "clientA", "failed");
-        assert_eq!(property(host, "clientA", "ExecMainStatus"), "4");
-        assert_eq!(property(host, "clientA", "NRestarts"), "4");
-        let text = property(host, "clientA", "StatusText");
-        assert!(text.contains("is not started again: 5 times in a row"), "{text}");
-        host.run("systemctl reset-failed ttvm@clientA").unwrap();
+    assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
+    wait_for(host, "clientA", "failed");
+    assert_eq!(property(host, "clientA", "ExecMainStatus"), "4");
+    assert_eq!(property(host, "clientA", "NRestarts"), "4");
+    let text = property(host, "clientA", "StatusText");
+    assert!(text.contains("is not started again: 5 times in a row"), "{text}");
+    let log = host.run("journalctl -o cat -u ttvm@clientA").unwrap();
+    for pause in [5, 10, 20] {
+        assert!(log.contains(&format!("started again in {pause} s")), "{log}");
     }
+    host.run("systemctl reset-failed ttvm@clientA").unwrap();
+    assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0);
+    assert_ne!(property(host, "clientA", "ExecMainStatus"), "4");
+    // Nobody has to wait for the end of a pause, and stopped is not failed.
+    journal(host, "clientA", "started again in 5 s", 2);
+    host.run("systemctl stop ttvm@clientA").unwrap();
+    wait_for(host, "clientA", "inactive");
     nothing_left(host, "clientA");
 }
 
