@@ -273,7 +273,7 @@ fn once(
     );
     Ok(Done {
         whole: start.is_none(),
-        may_be_our_doing: stalled && stopped && at.is_none(),
+        may_be_our_doing: stalled && stopped,
         ..checked.done(Some(verdict))
     })
 }

@@ -257,7 +257,7 @@ fn what_systemd_is_told() {
              ttvm network rollback --no-ask-password\n\
              ttvm network set none --keep --no-ask-password\n\
              systemctl stop ttvm-netd.service ttvm-dnsmasq.service\n\
-             systemd-update-helper remove-system-units {units}\n\
+             systemd-update-helper remove-system-units {units} ttvm-metrics.timer\n\
              systemctl daemon-reload\n\
              grub2-editenv - unset saved_entry\n{MKCONFIG}"
         )
