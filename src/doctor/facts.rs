@@ -48,14 +48,7 @@ fn first_lacks(root: &Path) -> Option<String> {
 impl Facts {
     /// Reads what is in these places.
     pub fn read(places: &Places) -> Self {
-        let (config, config_error) = match host::load(places) {
-            Ok(config) => (config, None),
-            Err(error) => {
-                let mut config = HostConfig::default();
-                config.guest.toolstack = places.toolstack();
-                (config, Some(error))
-            }
-        };
+        let (config, config_error) = host::load_or_defaults(places);
         let (names, guests_error) = match guests::names(places) {
             Ok(names) => (names, None),
             Err(error) => (Vec::new(), Some(error)),

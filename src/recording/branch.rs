@@ -20,7 +20,7 @@ use super::draft;
 use super::limit::Limit;
 use super::live::{self, Live};
 use super::log::Log;
-use super::manifest::{Manifest, Outcome, Parent, Run, RunExit};
+use super::manifest::{Manifest, Parent, Run};
 use super::moment::Moment;
 use super::point::Point;
 use super::record::{self, Console, Course, Ended, Limits, Recorded};
@@ -141,23 +141,7 @@ impl<'a> Branching<'a> {
         let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
         let draft = library.create(self.name, &manifest, &text)?;
         let ended = left.record(parent, &draft, library, &limits, listener, keys, &self.signals);
-        let ended = ended.and_then(|ended| ended.with_log(&draft, devices(&manifest), limits.instructions()));
-        let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
-        let disks = (ended.exit != RunExit::Cut).then_some(&left.disks);
-        let recording = record::finish(draft, manifest, disks, listener, |log, console| Outcome {
-            ended: ended.at,
-            exit: ended.exit,
-            instructions: Some(ended.instructions),
-            console_complete: true,
-            log,
-            console,
-            moments: ended.moments,
-        })?;
-        Ok(Recorded {
-            recording,
-            full: ended.full,
-            called_off: ended.called_off,
-        })
+        record::whole(ended, draft, manifest, &left.disks, limits.instructions(), listener)
     }
 }
 

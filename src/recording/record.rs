@@ -107,10 +107,30 @@ pub fn record(
     manifest.engine.config = machine.digest();
     let draft = library.create(&guest.name, &manifest, file)?;
     let ended = run(&machine, &draft, library, &limits, listener, keys, &signals);
-    let ended = ended.and_then(|ended| ended.with_log(&draft, session::devices(&manifest), limits.instructions));
+    let recorded = whole(ended, draft, manifest, &disks, limits.instructions, listener)?;
+    if recorded.recording.prints_nothing() {
+        tracing::warn!(
+            ttvm_guest = %guest.name,
+            "the guest has printed nothing: a replay of this is compared by its end and its disks alone"
+        );
+    }
+    Ok(recorded)
+}
+
+/// Makes a whole recording of a run of QEMU that came to this end; it was to end after so many instructions, if that was said. Why there is
+/// none is noted in the draft.
+pub(super) fn whole(
+    ended: Result<Ended, Error>,
+    draft: Draft,
+    manifest: Manifest,
+    disks: &Disks<'_>,
+    wanted: Option<u64>,
+    listener: &mut dyn Listener,
+) -> Result<Recorded, Error> {
+    let ended = ended.and_then(|ended| ended.with_log(&draft, session::devices(&manifest), wanted));
     let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
     // What was on them at an instruction that was chosen, nobody knows: the machine had gone on.
-    let disks = (ended.exit != RunExit::Cut).then_some(&disks);
+    let disks = (ended.exit != RunExit::Cut).then_some(disks);
     let recording = finish(draft, manifest, disks, listener, |log, console| Outcome {
         ended: ended.at,
         exit: ended.exit,
@@ -120,12 +140,6 @@ pub fn record(
         console,
         moments: ended.moments,
     })?;
-    if recording.prints_nothing() {
-        tracing::warn!(
-            ttvm_guest = %guest.name,
-            "the guest has printed nothing: a replay of this is compared by its end and its disks alone"
-        );
-    }
     Ok(Recorded {
         recording,
         full: ended.full,
@@ -283,7 +297,7 @@ pub(super) struct Ended {
 
 impl Ended {
     /// The same as the log has it, which ends with the run then: QEMU itself went on a little, for longer or shorter.
-    pub(super) fn with_log(mut self, draft: &Draft, devices: Devices, wanted: Option<u64>) -> Result<Self, Error> {
+    fn with_log(mut self, draft: &Draft, devices: Devices, wanted: Option<u64>) -> Result<Self, Error> {
         let path = draft.log();
         let failed = |error| Error::Unlike(replay_log::Error::Read(error));
         let mut log = File::options().read(true).write(true).open(&path).map_err(failed)?;

@@ -24,6 +24,13 @@ fn newest(place: &Place, guest: &str) -> Recording {
     found.expect("a recording")
 }
 
+/// Where machines have their files, there are none.
+fn nothing_is_left(place: &Place) {
+    let overlays = std::fs::read_dir(place.path(STATE).join("overlays")).expect("overlays");
+    let left: Vec<_> = overlays.flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 /// Removes the newest recording of a guest.
 fn remove(place: &Place, guest: &str) {
     let id = newest(place, guest).id().to_string();
@@ -214,11 +221,7 @@ pub fn anywhere(lab: &Lab) -> Outcome {
     let length = instructions(&branch) - from;
     assert!((100_000_000..100_000_100).contains(&length), "{length}");
     place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
-    let left: Vec<_> = std::fs::read_dir(place.path(STATE).join("overlays"))
-        .expect("overlays")
-        .flatten()
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    nothing_is_left(&place);
     Ok(())
 }
 
@@ -253,11 +256,7 @@ pub fn refused(lab: &Lab) -> Outcome {
             .expect("none")
             .is_empty()
     );
-    let left: Vec<_> = std::fs::read_dir(place.path(STATE).join("overlays"))
-        .expect("overlays")
-        .flatten()
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    nothing_is_left(&place);
     Ok(())
 }
 
