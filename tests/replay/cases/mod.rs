@@ -58,6 +58,7 @@ pub fn all() -> Vec<Case> {
         capsule::debian_12_and_13,
         capsule::no_engine_installed,
         time::disk_and_network,
+        time::from_each_checkpoint,
         time::points_by_name,
         branch::anywhere,
         branch::other_answers,

@@ -81,6 +81,31 @@ pub fn disk_and_network(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// A run goes on from each of its checkpoints, whatever its devices were doing there. The first are while Linux begins, which has its
+/// tick from another timer then than later on.
+pub fn from_each_checkpoint(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks", "");
+    place.record(&[]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL: demo "]);
+    let listed = place.run(&["recordings", "checkpoints", GUEST]).out;
+    let checkpoints: Vec<u64> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next()?.replace(',', "").parse().ok())
+        .collect();
+    assert!(checkpoints.len() > 2, "{listed}");
+    // Some ticks later.
+    let end = end(&place);
+    for at in checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint + 3_000_000)
+        .filter(|at| *at < end)
+    {
+        dump(&place, at, "core");
+    }
+    Ok(())
+}
+
 /// The points that a person has words for, and those that there are not.
 pub fn points_by_name(lab: &Lab) -> Outcome {
     let place = lab.place();
