@@ -128,6 +128,8 @@ pub fn later() -> Vec<Case> {
         branch::killed,
         branch::tries,
         capsule::points_and_packets,
-        explain::nothing_to_find
+        explain::nothing_to_find,
+        time::busy_disk,
+        time::memory_alone
     ]
 }

@@ -81,6 +81,23 @@ pub fn disk_and_network(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+pub fn memory_alone(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks,random", "");
+    place.record(&[]);
+    every_bit(&place);
+    Ok(())
+}
+
+/// Requests of the disk are under way at many of its points.
+pub fn busy_disk(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("disk,disk,disk,disk,disk,disk", "");
+    place.record(&[]);
+    every_bit(&place);
+    Ok(())
+}
+
 /// A run goes on from each of its checkpoints, whatever its devices were doing there. The first are while Linux begins, which has its
 /// tick from another timer then than later on.
 pub fn from_each_checkpoint(lab: &Lab) -> Outcome {
