@@ -4,6 +4,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use ttvm::digest::{self, Digest};
+
 use super::super::Outcome;
 use super::super::lab::{GUEST, Lab, Place, STATE, contents};
 
@@ -32,11 +34,11 @@ fn end(place: &Place) -> u64 {
     result.instructions.expect("a count")
 }
 
-/// The memory and registers after `at` instructions.
-fn dump(place: &Place, at: u64, name: &str) -> Vec<u8> {
+/// The digest of the memory and registers after `at` instructions.
+fn dump(place: &Place, at: u64, name: &str) -> Digest {
     let at = at.to_string();
     place.replay(&["--at", &at, "--dump-memory", name]).expect(0, &[]);
-    let core = fs::read(place.path(name)).expect("a core");
+    let core = digest::of_bytes(&fs::read(place.path(name)).expect("a core"));
     fs::remove_file(place.path(name)).expect("it goes");
     core
 }
@@ -49,7 +51,7 @@ fn every_bit(place: &Place) {
     let listed = place.run(&["recordings", "checkpoints", GUEST]);
     listed.expect(0, &["INSTRUCTIONS", "blake3:"]);
     let points = points(end(place));
-    let from_checkpoints: Vec<Vec<u8>> = points.iter().map(|at| dump(place, *at, "core")).collect();
+    let from_checkpoints: Vec<Digest> = points.iter().map(|at| dump(place, *at, "core")).collect();
     for at in &points {
         let at = at.to_string();
         place.replay(&["--at", &at]).expect(0, &["IDENTICAL: demo "]);
