@@ -11,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use ttvm::qemu::machine::{Drive, Machine};
@@ -48,6 +50,28 @@ fn directory_of(script: &str) -> Result<PathBuf, String> {
     } else {
         Err(format!("{} failed: {}", script.display(), built.status))
     }
+}
+
+/// Does `then` where its mounts, and those of what it starts, are seen by nobody else. It takes root.
+#[allow(dead_code, reason = "only some mount")]
+pub fn with_own_mounts<T: Send>(then: impl FnOnce() -> T + Send) -> T {
+    // The namespace is the thread's, and its children's.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+            let none: Option<&str> = None;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a private one");
+            then()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Has whoever sees the mounts of this thread find `file` at `place`.
+#[allow(dead_code, reason = "only some mount")]
+pub fn put_over(place: &Path, file: &Path) {
+    let none: Option<&str> = None;
+    mount(Some(file), place, none, MsFlags::MS_BIND, none).expect("a mount");
 }
 
 /// What all places have in common. Dropped, everything is removed.

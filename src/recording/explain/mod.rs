@@ -66,6 +66,8 @@ pub enum Explanation {
     EachTime {
         /// Not any more after so many instructions, where that is known.
         instructions: Option<u64>,
+        /// What differs at the first checkpoint from there on, in words.
+        differences: Vec<String>,
     },
 }
 
@@ -123,14 +125,18 @@ impl fmt::Display for Explanation {
                 "two further replays had the same memory and registers after {} instructions: what differs came behind them, or the guest never read it",
                 grouped(*instructions)
             ),
-            Self::EachTime { instructions } => {
+            Self::EachTime {
+                instructions,
+                differences,
+            } => {
                 f.write_str("each replay on this host goes the same way, and it is not that of the recording")?;
                 if let Some(instructions) = instructions {
                     write!(f, " after {} instructions", grouped(*instructions))?;
                 }
                 f.write_str(
                     ": where the engine that recorded it came along, `ttvm replay --engine capsule` runs it there",
-                )
+                )?;
+                differences.iter().try_for_each(|line| write!(f, "\n{line}"))
             }
         }
     }
@@ -273,7 +279,10 @@ fn conclude(
     last: u64,
 ) -> Result<Explanation, Error> {
     match (found, divergence) {
-        (Found::NoReference { at, .. }, _) => Ok(Explanation::EachTime { instructions: at }),
+        (Found::NoReference { at, .. }, _) => Ok(Explanation::EachTime {
+            instructions: at,
+            differences: Vec::new(),
+        }),
         (Found::Same, Divergence::Stalled { .. }) => Ok(Explanation::NotAgain { instructions: last }),
         (Found::Same, Divergence::Memory { .. } | Divergence::Console { .. }) => again(search, recording, last),
         (Found::Same, _) => Ok(Explanation::Unseen { instructions: last }),
@@ -462,13 +471,35 @@ fn again(search: &mut Search<'_, '_, '_>, recording: &Recording, last: u64) -> R
     let instructions = known.instructions;
     search.differences(instructions, true)?;
     let (qmp, memory) = search.reference.parts();
-    let same = Moment::of(instructions, qmp, memory)? == known;
-    Ok(match same {
-        true => Explanation::NotAgain { instructions },
-        false => Explanation::EachTime {
-            instructions: Some(instructions),
-        },
+    if Moment::of(instructions, qmp, memory)? == known {
+        return Ok(Explanation::NotAgain { instructions });
+    }
+    Ok(Explanation::EachTime {
+        instructions: Some(instructions),
+        // They may not come so far. Then that is not known.
+        differences: at_a_checkpoint(search, recording, instructions).unwrap_or_default(),
     })
+}
+
+/// What differs from the recording at its first checkpoint from `instructions` on, in words.
+fn at_a_checkpoint(
+    search: &mut Search<'_, '_, '_>,
+    recording: &Recording,
+    instructions: u64,
+) -> Result<Vec<String>, Error> {
+    let Some(checkpoints) = Checkpoints::load(recording.directory())? else {
+        return Ok(Vec::new());
+    };
+    let mut at = checkpoints
+        .all()
+        .iter()
+        .map(|checkpoint| checkpoint.moment.instructions);
+    let Some(at) = at.find(|at| *at >= instructions) else {
+        return Ok(Vec::new());
+    };
+    search.differences(at, true)?;
+    let (qmp, memory) = search.reference.parts();
+    checkpoints.differences(at, memory, &qmp.registers()?)
 }
 
 /// What is known of where both part.

@@ -5,12 +5,10 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 use ttvm::recording::Recording;
 
-use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE};
+use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE, put_over, with_own_mounts};
 use super::super::{Outcome, Skipped};
 use super::describe_tiny;
 use super::explain::{KERNEL_TEXT, LINUX};
@@ -59,21 +57,15 @@ pub fn no_engine_installed(lab: &Lab) -> Outcome {
     let other = taken_along(lab, &place);
     trust(&other);
     let qemu = ttvm::run::find("/".as_ref(), "qemu-system-x86_64").expect("QEMU");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-            let none: Option<&str> = None;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a private one");
-            mount(Some("/dev/null"), &qemu, none, MsFlags::MS_BIND, none).expect("hidden");
-            other.replay(&["--verify"]).expect(1, &["QEMU is not installed"]);
-            let running = other.start(&["replay", GUEST, "--verify", "--engine", "capsule"], "replaying");
-            let status = fs::read_to_string(format!("/proc/{}/status", running.emulator())).expect("its status");
-            for line in ["NoNewPrivs:\t1", "Seccomp_filters:\t2", "CapEff:\t0000000000000000"] {
-                assert!(status.contains(line), "no {line} in\n{status}");
-            }
-            running.end().expect(0, &["IDENTICAL: demo "]);
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    with_own_mounts(|| {
+        put_over(&qemu, Path::new("/dev/null"));
+        other.replay(&["--verify"]).expect(1, &["QEMU is not installed"]);
+        let running = other.start(&["replay", GUEST, "--verify", "--engine", "capsule"], "replaying");
+        let status = fs::read_to_string(format!("/proc/{}/status", running.emulator())).expect("its status");
+        for line in ["NoNewPrivs:\t1", "Seccomp_filters:\t2", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line), "no {line} in\n{status}");
+        }
+        running.end().expect(0, &["IDENTICAL: demo "]);
     });
     let recording = other.recording();
     let version = &recording.manifest().engine.version;

@@ -3,11 +3,12 @@
 
 use std::fs;
 
+use nix::unistd::geteuid;
 use ttvm::qemu::machine::{Backing, Drive};
 use ttvm::recording::sealed;
 
-use super::super::Outcome;
-use super::super::lab::{self, FILE, Lab, Place, contents};
+use super::super::lab::{self, FILE, Lab, Place, contents, put_over, with_own_mounts};
+use super::super::{Outcome, Skipped};
 
 pub fn named_before_anything_runs(lab: &Lab) -> Outcome {
     let place = lab.place();
@@ -147,4 +148,40 @@ pub fn made_another_run(place: &Place) {
     .expect("a manifest");
     place.give();
     place.describe("clocks,random", "");
+}
+
+/// Another BIOS is named before anything runs. Who has it run all the same is told that it is not chance.
+pub fn other_firmware(lab: &Lab) -> Outcome {
+    if !geteuid().is_root() {
+        return Err(Skipped("only root has QEMU find another BIOS"));
+    }
+    let place = lab.place();
+    place.describe("none", "");
+    place.record(&[]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    let manifest = place.recording().manifest().clone();
+    let files = manifest.engine.firmware.into_iter().map(|file| file.path);
+    let bios = files
+        .into_iter()
+        .find(|path| path.ends_with("bios-256k.bin"))
+        .expect("a BIOS");
+    let mut other = fs::read(&bios).expect("it is read");
+    // Of the version that it gives to Linux, `1.16.2-debian-1.16.2-1`, the last digit.
+    let version = other
+        .windows(7)
+        .rposition(|text| text == b"-debian")
+        .expect("a version");
+    other[version - 1] ^= 1;
+    place.write("bios", &other);
+    with_own_mounts(|| {
+        put_over(&bios, &place.path("bios"));
+        let refused = place.replay(&["--verify"]);
+        refused.expect(4, &["firmware bios-256k.bin: ", " has changed: it was "]);
+        place
+            .replay(&["--verify", "--any-engine", "--explain"])
+            .expect(5, &["each replay on this host goes the same way", "--engine capsule"]);
+    });
+    // With its own, it is what it was.
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    Ok(())
 }

@@ -85,6 +85,7 @@ pub fn all() -> Vec<Case> {
         busybox::no_network,
         changes::named_before_anything_runs,
         changes::stale_disk,
+        changes::other_firmware,
         elsewhere::exported_and_imported,
         elsewhere::disk_by_its_place,
         capsule::refused,

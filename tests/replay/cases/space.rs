@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io::Write;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use ttvm::recording::State;
 
-use super::super::lab::{GUEST, Lab, Place, STATE, console_says};
+use super::super::lab::{GUEST, Lab, Place, STATE, console_says, with_own_mounts};
 use super::super::{Outcome, Skipped};
 
 const SIZE: u64 = 320 << 20;
@@ -20,28 +19,21 @@ fn on_a_small_disk(lab: &Lab, test: impl FnOnce(&Place) + Send) -> Outcome {
     if !geteuid().is_root() {
         return Err(Skipped("mounting a file system takes root"));
     }
-    // The namespace is the thread's, and its children's.
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let place = lab.place();
-            unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
-            let none: Option<&str> = None;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("a private one");
-            let state = place.path(STATE);
-            std::fs::create_dir_all(&state).expect("a directory");
-            mount(
-                Some("tmpfs"),
-                &state,
-                Some("tmpfs"),
-                MsFlags::empty(),
-                Some(format!("size={SIZE}").as_str()),
-            )
-            .expect("a file system");
-            place.give();
-            test(&place);
-            nix::mount::umount(&state).expect("unmounted");
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    with_own_mounts(|| {
+        let place = lab.place();
+        let state = place.path(STATE);
+        std::fs::create_dir_all(&state).expect("a directory");
+        mount(
+            Some("tmpfs"),
+            &state,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(format!("size={SIZE}").as_str()),
+        )
+        .expect("a file system");
+        place.give();
+        test(&place);
+        nix::mount::umount(&state).expect("unmounted");
     });
     Ok(())
 }
