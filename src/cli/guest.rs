@@ -14,7 +14,9 @@ use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
-use crate::guest::{obstacles, xl_config, xm_config};
+use crate::guest::obstacles;
+use crate::guest::toolstack::tt_xen::xm_config;
+use crate::guest::toolstack::xl_config;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

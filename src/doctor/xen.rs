@@ -13,7 +13,7 @@ use super::purpose::{Need, has_xen};
 use crate::boot::xen_options::limits;
 use crate::boot::{EntryId, Firmware, RunningXen};
 use crate::config::guest::{Guest, Toolstack};
-use crate::guest::deviced::require_debugfs;
+use crate::guest::toolstack::tt_xen::deviced::require_debugfs;
 use crate::xenstore;
 
 const AREA: Area = Area::Xen;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running guests: the file for xl or xm, the domain, its supervisor, and what is remembered of a run.
 
-pub mod deviced;
 pub mod domain;
 mod error;
 pub mod mode;
@@ -10,14 +9,9 @@ pub mod preparation;
 pub mod record;
 mod restarts;
 pub mod supervisor;
-pub mod tail;
-mod tools;
+pub mod toolstack;
 pub mod unit;
 pub mod watch;
-mod xl;
-pub mod xl_config;
-pub mod xm;
-pub mod xm_config;
 
 pub use error::Error;
 

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Domain, Presence};
-use super::xm::Xm;
+use super::toolstack::tt_xen::xm::Xm;
 use super::{Error, building, taken};
 use crate::config::guest::{Guest, Toolstack};
 use crate::lock::{Attempt, Lock};

@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use super::record::Ending;
 use crate::config::types::GuestUuid;
+use crate::guest::record::Ending;
 use crate::run::{Command, Error, Program};
 
 static XL: Program = Program::new(&["xl"]);
@@ -16,7 +16,7 @@ const DESTROY_LIMIT: Duration = Duration::from_secs(90);
 
 /// Why a domain does not run any more: Xen's shutdown codes (xen/include/public/sched.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shutdown {
+pub(in crate::guest) enum Shutdown {
     Poweroff,
     Reboot,
     Suspend,
@@ -53,7 +53,7 @@ impl From<Shutdown> for Ending {
 }
 
 /// Builds and starts the domain; returns when it runs. No xl stays behind to watch it (`-e`): the supervisor does.
-pub(super) fn create(config: &Path, limit: Duration, cancel: BorrowedFd<'_>) -> Result<(), Error> {
+pub(in crate::guest) fn create(config: &Path, limit: Duration, cancel: BorrowedFd<'_>) -> Result<(), Error> {
     Command::new(&XL)
         .args(["create", "-q", "-e"])
         .arg(config.to_string_lossy())
@@ -64,7 +64,7 @@ pub(super) fn create(config: &Path, limit: Duration, cancel: BorrowedFd<'_>) -> 
 }
 
 /// Asks the guest to shut down, by its power button if it has no Xen drivers. Does not wait for it.
-pub(super) fn shutdown(domid: u32) -> Result<(), Error> {
+pub(in crate::guest) fn shutdown(domid: u32) -> Result<(), Error> {
     Command::new(&XL)
         .args(["shutdown", "-F"])
         .arg(domid.to_string())
@@ -73,7 +73,7 @@ pub(super) fn shutdown(domid: u32) -> Result<(), Error> {
 }
 
 /// Ends the domain and waits until its devices are released.
-pub(super) fn destroy(domid: u32) -> Result<(), Error> {
+pub(in crate::guest) fn destroy(domid: u32) -> Result<(), Error> {
     Command::new(&XL)
         .arg("destroy")
         .arg(domid.to_string())
@@ -83,7 +83,7 @@ pub(super) fn destroy(domid: u32) -> Result<(), Error> {
 }
 
 /// Why the domain has shut down; `None` while it runs.
-pub(super) fn shutdown_reason(domid: u32, uuid: GuestUuid) -> Result<Option<Shutdown>, Error> {
+pub(in crate::guest) fn shutdown_reason(domid: u32, uuid: GuestUuid) -> Result<Option<Shutdown>, Error> {
     let output = Command::new(&XL).args(["list", "-v"]).arg(domid.to_string()).run()?;
     Ok(parse_reason(&output.stdout, uuid))
 }

@@ -5,8 +5,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::mode::GuestNetwork;
 use crate::config::guest::{Boot, Disk, DiskSource, Guest, Vif, XlValue};
+use crate::guest::mode::GuestNetwork;
 
 /// The file's text, with the network mode that is in force; the guest is described by `path`.
 pub fn render(guest: &Guest, path: &Path, network: &GuestNetwork) -> String {
@@ -79,7 +79,7 @@ fn disk(disk: &Disk) -> String {
 }
 
 /// xl-network-configuration(5), of which xm's syntax is a part; `ip` is what the hotplug script is told.
-pub(super) fn vif(vif: &Vif, ip: Option<&str>, network: &GuestNetwork) -> String {
+pub(in crate::guest) fn vif(vif: &Vif, ip: Option<&str>, network: &GuestNetwork) -> String {
     let mut line = format!("mac={}", vif.mac);
     let bridge = vif.bridge.as_ref().map(|name| name.as_str());
     let bridge = bridge.or(network.bridge.as_ref().map(|name| name.as_str()));
@@ -102,22 +102,22 @@ pub(super) fn vif(vif: &Vif, ip: Option<&str>, network: &GuestNetwork) -> String
 
 /// A file of assignments. This part of xl.cfg(5)'s grammar is Python's as well, for values without control characters: the
 /// configuration has none.
-pub(super) struct File(pub(super) String);
+pub(in crate::guest) struct File(pub(in crate::guest) String);
 
 impl File {
-    pub(super) fn line(&mut self, key: &str, value: &str) {
+    pub(in crate::guest) fn line(&mut self, key: &str, value: &str) {
         self.0.push_str(&format!("{key} = {value}\n"));
     }
 
-    pub(super) fn text(&mut self, key: &str, text: &str) {
+    pub(in crate::guest) fn text(&mut self, key: &str, text: &str) {
         self.line(key, &quote(text));
     }
 
-    pub(super) fn number(&mut self, key: &str, number: u64) {
+    pub(in crate::guest) fn number(&mut self, key: &str, number: u64) {
         self.line(key, &number.to_string());
     }
 
-    pub(super) fn list(&mut self, key: &str, items: impl IntoIterator<Item = String>) {
+    pub(in crate::guest) fn list(&mut self, key: &str, items: impl IntoIterator<Item = String>) {
         self.line(key, &list(items));
     }
 }

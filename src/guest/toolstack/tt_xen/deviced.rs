@@ -16,11 +16,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::DIRECTORY;
 use super::xm::Mode;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit};
 use crate::file;
+use crate::guest::DIRECTORY;
 use crate::root::under;
 use crate::run::{self, Command, find};
 

@@ -4,16 +4,18 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::tail::Tail;
+use super::tt_xen::tail::Tail;
+use super::tt_xen::xm::{Mode, Xm};
+use super::tt_xen::xm_config;
 use super::xl::{self, Shutdown};
-use super::xm::{Mode, Xm};
-use super::{Error, mode, xl_config, xm_config};
+use super::xl_config;
 use crate::config::guest::{Guest, Toolstack};
 use crate::config::types::GuestName;
+use crate::guest::{Error, mode};
 use crate::run;
 
 /// The toolstack of a guest on Xen.
-pub(super) enum Tools {
+pub(in crate::guest) enum Tools {
     /// Xen's own.
     Xl,
     /// TT Xen's, and what its daemon writes of domains that it has destroyed.
@@ -21,7 +23,7 @@ pub(super) enum Tools {
 }
 
 impl Tools {
-    pub(super) fn of(toolstack: Toolstack) -> Result<Self, run::Error> {
+    pub(in crate::guest) fn of(toolstack: Toolstack) -> Result<Self, run::Error> {
         let root = Path::new("/");
         Ok(match toolstack {
             Toolstack::Xm => Self::Xm(Xm::find(root)?, Tail::of_xend(root)),
@@ -30,7 +32,7 @@ impl Tools {
     }
 
     /// The guest's file.
-    pub(super) fn render(&self, guest: &Guest, source: &Path, network: &mode::GuestNetwork) -> String {
+    pub(in crate::guest) fn render(&self, guest: &Guest, source: &Path, network: &mode::GuestNetwork) -> String {
         match self {
             Self::Xl => xl_config::render(guest, source, network),
             Self::Xm(..) => xm_config::render(guest, source, network),
@@ -38,7 +40,12 @@ impl Tools {
     }
 
     /// Builds and starts the domain; returns when it runs.
-    pub(super) fn create(&self, guest: &Guest, config: &Path, cancel: BorrowedFd<'_>) -> Result<(), run::Error> {
+    pub(in crate::guest) fn create(
+        &self,
+        guest: &Guest,
+        config: &Path,
+        cancel: BorrowedFd<'_>,
+    ) -> Result<(), run::Error> {
         match self {
             Self::Xl => xl::create(config, guest.start_timeout, cancel),
             Self::Xm(xm, _) => xm.create(config, Mode::Plain, false, guest.start_timeout, Some(cancel)),
@@ -46,7 +53,7 @@ impl Tools {
     }
 
     /// Asks the guest to shut down. Does not wait for it.
-    pub(super) fn shutdown(&self, guest: &GuestName, domid: u32) -> Result<(), run::Error> {
+    pub(in crate::guest) fn shutdown(&self, guest: &GuestName, domid: u32) -> Result<(), run::Error> {
         match self {
             Self::Xl => xl::shutdown(domid),
             Self::Xm(xm, _) => xm.shutdown(guest),
@@ -54,7 +61,7 @@ impl Tools {
     }
 
     /// Ends the domain and waits until its devices are released.
-    pub(super) fn destroy(&self, guest: &GuestName, domid: u32) -> Result<(), Error> {
+    pub(in crate::guest) fn destroy(&self, guest: &GuestName, domid: u32) -> Result<(), Error> {
         let destroyed = match self {
             Self::Xl => xl::destroy(domid),
             Self::Xm(xm, _) => xm.destroy(guest),
@@ -67,7 +74,7 @@ impl Tools {
     }
 
     /// Why the domain, which is there, has shut down; `None` while it runs.
-    pub(super) fn reason(&self, guest: &Guest, domid: u32) -> Result<Option<Shutdown>, run::Error> {
+    pub(in crate::guest) fn reason(&self, guest: &Guest, domid: u32) -> Result<Option<Shutdown>, run::Error> {
         match self {
             Self::Xl => xl::shutdown_reason(domid, guest.uuid),
             // It is destroyed as soon as it has shut down.
@@ -76,7 +83,7 @@ impl Tools {
     }
 
     /// Why a domain that is gone had shut down, if it had.
-    pub(super) fn last_reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
+    pub(in crate::guest) fn last_reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
         match self {
             Self::Xl => None,
             Self::Xm(_, xend) => xend.reason(guest, domid),

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use super::mode::GuestNetwork;
-use super::xl_config::{File, value, vif};
 use crate::config::guest::{Boot, Disk, DiskSource, Guest};
+use crate::guest::mode::GuestNetwork;
+use crate::guest::toolstack::xl_config::{File, value, vif};
 
 /// The file's text, with the network mode that is in force; the guest is described by `path`.
 pub fn render(guest: &Guest, path: &Path, network: &GuestNetwork) -> String {
