@@ -74,6 +74,11 @@ impl Toolstack {
             Self::Qemu => "qemu",
         }
     }
+
+    /// Whether its guests are domains of Xen; else QEMU emulates their machines.
+    pub fn is_xen(self) -> bool {
+        self != Self::Qemu
+    }
 }
 
 /// `[qemu]`: the emulated machine.

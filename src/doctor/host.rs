@@ -6,7 +6,7 @@ use super::check::{Area, Check};
 use super::facts::Facts;
 use crate::clock::Calendar;
 use crate::config::Error;
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::error::one_line;
 use crate::recording::Library;
@@ -105,7 +105,7 @@ fn memory(facts: &Facts) -> Check {
     let Some(free) = memory_free(facts.root()) else {
         return Check::skipped(AREA, "memory", "/proc/meminfo does not say how much memory there is");
     };
-    let emulated = facts.right().filter(|guest| guest.toolstack == Toolstack::Qemu);
+    let emulated = facts.right().filter(|guest| !guest.toolstack.is_xen());
     let shown = rough(free.bytes());
     let largest = emulated.max_by_key(|guest: &&Guest| guest.memory);
     match largest {

@@ -12,7 +12,7 @@ use super::host::rough;
 use super::purpose::{Need, has_xen};
 use crate::boot::xen_options::limits;
 use crate::boot::{EntryId, Firmware, RunningXen};
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::guest::toolstack::tt_xen::deviced::require_debugfs;
 use crate::xenstore;
 
@@ -177,7 +177,7 @@ fn memory(facts: &Facts, xen: &RunningXen, need: Need) -> Option<Check> {
     let dom0: u64 = dom0.trim().strip_suffix(" kB")?.parse().ok()?;
     let guests = xen.memory?.bytes().saturating_sub(dom0 << 10);
     let shown = rough(guests);
-    let on_xen = facts.right().filter(|guest| guest.toolstack != Toolstack::Qemu);
+    let on_xen = facts.right().filter(|guest| guest.toolstack.is_xen());
     let largest = on_xen.max_by_key(|guest: &&Guest| guest.memory)?;
     Some(match largest.memory.bytes() > guests {
         true => need.wrong(

@@ -1,92 +1,97 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! xl or xm, whichever starts a guest, for those to whom it makes no difference.
+//! What is asked of a toolstack on Xen while a guest runs, for those to whom it makes no difference which it is.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use super::tt_xen::tail::Tail;
-use super::tt_xen::xm::{Mode, Xm};
-use super::tt_xen::xm_config;
-use super::xl::{self, Shutdown};
-use super::xl_config;
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::config::types::GuestName;
-use crate::guest::{Error, mode};
-use crate::run;
+use crate::guest::record::Ending;
+use crate::run::Error;
 
-/// The toolstack of a guest on Xen.
-pub(in crate::guest) enum Tools {
-    /// Xen's own.
-    Xl,
-    /// TT Xen's, and what its daemon writes of domains that it has destroyed.
-    Xm(Xm, Tail),
+/// Why a domain does not run any more: Xen's shutdown codes (xen/include/public/sched.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Code 0.
+    Poweroff,
+    /// Code 1.
+    Reboot,
+    /// Code 2.
+    Suspend,
+    /// Code 3.
+    Crash,
+    /// Code 4.
+    Watchdog,
+    /// Code 5.
+    SoftReset,
 }
 
-impl Tools {
-    pub(in crate::guest) fn of(toolstack: Toolstack) -> Result<Self, run::Error> {
-        let root = Path::new("/");
-        Ok(match toolstack {
-            Toolstack::Xm => Self::Xm(Xm::find(root)?, Tail::of_xend(root)),
-            Toolstack::Xl | Toolstack::Qemu => Self::Xl,
-        })
+impl Shutdown {
+    /// The one of this code; `None` for a code that Xen has not.
+    pub(super) fn from_code(code: u32) -> Option<Self> {
+        [
+            Self::Poweroff,
+            Self::Reboot,
+            Self::Suspend,
+            Self::Crash,
+            Self::Watchdog,
+            Self::SoftReset,
+        ]
+        .get(code as usize)
+        .copied()
     }
+}
 
-    /// The guest's file.
-    pub(in crate::guest) fn render(&self, guest: &Guest, source: &Path, network: &mode::GuestNetwork) -> String {
-        match self {
-            Self::Xl => xl_config::render(guest, source, network),
-            Self::Xm(..) => xm_config::render(guest, source, network),
+impl From<Shutdown> for Ending {
+    fn from(reason: Shutdown) -> Self {
+        match reason {
+            Shutdown::Poweroff => Self::PoweredOff,
+            Shutdown::Reboot | Shutdown::SoftReset => Self::Rebooted,
+            Shutdown::Suspend => Self::Suspended,
+            Shutdown::Crash => Self::Crashed,
+            Shutdown::Watchdog => Self::Watchdog,
         }
     }
+}
 
-    /// Builds and starts the domain; returns when it runs.
-    pub(in crate::guest) fn create(
-        &self,
-        guest: &Guest,
-        config: &Path,
-        cancel: BorrowedFd<'_>,
-    ) -> Result<(), run::Error> {
-        match self {
-            Self::Xl => xl::create(config, guest.start_timeout, cancel),
-            Self::Xm(xm, _) => xm.create(config, Mode::Plain, false, guest.start_timeout, Some(cancel)),
-        }
-    }
+/// A toolstack that builds domains on Xen, and ends them.
+pub trait Tools {
+    /// Builds the domain that `config` describes, and starts it; returns when it runs. Ended before that if `cancel` becomes
+    /// readable.
+    ///
+    /// # Errors
+    ///
+    /// If the toolstack's command fails, is cancelled, or takes longer than the guest's `start_timeout`.
+    fn create(&self, guest: &Guest, config: &Path, cancel: BorrowedFd<'_>) -> Result<(), Error>;
 
     /// Asks the guest to shut down. Does not wait for it.
-    pub(in crate::guest) fn shutdown(&self, guest: &GuestName, domid: u32) -> Result<(), run::Error> {
-        match self {
-            Self::Xl => xl::shutdown(domid),
-            Self::Xm(xm, _) => xm.shutdown(guest),
-        }
-    }
+    ///
+    /// # Errors
+    ///
+    /// If the toolstack's command fails.
+    fn shutdown(&self, guest: &GuestName, domid: u32) -> Result<(), Error>;
 
-    /// Ends the domain and waits until its devices are released.
-    pub(in crate::guest) fn destroy(&self, guest: &GuestName, domid: u32) -> Result<(), Error> {
-        let destroyed = match self {
-            Self::Xl => xl::destroy(domid),
-            Self::Xm(xm, _) => xm.destroy(guest),
-        };
-        destroyed.map_err(|source| Error::Toolstack {
-            action: "destroy",
-            guest: guest.clone(),
-            source,
-        })
-    }
+    /// Ends the domain, and waits until its devices are released.
+    ///
+    /// # Errors
+    ///
+    /// If the toolstack's command fails, or takes longer than any toolstack takes for this.
+    fn destroy(&self, guest: &GuestName, domid: u32) -> Result<(), Error>;
 
     /// Why the domain, which is there, has shut down; `None` while it runs.
-    pub(in crate::guest) fn reason(&self, guest: &Guest, domid: u32) -> Result<Option<Shutdown>, run::Error> {
-        match self {
-            Self::Xl => xl::shutdown_reason(domid, guest.uuid),
-            // It is destroyed as soon as it has shut down.
-            Self::Xm(..) => Ok(None),
-        }
-    }
+    ///
+    /// # Errors
+    ///
+    /// If the toolstack's command fails.
+    fn reason(&self, guest: &Guest, domid: u32) -> Result<Option<Shutdown>, Error>;
 
-    /// Why a domain that is gone had shut down, if it had.
-    pub(in crate::guest) fn last_reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
-        match self {
-            Self::Xl => None,
-            Self::Xm(_, xend) => xend.reason(guest, domid),
-        }
-    }
+    /// Why a domain that is gone had shut down; `None` if nothing says that it had.
+    fn last_reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown>;
+
+    /// Of `domains`, which say in Xen's store that they are the guest, those that are.
+    ///
+    /// # Errors
+    ///
+    /// If the toolstack's command fails.
+    fn own(&self, guest: &GuestName, domains: Vec<u32>) -> Result<Vec<u32>, Error>;
 }

@@ -5,87 +5,63 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::types::GuestUuid;
-use crate::guest::record::Ending;
+use super::tools::{Shutdown, Tools};
+use crate::config::guest::Guest;
+use crate::config::types::{GuestName, GuestUuid};
 use crate::run::{Command, Error, Program};
 
-static XL: Program = Program::new(&["xl"]);
+pub(super) static XL: Program = Program::new(&["xl"]);
 
 /// xl's own limits are 10 s for backends and 40 s for hotplug scripts.
 const DESTROY_LIMIT: Duration = Duration::from_secs(90);
 
-/// Why a domain does not run any more: Xen's shutdown codes (xen/include/public/sched.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::guest) enum Shutdown {
-    Poweroff,
-    Reboot,
-    Suspend,
-    Crash,
-    Watchdog,
-    SoftReset,
-}
+/// Xen's own toolstack.
+pub(super) struct Xl;
 
-impl Shutdown {
-    fn from_code(code: u32) -> Option<Self> {
-        [
-            Self::Poweroff,
-            Self::Reboot,
-            Self::Suspend,
-            Self::Crash,
-            Self::Watchdog,
-            Self::SoftReset,
-        ]
-        .get(code as usize)
-        .copied()
+impl Tools for Xl {
+    /// No xl stays behind to watch the domain (`-e`): the supervisor does.
+    fn create(&self, guest: &Guest, config: &Path, cancel: BorrowedFd<'_>) -> Result<(), Error> {
+        Command::new(&XL)
+            .args(["create", "-q", "-e"])
+            .arg(config.to_string_lossy())
+            .deadline(guest.start_timeout)
+            .cancel_on(cancel)
+            .run()
+            .map(drop)
     }
-}
 
-impl From<Shutdown> for Ending {
-    fn from(reason: Shutdown) -> Self {
-        match reason {
-            Shutdown::Poweroff => Self::PoweredOff,
-            Shutdown::Reboot | Shutdown::SoftReset => Self::Rebooted,
-            Shutdown::Suspend => Self::Suspended,
-            Shutdown::Crash => Self::Crashed,
-            Shutdown::Watchdog => Self::Watchdog,
-        }
+    /// By its power button if it has no Xen drivers.
+    fn shutdown(&self, _guest: &GuestName, domid: u32) -> Result<(), Error> {
+        Command::new(&XL)
+            .args(["shutdown", "-F"])
+            .arg(domid.to_string())
+            .run()
+            .map(drop)
     }
-}
 
-/// Builds and starts the domain; returns when it runs. No xl stays behind to watch it (`-e`): the supervisor does.
-pub(in crate::guest) fn create(config: &Path, limit: Duration, cancel: BorrowedFd<'_>) -> Result<(), Error> {
-    Command::new(&XL)
-        .args(["create", "-q", "-e"])
-        .arg(config.to_string_lossy())
-        .deadline(limit)
-        .cancel_on(cancel)
-        .run()
-        .map(drop)
-}
+    fn destroy(&self, _guest: &GuestName, domid: u32) -> Result<(), Error> {
+        Command::new(&XL)
+            .arg("destroy")
+            .arg(domid.to_string())
+            .deadline(DESTROY_LIMIT)
+            .run()
+            .map(drop)
+    }
 
-/// Asks the guest to shut down, by its power button if it has no Xen drivers. Does not wait for it.
-pub(in crate::guest) fn shutdown(domid: u32) -> Result<(), Error> {
-    Command::new(&XL)
-        .args(["shutdown", "-F"])
-        .arg(domid.to_string())
-        .run()
-        .map(drop)
-}
+    fn reason(&self, guest: &Guest, domid: u32) -> Result<Option<Shutdown>, Error> {
+        let output = Command::new(&XL).args(["list", "-v"]).arg(domid.to_string()).run()?;
+        Ok(parse_reason(&output.stdout, guest.uuid))
+    }
 
-/// Ends the domain and waits until its devices are released.
-pub(in crate::guest) fn destroy(domid: u32) -> Result<(), Error> {
-    Command::new(&XL)
-        .arg("destroy")
-        .arg(domid.to_string())
-        .deadline(DESTROY_LIMIT)
-        .run()
-        .map(drop)
-}
+    /// xl keeps nothing of a domain that is gone.
+    fn last_reason(&self, _guest: &GuestName, _domid: u32) -> Option<Shutdown> {
+        None
+    }
 
-/// Why the domain has shut down; `None` while it runs.
-pub(in crate::guest) fn shutdown_reason(domid: u32, uuid: GuestUuid) -> Result<Option<Shutdown>, Error> {
-    let output = Command::new(&XL).args(["list", "-v"]).arg(domid.to_string()).run()?;
-    Ok(parse_reason(&output.stdout, uuid))
+    /// The store is right: a domain that xl has built cannot write there what it is.
+    fn own(&self, _guest: &GuestName, domains: Vec<u32>) -> Result<Vec<u32>, Error> {
+        Ok(domains)
+    }
 }
 
 /// `Name ID Mem VCPUs State Time(s) UUID Reason-Code Security-Label`; the code is `-` while the domain runs. The name,

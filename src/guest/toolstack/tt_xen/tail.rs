@@ -6,7 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::config::types::GuestName;
-use crate::guest::toolstack::xl::Shutdown;
+use crate::guest::record::Ending;
+use crate::guest::toolstack::Shutdown;
 use crate::root::under;
 
 /// xend's log, of Xen 3.0.4 and later and of those before.
@@ -73,14 +74,14 @@ impl Tail {
 
     /// Why the domain has shut down, if this is xend's log and says so. xend destroys the domain at once, so nobody else can
     /// be asked.
-    pub(in crate::guest) fn reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
+    pub(super) fn reason(&self, guest: &GuestName, domid: u32) -> Option<Shutdown> {
         let newest = |from: u64, length: u64| from.max(length.saturating_sub(NEWEST));
         let text = self.read_from(newest).ok().flatten()?;
         parse_reason(&String::from_utf8_lossy(&text), guest, domid)
     }
 
     /// How a domain that is gone ended; `None` if xend's log does not say.
-    pub fn ending(&self, guest: &GuestName, domid: u32) -> Option<crate::guest::record::Ending> {
+    pub fn ending(&self, guest: &GuestName, domid: u32) -> Option<Ending> {
         self.reason(guest, domid).map(Into::into)
     }
 }
