@@ -8,7 +8,7 @@ use super::check::{Area, Check};
 use super::facts::Facts;
 use super::fix::Fix;
 use super::purpose::Need;
-use crate::boot::grubenv;
+use crate::boot::grub::grubenv;
 use crate::boot::{BootMenu, EntryId, Firmware, Stage, System, TT_DIRECTORY};
 use crate::error::one_line;
 use crate::xenstore;

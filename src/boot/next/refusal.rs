@@ -4,9 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::entry_id::EntryId;
-use super::grubenv;
-use super::settings::{DIRECTORIES, DROP_IN};
+use crate::boot::entry_id::EntryId;
+use crate::boot::grub::grubenv;
+use crate::boot::grub::settings::{DIRECTORIES, DROP_IN};
 use crate::error::{Classify, Exit};
 use crate::run;
 

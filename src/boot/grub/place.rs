@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use super::Error;
 use super::probe::Probe;
+use crate::boot::Error;
 use crate::root::under;
 
 /// File systems whose paths GRUB sees as the kernel does: no subvolumes, no datasets.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::TT_DIRECTORY;
+use crate::boot::TT_DIRECTORY;
 use crate::root::under;
 
 /// How deep menus may be in one another. grub-mkconfig makes one in the first; thousands would exhaust the stack.
@@ -41,7 +41,7 @@ pub struct MenuEntry {
 }
 
 /// The files that a command of an entry names, as GRUB calls them: below /boot if that is a file system of its own.
-pub(super) fn files(command: &str) -> impl Iterator<Item = &str> {
+pub(in crate::boot) fn files(command: &str) -> impl Iterator<Item = &str> {
     let words = command.split_whitespace().filter(|word| word.starts_with('/'));
     words.map(|word| word.trim_end_matches(';'))
 }

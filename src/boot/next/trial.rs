@@ -12,8 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::entry_id::EntryId;
-use super::grub_cfg::{MenuEntry, files};
+use crate::boot::entry_id::EntryId;
+use crate::boot::grub::grub_cfg::{MenuEntry, files};
 use crate::file;
 use crate::root::under;
 

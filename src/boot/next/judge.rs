@@ -6,11 +6,11 @@ use std::fs;
 use std::iter;
 use std::path::Path;
 
-use super::entry_id::EntryId;
-use super::next::BootMenu;
+use super::BootMenu;
 use super::refusal::Error;
-use super::running_xen::RunningXen;
-use super::settings;
+use crate::boot::entry_id::EntryId;
+use crate::boot::grub::settings;
+use crate::boot::running_xen::RunningXen;
 use crate::config::boot::OkConfig;
 use crate::run::{self, Command, Program};
 use crate::xenstore::is_dom0;

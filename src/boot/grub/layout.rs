@@ -8,12 +8,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::Error;
 use super::environment::Environment;
 use super::place;
 use super::probe::Probe;
 use super::quote;
 use super::settings::DIRECTORIES;
+use crate::boot::Error;
 use crate::root::under;
 
 /// The file systems, as grub-mkconfig or grub-probe describes them.

@@ -3,20 +3,25 @@
 //! the machine: an entry is tried only if GRUB forgets it before it boots it, and if what comes after a failure is plain
 //! Linux.
 
+mod generator;
+pub mod judge;
+pub mod refusal;
+pub(super) mod trial;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::generator::masked;
+use self::refusal::{Error, Refusal};
+use self::trial::{Memory, Trial, Verdict, fingerprint};
 use super::entry_id::{BOOTED, EntryId, TRIAL};
-use super::generator::masked;
-use super::grub_cfg::{DefaultRule, GrubCfg, MenuEntry};
-use super::grubenv::{self, GrubEnv};
-use super::probe::Probe;
-use super::refusal::{Error, Refusal};
-use super::settings::{DIRECTORIES, DROP_IN};
-use super::trial::{Memory, Trial, Verdict, fingerprint};
+use super::grub::grub_cfg::{DefaultRule, GrubCfg, MenuEntry};
+use super::grub::grubenv::{self, GrubEnv};
+use super::grub::probe::Probe;
+use super::grub::settings::{DIRECTORIES, DROP_IN};
 use super::xen_options::stands_still;
 use crate::file;
 use crate::root::under;
