@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::changes::{Last, Service};
-use super::error::Error;
-use super::transaction::Transaction;
+use super::clock;
 use super::worker::{Job, Turn};
-use super::{clock, view};
+use super::{Last, Service};
+use crate::netd::error::Error;
+use crate::netd::transaction::Transaction;
+use crate::netd::view;
 use crate::network::{self, Network, Recovered, State};
 
 /// After this long what has failed is tried again.

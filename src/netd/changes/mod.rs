@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The change on its way: begun, made, waited for.
 
+pub(super) mod backup;
+mod clock;
+mod endings;
+pub(super) mod worker;
+
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,13 +16,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use zbus::{Connection, Variant};
 
+use self::backup::Backup;
+use self::worker::{Job, Turn, Worker};
 use super::authority::Authority;
-use super::backup::{self, Backup};
 use super::error::Error;
 use super::idle::{Activity, Running};
 use super::users::ROOT;
-use super::worker::{Job, Turn, Worker};
-use super::{clock, view};
+use super::view;
 use crate::network::{self, Applied, Network, Recovered, Request, Status};
 
 /// What the objects of the service have in common.

@@ -9,8 +9,8 @@ use std::task::{self, Poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-use super::error::Error;
-use super::users::{ROOT, Users};
+use crate::netd::error::Error;
+use crate::netd::users::{ROOT, Users};
 use crate::network::{self, Network};
 
 /// How many changes may wait for the one that is being made.
