@@ -3,20 +3,14 @@
 //! tree of their own.
 
 pub mod boot;
-mod claims;
-mod disk_file;
 pub mod guest;
-mod guest_file;
 pub mod guests;
 pub mod host;
 pub mod network;
 pub mod origin;
 pub mod places;
 pub mod reader;
-mod toolstack;
 pub mod types;
-pub(crate) mod verbatim;
-mod vif_file;
 
 use std::fs;
 use std::io;

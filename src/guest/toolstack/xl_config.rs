@@ -68,7 +68,7 @@ pub fn value(value: &XlValue) -> String {
 fn disk(disk: &Disk) -> String {
     let (format, access, target) = match &disk.source {
         DiskSource::Snapshot(snapshot) => ("raw", "rw", snapshot.volume.device()),
-        // No file asks for it (config::toolstack); an origin is never written, whoever asks.
+        // No file asks for it (config::guest::toolstack); an origin is never written, whoever asks.
         DiskSource::Overlay(origin) => ("raw", "ro", origin.path().to_string_lossy().into_owned()),
         DiskSource::Path { path, format, writable } => {
             let access = if *writable { "rw" } else { "ro" };

@@ -20,7 +20,7 @@ pub fn render(guest: &Guest, path: &Path, network: &GuestNetwork) -> String {
     file.text("uuid", &guest.uuid.to_string());
     file.number("memory", memory);
     file.number("vcpus", u64::from(guest.vcpus));
-    // The configuration lets nothing else through (config::toolstack).
+    // The configuration lets nothing else through (config::guest::toolstack).
     if let Boot::Kernel {
         kernel,
         initrd,
@@ -84,7 +84,7 @@ fn split(cmdline: &str) -> (Option<&str>, &str) {
 fn disk(disk: &Disk) -> String {
     let (target, writable) = match &disk.source {
         DiskSource::Snapshot(snapshot) => (snapshot.volume.device(), true),
-        // No file asks for it (config::toolstack); an origin is never written, whoever asks.
+        // No file asks for it (config::guest::toolstack); an origin is never written, whoever asks.
         DiskSource::Overlay(origin) => (origin.path().to_string_lossy().into_owned(), false),
         DiskSource::Path { path, writable, .. } => (path.to_string_lossy().into_owned(), *writable),
     };

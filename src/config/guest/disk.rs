@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::claims::{Claim, Claims};
-use super::guest::{Disk, DiskFormat, DiskSource, Origin, Snapshot};
-use super::guest_file::{Context, text, words};
-use super::reader::{Located, Source, Table, from_toml_str};
-use super::types::{GuestName, LvmName, Size, Target, Volume};
+use super::file::{Context, text, words};
+use super::{Disk, DiskFormat, DiskSource, Origin, Snapshot};
+use crate::config::reader::{Located, Source, Table, from_toml_str};
+use crate::config::types::{GuestName, LvmName, Size, Target, Volume};
 
 /// `access` of a disk that is a device or file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use toml::de::DeValue;
 
-use super::guest::XlValue;
-use super::reader::Table;
+use super::XlValue;
+use crate::config::reader::Table;
 
 /// What one toolstack takes.
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +118,7 @@ pub(crate) const XM: Dialect = Dialect {
 
 impl Dialect {
     /// The keys of `table`. Mistakes are noted in it.
-    pub(super) fn read(&self, table: &Table<'_>) -> BTreeMap<String, XlValue> {
+    pub(in crate::config) fn read(&self, table: &Table<'_>) -> BTreeMap<String, XlValue> {
         let mut keys = BTreeMap::new();
         for (key, value) in table.entries() {
             let name = key.value.as_str();

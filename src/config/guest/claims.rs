@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::guest::{DiskSource, Guest, Origin};
-use super::reader::Source;
-use super::types::{GuestName, GuestUuid, Mac, Volume};
+use super::{DiskSource, Guest, Origin};
+use crate::config::reader::Source;
+use crate::config::types::{GuestName, GuestUuid, Mac, Volume};
 
 /// One thing a guest takes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Claim {
+pub(in crate::config) enum Claim {
     /// A volume that is removed and made again.
     Snapshot(Volume),
     /// A volume that must stay as it is.
@@ -29,7 +29,7 @@ pub(super) enum Claim {
 
 impl Claim {
     /// What a disk takes.
-    pub(super) fn of_disk(source: &DiskSource) -> Vec<Self> {
+    pub(in crate::config) fn of_disk(source: &DiskSource) -> Vec<Self> {
         match source {
             DiskSource::Snapshot(snapshot) => vec![
                 Self::Snapshot(snapshot.volume.clone()),
@@ -94,7 +94,7 @@ impl Claim {
 
 /// A device or file, which may have many names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(in crate::config) struct Place {
     path: PathBuf,
     identity: Option<Identity>,
 }
@@ -143,15 +143,15 @@ fn is_device_of(place: &Place, volume: &Volume) -> bool {
 
 /// What guests have taken so far.
 #[derive(Debug, Default)]
-pub(super) struct Claims(Vec<(GuestName, Claim)>);
+pub(in crate::config) struct Claims(Vec<(GuestName, Claim)>);
 
 impl Claims {
-    pub(super) fn add(&mut self, owner: &GuestName, claim: Claim) {
+    pub(in crate::config) fn add(&mut self, owner: &GuestName, claim: Claim) {
         self.0.push((owner.clone(), claim));
     }
 
     /// Everything `guest` takes.
-    pub(super) fn add_guest(&mut self, guest: &Guest) {
+    pub(in crate::config) fn add_guest(&mut self, guest: &Guest) {
         let disks = guest.disks.iter().flat_map(|disk| Claim::of_disk(&disk.source));
         let macs = guest.vifs.iter().map(|vif| Claim::Mac(vif.mac));
         let addresses = guest.vifs.iter().filter_map(|vif| vif.address.map(Claim::Address));
@@ -161,7 +161,7 @@ impl Claims {
     }
 
     /// Notes in `source`, at `span`, what stands against `claim`.
-    pub(super) fn check(&self, source: &Source, span: &Range<usize>, claim: &Claim) {
+    pub(in crate::config) fn check(&self, source: &Source, span: &Range<usize>, claim: &Claim) {
         for (owner, taken) in &self.0 {
             if let Some(why) = claim.conflict(taken, owner) {
                 source.problem(span, why);

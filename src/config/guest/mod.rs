@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `/etc/ttvm/guests/NAME.toml`: what a guest is. `ttvm-guest(5)` describes each key.
 
+pub(super) mod claims;
+mod disk;
+pub(super) mod file;
+pub(super) mod toolstack;
+pub(crate) mod verbatim;
+mod vif;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;

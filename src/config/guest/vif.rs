@@ -8,11 +8,11 @@ use std::ops::Range;
 
 use toml::de::DeValue;
 
+use super::Vif;
 use super::claims::Claim;
-use super::guest::Vif;
-use super::guest_file::{Context, text};
-use super::reader::{FromToml, Located, Source, Table};
-use super::types::{BridgeName, GuestUuid, InterfaceName, Mac};
+use super::file::{Context, text};
+use crate::config::reader::{FromToml, Located, Source, Table};
+use crate::config::types::{BridgeName, GuestUuid, InterfaceName, Mac};
 
 /// The guest's interfaces. Mistakes are noted in `source`.
 pub(super) fn read_vifs(

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::claims::{Claim, Claims};
-use super::disk_file::read_disks;
-use super::guest::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack};
-use super::host::{GuestDefaults, seconds};
-use super::reader::{Located, Source, Table, from_toml_str};
+use super::disk::read_disks;
 use super::toolstack;
-use super::types::{GuestName, GuestUuid, Size};
 use super::verbatim;
-use super::vif_file::read_vifs;
+use super::vif::read_vifs;
+use super::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack};
+use crate::config::host::{GuestDefaults, seconds};
+use crate::config::reader::{Located, Source, Table, from_toml_str};
+use crate::config::types::{GuestName, GuestUuid, Size};
 use crate::root::under;
 
 /// Makes an enum of words readable.
@@ -30,20 +30,20 @@ macro_rules! words {
         from_toml_str!($type, $expected);
     };
 }
-pub(super) use words;
+pub(in crate::config) use words;
 words!(GuestType, "\"pv\", \"pvh\" or \"hvm\"", "pv" => Self::Pv, "pvh" => Self::Pvh, "hvm" => Self::Hvm);
 words!(OnReboot, "\"keep\", \"fresh\" or \"stop\"", "keep" => Self::Keep, "fresh" => Self::Fresh, "stop" => Self::Stop);
 words!(Toolstack, "\"xl\", \"xm\" or \"qemu\"", "xl" => Self::Xl, "xm" => Self::Xm, "qemu" => Self::Qemu);
 
 /// The number of virtual CPUs at `vcpus`.
-pub(super) fn vcpus(table: &Table<'_>) -> Option<u32> {
+pub(in crate::config) fn vcpus(table: &Table<'_>) -> Option<u32> {
     table
         .integer("vcpus", 1..=512)
         .and_then(|count| u32::try_from(count.value).ok())
 }
 
 /// What surrounds the guest file that is being read.
-pub(super) struct Context<'a> {
+pub(in crate::config) struct Context<'a> {
     /// Where files named in it are looked for; `None`: they are not.
     pub root: Option<&'a std::path::Path>,
     pub defaults: &'a GuestDefaults,
@@ -54,7 +54,12 @@ pub(super) struct Context<'a> {
 }
 
 /// Takes a guest file apart. Mistakes are noted in `source`; `None` if there is no guest without the missing part.
-pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, context: &Context<'_>) -> Option<Guest> {
+pub(in crate::config) fn read(
+    name: &GuestName,
+    source: &Source,
+    table: &Table<'_>,
+    context: &Context<'_>,
+) -> Option<Guest> {
     let defaults = context.defaults;
     let toolstack = table.get::<Toolstack>("toolstack");
     let toolstack = toolstack.map_or(defaults.toolstack, |toolstack| toolstack.value);
@@ -104,7 +109,7 @@ pub(super) fn read(name: &GuestName, source: &Source, table: &Table<'_>, context
     Some(guest)
 }
 
-pub(super) fn read_memory(table: &Table<'_>) -> Option<Size> {
+pub(in crate::config) fn read_memory(table: &Table<'_>) -> Option<Size> {
     let memory = table.get::<Size>("memory")?;
     // Xen gives memory in MiB; less than 4 no kernel starts with, more than 16 TiB it does not address.
     if !(Size::mib(4)..=Size::mib(16 << 20)).contains(&memory.value) || memory.value.bytes() % (1 << 20) != 0 {
@@ -142,7 +147,7 @@ fn file(table: &Table<'_>, key: &'static str, context: &Context<'_>) -> Option<L
 }
 
 /// The text at `key`, if it can be passed on.
-pub(super) fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
+pub(in crate::config) fn text(table: &Table<'_>, key: &'static str) -> Option<Located<String>> {
     let text = table.get::<String>(key)?;
     if text.value.chars().any(char::is_control) {
         table.problem(&text.span, format!("{key}: control characters cannot be passed on"));

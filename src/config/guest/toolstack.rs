@@ -3,10 +3,10 @@
 
 use toml::de::DeValue;
 
-use super::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, QemuConfig, Shift, Toolstack};
-use super::host::set;
-use super::reader::{FromToml, Table};
-use super::types::Size;
+use super::{Boot, Disk, DiskFormat, DiskSource, Guest, GuestType, QemuConfig, Shift, Toolstack};
+use crate::config::host::set;
+use crate::config::reader::{FromToml, Table};
+use crate::config::types::Size;
 
 impl Default for QemuConfig {
     fn default() -> Self {
@@ -21,7 +21,7 @@ impl Default for QemuConfig {
 
 impl QemuConfig {
     /// Reads `[qemu]`.
-    pub(super) fn read(table: &Table<'_>) -> Self {
+    pub(in crate::config) fn read(table: &Table<'_>) -> Self {
         let mut config = Self::default();
         if let Some(machine) = table.get::<String>("machine") {
             // pc-i440fx-7.2: what QEMU calls "pc" is another machine with each version.
@@ -53,7 +53,7 @@ impl FromToml for Shift {
 }
 
 /// Notes in `table` what does not go together with the guest's toolstack.
-pub(super) fn check(guest: &Guest, table: &Table<'_>) {
+pub(in crate::config) fn check(guest: &Guest, table: &Table<'_>) {
     let name = guest.toolstack.as_str();
     let refuse = |key: &'static str, why: &str| {
         if table.has(key) {
