@@ -7,7 +7,7 @@ use super::facts::Facts;
 use super::host::rough;
 use super::purpose::Need;
 use crate::config::types::Size;
-use crate::qemu::faults;
+use crate::qemu::engine::faults;
 use crate::recording::record::ROOM;
 
 const AREA: Area = Area::Recordings;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The QEMU that runs a machine: the one that is installed, or one in a capsule.
 
+pub mod faults;
+
 use std::fmt;
 use std::fs::Permissions;
 use std::io::Read;

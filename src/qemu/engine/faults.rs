@@ -2,7 +2,7 @@
 //! What is known of record and replay in QEMU's versions, on x86. The numbers are those of QEMU's issue tracker
 //! (gitlab.com/qemu-project/qemu).
 
-use super::engine::Version;
+use super::Version;
 
 /// The first two numbers of a version.
 type Release = (u32, u32);
