@@ -4,7 +4,7 @@
 pub(super) mod claims;
 mod disk;
 pub(super) mod file;
-pub(super) mod toolstack;
+mod toolstack;
 pub(crate) mod verbatim;
 mod vif;
 

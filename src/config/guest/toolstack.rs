@@ -21,7 +21,7 @@ impl Default for QemuConfig {
 
 impl QemuConfig {
     /// Reads `[qemu]`.
-    pub(in crate::config) fn read(table: &Table<'_>) -> Self {
+    pub(super) fn read(table: &Table<'_>) -> Self {
         let mut config = Self::default();
         if let Some(machine) = table.get::<String>("machine") {
             // pc-i440fx-7.2: what QEMU calls "pc" is another machine with each version.
@@ -53,7 +53,7 @@ impl FromToml for Shift {
 }
 
 /// Notes in `table` what does not go together with the guest's toolstack.
-pub(in crate::config) fn check(guest: &Guest, table: &Table<'_>) {
+pub(super) fn check(guest: &Guest, table: &Table<'_>) {
     let name = guest.toolstack.as_str();
     let refuse = |key: &'static str, why: &str| {
         if table.has(key) {

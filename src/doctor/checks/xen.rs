@@ -4,15 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::answers::{Answers, Asked};
-use super::check::{Area, Check};
-use super::facts::Facts;
-use super::fix::Fix;
 use super::host::rough;
-use super::purpose::{Need, has_xen};
 use crate::boot::xen_options::limits;
 use crate::boot::{EntryId, Firmware, RunningXen};
 use crate::config::guest::Guest;
+use crate::doctor::answers::{Answers, Asked};
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
+use crate::doctor::fix::Fix;
+use crate::doctor::purpose::{Need, has_xen};
 use crate::guest::toolstack::tt_xen::deviced::require_debugfs;
 use crate::xenstore;
 
@@ -27,7 +27,7 @@ const AUTO: &str = "/etc/xen/auto";
 /// How to see what Xen's own programs say, by Debian's name and by Fedora's.
 const RESTART: &str = "`systemctl restart xen` (Debian) or `systemctl restart xenstored xenconsoled` (Fedora)";
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     let need = facts.purpose.xen;
     if let Need::No(why) = need {
         return vec![Check::skipped(AREA, "xen", format!("not needed: {why}"))];

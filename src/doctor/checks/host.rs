@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine itself, and ttvm's settings.
 
-use super::answers::Answers;
-use super::check::{Area, Check};
-use super::facts::Facts;
 use crate::clock::Calendar;
 use crate::config::Error;
 use crate::config::guest::Guest;
 use crate::config::types::Size;
+use crate::doctor::answers::Answers;
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
 use crate::error::one_line;
 use crate::recording::Library;
 use crate::recording::id::Id;
@@ -18,7 +18,7 @@ const AREA: Area = Area::Host;
 /// Before this (2026-01-01) there was no ttvm that could have been started.
 const FIRST: u64 = 1_767_225_600;
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     let mut checks = vec![settings(facts), clock(facts, answers), memory(facts)];
     checks.extend(facts.purpose.xen.is_any().then(|| systemd(facts)));
     checks

@@ -3,19 +3,19 @@
 
 use std::path::Path;
 
-use super::answers::{Answers, Asked};
-use super::check::{Area, Check};
-use super::facts::Facts;
-use super::fix::Fix;
-use super::purpose::Need;
 use crate::boot::grub::grubenv;
 use crate::boot::{BootMenu, EntryId, Firmware, Stage, System, TT_DIRECTORY};
+use crate::doctor::answers::{Answers, Asked};
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
+use crate::doctor::fix::Fix;
+use crate::doctor::purpose::Need;
 use crate::error::one_line;
 use crate::xenstore;
 
 const AREA: Area = Area::Boot;
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     let need = facts.purpose.xen;
     if let Need::No(why) = need {
         return vec![Check::skipped(AREA, "entries", format!("not needed: {why}"))];

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::answers::{Answers, Asked, Socket};
-use super::check::{Area, Check};
-use super::facts::Facts;
-use super::fix::{Dmeventd, Fix};
 use super::host::rough;
-use super::purpose::Need;
 use crate::config::guest::{DiskSource, Origin, Snapshot};
 use crate::config::types::{Size, Volume};
+use crate::doctor::answers::{Answers, Asked, Socket};
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
+use crate::doctor::fix::{Dmeventd, Fix};
+use crate::doctor::purpose::Need;
 use crate::lvm2_cmd::overview::{Overview, ThinPool};
 
 const AREA: Area = Area::Snapshots;
@@ -22,7 +22,7 @@ const POOL_NEARLY_FULL: u8 = 80;
 /// Where the unit that starts dmeventd is enabled, by whoever runs the host or by the distribution.
 const ENABLED: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     if let Need::No(why) = facts.purpose.volumes {
         return vec![Check::skipped(AREA, "lvm", format!("not needed: {why}"))];
     }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guests' network.
 
-use super::answers::{Answers, Asked};
-use super::check::{Area, Check};
-use super::facts::Facts;
-use super::purpose::Need;
+use crate::doctor::answers::{Answers, Asked};
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
+use crate::doctor::purpose::Need;
 use crate::error::one_line;
 use crate::network::{Backend, Mode, State, Status};
 
 const AREA: Area = Area::Network;
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     let need = facts.purpose.network;
     if let Need::No(why) = need {
         return vec![Check::skipped(AREA, "mode", format!("not needed: {why}"))];

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each guest: its file, and what this host lacks for it.
 
-use super::answers::{Answers, Asked};
-use super::check::{Area, Check};
-use super::facts::Facts;
 use super::host::mistake;
 use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::types::LvmName;
+use crate::doctor::answers::{Answers, Asked};
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
 use crate::guest::obstacles;
 use crate::lvm2_cmd::Group;
 
 const AREA: Area = Area::Guests;
 const ID: &str = "guest";
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     if let Some(error) = &facts.guests_error {
         let remedy = "see that the directory can be read";
         return vec![Check::fail(AREA, ID, mistake(error), remedy)];

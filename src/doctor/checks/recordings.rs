@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! QEMU's record and replay, and room for recordings.
 
-use super::answers::{Answers, Asked};
-use super::check::{Area, Check};
-use super::facts::Facts;
 use super::host::rough;
-use super::purpose::Need;
 use crate::config::types::Size;
+use crate::doctor::answers::{Answers, Asked};
+use crate::doctor::check::{Area, Check};
+use crate::doctor::facts::Facts;
+use crate::doctor::purpose::Need;
 use crate::qemu::engine::faults;
 use crate::recording::record::ROOM;
 
@@ -15,7 +15,7 @@ const AREA: Area = Area::Recordings;
 /// Less free space than this is used up in a day of recording.
 const LITTLE: u64 = 2 << 30;
 
-pub(super) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
+pub(in crate::doctor) fn check(facts: &Facts, answers: &Answers) -> Vec<Check> {
     let mut checks = vec![qemu(facts, answers)];
     if facts.purpose.qemu.is_any() || facts.purpose.tt_xen {
         checks.push(room(facts, answers));
