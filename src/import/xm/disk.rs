@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A disk as xm takes it: `KIND:TARGET,NAME,ACCESS`, then a backend's domain or what TT Xen has kept from the project before it.
 
-use super::disk::{Format, Spec};
+use crate::import::disk::{Format, Spec};
 
 /// Reads a disk. `Err` says what is not understood of it.
-pub(super) fn parse(spec: &str) -> Result<Spec, String> {
+pub(in crate::import) fn parse(spec: &str) -> Result<Spec, String> {
     let mut fields = spec.splitn(4, ',');
     let (Some(target), Some(device), Some(access)) = (fields.next(), fields.next(), fields.next()) else {
         return Err("it needs three fields: what is behind it, its name in the guest, and r or w".into());

@@ -130,8 +130,8 @@ fn statement<'a>(piece: &[Located<'a>], found: &mut Vec<(&'a str, Change)>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::python::lexer;
     use crate::import::text::Text;
+    use crate::import::xm::python::lexer;
 
     #[test]
     fn what_a_statement_may_change() {

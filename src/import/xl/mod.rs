@@ -2,6 +2,8 @@
 //! xl's own language (xl.cfg(5)), taken exactly as its parser takes it (tools/libs/util/libxlu_cfg_l.l and _y.y), with
 //! three limits of ours: no NUL, text in UTF-8, and lists not too deep in one another.
 
+pub(super) mod disk;
+
 use std::collections::HashMap;
 
 use super::error::Mistake;

@@ -2,7 +2,7 @@
 //! xl-disk-configuration(5), taken as xl's own parser takes it (tools/libs/util/libxlu_disk_l.l): at each place, the rule
 //! that takes most of what is left, and of several the first.
 
-use super::disk::{Format, Spec};
+use crate::import::disk::{Format, Spec};
 
 /// What has a value behind an equals sign.
 const KEYS: [&str; 13] = [
@@ -37,7 +37,7 @@ struct State {
 }
 
 /// Reads a disk. `Err` says what xl does not take.
-pub(super) fn parse(spec: &str) -> Result<Spec, String> {
+pub(in crate::import) fn parse(spec: &str) -> Result<Spec, String> {
     let mut state = State::default();
     let mut rest = spec;
     while !rest.is_empty() {

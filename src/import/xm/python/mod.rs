@@ -10,12 +10,12 @@ mod names;
 mod statement;
 mod targets;
 
-use super::error::Mistake;
-use super::text::Text;
-use super::value::Document;
+use crate::import::error::Mistake;
+use crate::import::text::Text;
+use crate::import::value::Document;
 
 /// Reads the file.
-pub(super) fn read(text: &Text<'_>) -> Result<Document, Mistake> {
+pub(in crate::import) fn read(text: &Text<'_>) -> Result<Document, Mistake> {
     let lines = lexer::lines(text)?;
     statement::follow(text, &lines)
 }
