@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is otherwise in the guest than in the source.
 
+pub(super) mod resolve;
+
 use std::collections::BTreeMap;
 
 use crate::ext4::FileType;

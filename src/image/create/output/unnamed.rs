@@ -14,12 +14,12 @@ use nix::libc;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::linkat;
 
-use super::error::Error;
 use crate::config::types::Size;
+use crate::image::create::error::Error;
 
 /// An image file without a name.
 #[derive(Debug)]
-pub(super) struct Unnamed {
+pub(in crate::image::create) struct Unnamed {
     file: File,
     path: PathBuf,
 }
@@ -30,7 +30,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 }
 
 /// Refuses what is there, and what no file can be.
-pub(super) fn is_free(path: &Path) -> Result<(), Error> {
+pub(in crate::image::create) fn is_free(path: &Path) -> Result<(), Error> {
     if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
         return Err(Error::NoFileName(path.to_owned()));
     }
@@ -46,7 +46,7 @@ fn directory(path: &Path) -> &Path {
 }
 
 /// Makes the directory that `path` is to be in.
-pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
+pub(in crate::image::create) fn make_directory(path: &Path) -> Result<(), Error> {
     let directory = directory(path);
     fs::create_dir_all(directory).map_err(failed("make", directory))
 }
@@ -54,14 +54,14 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Error> {
 impl Unnamed {
     /// One as [`new`](Self::new) makes it, only to see whether it can be; of a directory that is made then, in the one that
     /// that is in.
-    pub(super) fn probe(path: &Path, makes_directory: bool, size: u64) -> Result<Self, Error> {
+    pub(in crate::image::create) fn probe(path: &Path, makes_directory: bool, size: u64) -> Result<Self, Error> {
         let there = |path: &&Path| !makes_directory || directory(path).is_dir();
         let path = path.ancestors().find(there).unwrap_or(path);
         Self::new(path, size)
     }
 
     /// A sparse file of `size` bytes that is to be `path`. Only its owner can read it: it may have passwords in it.
-    pub(super) fn new(path: &Path, size: u64) -> Result<Self, Error> {
+    pub(in crate::image::create) fn new(path: &Path, size: u64) -> Result<Self, Error> {
         let directory = directory(path);
         let file = File::options()
             .read(true)
@@ -86,7 +86,7 @@ impl Unnamed {
     }
 
     /// Refuses if the disk has no room for so many bytes.
-    pub(super) fn has_room(&self, bytes: u64) -> Result<(), Error> {
+    pub(in crate::image::create) fn has_room(&self, bytes: u64) -> Result<(), Error> {
         let Ok(disk) = fstatvfs(&self.file) else { return Ok(()) };
         let free = disk.blocks_available() * disk.fragment_size();
         match bytes.checked_sub(free) {
@@ -99,17 +99,17 @@ impl Unnamed {
     }
 
     /// The open file.
-    pub(super) fn file(&self) -> &File {
+    pub(in crate::image::create) fn file(&self) -> &File {
         &self.file
     }
 
     /// Where other programs find it.
-    pub(super) fn device(&self) -> String {
+    pub(in crate::image::create) fn device(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
     /// Gives it its name, if nobody has it; from then on it is there, after a power cut, too.
-    pub(super) fn name(self) -> Result<(), Error> {
+    pub(in crate::image::create) fn name(self) -> Result<(), Error> {
         let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let linked = linkat(AT_FDCWD, own.as_str(), AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_FOLLOW);
         match linked {

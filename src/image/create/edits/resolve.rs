@@ -2,15 +2,15 @@
 //! Whether what is to be otherwise in the guest can be reached by its path. A link on the way would lead the guest to another
 //! place, where everything is as it is in the source: its name, its ids, its keys.
 
-use super::error::Error;
-use super::report::shown;
+use crate::image::create::error::Error;
+use crate::image::create::report::shown;
 
 /// As many links as Linux follows in a path (`MAXSYMLINKS`; path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
 /// What a source has at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(in crate::image::create) enum Target {
     Directory,
     /// A symbolic link, and what it leads to.
     Symlink(Vec<u8>),
@@ -18,11 +18,11 @@ pub(super) enum Target {
 }
 
 /// A source that can be asked what is at a path that goes through directories only: nothing if it is not in the image.
-pub(super) type Look<'a> = &'a dyn Fn(&[u8]) -> Option<Target>;
+pub(in crate::image::create) type Look<'a> = &'a dyn Fn(&[u8]) -> Option<Target>;
 
 /// Where a guest comes to by `path`, all links followed as they are below its own root: the path without links, and what is
 /// there. Nothing if it comes nowhere.
-pub(super) fn follow(look: Look<'_>, path: &[u8]) -> Option<(Vec<u8>, Target)> {
+pub(in crate::image::create) fn follow(look: Look<'_>, path: &[u8]) -> Option<(Vec<u8>, Target)> {
     let parts = |path: &[u8]| -> Vec<Vec<u8>> { path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect() };
     let (mut done, mut here, mut links) = (Vec::new(), Target::Directory, 0);
     let mut left = parts(path);
@@ -58,7 +58,7 @@ pub(super) fn follow(look: Look<'_>, path: &[u8]) -> Option<(Vec<u8>, Target)> {
 }
 
 /// Refuses a source in which something else than directories is on the way to `path`.
-pub(super) fn is_straight(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
+pub(in crate::image::create) fn is_straight(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
     let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     for way in ends.map(|(at, _)| &path[..at]) {
         match look(way) {
@@ -71,7 +71,7 @@ pub(super) fn is_straight(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
 }
 
 /// Refuses a source in which a directory has the name of a file that is to be at `path`, or to be gone.
-pub(super) fn is_no_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
+pub(in crate::image::create) fn is_no_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
     match look(path) {
         Some(Target::Directory) => Err(wrong(path, Target::Directory, path)),
         _ => Ok(()),
@@ -79,7 +79,7 @@ pub(super) fn is_no_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> 
 }
 
 /// Refuses a source in which the guest does not come to a directory by `path`. Here a link is as good as one.
-pub(super) fn is_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
+pub(in crate::image::create) fn is_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
     match look(path) {
         None | Some(Target::Directory) => Ok(()),
         Some(here) => match follow(look, path) {
@@ -94,7 +94,7 @@ pub(super) fn is_directory(look: Look<'_>, path: &[u8]) -> Result<(), Error> {
 
 /// Refuses a source in which a link leads the guest to files that are to be gone from the directory at `path`, and are at the
 /// other place. One that leads out of the source leads to nothing.
-pub(super) fn is_cleared(look: Look<'_>, path: &[u8], pattern: &str) -> Result<(), Error> {
+pub(in crate::image::create) fn is_cleared(look: Look<'_>, path: &[u8], pattern: &str) -> Result<(), Error> {
     match follow(look, path) {
         Some((there, Target::Directory)) if there != path => {
             is_straight(look, pattern.trim_start_matches('/').as_bytes())

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The half of a copy that writes: what comes from a source, with the edits, goes into the file system.
 
+pub(super) mod content;
 mod data;
+pub(super) mod item;
 
 use std::collections::HashMap;
 use std::io::Read;
 
+use self::item::{Content, Item, Key};
+use super::archive::pax::Map;
 use super::edits::{Edit, Edits};
 use super::error::Error;
-use super::item::{Content, Item, Key};
-use super::pax::Map;
 use super::report::Report;
 use super::tree::Problem;
 use crate::ext4::{self, Attribute, Directory, FileType, Filesystem, Meta, Time, Unlinked};

@@ -12,9 +12,9 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
-use super::exclude::{Exclusions, Reason};
 use super::statx::mount;
-use super::tree::{At, Problem, Tree, Visitor};
+use super::{At, Problem, Tree, Visitor};
+use crate::image::create::exclude::{Exclusions, Reason};
 
 /// As many directories are open, at the most.
 const OPEN: usize = 64;
@@ -24,7 +24,11 @@ const FLAGS: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_CLOEXEC);
 
 /// Leads `visitor` through all of `tree`.
-pub(super) fn walk<V: Visitor>(tree: &Tree, exclusions: &Exclusions, visitor: &mut V) -> Result<(), V::Stop> {
+pub(in crate::image::create) fn walk<V: Visitor>(
+    tree: &Tree,
+    exclusions: &Exclusions,
+    visitor: &mut V,
+) -> Result<(), V::Stop> {
     let stat = match fstat(tree.root()) {
         Ok(stat) => stat,
         Err(errno) => return visitor.problem(b"", Problem::of(errno)),

@@ -6,20 +6,20 @@ use std::io::Read;
 
 use tar::EntryType;
 
-use super::archive::Archive;
-use super::exclude::{Exclusions, Reason};
-use super::filler::{Filler, Stop};
-use super::item::{Content, Item, Key};
+use super::Archive;
 use super::lists::Names;
 use super::member::{Judge, Member, parents};
 use super::pax::Map;
 use super::seen::Seen;
-use super::survey::Found;
-use super::tree::Problem;
 use crate::ext4::{FileType, Meta, Time};
+use crate::image::create::exclude::{Exclusions, Reason};
+use crate::image::create::filler::item::{Content, Item, Key};
+use crate::image::create::filler::{Filler, Stop};
+use crate::image::create::survey::Found;
+use crate::image::create::tree::Problem;
 
 /// Puts all of `archive`, in which all that was `seen` is, into an image; what was `found` has the names of its access lists.
-pub(super) fn copy(
+pub(in crate::image::create) fn copy(
     archive: &Archive,
     seen: &Seen,
     found: &Found,

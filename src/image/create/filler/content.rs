@@ -10,7 +10,7 @@ use nix::unistd::{Whence, lseek};
 use crate::ext4::BLOCK;
 
 /// The next data of a file with holes: from where to where; whole blocks, since only whole ones can be holes.
-pub(super) fn piece(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
+pub(in crate::image::create) fn piece(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {
     let block = BLOCK as u64;
     let data = match lseek(file, at as i64, Whence::SeekData) {
         Ok(data) => data,
@@ -27,7 +27,7 @@ pub(super) fn piece(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)
 }
 
 /// Fills `buffer`, unless the file ends before.
-pub(super) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+pub(in crate::image::create) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], at + done as u64) {

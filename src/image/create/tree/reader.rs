@@ -11,22 +11,22 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::exclude::{Exclusions, Reason, is_swap};
-use super::item::{Content, Item, Key, meta};
 use super::statx::Mark;
-use super::tree::{At, Problem, Tree, Visitor};
 use super::walk::walk;
+use super::{At, Problem, Tree, Visitor};
 use crate::ext4::{Attribute, FileType};
+use crate::image::create::exclude::{Exclusions, Reason, is_swap};
+use crate::image::create::filler::item::{Content, Item, Key, meta};
 use crate::xattr;
 
 /// How many files it is ahead, at the most.
-pub(super) const AHEAD: usize = 128;
+pub(in crate::image::create) const AHEAD: usize = 128;
 /// The disk is asked for this much of a file before it is its turn.
 const BEGINNING: i64 = 1 << 20;
 
 /// What the reader has come to.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(in crate::image::create) enum Event {
     Enter(Item),
     Leave(Vec<u8>),
     File(Item),
@@ -37,7 +37,7 @@ pub(super) enum Event {
 }
 
 /// Reads all of `tree`; ends early if nobody listens any more.
-pub(super) fn read(tree: &Tree, exclusions: &Exclusions, events: SyncSender<Event>) {
+pub(in crate::image::create) fn read(tree: &Tree, exclusions: &Exclusions, events: SyncSender<Event>) {
     let mut reader = Reader {
         events,
         exclusions,
@@ -201,7 +201,7 @@ impl Visitor for Reader<'_> {
 }
 
 /// Whether a file still is what it was.
-pub(super) fn is_same(file: &File, before: &FileStat) -> bool {
+pub(in crate::image::create) fn is_same(file: &File, before: &FileStat) -> bool {
     let key = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
     fstat(file).is_ok_and(|now| key(&now) == key(before))
 }

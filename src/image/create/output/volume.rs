@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
-use super::error::Error;
 use crate::config::types::{LvmName, Size, Volume};
 use crate::dm::{By, DeviceMapper, State};
 use crate::fail_point;
+use crate::image::create::error::Error;
 use crate::lock::{Attempt, Lock, take};
 use crate::lvm2_cmd::{self, Group, LogicalVolume, Selection};
 use crate::snapshot;
@@ -30,19 +30,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is to be made.
 #[derive(Debug)]
-pub(super) struct Wanted<'a> {
-    pub(super) volume: &'a Volume,
-    pub(super) pool: Option<&'a LvmName>,
-    pub(super) size: Size,
+pub(in crate::image::create) struct Wanted<'a> {
+    pub(in crate::image::create) volume: &'a Volume,
+    pub(in crate::image::create) pool: Option<&'a LvmName>,
+    pub(in crate::image::create) size: Size,
     /// How full the pool may be, in percent.
-    pub(super) pool_limit: u8,
+    pub(in crate::image::create) pool_limit: u8,
     /// How long to wait for another ttvm that works on the group.
-    pub(super) limit: Duration,
+    pub(in crate::image::create) limit: Duration,
 }
 
 /// A volume that is not yet whole; dropped, it is removed.
 #[derive(Debug)]
-pub(super) struct Unfinished<'a> {
+pub(in crate::image::create) struct Unfinished<'a> {
     wanted: &'a Wanted<'a>,
     volume: Volume,
     uuid: String,
@@ -73,7 +73,7 @@ impl Wanted<'_> {
     }
 
     /// The group, unless the volume is there or the group has no room for it.
-    pub(super) fn examine(&self) -> Result<Group, Error> {
+    pub(in crate::image::create) fn examine(&self) -> Result<Group, Error> {
         let vg = &self.volume.vg;
         let group = lvm2_cmd::report(vg).map_err(self.lvm("examine the group of", self.volume))?;
         let group = group.ok_or_else(|| Error::NoGroup(vg.clone()))?;
@@ -111,7 +111,7 @@ impl Wanted<'_> {
 
     /// Refuses what would fill the pool: it gives room when it is written, and once it is full, all its volumes stand still.
     /// What a run that was killed has left there goes before.
-    pub(super) fn fits(&self, group: &Group, need: u64) -> Result<(), Error> {
+    pub(in crate::image::create) fn fits(&self, group: &Group, need: u64) -> Result<(), Error> {
         let Some(pool) = self.pool else { return Ok(()) };
         let found = group.volumes.iter().find(|volume| volume.name == pool.as_str());
         let (Some(found), None) = (found, self.left(group)?) else {
@@ -166,7 +166,7 @@ impl Wanted<'_> {
     }
 
     /// Makes it, under its temporary name; so many bytes of it will be written.
-    pub(super) fn make(&self, need: u64) -> Result<Unfinished<'_>, Error> {
+    pub(in crate::image::create) fn make(&self, need: u64) -> Result<Unfinished<'_>, Error> {
         let temporary = self.temporary()?;
         let path = Path::new(LOCKS).join(temporary.dm_name());
         let failed = |source| Error::Image {
@@ -222,7 +222,7 @@ impl Wanted<'_> {
 
 impl Unfinished<'_> {
     /// `/dev/VG/LV`, which leads to this volume and no other.
-    pub(super) fn device(&self) -> Result<String, Error> {
+    pub(in crate::image::create) fn device(&self) -> Result<String, Error> {
         let path = self.volume.device();
         let data = fs::metadata(&path).map_err(|source| Error::Image {
             action: "look at",
@@ -246,7 +246,7 @@ impl Unfinished<'_> {
     }
 
     /// Opens the device, so that nobody mounts it meanwhile.
-    pub(super) fn open(&self) -> Result<File, Error> {
+    pub(in crate::image::create) fn open(&self) -> Result<File, Error> {
         let path = self.volume.device();
         let failed = |source| Error::Image {
             action: "open",
@@ -266,7 +266,7 @@ impl Unfinished<'_> {
     }
 
     /// Gives it its name. A tag that stays means nothing: it is one of the other name.
-    pub(super) fn finish(mut self) -> Result<(), Error> {
+    pub(in crate::image::create) fn finish(mut self) -> Result<(), Error> {
         let wanted = self.wanted;
         let _group = lock(&wanted.volume.vg, wanted.limit)?;
         lvm2_cmd::rename(&self.volume, &wanted.volume.lv).map_err(wanted.lvm("rename", &self.volume))?;

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::exclude::Reason;
+use crate::image::create::exclude::Reason;
 
 /// What is mounted in the directory at `path`, which is open, relative to it.
 pub(super) fn below(root: BorrowedFd<'_>, path: &Path) -> BTreeMap<Vec<u8>, Reason> {

@@ -12,22 +12,22 @@ use super::sparse::Sparse;
 use crate::signals;
 
 /// Of an archive.
-pub(super) const BLOCK: usize = 512;
+pub(in crate::image::create) const BLOCK: usize = 512;
 /// More than all heads of a member can sensibly take: those of tar stay in memory.
-pub(super) const LONGEST: usize = 4 << 20;
+pub(in crate::image::create) const LONGEST: usize = 4 << 20;
 
 /// Keys and values.
-pub(super) type Records = Vec<(Vec<u8>, Vec<u8>)>;
+pub(in crate::image::create) type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Where the data of a sparse file is: from where to where, in their order.
-pub(super) type Map = Vec<(u64, u64)>;
+pub(in crate::image::create) type Map = Vec<(u64, u64)>;
 
 /// What the heads of a member say besides what the tar crate says of them.
 #[derive(Debug, Default)]
-pub(super) struct Extended {
-    pub(super) records: Records,
+pub(in crate::image::create) struct Extended {
+    pub(in crate::image::create) records: Records,
     /// Of a sparse file.
-    pub(super) map: Map,
+    pub(in crate::image::create) map: Map,
     /// Of one in pax's format, whose map may be elsewhere.
     pub(super) sparse: Option<Sparse>,
 }
@@ -46,10 +46,10 @@ struct Heads {
 
 /// Hears what is read of an archive.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Listener(Rc<RefCell<Heads>>);
+pub(in crate::image::create) struct Listener(Rc<RefCell<Heads>>);
 
 /// The archive itself.
-pub(super) struct Heard<R> {
+pub(in crate::image::create) struct Heard<R> {
     reader: R,
     listener: Listener,
     /// A head that is looked at before it is handed on, and how much of it is handed on.
@@ -58,7 +58,7 @@ pub(super) struct Heard<R> {
 }
 
 impl Listener {
-    pub(super) fn hear<R: Read>(&self, reader: R) -> Heard<R> {
+    pub(in crate::image::create) fn hear<R: Read>(&self, reader: R) -> Heard<R> {
         let listener = self.clone();
         Heard {
             reader,
@@ -69,7 +69,7 @@ impl Listener {
     }
 
     /// From the heads of the next member on, before which are so many bytes of content; before it is asked for.
-    pub(super) fn begin(&self, content: u64, position: u64) {
+    pub(in crate::image::create) fn begin(&self, content: u64, position: u64) {
         let mut heads = self.0.borrow_mut();
         heads.listening = true;
         heads.start = position
@@ -81,24 +81,24 @@ impl Listener {
     }
 
     /// Where in the archive it is.
-    pub(super) fn position(&self) -> u64 {
+    pub(in crate::image::create) fn position(&self) -> u64 {
         self.0.borrow().position
     }
 
     /// Whether zeros come where the next member would, which say that there is none; else the archive ends without.
-    pub(super) fn ended(&self) -> bool {
+    pub(in crate::image::create) fn ended(&self) -> bool {
         let heads = self.0.borrow();
         let zeros = heads.bytes.get(..BLOCK);
         zeros.is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0))
     }
 
     /// No more.
-    pub(super) fn stop(&self) {
+    pub(in crate::image::create) fn stop(&self) {
         self.0.borrow_mut().listening = false;
     }
 
     /// No more; returns what the heads said.
-    pub(super) fn end(&self) -> Result<Extended, &'static str> {
+    pub(in crate::image::create) fn end(&self) -> Result<Extended, &'static str> {
         self.stop();
         let heads = self.0.borrow();
         let mut extended = Extended::default();
@@ -237,7 +237,7 @@ fn map(head: &[u8], mut more: &[u8]) -> Map {
 }
 
 /// The keys of a header that holds for all members.
-pub(super) fn global(content: &mut dyn Read) -> Result<Records, &'static str> {
+pub(in crate::image::create) fn global(content: &mut dyn Read) -> Result<Records, &'static str> {
     let mut bytes = Vec::new();
     let read = content.take(LONGEST as u64).read_to_end(&mut bytes);
     read.map_err(|_| "its global header is cut off")?;

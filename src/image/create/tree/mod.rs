@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A directory as a source: one mounted file system, walked by descriptors, so that nobody can lead us elsewhere meanwhile.
 
+mod mounts;
+pub(super) mod reader;
+mod statx;
+pub(super) mod walk;
+
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -17,8 +22,8 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 
 use super::error::Error;
 use super::exclude::Reason;
-use super::mounts;
-use super::resolve::Target;
+
+use super::edits::resolve::Target;
 
 /// A directory as a source.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::error::Error;
-use super::{Creation, Source};
+use crate::image::create::error::Error;
+use crate::image::create::{Creation, Source};
 use crate::initrd::kernel::is_usual;
 use crate::version;
 

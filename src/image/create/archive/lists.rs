@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::pax::Records;
-use super::survey::Found;
 use crate::ext4::{self, Attribute};
+use crate::image::create::survey::Found;
 
 /// Of the form that attributes have (`linux/posix_acl_xattr.h`).
 const VERSION: u32 = 2;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A look at a source before anything is made: how much there is, and what matters for the guest.
 
+pub(super) mod bootable;
+pub(super) mod boots;
+pub(super) mod bounds;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -9,14 +13,14 @@ use nix::fcntl::AtFlags;
 use nix::libc;
 use nix::unistd::{AccessFlags, faccessat, geteuid};
 
-use super::bounds::Bounds;
-use super::content::piece;
+use self::bounds::Bounds;
+use super::edits::resolve::{Target, follow};
 use super::error::Error;
 use super::exclude::{Exclusions, Reason, is_swap};
-use super::item::{Key, has_holes};
-use super::resolve::{Target, follow};
+use super::filler::content::piece;
+use super::filler::item::{Key, has_holes};
+use super::tree::walk::walk;
 use super::tree::{At, Problem, Tree, Visitor};
-use super::walk::walk;
 use crate::ext4::{self, Attribute, BLOCK, Kind};
 use crate::xattr;
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::item::Key;
+use crate::image::create::filler::item::Key;
 
 /// What tells a file from another one that has got its number: numbers are given again as soon as they are free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::collections::{HashMap, HashSet};
 use tar::EntryType;
 
 use super::member::{Member, parents};
-use super::report::shown;
-use super::resolve::Target;
+use crate::image::create::edits::resolve::Target;
+use crate::image::create::report::shown;
 
 /// What an archive has been seen to have, by paths.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(in crate::image::create) struct Seen {
     /// Whether it is a directory.
     paths: HashMap<Vec<u8>, bool>,
     /// What symbolic links lead to.
@@ -31,16 +31,16 @@ const ENTRIES: usize = 1_000_000;
 const NAMES: u64 = 64 << 20;
 
 /// What came with a member that had not come before.
-pub(super) struct New {
+pub(in crate::image::create) struct New {
     /// Directories that it is in.
-    pub(super) implied: Vec<Vec<u8>>,
+    pub(in crate::image::create) implied: Vec<Vec<u8>>,
     /// It itself.
-    pub(super) itself: bool,
+    pub(in crate::image::create) itself: bool,
 }
 
 impl Seen {
     /// Refuses a member that leads out of the root, or is there already; else says what is new.
-    pub(super) fn check(&mut self, member: &Member) -> Result<New, String> {
+    pub(in crate::image::create) fn check(&mut self, member: &Member) -> Result<New, String> {
         let path = shown(&member.path);
         let mut implied = Vec::new();
         // Of one that is there, all that it is in are there, and directories.
@@ -97,17 +97,17 @@ impl Seen {
     }
 
     /// The file whose first name is `path` is a swap file.
-    pub(super) fn swap(&mut self, path: Vec<u8>) {
+    pub(in crate::image::create) fn swap(&mut self, path: Vec<u8>) {
         self.swaps.insert(path);
     }
 
     /// Whether the file at `path` is a swap file.
-    pub(super) fn is_swap(&self, path: &[u8]) -> bool {
+    pub(in crate::image::create) fn is_swap(&self, path: &[u8]) -> bool {
         self.swaps.contains(self.first(path))
     }
 
     /// What is at `path`.
-    pub(super) fn here(&self, path: &[u8]) -> Option<Target> {
+    pub(in crate::image::create) fn here(&self, path: &[u8]) -> Option<Target> {
         let is_directory = self.paths.get(path)?;
         let target = self.links.get(self.first(path));
         Some(match (is_directory, target) {
@@ -118,19 +118,19 @@ impl Seen {
     }
 
     /// The names in the directory at `path`.
-    pub(super) fn in_directory<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub(in crate::image::create) fn in_directory<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let below = self.paths.keys();
         let below = below.filter_map(move |name| name.strip_prefix(path)?.strip_prefix(b"/"));
         below.filter(|name| !name.contains(&b'/'))
     }
 
     /// The first name of the file at `path`.
-    pub(super) fn first<'a>(&'a self, path: &'a [u8]) -> &'a [u8] {
+    pub(in crate::image::create) fn first<'a>(&'a self, path: &'a [u8]) -> &'a [u8] {
         self.first.get(path).map_or(path, Vec::as_slice)
     }
 
     /// The further names of the file whose first one is `path`.
-    pub(super) fn others(&self, path: &[u8]) -> &[Vec<u8>] {
+    pub(in crate::image::create) fn others(&self, path: &[u8]) -> &[Vec<u8>] {
         self.others.get(path).map_or(&[], Vec::as_slice)
     }
 }

@@ -4,13 +4,13 @@
 
 use serde_json::Value;
 
-use super::error::Error;
-use super::resolve::follow;
-use super::survey::Found;
-use super::{Creation, Source};
+use super::Found;
+use crate::image::create::edits::resolve::follow;
+use crate::image::create::error::Error;
+use crate::image::create::{Creation, Source};
 
 /// Files by which one is known that is none.
-pub(super) const LOOKED_AT: [&str; 3] = ["manifest.json", "oci-layout", "repositories"];
+pub(in crate::image::create) const LOOKED_AT: [&str; 3] = ["manifest.json", "oci-layout", "repositories"];
 
 /// What starts a system, or at least a shell.
 const INITS: [&str; 9] = [
@@ -27,7 +27,7 @@ const INITS: [&str; 9] = [
 
 impl Creation {
     /// Refuses what has layers of containers, and is no file system.
-    pub(super) fn is_a_system(&self) -> Result<(), Error> {
+    pub(in crate::image::create) fn is_a_system(&self) -> Result<(), Error> {
         match layers(&self.found).filter(|_| !self.may_boot()) {
             None => Ok(()),
             Some((program, remedy)) => Err(Error::Layers {
@@ -39,7 +39,7 @@ impl Creation {
     }
 
     /// Refuses a script where nothing would run it.
-    pub(super) fn can_work(&self) -> Result<(), Error> {
+    pub(in crate::image::create) fn can_work(&self) -> Result<(), Error> {
         let has_systemd = self.identity(String::new()).has_systemd();
         match self.request.script.is_some() && !has_systemd {
             true => Err(Error::NoSystemd(self.request.source.clone())),

@@ -3,30 +3,30 @@
 
 use std::collections::HashMap;
 
-use super::error::Error;
-use super::report::shown;
 use crate::ext4::Kind;
+use crate::image::create::error::Error;
+use crate::image::create::report::shown;
 
 /// What there is of each file, as far as it can be too much.
-pub(super) struct Bounds {
+pub(in crate::image::create) struct Bounds {
     kind: Kind,
     /// In directories, where they are counted.
     directories: HashMap<Vec<u8>, u32>,
 }
 
 impl Bounds {
-    pub(super) fn of(kind: Kind) -> Self {
+    pub(in crate::image::create) fn of(kind: Kind) -> Self {
         let directories = HashMap::new();
         Self { kind, directories }
     }
 
     /// That of the file system.
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::image::create) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// A file of so many bytes, with its holes.
-    pub(super) fn size(&self, path: &[u8], bytes: u64) -> Result<(), Error> {
+    pub(in crate::image::create) fn size(&self, path: &[u8], bytes: u64) -> Result<(), Error> {
         let (path, kind) = (shown(path), self.kind);
         match bytes > kind.largest_file() {
             true => Err(Error::LargeFile { path, kind }),
@@ -35,7 +35,7 @@ impl Bounds {
     }
 
     /// A file that has so many names, up to this one.
-    pub(super) fn names(&self, path: &[u8], names: u32) -> Result<(), Error> {
+    pub(in crate::image::create) fn names(&self, path: &[u8], names: u32) -> Result<(), Error> {
         let (path, kind) = (shown(path), self.kind);
         match names > kind.most_names() {
             true => Err(Error::ManyNames { path, kind }),
@@ -44,7 +44,7 @@ impl Bounds {
     }
 
     /// A directory in another one: its name for that is one of the other's names, and so is `.`, and its own.
-    pub(super) fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
+    pub(in crate::image::create) fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         if path.is_empty() || self.kind == Kind::Ext4 {
             return Ok(());
         }

@@ -3,6 +3,15 @@
 //! only. It is read twice, so that all of that is known before anything is made; and once more before that if a file that says
 //! what system it is has its content under a name that came earlier.
 
+pub(super) mod copying;
+mod incremental;
+mod lists;
+pub(super) mod member;
+mod packed;
+pub(super) mod pax;
+pub(super) mod seen;
+mod sparse;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -12,16 +21,16 @@ use std::path::{Path, PathBuf};
 
 use tar::EntryType;
 
-use super::bounds::Bounds;
+use self::incremental::DUMP;
+use self::lists::Names;
+use self::member::{Judge, Member, is_label_inside, member};
+use self::packed::{Packed, Unopened, instead, is_label};
+use self::pax::{Listener, global};
+use self::seen::Seen;
+use self::sparse::Whole;
 use super::error::Error;
 use super::exclude::{Exclusions, is_swap_page};
-use super::incremental::{self, DUMP};
-use super::lists::Names;
-use super::member::{Judge, Member, is_label_inside, member};
-use super::packed::{Packed, Unopened, instead, is_label};
-use super::pax::{Listener, global};
-use super::seen::Seen;
-use super::sparse::Whole;
+use super::survey::bounds::Bounds;
 use super::survey::{Found, LARGEST, Survey};
 use crate::ext4::FileType;
 use crate::progress::Progress;

@@ -10,22 +10,22 @@ use crate::ext4::{Attribute, FileType, Meta, Time};
 
 /// A file on its way.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(in crate::image::create) struct Item {
     /// From the root, without `/` at the beginning.
-    pub(super) path: Vec<u8>,
-    pub(super) meta: Meta,
-    pub(super) attributes: Vec<Attribute>,
+    pub(in crate::image::create) path: Vec<u8>,
+    pub(in crate::image::create) meta: Meta,
+    pub(in crate::image::create) attributes: Vec<Attribute>,
     /// If it has other names: what it is known by, and how many.
-    pub(super) names: Option<(Key, u64)>,
-    pub(super) content: Content,
+    pub(in crate::image::create) names: Option<(Key, u64)>,
+    pub(in crate::image::create) content: Content,
 }
 
 /// Device and inode.
-pub(super) type Key = (u64, u64);
+pub(in crate::image::create) type Key = (u64, u64);
 
 /// What is in a file.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(in crate::image::create) enum Content {
     /// A directory, a device, a pipe or a socket.
     Nothing,
     /// All of it.
@@ -37,7 +37,7 @@ pub(super) enum Content {
 }
 
 /// What a file is known to be, unless its type is unknown.
-pub(super) fn meta(stat: &FileStat) -> Option<Meta> {
+pub(in crate::image::create) fn meta(stat: &FileStat) -> Option<Meta> {
     Some(Meta {
         kind: FileType::of_mode(stat.st_mode)?,
         permissions: stat.st_mode & 0o7777,
@@ -57,6 +57,6 @@ fn time(seconds: libc::time_t, nanoseconds: i64) -> Time {
 }
 
 /// Whether there are holes in a regular file.
-pub(super) fn has_holes(stat: &FileStat) -> bool {
+pub(in crate::image::create) fn has_holes(stat: &FileStat) -> bool {
     stat.st_blocks * 512 < stat.st_size
 }

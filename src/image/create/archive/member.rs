@@ -6,33 +6,33 @@ use std::io::{self, Read};
 
 use tar::EntryType;
 
-use super::exclude::{Exclusions, Reason};
-use super::filler::LABEL;
 use super::incremental::{self, DUMP};
 use super::lists::{self, TextList};
 use super::pax::{Extended, Map};
-use super::report::shown;
 use crate::ext4::{Attribute, BLOCK, FileType, Meta, Time};
+use crate::image::create::exclude::{Exclusions, Reason};
+use crate::image::create::filler::LABEL;
+use crate::image::create::report::shown;
 
 /// One of an archive's members.
-pub(super) struct Member {
-    pub(super) path: Vec<u8>,
-    pub(super) kind: EntryType,
-    pub(super) meta: Meta,
-    pub(super) attributes: Vec<Attribute>,
+pub(in crate::image::create) struct Member {
+    pub(in crate::image::create) path: Vec<u8>,
+    pub(in crate::image::create) kind: EntryType,
+    pub(in crate::image::create) meta: Meta,
+    pub(in crate::image::create) attributes: Vec<Attribute>,
     /// Access lists that are no attributes.
     pub(super) lists: Vec<TextList>,
     /// Of a link.
-    pub(super) target: Vec<u8>,
+    pub(in crate::image::create) target: Vec<u8>,
     /// With its holes.
-    pub(super) size: u64,
+    pub(in crate::image::create) size: u64,
     /// Of a sparse file.
-    pub(super) map: Map,
+    pub(in crate::image::create) map: Map,
 }
 
 impl Member {
     /// Bytes in the blocks of a sparse file that are not holes.
-    pub(super) fn without_holes(&self) -> u64 {
+    pub(in crate::image::create) fn without_holes(&self) -> u64 {
         let block = BLOCK as u64;
         let (mut count, mut next) = (0, 0);
         for (start, end) in &self.map {
@@ -77,7 +77,7 @@ fn below(path: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// The label of an archive that is not the first thing in it.
-pub(super) fn is_label_inside(kind: EntryType) -> bool {
+pub(in crate::image::create) fn is_label_inside(kind: EntryType) -> bool {
     kind.as_byte() == b'V'
 }
 
@@ -86,7 +86,10 @@ fn shown_raw(path: &[u8]) -> String {
 }
 
 /// What the heads of a member say, with those of its extended one.
-pub(super) fn member<R: Read>(entry: &tar::Entry<'_, R>, extended: Extended) -> Result<Member, String> {
+pub(in crate::image::create) fn member<R: Read>(
+    entry: &tar::Entry<'_, R>,
+    extended: Extended,
+) -> Result<Member, String> {
     let Extended {
         records: extended,
         map,
@@ -229,27 +232,27 @@ fn pax_time(text: &str) -> Option<Time> {
 }
 
 /// The directories that a path goes through, from the root on, without that.
-pub(super) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(in crate::image::create) fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     ends.map(|(at, _)| &path[..at])
 }
 
 /// Why a member is left out: for its own name, or for a directory it is in.
-pub(super) fn excluded(exclusions: &Exclusions, path: &[u8], is_directory: bool) -> Option<Reason> {
+pub(in crate::image::create) fn excluded(exclusions: &Exclusions, path: &[u8], is_directory: bool) -> Option<Reason> {
     let nobody = (u64::MAX, u64::MAX);
     let above = parents(path).find_map(|parent| exclusions.judge(parent, true, nobody));
     above.or_else(|| exclusions.judge(path, is_directory, nobody))
 }
 
 /// The same for members that come one behind the other, most of them in the directory of the one before.
-pub(super) struct Judge<'a> {
+pub(in crate::image::create) struct Judge<'a> {
     exclusions: &'a Exclusions,
     directory: Vec<u8>,
     above: Option<Reason>,
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(exclusions: &'a Exclusions) -> Self {
+    pub(in crate::image::create) fn new(exclusions: &'a Exclusions) -> Self {
         Self {
             exclusions,
             directory: Vec::new(),
@@ -258,7 +261,7 @@ impl<'a> Judge<'a> {
     }
 
     /// As [`excluded`].
-    pub(super) fn excluded(&mut self, path: &[u8], is_directory: bool) -> Option<Reason> {
+    pub(in crate::image::create) fn excluded(&mut self, path: &[u8], is_directory: bool) -> Option<Reason> {
         let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         let directory = &path[..end];
         if self.directory != directory {
