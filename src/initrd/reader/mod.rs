@@ -1,23 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image from front to back: its segments, their archives, and the files in those.
 
+pub(super) mod boot_config;
 mod content;
+mod decode;
+pub(super) mod event;
+mod instead;
+pub(super) mod limits;
+pub(super) mod linux;
+pub(super) mod source;
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use nix::libc;
 
+use self::decode::{Piece, Pieces};
+use self::event::{Event, Segment};
+use self::instead::instead;
+use self::limits::{Exceeded, Limits};
 use super::compression::Compression;
-use super::decode::{Piece, Pieces};
 use super::error::{Error, Place};
-use super::event::{Event, Segment};
-use super::instead::instead;
-use super::limits::{Exceeded, Limits};
-use super::linux;
+
+use self::source::Source;
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
-use super::source::Source;
 use crate::config::types::Size;
 use crate::signals;
 

@@ -10,12 +10,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use super::error::Error;
+use crate::initrd::error::Error;
 use crate::signals;
 
 /// An image to be read.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(in crate::initrd) struct Source {
     file: File,
     arrival: SignalFd,
     /// What messages call it.

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What segments of an image are compressed with.
 
+pub(super) mod blocks;
+pub(super) mod input;
+pub(super) mod lz4_legacy;
+pub(super) mod lzop;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;

@@ -6,8 +6,8 @@ use std::io::{self, BufRead, Read, Write};
 
 use lz4::block::{self, CompressionMode};
 
+use super::LZ4_LEGACY;
 use super::blocks::Pack;
-use super::compression::LZ4_LEGACY;
 use super::input::Input;
 
 /// What a block holds.
@@ -21,7 +21,7 @@ const fn bound(size: usize) -> usize {
 }
 
 /// Reads it, and stops where it ends.
-pub(super) struct Decoder<'a> {
+pub(in crate::initrd) struct Decoder<'a> {
     input: &'a mut Input,
     packed: Vec<u8>,
     block: Vec<u8>,
@@ -90,7 +90,7 @@ impl Read for Decoder<'_> {
 }
 
 /// Writes it.
-pub(super) struct Packer<W> {
+pub(in crate::initrd) struct Packer<W> {
     out: W,
     level: i32,
     packed: Vec<u8>,

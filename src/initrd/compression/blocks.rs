@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 /// What writes a block.
-pub(super) trait Pack {
+pub(in crate::initrd) trait Pack {
     /// What a block holds.
     const BLOCK: usize;
 
@@ -13,7 +13,7 @@ pub(super) trait Pack {
 }
 
 /// Makes blocks of what is written to it.
-pub(super) struct Blocks<P> {
+pub(in crate::initrd) struct Blocks<P> {
     packer: P,
     block: Vec<u8>,
 }

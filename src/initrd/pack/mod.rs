@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image of files: of a directory that was unpacked, with the same segments; of any other directory, with one.
 
+mod encode;
+mod output;
 mod packing;
+mod plan;
+mod scan;
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -11,13 +15,13 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::geteuid;
 
+use self::output::Draft;
 use self::packing::Packing;
+use self::plan::{Data, Item, plan};
+use self::scan::stray;
 use super::compression::Compression;
 use super::error::Error;
 use super::manifest::{self, Archive, Manifest, Owners, Padding};
-use super::output::{self, Draft};
-use super::plan::{Data, Item, plan};
-use super::scan::stray;
 use super::tree::Tree;
 use super::umask::umask;
 use crate::progress::Progress;

@@ -18,12 +18,12 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::archive::{Archive, Given, joined};
-use super::error::Error;
-use super::kind::{Kind, TARGET_LIMIT};
-use super::manifest::{Owners, permissions};
-use super::names::{escape, parts};
-use super::newc::Header;
-use super::reader::Reader;
+use crate::initrd::error::Error;
+use crate::initrd::kind::{Kind, TARGET_LIMIT};
+use crate::initrd::manifest::{Owners, permissions};
+use crate::initrd::names::{escape, parts};
+use crate::initrd::newc::Header;
+use crate::initrd::reader::Reader;
 use crate::signals;
 
 /// What there is to say of a file that was made.

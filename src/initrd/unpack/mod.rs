@@ -4,6 +4,10 @@
 //! The image may have been made by anybody. All is done in a directory that nobody else can enter, part by part of each name
 //! and never through a symbolic link; it gets its name when all of it is there.
 
+mod archive;
+mod draft;
+mod maker;
+
 use std::fs::{self, File};
 use std::io::BufWriter;
 use std::ops::ControlFlow;
@@ -12,18 +16,18 @@ use std::path::Path;
 
 use nix::unistd::{getegid, geteuid};
 
-use super::archive::Archive;
-use super::draft::{self, Draft};
+use self::archive::Archive;
+use self::draft::Draft;
+use self::maker::Maker;
 use super::error::Error;
-use super::event::Event;
 use super::inspect::{Summary, inspect};
 use super::kind::Kind;
-use super::maker::Maker;
 use super::manifest::{self, Entry, Line, Owners, Padding};
 use super::names::{escape, parts};
 use super::newc::Header;
 use super::reader::Reader;
-use super::source::Source;
+use super::reader::event::Event;
+use super::reader::source::Source;
 use super::umask::umask;
 use crate::config::types::Size;
 use crate::progress::Progress;

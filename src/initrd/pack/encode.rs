@@ -11,9 +11,9 @@ use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
 use liblzma::write::XzEncoder;
 use zstd::zstd_safe::CParameter;
 
-use super::blocks::Blocks;
-use super::compression::Compression;
-use super::{lz4_legacy, lzop};
+use crate::initrd::compression::Compression;
+use crate::initrd::compression::blocks::Blocks;
+use crate::initrd::compression::{lz4_legacy, lzop};
 
 /// What is passed on at once.
 const PIECE: usize = 1 << 18;

@@ -17,12 +17,12 @@ use liblzma::stream::Stream;
 use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 
 use super::boot_config;
-use super::compression::{Compression, LZ4_LEGACY};
-use super::input::Input;
 use super::instead::instead;
 use super::linux::refused;
-use super::newc::{self, HEADER_SIZE, Header, TRAILER};
-use super::{lz4_legacy, lzop};
+use crate::initrd::compression::input::Input;
+use crate::initrd::compression::{Compression, LZ4_LEGACY};
+use crate::initrd::compression::{lz4_legacy, lzop};
+use crate::initrd::newc::{self, HEADER_SIZE, Header, TRAILER};
 
 /// What is passed on at once.
 const PIECE: usize = 1 << 18;

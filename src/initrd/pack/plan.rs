@@ -8,13 +8,13 @@ use nix::libc;
 use nix::sys::stat::{FileStat, major, minor};
 use nix::unistd::{Gid, getegid, getgroups};
 
-use super::error::Error;
-use super::kind::{Kind, TARGET_LIMIT};
-use super::manifest::{Archive, Entry, NAME, Owners, permissions};
-use super::names::{escape, parts, shorten};
-use super::newc::{Header, NAME_LIMIT, TRAILER};
 use super::scan::{Found, scan};
-use super::tree::Tree;
+use crate::initrd::error::Error;
+use crate::initrd::kind::{Kind, TARGET_LIMIT};
+use crate::initrd::manifest::{Archive, Entry, NAME, Owners, permissions};
+use crate::initrd::names::{escape, parts, shorten};
+use crate::initrd::newc::{Header, NAME_LIMIT, TRAILER};
+use crate::initrd::tree::Tree;
 
 /// A file to be written.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
-use super::beside::Beside;
-use super::error::Error;
-use super::manifest::{self, Line};
+use crate::initrd::beside::Beside;
+use crate::initrd::error::Error;
+use crate::initrd::manifest::{self, Line};
 use crate::xattr;
 
 /// What comes between the name to be and the number of the process.

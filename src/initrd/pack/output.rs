@@ -12,9 +12,9 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 
-use super::beside::Beside;
-use super::error::Error;
 use crate::file::parent;
+use crate::initrd::beside::Beside;
+use crate::initrd::error::Error;
 
 /// What comes between the name to be and the number of the process.
 const MARK: &str = ".packing-";

@@ -12,7 +12,7 @@ const NAMES: u64 = 64 << 20;
 const SEGMENTS: u64 = 1000;
 
 /// What there may still be.
-pub(super) struct Limits {
+pub(in crate::initrd) struct Limits {
     content: Size,
     bytes: u64,
     segments: u64,
@@ -22,7 +22,7 @@ pub(super) struct Limits {
 
 /// There is more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exceeded {
+pub(in crate::initrd) enum Exceeded {
     /// Than the caller has said, in bytes.
     Content(Size),
     /// Than anybody makes, of this.
