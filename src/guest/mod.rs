@@ -1,5 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running guests: the file for xl or xm, the domain, its supervisor, and what is remembered of a run.
+//!
+//! ```text
+//! unit                       the main process of a guest's unit
+//! supervisor restarts        one run on Xen, to its end; whether another follows
+//! watch                      what a run waits for: its domain, its turn, the signal to stop
+//! preparation record         what was made for this start; what is remembered of the newest
+//! toolstack                  xl, TT Xen, qemu: all that differs between them
+//! domain mode                the domains that there are; what guests are told of the network
+//! obstacles                  what this host lacks for a guest
+//! ```
 
 pub mod domain;
 mod error;

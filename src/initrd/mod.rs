@@ -3,6 +3,15 @@
 //!
 //! An image is a sequence of segments, bare archives and compressed ones in any order, with zeros between them. [`Reader`] goes
 //! through it as Linux does; [`inspect`], [`unpack`] and [`pack`] are what is done with it.
+//!
+//! ```text
+//! inspect unpack pack        what is done with an image
+//! busybox kernel modules     one for guests without a disk, of what this system has
+//! reader                     segments, archives, files, and what Linux makes of them
+//! compression                the formats that are written here, and which there are
+//! manifest                   the list beside unpacked files
+//! newc kind names tree       files: in an archive, and below a directory
+//! ```
 
 mod beside;
 pub mod busybox;

@@ -4,6 +4,16 @@
 //! mke2fs makes the file system, on a file without a name or on a volume with another one; it is filled without being mounted
 //! ([`crate::ext4`]); and only when all of it is on the disk, it gets its name. Whatever ends this program before, there is
 //! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
+//!
+//! ```text
+//! request plan report        what is asked for, what will be done, what came of it
+//! tree archive               where it comes from: a directory, or an archive
+//! survey                     a first look at that: how much, and what it is
+//! exclude pattern            what stays out
+//! edits identity             what the guest has instead: its own name, keys, console, network
+//! filler                     what writes it all into the file system
+//! output fits                a file or a volume that has its name when it is whole; whether it is large enough
+//! ```
 
 mod archive;
 mod edits;
