@@ -46,7 +46,7 @@ RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 # What needs no emulated machine.
 QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: rust build docs deb rpm install demo shell check check-all bench fuzz fuzz-corpus image lint lint-packages quick-tests package-name test host-tests hostile clean
+.PHONY: rust build docs deb rpm install demo race shell check check-all bench fuzz fuzz-corpus image lint lint-packages quick-tests package-name test host-tests hostile clean
 
 # Whoever has no Rust, or one too old, gets one sentence, not a compiler's errors.
 rust:
@@ -129,6 +129,12 @@ image:
 
 demo: rust
 	@examples/demo.sh
+
+# A program that crashes one time in three, and from which moment on that was certain. Some minutes; no rights.
+race: rust
+	@packaging/need.sh cc:gcc qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils xz:xz-utils
+	@$(CARGO) build -q --locked --features host-tests --bin ttvm --example race
+	@target/debug/examples/race target/debug/ttvm
 
 package-name:
 	@echo $(DEB)

@@ -21,11 +21,17 @@ rm -rf "$logs"
 mkdir -p "$logs"
 stages=()
 
-# Runs a command as the stage of that name, and writes down its seconds, how many of its tests passed, and how many failed. A test
-# program's own counts are taken from what it prints; a command without any is one test. It is shown at descriptor 3.
+# What the processors have done so far, of which nothing, in ticks (proc_stat(5)).
+processors() {
+    awk '$1 == "cpu" { for (i = 2; i <= 9; i++) all += $i; print all, $5 + $6; exit }' /proc/stat
+}
+
+# Runs a command as the stage of that name, and writes down its seconds, how many of its tests passed, how many failed, and how much
+# of the processors nobody had meanwhile, in hundredths. A test program's own counts are taken from what it prints; a command without any is one test. It is shown at descriptor 3.
 counted() {
-    local name=$1 start=$SECONDS status=0 counts
+    local name=$1 start=$SECONDS status=0 counts before after
     shift
+    before=$(processors)
     "$@" </dev/null 2>&1 | tee "$logs/$name.log" >&3 || status=${PIPESTATUS[0]}
     counts=$(awk '
         /^test result: / { for (i = 1; i < NF; i++) { if ($(i + 1) == "passed;") p += $i; if ($(i + 1) == "failed;") f += $i }; n = 1 }
@@ -38,7 +44,9 @@ counted() {
         *" none") counts="0 1" ;;
         *" 0") counts="${counts% *} 1" ;;
     esac
-    echo "$name $((SECONDS - start)) $counts" >"$logs/$name.counts"
+    after=$(processors)
+    echo "$name $((SECONDS - start)) $counts $(echo "$before $after" | awk '{ print $3 > $1 ? int(100 * ($4 - $2) / ($3 - $1)) : 0 }')" \
+        >"$logs/$name.counts"
 }
 
 # A stage of its own, shown while it runs.
@@ -51,7 +59,7 @@ stage() {
 # How a stage ended.
 ended() {
     local seconds passed failed
-    read -r _ seconds passed failed <"$logs/$1.counts"
+    read -r _ seconds passed failed _ <"$logs/$1.counts"
     stages+=("$1")
     echo "=== $1: $seconds s, $passed passed, $failed failed"
 }
@@ -120,11 +128,11 @@ stage replay-trixie replay_on_trixie
 stage host host
 
 echo
-echo "STAGE            SECONDS  PASSED  FAILED"
+echo "STAGE            SECONDS  PASSED  FAILED  IDLE"
 passed=0 failed=0
 for name in "${stages[@]}"; do
-    read -r _ seconds p f <"$logs/$name.counts"
-    printf '%-16s %7d %7d %7d\n' "$name" "$seconds" "$p" "$f"
+    read -r _ seconds p f idle <"$logs/$name.counts"
+    printf '%-16s %7d %7d %7d %4d%%\n' "$name" "$seconds" "$p" "$f" "$idle"
     passed=$((passed + p)) failed=$((failed + f))
 done
 printf '%-16s %7d\n' "in all" "$SECONDS"

@@ -64,6 +64,9 @@ pub struct Machine {
     pub networks: Vec<Network>,
     /// Whether its own reset ends it.
     pub reset_ends: bool,
+    /// Whether it has a HPET. QEMU 10.0 does not save all of one: when its timers were armed (`last` in hw/timer/hpet.c) is not
+    /// in the state. A machine that is loaded while Linux has its tick from there gets the one after next at another instruction.
+    pub hpet: bool,
 }
 
 /// A network interface, with a network of QEMU's own behind it.
@@ -175,6 +178,9 @@ impl Machine {
         args.words("-global apic.vapic=off");
         let memory = self.memory.bytes() >> 20;
         let mut board = format!("{},accel=tcg", self.machine);
+        if !self.hpet {
+            board += ",hpet=off";
+        }
         if let Some(file) = &names.memory {
             // Somebody else reads it, too. Where it is makes no difference to the guest.
             let file = escaped(file);

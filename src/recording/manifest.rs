@@ -85,6 +85,9 @@ pub struct Engine {
     pub cmdline: Option<String>,
     /// Whether the guest's own reset ended the run.
     pub reset_ends: bool,
+    /// Whether the machine had a HPET: those of today have none.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub hpet: bool,
     /// The digest of the generated configuration: of the engine's command line, without what differs between record and replay.
     pub config: Digest,
     /// What the engine's machine begins with, of its own: the BIOS, and what loads the kernel. Not known in format 1.

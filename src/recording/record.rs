@@ -280,6 +280,7 @@ fn engine_of(
         memory: machine.memory.bytes(),
         cmdline: machine.kernel.as_ref().map(|it| it.cmdline.clone()),
         reset_ends: machine.reset_ends,
+        hpet: machine.hpet,
         config: machine.digest(),
         firmware: firmware.collect::<Result<_, _>>()?,
     })

@@ -98,12 +98,13 @@ pub fn replay(
     listener: &mut dyn Listener,
 ) -> Result<Option<Verdict>, Error> {
     let _use = recording.use_shared()?;
-    let mut done = once(recording, guest, environment, options, true, listener)?;
+    let mut done = once(recording, guest, environment, options, Course::Quick, listener)?;
     if done.may_be_our_doing && options.packets.is_none() {
         tracing::warn!(
-            "it stood still after it was stopped to be compared, which may be the reason: it is replayed once more, without that"
+            "it stood still after it began at a checkpoint, or was stopped to be compared, which may be the reason: it is replayed once \
+             more, from the first instruction and without that"
         );
-        done = once(recording, guest, environment, options, false, listener)?;
+        done = once(recording, guest, environment, options, Course::Plain, listener)?;
     }
     if let Some(verdict) = &done.verdict {
         note(recording, verdict, &done.ran_on, done.whole);
@@ -127,18 +128,27 @@ struct Done {
     ran_on: String,
     /// Whether it began with the first instruction.
     whole: bool,
-    /// Whether it stood still, and had been stopped before. It happens, one time in some hundred replays of a busy host, that QEMU
-    /// does not find on in its log after a stop.
+    /// Whether it stood still, and had been loaded or stopped before: what QEMU does not save of a device, or does otherwise after a
+    /// stop, looks the same as a guest that goes another way.
     may_be_our_doing: bool,
 }
 
-/// Replays it once; `looks` if it is stopped on the way, to be compared and to make checkpoints.
+/// How a replay comes to where it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// From a checkpoint, if there is one; it is stopped on the way, to be compared and to make checkpoints.
+    Quick,
+    /// From the first instruction, without a stop: QEMU does nothing but replay.
+    Plain,
+}
+
+/// Replays it once.
 fn once(
     recording: &Recording,
     guest: Option<&Guest>,
     environment: &Environment<'_>,
     options: &Options,
-    looks: bool,
+    course: Course,
     listener: &mut dyn Listener,
 ) -> Result<Done, Error> {
     let manifest = recording.manifest();
@@ -153,14 +163,16 @@ fn once(
         .map(|at| checked.find(recording, &at.point))
         .transpose()?;
     let checkpoints = checkpoints(recording, at.is_some())?;
+    let quick = course == Course::Quick;
     let from = checkpoints
         .as_ref()
+        .filter(|_| quick)
         .zip(at.as_ref())
         .and_then(|(all, at)| all.before(*at));
     let goes_on = options.gdb.is_none() && options.at.as_ref().is_none_or(|at| at.then == Then::GoOn);
     // What a capsule's engine wrote, the one that is installed does not load: it is less shut in.
     let ours = *checked.engine() == Engine::Installed;
-    let makes = ours && looks && options.checkpoints && goes_on && checkpoints.is_none();
+    let makes = ours && quick && options.checkpoints && goes_on && checkpoints.is_none();
     if at.is_some() && checkpoints.is_none() {
         tracing::warn!(
             "there are no checkpoints, so it goes there from the first instruction; a whole replay (`ttvm replay {name}`) makes them"
@@ -208,9 +220,9 @@ fn once(
     let multiboot = recording
         .kernel_path()
         .is_some_and(|kernel| engine::is_multiboot(&kernel));
-    let (moments, trail) = match looks {
-        true => (result.moments.as_slice(), Trail::load(recording.directory())),
-        false => (&[][..], Some(Trail::default())),
+    let (moments, trail) = match course {
+        Course::Quick => (result.moments.as_slice(), Trail::load(recording.directory())),
+        Course::Plain => (&[][..], Some(Trail::default())),
     };
     let mut stops = Stops::new(
         moments,
@@ -273,7 +285,7 @@ fn once(
     );
     Ok(Done {
         whole: start.is_none(),
-        may_be_our_doing: stalled && stopped,
+        may_be_our_doing: stalled && (stopped || start.is_some()),
         ..checked.done(Some(verdict))
     })
 }

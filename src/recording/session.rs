@@ -399,6 +399,7 @@ pub(super) fn machine_of(guest: &Guest, version: &engine::Version, began: u64) -
             })
             .collect(),
         reset_ends: guest.on_reboot != crate::config::guest::OnReboot::Keep,
+        hpet: false,
     }
 }
 
@@ -423,6 +424,7 @@ pub fn recorded_machine(manifest: &Manifest, kernel: Option<PathBuf>, initrd: Op
             })
             .collect(),
         reset_ends: engine.reset_ends,
+        hpet: engine.hpet,
     }
 }
 

@@ -94,6 +94,7 @@ impl World {
                 memory: 96 << 20,
                 cmdline: Some("console=ttyS0".to_owned()),
                 reset_ends: false,
+                hpet: false,
                 config: digest::of_bytes(b"configuration"),
                 firmware: Vec::new(),
             },

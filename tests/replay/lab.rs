@@ -216,16 +216,21 @@ impl Place {
         self.write_init(&format!("{init}{script}\n"));
     }
 
-    /// Gives the guest another /init: the kernel takes the last of that name.
+    /// Gives the guest another /init.
     pub fn write_init(&self, script: &str) {
+        self.give_program("init", script.as_bytes());
+    }
+
+    /// Gives the guest a program: the kernel takes the last of that name.
+    pub fn give_program(&self, name: &str, program: &[u8]) {
         let mut initrd = fs::read(self.path("initrd")).expect("an initrd");
         initrd.resize(initrd.len().next_multiple_of(512), 0);
-        for (name, mode, content) in [("init", 0o100_755, script), ("TRAILER!!!", 0, "")] {
+        for (name, mode, content) in [(name, 0o100_755, program), ("TRAILER!!!", 0, b"")] {
             let numbers = [1, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
             let head: String = numbers.iter().map(|number| format!("{number:08x}")).collect();
             initrd.extend_from_slice(format!("070701{head}{name}\0").as_bytes());
             initrd.resize(initrd.len().next_multiple_of(4), 0);
-            initrd.extend_from_slice(content.as_bytes());
+            initrd.extend_from_slice(content);
             initrd.resize(initrd.len().next_multiple_of(4), 0);
         }
         self.write("initrd", &initrd);

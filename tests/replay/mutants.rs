@@ -456,6 +456,7 @@ fn is_nothing(name: &str) -> bool {
             "disk.0.origin",
             "disk.0.sealed",
             "engine.reset_ends",
+            "engine.hpet",
         ]
         .contains(&name)
         || name.ends_with(".path")

@@ -110,6 +110,7 @@ fn machine(guest: &Guest, version: String) -> Engine {
             Boot::Bootloader { .. } | Boot::Firmware => None,
         },
         reset_ends: true,
+        hpet: false,
         config: config_digest(guest),
         firmware: Vec::new(),
     }

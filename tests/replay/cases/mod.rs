@@ -58,6 +58,7 @@ pub fn all() -> Vec<Case> {
         capsule::debian_12_and_13,
         capsule::no_engine_installed,
         time::disk_and_network,
+        time::from_each_checkpoint,
         time::points_by_name,
         branch::anywhere,
         branch::other_answers,
@@ -127,6 +128,8 @@ pub fn later() -> Vec<Case> {
         branch::killed,
         branch::tries,
         capsule::points_and_packets,
-        explain::nothing_to_find
+        explain::nothing_to_find,
+        time::busy_disk,
+        time::memory_alone
     ]
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use ttvm::digest::{self, Digest};
+
 use super::super::Outcome;
 use super::super::lab::{GUEST, Lab, Place, STATE, contents};
 
@@ -32,11 +34,11 @@ fn end(place: &Place) -> u64 {
     result.instructions.expect("a count")
 }
 
-/// The memory and registers after `at` instructions.
-fn dump(place: &Place, at: u64, name: &str) -> Vec<u8> {
+/// The digest of the memory and registers after `at` instructions.
+fn dump(place: &Place, at: u64, name: &str) -> Digest {
     let at = at.to_string();
     place.replay(&["--at", &at, "--dump-memory", name]).expect(0, &[]);
-    let core = fs::read(place.path(name)).expect("a core");
+    let core = digest::of_bytes(&fs::read(place.path(name)).expect("a core"));
     fs::remove_file(place.path(name)).expect("it goes");
     core
 }
@@ -49,7 +51,7 @@ fn every_bit(place: &Place) {
     let listed = place.run(&["recordings", "checkpoints", GUEST]);
     listed.expect(0, &["INSTRUCTIONS", "blake3:"]);
     let points = points(end(place));
-    let from_checkpoints: Vec<Vec<u8>> = points.iter().map(|at| dump(place, *at, "core")).collect();
+    let from_checkpoints: Vec<Digest> = points.iter().map(|at| dump(place, *at, "core")).collect();
     for at in &points {
         let at = at.to_string();
         place.replay(&["--at", &at]).expect(0, &["IDENTICAL: demo "]);
@@ -78,6 +80,48 @@ pub fn disk_and_network(lab: &Lab) -> Outcome {
     place.describe("random,clocks,disk,net,disk", "");
     place.record(&[]);
     every_bit(&place);
+    Ok(())
+}
+
+pub fn memory_alone(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks,random", "");
+    place.record(&[]);
+    every_bit(&place);
+    Ok(())
+}
+
+/// Requests of the disk are under way at many of its points.
+pub fn busy_disk(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("disk,disk,disk,disk,disk,disk", "");
+    place.record(&[]);
+    every_bit(&place);
+    Ok(())
+}
+
+/// A run goes on from each of its checkpoints, whatever its devices were doing there. The first are while Linux begins, which has its
+/// tick from another timer then than later on.
+pub fn from_each_checkpoint(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("random,clocks", "");
+    place.record(&[]);
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL: demo "]);
+    let listed = place.run(&["recordings", "checkpoints", GUEST]).out;
+    let checkpoints: Vec<u64> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next()?.replace(',', "").parse().ok())
+        .collect();
+    assert!(checkpoints.len() > 2, "{listed}");
+    // Some ticks later.
+    let end = end(&place);
+    for at in checkpoints
+        .iter()
+        .map(|checkpoint| checkpoint + 3_000_000)
+        .filter(|at| *at < end)
+    {
+        dump(&place, at, "core");
+    }
     Ok(())
 }
 
