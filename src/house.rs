@@ -139,3 +139,38 @@ fn small_programs_have_no_bus_and_no_executor() {
         assert!(wrong.is_empty(), "{program} reaches {wrong:?}");
     }
 }
+
+/// Documents lead to files by their paths: each is there.
+#[test]
+fn paths_in_documents_are_there() {
+    let top = source().parent().expect("the package").to_owned();
+    let documents = [
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/testing.md",
+        "README.md",
+    ];
+    let is_path = |text: &str| {
+        // Capitals stand for what somebody else chooses.
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_./@-".contains(c);
+        let folders = [
+            "src/",
+            "crates/",
+            "tests/",
+            "docs/",
+            "man/",
+            "units/",
+            "fuzz/",
+            "examples/",
+        ];
+        text.chars().all(plain) && folders.iter().any(|folder| text.starts_with(folder))
+    };
+    let mut wrong: Vec<String> = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(top.join(document)).expect("a document");
+        let quoted = text.split(['`', '(', ')', ' ', '\n']).filter(|text| is_path(text));
+        let lost = quoted.filter(|path| !top.join(path).exists());
+        wrong.extend(lost.map(|path| format!("{document}: there is no {path}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

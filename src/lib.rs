@@ -32,6 +32,10 @@
 //!
 //! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's).
 
+#![warn(missing_docs)]
+// Tests say by them what they expect; the programs have errors.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod boot;
 pub mod catalogue;
 pub mod child;

@@ -8,7 +8,7 @@
 //! - `probe`: what GRUB's programs answer there, `QUESTION: ANSWER` (` | ` is a line end);
 //! - `menu.cfg`, `notes`: what is to come out, on stdout and stderr.
 //!
-//! With TTVM_BLESS=1 the outcome is written there instead; read the difference before it is committed.
+//! With TTVM_UPDATE=1 the outcome is written there instead; read the difference before it is committed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -128,7 +128,7 @@ impl Probe for Recorded {
 
 /// Compares `text` with the file, or writes it there.
 fn expect(path: &Path, text: &str) -> Result<(), String> {
-    if std::env::var_os("TTVM_BLESS").is_some() {
+    if std::env::var_os("TTVM_UPDATE").is_some() {
         fs::write(path, text).unwrap();
         return Ok(());
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What stops guests' packets. Each directory in `conflicts` holds one host:
+//! What stops guests' packets. Each directory in `fixtures/conflicts` holds one host:
 //!
 //! - `question`: `routed` or `bridged`, the bridge, `zone` if firewalld's zone is ours, and `silent` if the host answers
 //!   neither DHCP nor DNS there;
@@ -9,7 +9,7 @@
 //! - `tree`: its files, `PATH = CONTENT` (`\n` is a line end);
 //! - `conflicts`: what is to be found, `ACTOR: SENTENCE`.
 //!
-//! With TTVM_BLESS=1 `nft.json` and `conflicts` are written instead; read the difference before it is committed.
+//! With TTVM_UPDATE=1 `nft.json` and `conflicts` are written instead; read the difference before it is committed.
 //!
 //! The tests that load rules run themselves again in namespaces of their own (see lab), for which they need root.
 
@@ -27,7 +27,7 @@ mod lab;
 
 use lab::{Lab, isolated, sh, start, wait_for};
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conflicts");
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/conflicts");
 
 struct Fixture {
     path: PathBuf,
@@ -119,7 +119,7 @@ fn lines(conflicts: &[Conflict]) -> String {
 
 /// Compares `text` with the file, or writes it there.
 fn expect(path: &Path, text: &str) {
-    if std::env::var_os("TTVM_BLESS").is_some() {
+    if std::env::var_os("TTVM_UPDATE").is_some() {
         fs::write(path, text).unwrap();
     }
     let expected = fs::read_to_string(path).unwrap_or_default();
@@ -164,7 +164,7 @@ fn rules_as_nft_prints_them() {
             continue;
         }
         let printed = sh("nft -j -t list ruleset");
-        if std::env::var_os("TTVM_BLESS").is_some() {
+        if std::env::var_os("TTVM_UPDATE").is_some() {
             // An object a line.
             let objects = ["table", "chain", "rule", "set", "map"];
             let break_before =

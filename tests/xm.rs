@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use ttvm::config::types::GuestName;
 use ttvm::error::{Classify, Exit, chain};
-use ttvm::guest::deviced::{self, Deviced, RunDirectory, require_debugfs};
-use ttvm::guest::xm::{Mode, Xm};
+use ttvm::guest::toolstack::tt_xen::deviced::{self, Deviced, RunDirectory, require_debugfs};
+use ttvm::guest::toolstack::tt_xen::xm::{Mode, Xm};
 use ttvm::run;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/config/07-xm/root");

@@ -11,7 +11,7 @@ const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 const UNIT: &str = include_str!("../units/ttvm-deviced@.service");
 
 /// What the supervisor of a run does: it starts ttd-deviced while its own unit starts, takes a while to stop its guest, and
-/// ends ttd-deviced before it reads the log (src/guest/deviced.rs).
+/// ends ttd-deviced before it reads the log (src/guest/toolstack/tt_xen/deviced.rs).
 const RUN: &str = r#"
 instance=$1@$2
 finish() {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use ttvm::boot::assignments;
+use ttvm::boot::grub::assignments;
 use ttvm_fuzz::{PARSER, watch};
 
 fuzz_target!(|data: &[u8]| {

@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ttvm::boot::EntryId;
-use ttvm::boot::grub_cfg::GrubCfg;
+use ttvm::boot::grub::grub_cfg::GrubCfg;
 use ttvm_fuzz::{PARSER, watch};
 
 fuzz_target!(|data: &[u8]| {

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use ttvm::boot::grubenv::{Error, GrubEnv, SIZE};
+use ttvm::boot::grub::grubenv::{Error, GrubEnv, SIZE};
 use ttvm_fuzz::place::Sheet;
 use ttvm_fuzz::{PARSER, watch};
 

@@ -13,7 +13,7 @@ use ttvm::config::host::HostConfig;
 use ttvm::config::places::Places;
 use ttvm::config::types::GuestName;
 use ttvm::guest::mode::GuestNetwork;
-use ttvm::guest::{xl_config, xm_config};
+use ttvm::guest::toolstack;
 use ttvm::import::{self, Dialect};
 use ttvm_fuzz::place::Place;
 use ttvm_fuzz::{PARSER, watch};
@@ -37,11 +37,12 @@ fuzz_target!(|data: &[u8]| {
                 Err(error) => drop(error.to_string()),
                 Ok(guest) => {
                     let network = GuestNetwork::default();
-                    let (text, dialect) = match guest.toolstack {
-                        Toolstack::Xl => (xl_config::render(&guest, Path::new("/x"), &network), Dialect::Xl),
-                        Toolstack::Xm => (xm_config::render(&guest, Path::new("/x"), &network), Dialect::Xm),
+                    let dialect = match guest.toolstack {
+                        Toolstack::Xl => Dialect::Xl,
+                        Toolstack::Xm => Dialect::Xm,
                         Toolstack::Qemu => continue,
                     };
+                    let text = toolstack::render(&guest, Path::new("/x"), &network);
                     import::parse(text.as_bytes(), dialect).expect("what was written can be read");
                 }
             }

@@ -86,6 +86,8 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         root: None,
         state: "/var/lib/ttvm".into(),
         guests: Vec::new(),
+        script: None,
+        password: None,
         thin_pool_limit: 95,
         lock_timeout: std::time::Duration::ZERO,
     };

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
-use ttvm::boot::{BootMenu, System, judge};
+use ttvm::boot::next::judge;
+use ttvm::boot::{BootMenu, System};
 use ttvm::catalogue::Message;
 use ttvm::config::host;
 use ttvm::config::places::Places;

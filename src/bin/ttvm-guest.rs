@@ -4,8 +4,8 @@
 
 use std::process::ExitCode;
 
-use ttvm::config::guest::Toolstack;
 use ttvm::error::Exit;
+use ttvm::guest::toolstack::qemu;
 use ttvm::guest::{supervisor, unit};
 
 const PROGRAM: &str = "ttvm-guest";
@@ -17,8 +17,11 @@ fn main() -> ExitCode {
         eprintln!("usage: {PROGRAM} run -- GUEST");
         return Exit::Usage.into();
     };
-    unit::main(PROGRAM, "ttvm", guest, |guest, host| match guest.toolstack {
-        Toolstack::Qemu => Err(unit::emulate(&guest.name)),
-        Toolstack::Xl | Toolstack::Xm => supervisor::run(guest, host),
+    unit::main(PROGRAM, "ttvm", guest, |guest, host| {
+        if guest.toolstack.is_xen() {
+            supervisor::run(guest, host)
+        } else {
+            Err(qemu::emulate(&guest.name))
+        }
     })
 }

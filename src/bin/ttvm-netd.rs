@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ttvm::error::{Classify, Exit, report};
-use ttvm::netd::backup::Backup;
+use ttvm::netd::Backup;
 use ttvm::network::{Error, Network};
 use ttvm::{log, netd};
 

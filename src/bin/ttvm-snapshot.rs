@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ttvm::catalogue::Message;
-use ttvm::config::guest::{Guest, Origin, Snapshot, Toolstack};
+use ttvm::config::guest::{Guest, Origin, Snapshot};
 use ttvm::config::host::SnapshotConfig;
 use ttvm::config::places::Places;
 use ttvm::config::types::{GuestName, Volume};
@@ -19,9 +19,10 @@ use ttvm::digest::Digest;
 use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
+use ttvm::guest::toolstack;
 use ttvm::image::seal;
 use ttvm::snapshot::{self, Store};
-use ttvm::{log, notify, run, xenstore};
+use ttvm::{log, notify, run};
 
 const PROGRAM: &str = "ttvm-snapshot";
 
@@ -104,7 +105,8 @@ fn prepare(name: &GuestName, ask: bool) -> Result<&'static str> {
         }
     }
     preparation.save(name).map_err(boxed)?;
-    let result = toolstack_is_here(&guest)
+    // Not an Assert… of the unit, which would hold for toolstack "qemu" as well.
+    let result = toolstack::require_here(&guest)
         .and_then(|()| reap(name, guest.uuid, guest.toolstack))
         .map_err(boxed)
         .and_then(|()| change(name, preparation.snapshots().to_vec(), &host.snapshot, Store::reset))
@@ -113,16 +115,6 @@ fn prepare(name: &GuestName, ask: bool) -> Result<&'static str> {
     let outcome = result.as_ref().copied().map_err(|error| &**error);
     preparation.finish(name, outcome).map_err(boxed)?;
     result.map(|()| "snapshots are fresh")
-}
-
-/// Not an Assert… of the unit, which would hold for toolstack "qemu" as well.
-fn toolstack_is_here(guest: &Guest) -> std::result::Result<(), ttvm::guest::Error> {
-    match guest.toolstack {
-        Toolstack::Xl | Toolstack::Xm if !xenstore::is_here() => Err(ttvm::guest::Error::NoXen {
-            guest: guest.name.clone(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 fn discard(name: &GuestName) -> Result<&'static str> {

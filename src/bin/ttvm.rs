@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use ttvm::guest::unit::RUNNER;
+use ttvm::guest::toolstack::qemu::RUNNER;
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {

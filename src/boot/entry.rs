@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::entry_id::{BOOTED, EntryId, TRIAL};
-use super::environment::Environment;
 use super::file::BootFile;
+use super::grub::environment::Environment;
+use super::grub::layout::Layout;
+use super::grub::place;
+use super::grub::probe::Probe;
+use super::grub::quote;
 use super::images::{self, Image, Kernel};
-use super::layout::Layout;
-use super::place;
-use super::probe::Probe;
-use super::quote;
 use crate::config::boot::BootConfig;
 
 /// One entry of the menu.

@@ -5,27 +5,15 @@
 //! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
 //! that cannot boot.
 
-pub mod assignments;
 mod entry;
 mod entry_id;
-mod environment;
 mod file;
 mod firmware;
-mod generator;
-pub mod grub_cfg;
-pub mod grubenv;
+pub mod grub;
 mod images;
-pub mod judge;
-mod layout;
 mod multiboot;
 pub mod next;
-mod place;
-mod probe;
-mod quote;
-pub mod refusal;
 mod running_xen;
-pub mod settings;
-mod trial;
 pub mod xen_options;
 
 use std::fmt;
@@ -39,13 +27,13 @@ use crate::run;
 
 pub use entry::Entry;
 pub use entry_id::EntryId;
-pub use environment::Environment;
 pub use firmware::Firmware;
-pub use grub_cfg::MenuEntry;
+pub use grub::environment::Environment;
+pub use grub::grub_cfg::MenuEntry;
+pub use grub::probe::{Probe, System};
+pub use next::trial::Trial;
 pub use next::{BootMenu, Stage};
-pub use probe::{Probe, System};
 pub use running_xen::RunningXen;
-pub use trial::Trial;
 
 use entry::{Loader, Writer, Xen};
 use file::{BootFile, Unusable};

@@ -9,10 +9,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::{Error, print_json, table};
-use crate::boot::refusal;
-use crate::boot::settings::DROP_IN;
+use crate::boot::grub::settings;
+use crate::boot::grub::settings::DROP_IN;
+use crate::boot::next::judge;
+use crate::boot::next::refusal;
 use crate::boot::xen_options::limits;
-use crate::boot::{self, BootMenu, EntryId, Firmware, Menu, MenuEntry, Stage, System, Trial, judge, settings};
+use crate::boot::{self, BootMenu, EntryId, Firmware, Menu, MenuEntry, Stage, System, Trial};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::error::{Exit, one_line};

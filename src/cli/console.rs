@@ -6,17 +6,13 @@ use nix::unistd::geteuid;
 use super::lifecycle::{system, unknown};
 use super::logs::become_it;
 use super::{Error, guest_name, host_or_defaults};
-use crate::config::guest::Toolstack;
 use crate::config::guests;
 use crate::config::places::Given;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::guest::domain::{self, Presence};
-use crate::run::Program;
+use crate::guest::toolstack;
 use crate::xenstore::{self, XenStore};
-
-static XL: Program = Program::new(&["xl"]);
-static XM: Program = Program::new(&["xm"]);
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -29,11 +25,7 @@ pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     let places = system(given, "console")?;
     let name = &arguments.guest;
     let guest = guests::load(&places, &host_or_defaults(&places), name).map_err(|error| unknown(error, name))?;
-    let program = match guest.toolstack {
-        Toolstack::Xl => &XL,
-        Toolstack::Xm => &XM,
-        Toolstack::Qemu => return Err(Error::NoConsole(name.clone())),
-    };
+    let program = toolstack::console(guest.toolstack).ok_or_else(|| Error::NoConsole(name.clone()))?;
     if !geteuid().is_root() {
         return Err(Error::RootOnly(format!("console {name}")));
     }

@@ -7,14 +7,15 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{Error, guest_name, guest_new, import, print_json, table};
-use crate::config::guest::{Boot, DiskSource, Guest, Toolstack};
+use crate::config::guest::{Boot, DiskSource, Guest};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
 use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
-use crate::guest::{obstacles, xl_config, xm_config};
+use crate::guest::obstacles;
+use crate::guest::toolstack::{self, xl_config};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -62,11 +63,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::Config { guest } => {
             let guest = guests::load(places, &host, guest)?;
             let network = GuestNetwork::load(places.root());
-            let render = match guest.toolstack {
-                Toolstack::Xm => xm_config::render,
-                Toolstack::Xl | Toolstack::Qemu => xl_config::render,
-            };
-            let text = render(&guest, &guests::path(places, &guest.name), &network);
+            let text = toolstack::render(&guest, &guests::path(places, &guest.name), &network);
             io::stdout().write_all(text.as_bytes())?;
             Ok(Exit::Done)
         }

@@ -164,7 +164,7 @@ enum Error {
     #[error(transparent)]
     XenStore(#[from] xenstore::Error),
     #[error(transparent)]
-    Boot(#[from] entries::refusal::Error),
+    Boot(#[from] entries::next::refusal::Error),
     #[error(transparent)]
     Entries(#[from] entries::Error),
     #[error(transparent)]

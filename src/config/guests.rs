@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::claims::Claims;
+use super::guest::claims::Claims;
+use super::guest::file::{Context, read};
 use super::guest::{DiskSource, Guest};
-use super::guest_file::{Context, read};
 use super::host::HostConfig;
 use super::places::Places;
 use super::reader::Source;

@@ -131,8 +131,8 @@ fn read(table: &Table<'_>, mut config: HostConfig) -> HostConfig {
 
 fn read_guest(table: &Table<'_>, guest: &mut GuestDefaults) {
     set(&mut guest.toolstack, table.value("toolstack"));
-    set(&mut guest.memory, super::guest_file::read_memory(table));
-    set(&mut guest.vcpus, super::guest_file::vcpus(table));
+    set(&mut guest.memory, super::guest::file::read_memory(table));
+    set(&mut guest.vcpus, super::guest::file::vcpus(table));
     set(&mut guest.on_reboot, table.value("on_reboot"));
     guest.bridge = table.value("bridge");
     set(&mut guest.start_timeout, seconds(table, "start_timeout"));

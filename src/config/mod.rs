@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! /etc/ttvm, or a user's own, as typed, validated values. Everything takes the places it reads in, so that tests run on a
 //! tree of their own.
+//!
+//! ```text
+//! guests guest               the directory of guests; one guest's file, key by key
+//! host boot network          ttvm.toml, and its larger tables
+//! places origin              where configuration and state are; what disks are made from
+//! types                      names, sizes, addresses: validated once
+//! reader                     TOML with places, and all mistakes at once
+//! ```
 
 pub mod boot;
-mod claims;
-mod disk_file;
 pub mod guest;
-mod guest_file;
 pub mod guests;
 pub mod host;
 pub mod network;
 pub mod origin;
 pub mod places;
 pub mod reader;
-mod toolstack;
 pub mod types;
-pub(crate) mod verbatim;
-mod vif_file;
 
 use std::fs;
 use std::io;

@@ -8,7 +8,8 @@ use nix::unistd::geteuid;
 
 use super::facts::Facts;
 use super::fix::DM_EVENT;
-use crate::boot::{BootMenu, EntryId, RunningXen, System, judge};
+use crate::boot::next::judge;
+use crate::boot::{BootMenu, EntryId, RunningXen, System};
 use crate::clock::now;
 use crate::error::one_line;
 use crate::guest::domain;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use crate::boot::grubenv::{self, GrubEnv};
+use crate::boot::grub::grubenv::{self, GrubEnv};
 use crate::error::{Classify, Exit};
 use crate::file::{self, Seen};
 use crate::run::{self, Command, Program};

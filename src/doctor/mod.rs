@@ -4,24 +4,20 @@
 //! ```text
 //! facts     what files say: settings, guests, and what follows from them for this host (purpose)
 //! answers   what programs and the kernel say: each is asked once, and only if somebody needs it
-//! host xen boot snapshots network recordings guests     the checks: pure functions of both
+//! checks    the checks, a file for each subject: pure functions of both
 //! fix       what can be done about some of them, and undone
 //! ```
 //!
 //! A check is for somebody: that Xen does not run is nothing wrong where no guest runs on Xen.
 
 mod answers;
-mod boot;
 mod check;
+mod checks;
 mod facts;
 mod fix;
-mod guests;
-mod host;
-mod network;
 mod purpose;
-mod recordings;
-mod snapshots;
-mod xen;
+
+use checks::{boot, guests, host, network, recordings, snapshots, xen};
 
 pub use answers::{Answers, Asked, Socket};
 pub use check::{Area, Check, State};

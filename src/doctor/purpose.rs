@@ -86,8 +86,7 @@ impl Purpose {
             true => Need::Must,
             false => Need::No("no guest here has a disk on a volume of LVM"),
         };
-        let follows =
-            |guest: &&&Guest| guest.toolstack != Toolstack::Qemu && guest.vifs.iter().any(|vif| vif.bridge.is_none());
+        let follows = |guest: &&&Guest| guest.toolstack.is_xen() && guest.vifs.iter().any(|vif| vif.bridge.is_none());
         let network = match mode {
             _ if guests.iter().any(|guest| follows(&guest)) => Need::Must,
             Some(Mode::Nat | Mode::Bridge) if is_system => Need::Wanted,

@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running guests: the file for xl or xm, the domain, its supervisor, and what is remembered of a run.
+//!
+//! ```text
+//! unit                       the main process of a guest's unit
+//! supervisor restarts        one run on Xen, to its end; whether another follows
+//! watch                      what a run waits for: its domain, its turn, the signal to stop
+//! preparation record         what was made for this start; what is remembered of the newest
+//! toolstack                  xl, TT Xen, qemu: all that differs between them
+//! domain mode                the domains that there are; what guests are told of the network
+//! obstacles                  what this host lacks for a guest
+//! ```
 
-pub mod deviced;
 pub mod domain;
 mod error;
 pub mod mode;
@@ -10,14 +19,9 @@ pub mod preparation;
 pub mod record;
 mod restarts;
 pub mod supervisor;
-pub mod tail;
-mod tools;
+pub mod toolstack;
 pub mod unit;
 pub mod watch;
-mod xl;
-pub mod xl_config;
-pub mod xm;
-pub mod xm_config;
 
 pub use error::Error;
 

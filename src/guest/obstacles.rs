@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
-use crate::config::guest::{Boot, DiskSource, Guest, Origin, Toolstack};
+use crate::config::guest::{Boot, DiskSource, Guest, Origin};
 use crate::config::types::{BridgeName, LvmName, Size, Volume};
 use crate::error::{chain, one_line, reason};
 use crate::file;
@@ -204,7 +204,7 @@ fn too_large(guest: &Guest) -> Option<Obstacle> {
 
 /// Why an emulated machine boots nothing at all.
 pub fn boots_nothing(guest: &Guest) -> Option<Obstacle> {
-    if guest.toolstack != Toolstack::Qemu || matches!(guest.boot, Boot::Kernel { .. }) {
+    if guest.toolstack.is_xen() || matches!(guest.boot, Boot::Kernel { .. }) {
         return None;
     }
     match guest.disks.first() {
@@ -230,7 +230,7 @@ pub fn prints_nothing(guest: &Guest) -> Option<Obstacle> {
     };
     let words = cmdline.as_deref().unwrap_or_default();
     let serial = |word: &str| word.starts_with("console=ttyS") || word.starts_with("console=uart");
-    let is_silent = guest.toolstack == Toolstack::Qemu && !words.split_whitespace().any(serial);
+    let is_silent = !guest.toolstack.is_xen() && !words.split_whitespace().any(serial);
     is_silent.then(|| {
         Obstacle::new(
             "the guest's kernel does not print to the console that is recorded".to_owned(),

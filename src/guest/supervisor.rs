@@ -14,9 +14,8 @@ use super::mode::{self, GuestNetwork};
 use super::preparation::Preparation;
 use super::record::{Ending, Record};
 use super::restarts::{self, Step};
-use super::tools::Tools;
+use super::toolstack::{self, Shutdown, Tools};
 use super::watch::{Watch, Woken};
-use super::xl::Shutdown;
 use super::{Error, claim_for_run, config_file, write_config};
 use crate::catalogue::Message;
 use crate::clock::now;
@@ -60,17 +59,23 @@ pub fn reap(guest: &GuestName, uuid: GuestUuid, toolstack: Toolstack) -> Result<
             "destroying domain {} that an earlier run left behind",
             left.domid
         );
-        tools(guest, toolstack)?.destroy(guest, left.domid)?;
+        destroy(&*tools(guest, toolstack)?, guest, left.domid)?;
     }
     Ok(())
 }
 
-fn tools(guest: &GuestName, toolstack: Toolstack) -> Result<Tools, Error> {
-    Tools::of(toolstack).map_err(|source| Error::Toolstack {
-        action: "start or end",
-        guest: guest.clone(),
-        source,
-    })
+fn tools(guest: &GuestName, toolstack: Toolstack) -> Result<Box<dyn Tools>, Error> {
+    toolstack::tools(Path::new("/"), toolstack).map_err(failed("start or end", guest))
+}
+
+fn destroy(tools: &dyn Tools, guest: &GuestName, domid: u32) -> Result<(), Error> {
+    tools.destroy(guest, domid).map_err(failed("destroy", guest))
+}
+
+/// What becomes of a toolstack's error: the guest it could not `action`.
+fn failed(action: &'static str, guest: &GuestName) -> impl FnOnce(run::Error) -> Error {
+    let guest = guest.clone();
+    move |source| Error::Toolstack { action, guest, source }
 }
 
 /// Runs the guest until it ends, if its snapshots have been made for this start.
@@ -108,7 +113,7 @@ enum Event {
 
 struct Run<'a> {
     guest: &'a Guest,
-    tools: Tools,
+    tools: Box<dyn Tools>,
     watch: Watch,
     snapshots: Option<Store<'a>>,
     record: Record,
@@ -156,7 +161,7 @@ impl<'a> Run<'a> {
                 Event::StopRequested => self.stop(domid)?,
                 Event::Down(Shutdown::Reboot | Shutdown::SoftReset) if self.guest.on_reboot == OnReboot::Keep => {
                     if self.watch.exists(domid)? {
-                        self.tools.destroy(&self.guest.name, domid)?;
+                        destroy(&*self.tools, &self.guest.name, domid)?;
                     }
                     self.record.reboots += 1;
                     rebooted_at_once = match restarts::is_short(now().saturating_sub(self.record.since)) {
@@ -246,7 +251,7 @@ impl<'a> Run<'a> {
         }
         let source = guests::path(&Places::system(root), &guest.name);
         let config = config_file(root, &guest.name);
-        write_config(&config, &self.tools.render(guest, &source, &network))?;
+        write_config(&config, &toolstack::render(guest, &source, &network))?;
         fail_point::reach("guest.creating");
         let created = self.tools.create(guest, &config, self.watch.signals());
         drop(turn);
@@ -265,7 +270,7 @@ impl<'a> Run<'a> {
         };
         // What was left half-built.
         if let Some(domid) = domid {
-            self.tools.destroy(&guest.name, domid)?;
+            destroy(&*self.tools, &guest.name, domid)?;
         }
         failed
     }
@@ -335,7 +340,7 @@ impl<'a> Run<'a> {
 
     /// How the run ended does not depend on this; what is left of the domain is destroyed again when the unit ends.
     fn destroy_at_the_end(&self, domid: u32) {
-        if let Err(error) = self.tools.destroy(&self.guest.name, domid) {
+        if let Err(error) = destroy(&*self.tools, &self.guest.name, domid) {
             tracing::warn!(ttvm_guest = %self.guest.name, ttvm_domid = domid, "{}", chain(&error));
         }
     }
@@ -381,11 +386,7 @@ impl<'a> Run<'a> {
         match self.tools.reason(self.guest, domid) {
             Ok(reason) => Ok(reason.map(Event::Down)),
             Err(run::Error::Failed { .. }) if !self.watch.exists(domid)? => Ok(Some(self.gone(domid))),
-            Err(source) => Err(Error::Toolstack {
-                action: "look at",
-                guest: self.guest.name.clone(),
-                source,
-            }),
+            Err(error) => Err(failed("look at", &self.guest.name)(error)),
         }
     }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the main processes of guests' units have in common.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use super::Error;
@@ -29,12 +28,6 @@ const PLAIN: &str = "ttvm";
 
 /// What is left after a pause, to end in.
 const START: Duration = Duration::from_secs(30);
-
-/// The program of the command line, which records, replays and emulates as well.
-const TTVM: &str = "/usr/bin/ttvm";
-
-/// The name it is started by in order to be the main process of a unit.
-pub const RUNNER: &str = "ttvm-run";
 
 /// Does the `work` of `unit` for the guest of that name as `program`, and tells systemd by the exit code how it ended.
 pub fn main<E>(
@@ -157,17 +150,5 @@ fn slow_down(guest: &GuestName) -> Result<(), Error> {
             signals::pause(pause).map_err(Error::Wait)
         }
         Step::Again(_) => Ok(()),
-    }
-}
-
-/// Becomes the program that runs an emulated guest. A guest of Xen's does not have that in memory.
-pub fn emulate(guest: &GuestName) -> Error {
-    let source = Command::new(TTVM)
-        .arg0(RUNNER)
-        .args(["run", "--", guest.as_str()])
-        .exec();
-    Error::Program {
-        path: TTVM.into(),
-        source,
     }
 }

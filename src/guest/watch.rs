@@ -13,9 +13,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Domain, Presence};
-use super::xm::Xm;
-use super::{Error, building, taken};
-use crate::config::guest::{Guest, Toolstack};
+use super::{Error, building, taken, toolstack};
+use crate::config::guest::Guest;
 use crate::lock::{Attempt, Lock};
 use crate::notify;
 use crate::xenstore::XenStore;
@@ -97,25 +96,21 @@ impl Watch {
         }
     }
 
-    /// What stands where the guest's domain would be. A domain that xend has built may write its own entries in the store, and so
-    /// take another guest's name: where more domains claim to be the guest than are expected, xend's own list has it.
+    /// What stands where the guest's domain would be. Where more domains claim to be the guest than are expected, its toolstack says
+    /// which are.
     fn presence(&mut self, guest: &Guest, expected: usize) -> Result<Presence, Error> {
         let mut domains = domain::list(&mut self.store)?;
-        let claims = |domain: &Domain| domain.uuid == Some(guest.uuid) || domain.name == guest.name.as_str();
-        if guest.toolstack == Toolstack::Xm && domains.values().filter(|domain| claims(domain)).count() > expected {
-            let listed = Xm::find(&self.root).and_then(|xm| xm.domid(&guest.name));
-            let listed = listed.map_err(|source| Error::Toolstack {
+        let claims = |domain: &&Domain| domain.uuid == Some(guest.uuid) || domain.name == guest.name.as_str();
+        let claimants: Vec<u32> = domains.values().filter(claims).map(|domain| domain.domid).collect();
+        if claimants.len() > expected {
+            let tools = toolstack::tools(&self.root, guest.toolstack);
+            let own = tools.and_then(|tools| tools.own(&guest.name, claimants.clone()));
+            let own = own.map_err(|source| Error::Toolstack {
                 action: "look for",
                 guest: guest.name.clone(),
                 source,
             })?;
-            domains.retain(|domid, domain| {
-                let is_listed = listed == Some(*domid);
-                if claims(domain) && !is_listed {
-                    tracing::warn!(ttvm_guest = %guest.name, "domain {domid} says that it is {}, and xend says that it is not", guest.name);
-                }
-                is_listed || !claims(domain)
-            });
+            domains.retain(|domid, _| own.contains(domid) || !claimants.contains(domid));
         }
         Ok(domain::presence(&domains, &guest.name, guest.uuid))
     }

@@ -7,16 +7,13 @@ mod error;
 mod guess;
 mod output;
 mod plan;
-mod python;
-mod text;
-
 mod shlex;
+mod text;
 mod translate;
 mod value;
 mod vif;
 mod xl;
-mod xl_disk;
-mod xm_disk;
+mod xm;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -89,7 +86,7 @@ pub fn parse(bytes: &[u8], dialect: Dialect) -> Result<Document, Mistake> {
         });
     }
     match dialect {
-        Dialect::Xm => python::read(&text),
+        Dialect::Xm => xm::python::read(&text),
         Dialect::Xl => xl::read(&text),
     }
 }
@@ -97,7 +94,7 @@ pub fn parse(bytes: &[u8], dialect: Dialect) -> Result<Document, Mistake> {
 /// Reads a disk in this dialect. `Err` says what is not understood of it.
 pub fn parse_disk(spec: &str, dialect: Dialect) -> Result<Spec, String> {
     match dialect {
-        Dialect::Xm => xm_disk::parse(spec),
-        Dialect::Xl => xl_disk::parse(spec),
+        Dialect::Xm => xm::disk::parse(spec),
+        Dialect::Xl => xl::disk::parse(spec),
     }
 }

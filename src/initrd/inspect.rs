@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::compression::Compression;
 use super::error::Error;
-use super::event::Event;
-use super::linux::Linux;
 use super::names::{COMPONENT, escape};
 use super::newc::Header;
 use super::reader::Reader;
+use super::reader::event::Event;
+use super::reader::linux::Linux;
 
 /// How much is told of what a segment is for.
 const CONTENTS: usize = 16;

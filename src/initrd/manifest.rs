@@ -78,28 +78,45 @@ impl Padding {
 pub enum Line {
     /// The first one.
     #[serde(rename = "ttvm-initrd")]
-    Initrd { version: u32, owners: Owners },
+    Initrd {
+        /// Of the list's format.
+        version: u32,
+        /// Who knows the owners of its files.
+        owners: Owners,
+    },
     /// A segment begins.
     Segment {
+        /// What it is compressed with.
         compression: Compression,
+        /// The compressor's level; its usual one if the list has none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         level: Option<i32>,
     },
     /// An archive begins; its files are in that directory.
-    Archive { directory: String },
+    Archive {
+        /// Its name, [`names::escape`]d.
+        directory: String,
+    },
     /// A file of it.
     Entry(Entry),
     /// A directory that the archive does not have, only something in it.
-    Implied { name: String },
+    Implied {
+        /// [`names::escape`]d.
+        name: String,
+    },
     /// The archive ends.
     ArchiveEnd {
+        /// The zeros behind it.
         padding: Padding,
         /// Its numbers are written as cpio itself does.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         uppercase: bool,
     },
     /// The segment ends.
-    SegmentEnd { padding: Padding },
+    SegmentEnd {
+        /// The zeros behind it.
+        padding: Padding,
+    },
     /// The only archive's files are in the directory of the list itself.
     Here {},
     /// A configuration for Linux ends the image.
@@ -115,16 +132,23 @@ pub enum Line {
 pub struct Entry {
     /// [`names::escape`]d.
     pub name: String,
+    /// The archive's number of the inode; names with the same one are one file.
     pub ino: u32,
     /// Octal.
     #[serde(with = "octal")]
     pub mode: u32,
+    /// The owner.
     pub uid: u32,
+    /// The group.
     pub gid: u32,
+    /// How many names the archive says that it has.
     pub nlink: u32,
+    /// When it was changed last, in seconds since 1970.
     pub mtime: u32,
+    /// The device that it was on, major and minor.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dev: (u32, u32),
+    /// The device that it is, major and minor.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rdev: (u32, u32),
     /// It has the data of its hard links.

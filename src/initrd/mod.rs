@@ -3,44 +3,36 @@
 //!
 //! An image is a sequence of segments, bare archives and compressed ones in any order, with zeros between them. [`Reader`] goes
 //! through it as Linux does; [`inspect`], [`unpack`] and [`pack`] are what is done with it.
+//!
+//! ```text
+//! inspect unpack pack        what is done with an image
+//! busybox kernel modules     one for guests without a disk, of what this system has
+//! reader                     segments, archives, files, and what Linux makes of them
+//! compression                the formats that are written here, and which there are
+//! manifest                   the list beside unpacked files
+//! newc kind names tree       files: in an archive, and below a directory
+//! ```
 
-mod archive;
 mod beside;
-mod blocks;
-mod boot_config;
 pub mod busybox;
 mod compression;
-mod decode;
-mod draft;
-mod encode;
 mod error;
-mod event;
-mod input;
 pub mod inspect;
-mod instead;
 pub mod kernel;
 mod kind;
-mod limits;
-pub mod linux;
-mod lz4_legacy;
-mod lzop;
-mod maker;
 pub mod manifest;
 pub mod modules;
 pub mod names;
 pub mod newc;
-mod output;
 pub mod pack;
-mod plan;
 mod reader;
-mod scan;
-mod source;
 mod tree;
 mod umask;
 pub mod unpack;
 
 pub use compression::Compression;
 pub use error::{Error, Place};
-pub use event::{Event, Segment};
 pub use kind::{Kind, mode_text};
 pub use reader::Reader;
+pub use reader::event::{Event, Segment};
+pub use reader::linux::Linux;

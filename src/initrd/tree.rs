@@ -43,14 +43,15 @@ impl Tree {
         open(path, DIRECTORY, Mode::empty()).map(Self::new)
     }
 
+    /// How many of `parts`, from the first on, lead to directories that are open.
+    fn shared(&self, parts: &[&[u8]]) -> usize {
+        let both = self.way.iter().zip(parts);
+        both.take_while(|((name, _), part)| name == *part).count()
+    }
+
     /// The directory that `parts` lead to.
     pub fn directory(&mut self, parts: &[&[u8]]) -> Result<BorrowedFd<'_>, Blocked> {
-        let same = self
-            .way
-            .iter()
-            .zip(parts)
-            .take_while(|((name, _), part)| name == *part)
-            .count();
+        let same = self.shared(parts);
         self.way.truncate(same);
         for (depth, part) in parts.iter().enumerate().skip(same) {
             let opened = openat(self.last(), *part, DIRECTORY, Mode::empty());
@@ -69,12 +70,7 @@ impl Tree {
 
     /// Something else may have the name of the directory that `parts` lead to from now on.
     pub fn forget(&mut self, parts: &[&[u8]]) {
-        let same = self
-            .way
-            .iter()
-            .zip(parts)
-            .take_while(|((name, _), part)| name == *part)
-            .count();
+        let same = self.shared(parts);
         if same == parts.len() {
             self.way.truncate(same.saturating_sub(1));
         }

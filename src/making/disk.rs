@@ -136,9 +136,9 @@ impl Disk {
         let booted = self.booted.as_ref();
         let initrd = booted.and_then(|booted| booted.initrd.as_ref());
         // By its UUID, an initial RAM disk finds it. The kernel alone does not.
-        let root = match (initrd, self.toolstack) {
-            (None, Toolstack::Qemu) if root.starts_with("UUID=") => "/dev/vda",
-            (None, _) if root.starts_with("UUID=") => "/dev/xvda1",
+        let root = match initrd {
+            None if root.starts_with("UUID=") && self.toolstack.is_xen() => "/dev/xvda1",
+            None if root.starts_with("UUID=") => "/dev/vda",
             _ => root,
         };
         Description {

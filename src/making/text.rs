@@ -37,7 +37,7 @@ impl Description<'_> {
     pub(super) fn render(&self) -> String {
         let mut text = format!("toolstack = \"{}\"\n", self.toolstack.as_str());
         text += &format!("memory    = \"{}\"\n", self.memory);
-        if self.toolstack == Toolstack::Qemu {
+        if !self.toolstack.is_xen() {
             // Else a kernel that panics boots again, and is recorded for as long as there is room.
             text += "on_reboot = \"stop\"\n";
         }
@@ -56,18 +56,12 @@ impl Description<'_> {
     }
 
     fn cmdline(&self) -> String {
-        let own = match self.toolstack {
-            Toolstack::Qemu => EMULATED,
-            Toolstack::Xl | Toolstack::Xm => XEN,
-        };
+        let own = if self.toolstack.is_xen() { XEN } else { EMULATED };
         format!("{own} {}", self.words).trim_end().to_owned()
     }
 
     fn disk(&self, disk: &Disk<'_>) -> String {
-        let target = match self.toolstack {
-            Toolstack::Qemu => "vda",
-            Toolstack::Xl | Toolstack::Xm => "xvda1",
-        };
+        let target = if self.toolstack.is_xen() { "xvda1" } else { "vda" };
         let room = match disk.is_thick {
             true => "snapshot = { size = \"1G\" }\n",
             false => "",

@@ -4,10 +4,9 @@
 //! ```text
 //! manager transaction     the objects: who calls, with what
 //! authority options       whether they may, and what they mean
-//! changes endings news    the change on its way; how it ends; who is told of it
-//! worker backup           what blocks; systemd's timer behind it
+//! changes news            the change on its way, how it ends, what blocks, systemd's timer behind it; who is told of it
 //! users                   how much of it each user may want at once
-//! view error idle clock   what is shown; how it is told; when it is over; when a change is
+//! view error idle         what is shown; how it is told; when it is over
 //! socket                  the connection, and how much comes through it
 //! proxy                   the same for clients
 //! ```
@@ -15,10 +14,7 @@
 //! One thread serves the bus. What the network is asked or told blocks, and happens on two more.
 
 mod authority;
-pub mod backup;
 mod changes;
-mod clock;
-mod endings;
 mod error;
 mod idle;
 mod manager;
@@ -29,7 +25,6 @@ mod socket;
 mod transaction;
 mod users;
 mod view;
-mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,10 +37,11 @@ use zbus::fdo::{RequestNameFlags, RequestNameReply};
 use crate::error::{Classify, Exit};
 use crate::network::Network;
 use crate::notify;
-use backup::Backup;
 use changes::Service;
 use manager::Manager;
 use proxy::{NAME, PATH};
+
+pub use changes::backup::Backup;
 
 /// Why the service ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +94,7 @@ pub fn serve(root: &Path) -> Result<(), ServeError> {
     keep_little();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(worker::THREADS)
+        .max_blocking_threads(changes::worker::THREADS)
         .build()?;
     let result = runtime.block_on(run(Network::new(root), Backup::new(root)));
     // A program that hangs is not waited for: it has its own deadline, and the next start puts right what it left.

@@ -6,7 +6,6 @@ pub mod capsule;
 pub mod content;
 pub mod core;
 pub mod engine;
-pub mod faults;
 pub mod log_position;
 pub mod machine;
 pub mod memory;

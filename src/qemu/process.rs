@@ -246,13 +246,10 @@ impl Emulator {
             Ok(_) | Err(qmp::Error::Ended) => {}
             Err(error) => return Err(error),
         }
-        let status = match self.child.wait_for(QUIT)? {
-            Some(status) => status,
-            None => {
-                return Err(qmp::Error::Slow {
-                    seconds: QUIT.as_secs(),
-                });
-            }
+        let Some(status) = self.child.wait_for(QUIT)? else {
+            return Err(qmp::Error::Slow {
+                seconds: QUIT.as_secs(),
+            });
         };
         self.lent.clear();
         Ok(status)

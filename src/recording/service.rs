@@ -23,8 +23,8 @@ use crate::error::{Classify, Exit};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::{Ending, Record};
 use crate::guest::supervisor::Next;
-use crate::guest::unit::{self, RUNNER};
-use crate::guest::{self, claim_for_run};
+use crate::guest::toolstack::qemu::RUNNER;
+use crate::guest::{self, claim_for_run, unit};
 use crate::{notify, signals};
 
 /// Between two lines for `systemctl status`.

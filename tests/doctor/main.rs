@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm doctor` on hosts that are broken in one place each. `tests/fixtures/doctor/expected` has the lines of each that are not
-//! ok; with TTVM_BLESS=1 they are written there anew, and read before they are committed. That the good host is what a Debian
+//! ok; with TTVM_UPDATE=1 they are written there anew, and read before they are committed. That the good host is what a Debian
 //! with Xen is, and that programs answer as here, is tested with the emulated one (tests/host/cases/doctor.rs).
 
 mod good;
@@ -297,7 +297,7 @@ fn broken_hosts() {
         }
         let _ = writeln!(found, "# {name}\n{}", lines(wrong.into_iter()));
     }
-    if std::env::var_os("TTVM_BLESS").is_some() {
+    if std::env::var_os("TTVM_UPDATE").is_some() {
         fs::write(&file, &found).expect("the lines are written");
     }
     let expected = fs::read_to_string(&file).expect("what is expected");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Hosts with xend. Each directory beside this file holds one:
+//! Hosts with xend. Each directory in `fixtures/xend` holds one:
 //!
 //! - `tree`: its files;
 //! - `outcome`: how its network is set, and what a switch to either way would be, without force and with it;
 //! - `nat.sxp`, `bridge.sxp`: what becomes of its configuration, by force if it does not go without.
 //!
-//! With TTVM_BLESS=1 the outcome is written there instead; read the difference before it is committed.
+//! With TTVM_UPDATE=1 the outcome is written there instead; read the difference before it is committed.
 
 mod edits;
 mod switches;
@@ -18,7 +18,7 @@ use edits::check;
 use ttvm::error::chain;
 use ttvm::network::xend::{Scripts, State, Xend, XendConfig};
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/xend");
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xend");
 const CONFIG: &str = "etc/xen/xend-config.sxp";
 
 fn name(scripts: Scripts) -> &'static str {
@@ -34,7 +34,7 @@ fn fixture(name: &str) -> Vec<u8> {
 
 /// Compares `bytes` with the file, or writes them there. No bytes are no file.
 fn expect(path: &Path, bytes: Option<&[u8]>) -> Result<(), String> {
-    if std::env::var_os("TTVM_BLESS").is_some() {
+    if std::env::var_os("TTVM_UPDATE").is_some() {
         match bytes {
             Some(bytes) => fs::write(path, bytes).unwrap(),
             None => drop(fs::remove_file(path)),

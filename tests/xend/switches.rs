@@ -12,7 +12,7 @@ use ttvm::error::{Classify, Exit, chain};
 use ttvm::network::xend::{Error, Scripts, State, Switched, Xend, vif_line};
 use ttvm::network::{Backend, Mode, Network, Options, Request};
 
-use super::{CONFIG, FIXTURES, fixture};
+use super::{CONFIG, fixture};
 
 /// A host whose xend and scripts write down how they are called.
 struct Host(PathBuf);
@@ -26,7 +26,11 @@ impl Host {
         }
         let scripts = Scripts::ALL.map(|scripts| format!("etc/xen/scripts/{}", scripts.network()));
         for name in scripts.iter().map(String::as_str).chain(["usr/sbin/xend"]) {
-            symlink(Path::new(FIXTURES).join("stand-in.sh"), root.join(name)).unwrap();
+            symlink(
+                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/xend/stand-in.sh"),
+                root.join(name),
+            )
+            .unwrap();
         }
         fs::write(root.join(CONFIG), config).unwrap();
         Self(root)

@@ -28,6 +28,8 @@
 //!
 //! The version is written last, when QEMU ends in good order: a log whose writer was killed begins with zeros.
 
+#![warn(missing_docs)]
+
 mod branch;
 mod error;
 mod event;

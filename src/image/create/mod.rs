@@ -4,40 +4,31 @@
 //! mke2fs makes the file system, on a file without a name or on a volume with another one; it is filled without being mounted
 //! ([`crate::ext4`]); and only when all of it is on the disk, it gets its name. Whatever ends this program before, there is
 //! no mount, no loop device and no file; of a volume the next run knows that it is nobody's.
+//!
+//! ```text
+//! request plan report        what is asked for, what will be done, what came of it
+//! tree archive               where it comes from: a directory, or an archive
+//! survey                     a first look at that: how much, and what it is
+//! exclude pattern            what stays out
+//! edits identity             what the guest has instead: its own name, keys, console, network
+//! filler                     what writes it all into the file system
+//! output fits                a file or a volume that has its name when it is whole; whether it is large enough
+//! ```
 
 mod archive;
-mod bootable;
-mod boots;
-mod bounds;
-mod content;
-mod copying;
 mod edits;
 mod error;
 mod exclude;
 mod filler;
 mod fits;
 mod identity;
-mod incremental;
-mod item;
-mod lists;
-mod member;
-mod mounts;
-mod packed;
+mod output;
 mod pattern;
-mod pax;
 mod plan;
-mod reader;
 mod report;
 mod request;
-mod resolve;
-mod seen;
-mod sparse;
-mod statx;
 mod survey;
 mod tree;
-mod unnamed;
-mod volume;
-mod walk;
 
 use std::fs::{self, File};
 use std::io;
@@ -48,19 +39,20 @@ use std::time::{Duration, SystemTime};
 
 use nix::libc;
 
-use self::archive::Archive;
-use self::bounds::Bounds;
+use self::archive::member::excluded;
+use self::archive::seen::Seen;
+use self::archive::{Archive, copying};
 use self::edits::Edit;
+use self::edits::resolve::{self, Target};
 use self::exclude::Exclusions;
 use self::filler::{Filler, Stop};
 use self::identity::Identity;
-use self::member::excluded;
-use self::reader::Event;
-use self::resolve::Target;
-use self::seen::Seen;
+use self::output::unnamed::{self, Unnamed};
+use self::survey::bootable;
+use self::survey::bounds::Bounds;
 use self::survey::{Found, Survey};
 use self::tree::Tree;
-use self::unnamed::Unnamed;
+use self::tree::reader::{self, Event};
 use super::Origin;
 use crate::config::types::{GuestName, Size};
 use crate::ext4::{self, BLOCK, Filesystem, Time};
@@ -68,13 +60,13 @@ use crate::progress::Progress;
 use crate::run::{Command, Program};
 use crate::{fail_point, signals};
 
-pub use boots::{Boots, NoBoots};
 pub use error::Error;
 pub use exclude::Reason;
 pub use identity::Keep;
 pub use pattern::Pattern;
 pub use report::Report;
 pub use request::Request;
+pub use survey::boots::{Boots, NoBoots};
 pub use tree::Problem;
 
 static MKE2FS: Program = Program::new(&["mke2fs"]);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::exclude::{Exclusions, Reason};
 use super::identity::{self, Keep};
+use super::output::volume::Wanted;
 use super::pattern::Pattern;
-use super::volume::Wanted;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
 use crate::ext4::Kind;
 use crate::image::Origin;

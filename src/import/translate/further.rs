@@ -2,8 +2,8 @@
 //! What is the toolstack's own.
 
 use super::{Translator, xl_keys};
+use crate::config::guest::verbatim;
 use crate::config::guest::{Toolstack, XlValue};
-use crate::config::verbatim;
 use crate::import::Dialect;
 use crate::import::output::{Entry, Section};
 use crate::import::value::{Setting, Value};

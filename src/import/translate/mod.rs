@@ -20,7 +20,7 @@ use crate::config::guest::GuestType;
 use crate::config::guest::{OnReboot, Toolstack};
 use crate::config::host::HostConfig;
 use crate::config::types::{GuestUuid, Target, Volume};
-use crate::guest::xm_config::shadow_memory;
+use crate::guest::toolstack::tt_xen::xm_config::shadow_memory;
 
 /// The file, and what is to become of it.
 pub(super) struct Source<'a> {

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use super::{Archive, Entry, Line, Manifest, NAME, Owners, Padding, Segment, VERSION};
 use crate::config::types::Size;
-use crate::initrd::boot_config;
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
-use crate::initrd::limits::Limits;
 use crate::initrd::names;
+use crate::initrd::reader::boot_config;
+use crate::initrd::reader::limits::Limits;
 
 pub(super) struct Parser {
     path: PathBuf,

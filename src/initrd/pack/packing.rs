@@ -12,14 +12,14 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstat};
 
 use super::Segment;
+use super::output::Output;
+use super::plan::{Data, Item};
 use crate::initrd::compression::Compression;
-use crate::initrd::encode::Encoder;
 use crate::initrd::error::Error;
 use crate::initrd::manifest::Padding;
 use crate::initrd::names::{escape, parts};
 use crate::initrd::newc;
-use crate::initrd::output::Output;
-use crate::initrd::plan::{Data, Item};
+use crate::initrd::pack::encode::Encoder;
 use crate::initrd::tree::Tree;
 use crate::progress::Progress;
 use crate::signals;

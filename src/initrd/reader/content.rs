@@ -4,7 +4,7 @@
 use super::{Piece, Reader, State};
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
-use crate::initrd::linux;
+use crate::initrd::reader::linux;
 
 /// Where a symbolic link leads.
 #[derive(Debug, Clone, PartialEq, Eq)]

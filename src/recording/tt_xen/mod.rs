@@ -14,9 +14,10 @@ use crate::config::guest::{Boot, DiskFormat, DiskSource, Guest, Toolstack};
 use crate::config::types::GuestName;
 use crate::digest::{self, Digest};
 use crate::error::{Classify, Exit};
+use crate::guest;
 use crate::guest::mode::GuestNetwork;
-use crate::guest::xm::Xm;
-use crate::guest::{self, deviced, xm_config};
+use crate::guest::toolstack::tt_xen::xm::Xm;
+use crate::guest::toolstack::tt_xen::{deviced, xm_config};
 use crate::run;
 
 /// Why TT Xen did not record or replay.

@@ -11,8 +11,10 @@
 //! The first use on a machine takes minutes (`layers`), each further one a few seconds. A `Host` works on private copies of
 //! its disks that have no name: whatever ends this process, nothing stays behind.
 
-// Each of the programs that include this module uses its own part of it.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    reason = "each of the programs that include this module uses its own part of it"
+)]
 
 mod agent;
 mod layers;

@@ -357,10 +357,8 @@ impl Process {
             }
             for fd in inherited {
                 // SAFETY: the parent keeps both open until the child is started.
-                fcntl(
-                    unsafe { BorrowedFd::borrow_raw(fd) },
-                    FcntlArg::F_SETFD(FdFlag::empty()),
-                )?;
+                let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
             }
             Ok(())
         };

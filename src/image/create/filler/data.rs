@@ -9,11 +9,11 @@ use nix::sys::stat::FileStat;
 
 use super::{Filler, Stop, failed};
 use crate::ext4::{self, BLOCK, Mapping, Unlinked};
-use crate::image::create::content::{piece, read_at};
-use crate::image::create::item::{Content, Item, has_holes};
-use crate::image::create::pax::Map;
-use crate::image::create::reader::is_same;
+use crate::image::create::archive::pax::Map;
+use crate::image::create::filler::content::{piece, read_at};
+use crate::image::create::filler::item::{Content, Item, has_holes};
 use crate::image::create::tree::Problem;
+use crate::image::create::tree::reader::is_same;
 
 /// What is read of a file at once.
 const PIECE: usize = 1 << 20;
