@@ -13,3 +13,4 @@ pub mod memory;
 pub mod process;
 pub mod qmp;
 pub mod registers;
+pub mod watch;

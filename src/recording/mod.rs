@@ -26,6 +26,7 @@
 
 pub mod activity;
 mod archive;
+pub mod ask;
 pub mod branch;
 mod branch_log;
 mod capsules;
@@ -65,10 +66,14 @@ mod setup;
 mod start;
 mod stillness;
 pub mod stored;
+pub mod symbols;
+pub mod trace;
 mod trail;
 pub mod tries;
 pub mod tt_xen;
 pub mod verdict;
+mod virtio;
+pub mod watch;
 #[cfg(test)]
 mod written;
 
