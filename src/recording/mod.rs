@@ -15,6 +15,7 @@
 //!     incomplete      why there is no more of it (draft)
 //!     replay.json     what the newest replay came to (verdict)
 //!     trail.json      what the machine was like at many moments, as its first replay found it (trail)
+//!     executed        what its run executed, and since when (ask)
 //!     pinned          it is not removed (library)
 //!     capsule         which engine came with it (capsules)
 //! STATE/bases/DIGEST.img   what disks were made from, of recordings that came from another host

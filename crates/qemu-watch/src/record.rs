@@ -19,6 +19,15 @@ pub enum Record {
         /// Instructions that it has; an exception may leave it earlier.
         length: u16,
     },
+    /// A block of instructions was made ready to be executed.
+    Translation {
+        /// Instructions before it.
+        at: u64,
+        /// Where it begins.
+        address: u64,
+        /// Bytes of its instructions.
+        size: u16,
+    },
     /// An instruction was begun.
     Instruction {
         /// Instructions before it.
@@ -76,6 +85,7 @@ impl Record {
     pub fn at(&self) -> u64 {
         match *self {
             Self::Block { at, .. }
+            | Self::Translation { at, .. }
             | Self::Instruction { at, .. }
             | Self::Write { at, .. }
             | Self::Call { at, .. }
@@ -89,6 +99,7 @@ impl Record {
         match *self {
             Self::Block { at, address, length } => put(&[1 | u64::from(length) << 8, at, address]),
             Self::Instruction { at, address } => put(&[2, at, address]),
+            Self::Translation { at, address, size } => put(&[6 | u64::from(size) << 8, at, address]),
             Self::Write {
                 at,
                 address,
@@ -121,7 +132,7 @@ impl Record {
     /// How many words one of this kind has.
     fn length(kind: u64) -> Option<usize> {
         Some(match kind & 0xff {
-            1 | 2 => 3,
+            1 | 2 | 6 => 3,
             3 | 5 => 6,
             4 => LONGEST,
             _ => return None,
@@ -139,6 +150,11 @@ impl Record {
                 length: small,
             },
             2 => Self::Instruction { at, address },
+            6 => Self::Translation {
+                at,
+                address,
+                size: small,
+            },
             3 => Self::Write {
                 at,
                 address,
@@ -239,6 +255,11 @@ mod tests {
                 length: 512,
             },
             Record::Instruction { at: 2, address: 3 },
+            Record::Translation {
+                at: 3,
+                address: 4,
+                size: u16::MAX,
+            },
             Record::Write {
                 at: 4,
                 address: 5,

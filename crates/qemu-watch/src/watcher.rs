@@ -252,6 +252,18 @@ impl Watcher {
             let each = instructions.iter().zip((0..=counted).rev());
             match self.settings.watch {
                 Watch::Blocks => (self.interface.on_block)(block, on_block, 0, packed(begin, counted)),
+                Watch::Translations => {
+                    let (last, address) = instructions.last().copied().unwrap_or((first, begin));
+                    let size = address.wrapping_sub(begin) + (self.interface.size)(last) as u64;
+                    // Nothing of it is counted yet.
+                    if let (Some(at), Ok(size)) = (self.count(0), u16::try_from(size)) {
+                        self.record(Record::Translation {
+                            at,
+                            address: begin,
+                            size,
+                        });
+                    }
+                }
                 Watch::Instruction(wanted) => {
                     for ((instruction, address), left) in each {
                         if *address == wanted {

@@ -2,6 +2,7 @@
 //! Questions to a recorded run, and the answers: who wrote to an address last, when an address was executed first, who wrote a
 //! sector of a disk.
 
+mod executed;
 mod sector;
 
 use std::ops::ControlFlow;
@@ -10,6 +11,8 @@ use std::str::FromStr;
 use qemu_watch::{Record, Watch};
 
 pub use sector::{Written, who_wrote};
+
+use executed::Executed;
 
 use super::point::{NotAPoint, Point};
 use super::session::{Error, Listener};
@@ -182,18 +185,22 @@ fn last(
     Ok(None)
 }
 
-/// How many instructions the guest had executed before the one at `address` for the first time.
+/// How many instructions the guest had executed before the one at `address` for the first time. The first such question to a recording
+/// replays all of it, for what was executed at all; then the part is watched in which that can have been.
 ///
 /// # Errors
 ///
 /// If the replay fails, or was another run.
 pub fn first_execution(watcher: &Watcher<'_>, address: u64, listener: &mut dyn Listener) -> Result<Option<u64>, Error> {
+    let Some(since) = Executed::of(watcher, listener)?.since(address) else {
+        return Ok(None);
+    };
     let mut first = None;
     let mut take = |record: Record| {
         first = Some(record.at());
         ControlFlow::Break(())
     };
-    watcher.watch(Watch::Instruction(address), 0..watcher.end(), &mut take, listener)?;
+    watcher.watch(Watch::Instruction(address), since..watcher.end(), &mut take, listener)?;
     Ok(first)
 }
 

@@ -169,7 +169,14 @@ pub fn first_executions(lab: &Lab) -> Outcome {
         assert_eq!(all.len(), 1, "{all:?}");
         assert_eq!(number(&all[0], "at"), first);
     }
+    // What was kept of the first question is made again where it is damaged.
     let address = number(&blocks[0], "address");
+    let kept = place.recording().directory().join("executed");
+    fs::write(&kept, b"damaged").expect("a file");
+    place
+        .run(&["ask", GUEST, &format!("first execution of {address:#x}")])
+        .expect(0, &["was executed first after"]);
+    assert_ne!(fs::read(&kept).expect("it was kept"), b"damaged");
     place.write("symbols", format!("{address:x} T here\n").as_bytes());
     place
         .run(&["ask", GUEST, "first execution of here", "--symbols", "symbols"])
