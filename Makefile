@@ -17,6 +17,8 @@ VERSION := $(call first,version)
 RUST_VERSION := $(call first,rust-version)
 
 LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot ttvm-netd
+# What watches a run from within QEMU, for each version of its plugin interface.
+PLUGINS = libqemu_watch_1.so libqemu_watch_4.so
 UNITS = $(wildcard units/*)
 MAN = $(wildcard man/*.[1578])
 MAN_GZ = $(MAN:man/%=target/man/%.gz)
@@ -57,7 +59,7 @@ rust:
 		echo "ttvm: cargo $$have is too old: $$remedy" >&2; exit 1; fi
 
 build: rust
-	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build --profile $(PROFILE) --locked --bins
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build --profile $(PROFILE) --locked --bins --lib
 	@touch target/$(PROFILE:dev=debug)/.built
 
 # Compressed without time and name: the same input gives the same package.
@@ -101,6 +103,7 @@ install: $(BUILT) docs
 	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
 	install -m 755 $(BINDIR)/ttvm $(DESTDIR)/usr/bin/
 	install -m 755 $(LIBEXEC:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
+	install -m 644 $(PLUGINS:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
 	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
 	install -D -m 644 packaging/systemd/80-ttvm.preset $(DESTDIR)/usr/lib/systemd/system-preset/80-ttvm.preset
 	install -D -m 755 hooks/95-ttvm.install $(DESTDIR)/usr/lib/kernel/install.d/95-ttvm.install

@@ -51,6 +51,7 @@ fn main() {
             state: None,
             debugger: None,
             packets: Vec::new(),
+            watching: None,
         });
         // The first makes checkpoints and the trail, those that follow are compared with it.
         let mut measure: [&mut dyn FnMut(); 2] = [&mut || first.push(verified(place)), &mut || {
@@ -98,6 +99,7 @@ fn main() {
     branches(place, &mut table);
     explain(place, &replay, &mut table);
     jobs(place, &mut table);
+    questions(place, &replay, &mut table);
     table.value(
         "log for 1,000 instructions",
         format!("{:.0} instructions in {RUNS} runs", instructions),
@@ -258,6 +260,60 @@ fn jobs(place: &Place, table: &mut Table) {
 }
 
 /// Seconds.
+/// Questions to a run.
+const QUESTIONS: usize = 20;
+
+/// What it costs to watch a run, and how long one waits for an answer.
+fn questions(place: &Place, replay: &[f64], table: &mut Table) {
+    let trace = |args: &[&str]| {
+        let ran = place.run(&[&["trace", GUEST, "--json"], args].concat());
+        ran.expect(0, &[]);
+        ran
+    };
+    let (mut watched, mut calls) = (vec![], vec![]);
+    for _ in 0..RUNS {
+        let ran = trace(&["syscalls"]);
+        watched.push(ran.seconds);
+        calls = ran.out.lines().map(str::to_owned).collect();
+    }
+    table.ratio(
+        "ttvm trace syscalls, a whole run ÷ ttvm replay --verify",
+        &watched,
+        replay,
+        "",
+    );
+    let calls: Vec<serde_json::Value> = calls
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let number = |of: &serde_json::Value| of.as_u64().unwrap_or_default();
+    // Of those that have the address of something on the stack.
+    let calls: Vec<_> = calls
+        .iter()
+        .filter(|call| call["until"].is_u64() && number(&call["arguments"][1]) >> 40 == 0x7f)
+        .collect();
+    let step = calls.len() / QUESTIONS;
+    let mut seconds: Vec<f64> = (0..QUESTIONS)
+        .map(|index| {
+            let call = calls[index * step];
+            let question = match index % 2 {
+                0 => format!("first execution of {}", call["address"]),
+                _ => format!("last write to {} before {}", call["arguments"][1], call["until"]),
+            };
+            // Not everything that a program hands to the kernel was written by anybody.
+            place.run(&["ask", GUEST, &question]).expect(0, &[]).seconds
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    let at = |share: usize| seconds[(seconds.len() * share / 100).min(seconds.len() - 1)];
+    table.value(
+        &format!("ttvm ask, {QUESTIONS} questions: half of them, 95 of 100"),
+        format!("{:.3} s, {:.3} s; the longest {:.3} s", at(50), at(95), at(100)),
+        format!("{:.3} s", at(95)),
+        "5 s",
+    );
+}
+
 fn timed(what: impl FnOnce()) -> f64 {
     let started = Instant::now();
     what();

@@ -30,7 +30,8 @@
 //! version xattr fail_point which kernel is newer; attributes of files; failing on purpose
 //! ```
 //!
-//! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's).
+//! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's),
+//! `qemu-watch` (a plugin that watches a run from within QEMU, and what it writes).
 
 #![warn(missing_docs)]
 // Tests say by them what they expect; the programs have errors.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: one file per command.
 
+mod ask;
 mod boot;
 mod branch;
 mod branch_tries;
@@ -30,6 +31,7 @@ mod snapshot;
 mod status;
 mod systemd;
 mod table;
+mod trace;
 mod unit;
 mod verify;
 mod watch;
@@ -110,6 +112,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Leave a recorded run at any moment and live on from there, recorded
     Branch(branch::Arguments),
+    /// Print what happened in a recorded run: system calls, what was executed and written, disks, packets
+    Trace(trace::Arguments),
+    /// Ask a recorded run who wrote to an address or a sector last, or when something was executed first
+    Ask(ask::Arguments),
     /// Make what guests' disks are made from, seal it, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
@@ -312,6 +318,8 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Replay(arguments) => replay::run(&places()?, &arguments),
         Command::Verify(arguments) => verify::run(&places()?, &arguments),
         Command::Branch(arguments) => branch::run(&places()?, &arguments),
+        Command::Trace(arguments) => trace::run(&places()?, &arguments),
+        Command::Ask(arguments) => ask::run(&places()?, &arguments),
         Command::Image(command) => image::run(&places()?, &command),
         Command::Initrd(command) => initrd::run(given, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),

@@ -159,6 +159,9 @@ impl Handed {
                 for packets in &from.packets {
                     handed.new_file(packets, identity)?;
                 }
+                if let Some(watching) = &from.watching {
+                    handed.file(&watching.plugin, identity, scratch)?;
+                }
             }
         }
         if let Some(memory) = memory {

@@ -15,11 +15,13 @@
 //!   state is loaded, which no log knows: that machine never goes on (virtio_net_post_load_device in QEMU's hw/net/virtio-net.c).
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use qemu_watch::{Settings, Watch};
 use serde_json::{Value, json};
 
 use crate::clock::Calendar;
@@ -145,28 +147,58 @@ pub struct Replaying {
     pub log: PathBuf,
     /// A qcow2 file for states of the machine, if some are kept: whoever goes backwards, or to another moment, starts from one.
     pub state: Option<PathBuf>,
-    /// Where a debugger connects.
-    pub debugger: Option<Listening>,
+    /// Where a debugger connects: a socket made by us, so that it is ours alone from its first moment.
+    pub debugger: Option<Shared<UnixListener>>,
     /// Where the packets of each network interface go, if somebody wants them.
     pub packets: Vec<PathBuf>,
+    /// What is watched from within QEMU, if something is.
+    pub watching: Option<Watching>,
 }
 
-/// A socket that waits for a debugger, made by us, so that it is ours alone from its first moment. Two are the same if they are
-/// one.
-#[derive(Debug, Clone)]
-pub struct Listening(pub Arc<UnixListener>);
+/// What a plugin in QEMU watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watching {
+    /// The plugin's file.
+    pub plugin: PathBuf,
+    /// What it watches.
+    pub watch: Watch,
+    /// While the guest has executed so many instructions.
+    pub during: Range<u64>,
+    /// Where it writes what it saw.
+    pub records: Shared<OwnedFd>,
+}
 
-impl PartialEq for Listening {
+/// An open file that QEMU gets under the number that it has here. Two are the same if they are one.
+#[derive(Debug)]
+pub struct Shared<T>(pub Arc<T>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for Shared<T> {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Listening {}
+impl<T> Eq for Shared<T> {}
 
-impl AsFd for Listening {
+impl<T: AsFd> AsFd for Shared<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl Watching {
+    fn settings(&self) -> Settings {
+        Settings {
+            watch: self.watch.clone(),
+            during: self.during.clone(),
+            out: self.records.as_fd().as_raw_fd(),
+        }
     }
 }
 
@@ -252,6 +284,10 @@ impl Machine {
                     "-object",
                     format!("filter-dump,id=dump{index},netdev=net{index},file={file}"),
                 );
+            }
+            if let Some(watching) = &from.watching {
+                let file = escaped(&names.file(&watching.plugin));
+                args.pair("-plugin", format!("file={file},{}", watching.settings()));
             }
         }
         let state = match mode {

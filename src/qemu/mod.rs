@@ -12,3 +12,4 @@ pub mod memory;
 pub mod process;
 pub mod qmp;
 pub mod registers;
+pub mod watch;

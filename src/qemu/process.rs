@@ -133,6 +133,7 @@ impl Emulator {
         inherited.push(theirs.as_fd());
         if let Mode::Replay(from) = mode {
             inherited.extend(from.debugger.as_ref().map(AsFd::as_fd));
+            inherited.extend(from.watching.as_ref().map(|watching| watching.records.as_fd()));
         }
         inherited.extend(capsule.as_ref().map(AsFd::as_fd));
         let mut start = Start {

@@ -348,6 +348,7 @@ impl<'a> Left<'a> {
             maker: None,
             state: Some(&state),
             packets: Vec::new(),
+            watching: None,
             visit: Some(Visit {
                 at: first.instructions,
                 act: &mut act,

@@ -17,7 +17,7 @@ use super::start::Start;
 use crate::config::types::GuestName;
 use crate::file;
 use crate::qemu::engine::{self, Engine};
-use crate::qemu::machine::{Listening, Machine, Mode, Replaying};
+use crate::qemu::machine::{Machine, Mode, Replaying, Shared};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Event, Qmp};
@@ -80,6 +80,7 @@ pub(super) fn serve(
         state: Some(state),
         debugger: Some(listening),
         packets: Vec::new(),
+        watching: None,
     });
     let memory = run.at.as_ref().map(|at| at.memory);
     let mut live = Live::new(
@@ -186,7 +187,11 @@ fn stop_before(last: u64, qmp: &mut Qmp) -> Result<(), Error> {
 }
 
 /// A debugger's socket, and the file for states of the machine, both removed with the last of these.
-fn listen(guest: &GuestName, socket: &Path, overlays: &Path) -> Result<(PathBuf, Listening, Removed), Error> {
+fn listen(
+    guest: &GuestName,
+    socket: &Path,
+    overlays: &Path,
+) -> Result<(PathBuf, Shared<UnixListener>, Removed), Error> {
     let state = overlays.join(format!("{guest}-state.qcow2"));
     for path in [socket, &state] {
         drop(std::fs::remove_file(path));
@@ -204,5 +209,5 @@ fn listen(guest: &GuestName, socket: &Path, overlays: &Path) -> Result<(PathBuf,
     std::fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed(socket))?;
     // Its own content is nothing; the states of the machine lie behind it.
     engine::create_overlay(&state.to_string_lossy(), None, 1 << 20).map_err(Error::Overlay)?;
-    Ok((state, Listening(Arc::new(listening)), removed))
+    Ok((state, Shared(Arc::new(listening)), removed))
 }

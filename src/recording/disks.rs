@@ -23,6 +23,9 @@ pub(super) const BRANCH: &str = "branch";
 /// The same for all that run pieces of one recording at once: `GUEST-pieces`.
 pub(super) const PIECES: &str = "pieces";
 
+/// And for one that is watched from within QEMU: `GUEST-watched`.
+pub(super) const WATCHED: &str = "watched";
+
 /// The disks of one run. Dropped, overlays are removed, and snapshots that were made for it.
 pub(super) struct Disks<'a> {
     pub(super) drives: Vec<Drive>,
@@ -43,7 +46,7 @@ pub(super) struct Wanted<'a> {
 impl<'a> Disks<'a> {
     /// Makes every disk fresh.
     pub(super) fn make(guest: &GuestName, wanted: &[Wanted<'_>], environment: &Environment<'a>) -> Result<Self, Error> {
-        for which in COMPARED.into_iter().chain([BRANCH, PIECES]) {
+        for which in COMPARED.into_iter().chain([BRANCH, PIECES, WATCHED]) {
             // Left by a run that was killed. The guest's lock is ours.
             drop(std::fs::remove_dir_all(
                 environment.overlays.join(format!("{guest}-{which}")),

@@ -15,6 +15,7 @@
 //!     incomplete      why there is no more of it (draft)
 //!     replay.json     what the newest replay came to (verdict)
 //!     trail.json      what the machine was like at many moments, as its first replay found it (trail)
+//!     executed        what its run executed, and since when (ask)
 //!     pinned          it is not removed (library)
 //!     capsule         which engine came with it (capsules)
 //! STATE/bases/DIGEST.img   what disks were made from, of recordings that came from another host
@@ -26,6 +27,7 @@
 
 pub mod activity;
 mod archive;
+pub mod ask;
 pub mod branch;
 mod branch_log;
 mod capsules;
@@ -65,10 +67,14 @@ mod setup;
 mod start;
 mod stillness;
 pub mod stored;
+pub mod symbols;
+pub mod trace;
 mod trail;
 pub mod tries;
 pub mod tt_xen;
 pub mod verdict;
+mod virtio;
+pub mod watch;
 #[cfg(test)]
 mod written;
 

@@ -252,6 +252,7 @@ fn once(
         maker: maker.take(),
         state: None,
         packets,
+        watching: None,
         visit: at.map(|at| Visit { at, act: &mut act }),
         flip: Flip::wanted().filter(|flip| start.as_ref().is_none_or(|start| start.instructions() < flip.at)),
         listener,

@@ -25,7 +25,7 @@ use super::trail::{Stop, Stops};
 use super::{Divergence, Recording};
 use crate::fail_point::Flip;
 use crate::qemu::engine::Engine;
-use crate::qemu::machine::{Machine, Mode, Replaying};
+use crate::qemu::machine::{Machine, Mode, Replaying, Watching};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Event, Qmp};
@@ -62,6 +62,8 @@ pub(super) struct Rerun<'a> {
     pub(super) state: Option<&'a Path>,
     /// New files for the packets of each network interface.
     pub(super) packets: Vec<PathBuf>,
+    /// What is watched from within QEMU.
+    pub(super) watching: Option<Watching>,
     /// What is to be done on the way.
     pub(super) visit: Option<Visit<'a>>,
     /// What a test does on the way.
@@ -150,8 +152,11 @@ impl Rerun<'_> {
             state,
             debugger: None,
             packets: self.packets.clone(),
+            watching: self.watching.take(),
         });
         let emulator = Emulator::start(self.engine, self.machine, &mode, Some(self.memory), overlays)?;
+        // Who reads what is watched comes to its end with QEMU: nobody else may have the other one open.
+        drop(mode);
         let mut live = Live::new(emulator, signals, None);
         if let Some(start) = &self.start {
             comparison.pass_over(start.printed).map_err(unreadable)?;

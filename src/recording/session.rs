@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use super::disks::Seals;
 use super::error::Error as LibraryError;
 use super::manifest::Manifest;
-use super::{Recording, point, tt_xen};
+use super::{Divergence, Recording, point, tt_xen};
 use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
@@ -21,7 +21,7 @@ use crate::digest;
 use crate::error::{Classify, Exit};
 use crate::image::{self};
 use crate::qemu::machine::{Format, Kernel, Machine, Network};
-use crate::qemu::{content, core, engine, process, qmp};
+use crate::qemu::{content, core, engine, process, qmp, watch};
 use crate::root::under;
 use crate::run;
 use crate::snapshot::{self};
@@ -202,6 +202,47 @@ pub enum Error {
     /// Two runs cannot be compared instruction by instruction.
     #[error("the first different instruction cannot be looked for: {0}")]
     NotExplained(String),
+    /// What was watched is of another run.
+    #[error(
+        "{guest} {id} is not the same run here, so that what was watched says nothing of it: {divergence}. `ttvm replay --verify {guest} {id}` says more"
+    )]
+    OtherRun {
+        /// The guest.
+        guest: GuestName,
+        /// The recording.
+        id: String,
+        /// Where it is not.
+        divergence: Box<Divergence>,
+    },
+    /// What was watched cannot be read.
+    #[error("what QEMU's plugin writes cannot be read: reinstall the package ttvm, and try again")]
+    Watched(#[source] io::Error),
+    /// Nothing has that name.
+    #[error(
+        "nothing is known of \"{name}\": write its address, or name a file that knows it (--symbols: System.map, vmlinux, a copy of /proc/kallsyms of the run)"
+    )]
+    NoSymbol {
+        /// The name.
+        name: String,
+    },
+    /// It has no such disk.
+    #[error("the guest has no disk \"{disk}\": `ttvm recordings show` names those that it has")]
+    NoDisk {
+        /// The disk.
+        disk: Target,
+    },
+    /// Names cannot be read.
+    #[error("{} has no names of addresses", path.display())]
+    Symbols {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no plugin.
+    #[error(transparent)]
+    Watch(#[from] watch::Error),
     /// A recording cannot be left.
     #[error("the recording cannot be left there: {why}")]
     Left {
@@ -318,7 +359,8 @@ impl Classify for Error {
             | Self::Log { .. }
             | Self::NoMemory { .. } => Exit::Refused,
             Self::Point { source } => source.exit(),
-            Self::NoStep | Self::SmallStep { .. } => Exit::Usage,
+            Self::NoStep | Self::SmallStep { .. } | Self::NoSymbol { .. } | Self::NoDisk { .. } => Exit::Usage,
+            Self::OtherRun { .. } => Exit::Diverged,
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),

@@ -37,6 +37,9 @@ pub const STATE: &str = ".local/state/ttvm";
 /// What makes a guest's kernel boot without measuring its timers.
 const QUICK: &str = "nolapic_timer no_timer_check";
 
+/// What watches a run from within QEMU: the program looks for them where it is itself.
+const PLUGINS: [&str; 2] = ["libqemu_watch_1.so", "libqemu_watch_4.so"];
+
 /// Bytes of a guest's disk.
 pub const DISK: usize = 4 << 20;
 
@@ -98,9 +101,13 @@ impl Lab {
             guest: guest.clone(),
             next: AtomicU32::new(0),
         };
+        // What cargo makes for whoever depends on it.
+        let plugins = program.with_file_name("deps");
         // The directories they are in may be closed to others.
         for (from, to, mode) in [
             (program, "ttvm", 0o755),
+            (&plugins.join(PLUGINS[0]), PLUGINS[0], 0o644),
+            (&plugins.join(PLUGINS[1]), PLUGINS[1], 0o644),
             (&guest.join("vmlinuz"), "vmlinuz", 0o644),
             (&guest.join("initrd"), "initrd", 0o644),
         ] {

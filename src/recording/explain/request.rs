@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a guest asks its disks for, read from the queue in its memory (virtio specification, 2.7 "Split Virtqueues" and 5.2
-//! "Block Device").
+//! What a machine that is compared asks its disks for.
 
 use std::fmt;
 
 use super::side::Side;
 use crate::qemu::qmp::Queue;
 use crate::recording::session::Error;
-
-/// The flag of a descriptor that stands for a table of others.
-const INDIRECT: u16 = 4;
+use crate::recording::virtio::{self, Action};
 
 /// A request of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,15 +16,6 @@ pub(super) struct Request {
     sector: u64,
     /// How many of that disk had begun with it, in 16 bits.
     begun: u16,
-}
-
-/// What is wanted of the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    Read,
-    Write,
-    /// By its number in the specification.
-    Other(u32),
 }
 
 impl fmt::Display for Request {
@@ -47,44 +35,19 @@ pub(super) fn newest(side: &mut Side<'_, '_>) -> Result<(Vec<Request>, u64), Err
         let queue = side.qmp().queue(number)?;
         all += queue.in_use;
         if queue.in_use > 0 {
-            found.extend(read(side, disk, queue));
+            found.extend(read(side, disk, &queue));
         }
     }
     Ok((found, all))
 }
 
 /// `None` if the queue is not as the specification has it: it is the guest's.
-fn read(side: &Side<'_, '_>, disk: String, queue: Queue) -> Option<Request> {
-    let last = u64::from(queue.begun.wrapping_sub(1)).checked_rem(queue.size)?;
-    let entry = queue.available.checked_add(4 + 2 * last)?;
-    let head = u64::from(u16::from_le_bytes(side.bytes(entry)?));
-    let mut descriptor = Descriptor::read(side, queue.descriptors.checked_add(16 * head)?)?;
-    if descriptor.flags & INDIRECT != 0 {
-        descriptor = Descriptor::read(side, descriptor.address)?;
-    }
-    let action = match u32::from_le_bytes(side.bytes(descriptor.address)?) {
-        0 => Action::Read,
-        1 => Action::Write,
-        other => Action::Other(other),
-    };
+fn read(side: &Side<'_, '_>, disk: String, queue: &Queue) -> Option<Request> {
+    let found = virtio::Request::read(side.memory(), queue, queue.begun.wrapping_sub(1))?;
     Some(Request {
         disk,
-        action,
-        sector: u64::from_le_bytes(side.bytes(descriptor.address.checked_add(8)?)?),
+        action: found.action,
+        sector: found.sector,
         begun: queue.begun,
     })
-}
-
-struct Descriptor {
-    address: u64,
-    flags: u16,
-}
-
-impl Descriptor {
-    fn read(side: &Side<'_, '_>, at: u64) -> Option<Self> {
-        Some(Self {
-            address: u64::from_le_bytes(side.bytes(at)?),
-            flags: u16::from_le_bytes(side.bytes(at.checked_add(12)?)?),
-        })
-    }
 }

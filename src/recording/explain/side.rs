@@ -14,7 +14,7 @@ use crate::config::types::Size;
 use crate::fail_point::Flip;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Mode, Replaying};
-use crate::qemu::memory::{self, Memory, PAGE};
+use crate::qemu::memory::{self, Memory};
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Event, Qmp};
 use crate::qemu::registers;
@@ -37,10 +37,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What QEMU says where a disk is full.
 const NO_ROOM: &str = "No space left on device";
-
-/// A memory that is larger than this has, below 4 GiB, only so much: the rest is above (pc_piix.c in QEMU's hw/i386).
-const LARGE: u64 = 0xe000_0000;
-const LOW: u64 = 0xc000_0000;
 
 /// What a disk was asked for is done within so many instructions, as powers of two: those that it is given.
 const SOON: std::ops::Range<u32> = 16..24;
@@ -412,16 +408,9 @@ impl<'a, 's> Side<'a, 's> {
         }
     }
 
-    /// `N` bytes of the guest's memory from `address` on, within a page; `None` where there is none, or none that is known: of a large
-    /// memory, a part is elsewhere.
-    pub(super) fn bytes<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
-        if self.memory.size() > LARGE && address >= LOW {
-            return None;
-        }
-        let mut page = [0; PAGE];
-        let (number, from) = (address / PAGE as u64, (address % PAGE as u64) as usize);
-        self.memory.read(usize::try_from(number).ok()?, &mut page).ok()?;
-        page.get(from..from + N)?.try_into().ok()
+    /// The guest's memory.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// The names of its disks, in the order of their devices.
@@ -453,6 +442,7 @@ fn spawn<'s>(
         state: Some(overlays.join(STATES)),
         debugger: None,
         packets: Vec::new(),
+        watching: None,
     });
     let emulator = Emulator::start(engine, &setup.machine, &mode, Some(memory), overlays)?;
     let mut live = Live::new(emulator, signals, None);

@@ -375,6 +375,7 @@ impl Proof<'_> {
             maker: None,
             state: None,
             packets: Vec::new(),
+            watching: None,
             visit,
             flip: Flip::wanted().filter(|flip| from < flip.at),
             listener: &mut listener,

@@ -14,6 +14,7 @@ mod identical;
 mod image;
 mod jobs;
 mod new;
+mod questions;
 mod refusals;
 mod salvage;
 mod space;
@@ -66,6 +67,13 @@ pub fn all() -> Vec<Case> {
         branch::careful,
         jobs::verdicts,
         jobs::refused,
+        questions::watched,
+        questions::last_writes,
+        questions::first_executions,
+        questions::sectors,
+        questions::from_the_log,
+        questions::another_run,
+        questions::refused,
         explain::differences,
         explain::memory,
         time::packets,
