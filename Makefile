@@ -133,7 +133,7 @@ image:
 demo: rust
 	@examples/demo.sh
 
-# A program that crashes one time in three, and from which moment on that was certain. Some minutes; no rights.
+# A program that crashes one time in three, from which moment on that was certain, and which instruction did it. No rights.
 race: rust
 	@packaging/need.sh cc:gcc qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils xz:xz-utils
 	@$(CARGO) build -q --locked --features host-tests --bin ttvm --example race

@@ -63,8 +63,19 @@ fn main() {
             "guest:20s",
         ],
     );
+    println!("And who gave the thing up, which main had still in use?\n");
+    let answer = show(
+        &place,
+        &[
+            "ask",
+            GUEST,
+            "last write to thing before 'both threads are done'",
+            "--symbols",
+            "race",
+        ],
+    );
     println!("{:.0} s in all.\n", started.elapsed().as_secs_f64());
-    let as_it_should = same.status == 0 && branches.status == 0;
+    let as_it_should = same.status == 0 && branches.status == 0 && answer.out.contains("put");
     drop((place, lab));
     std::process::exit(i32::from(!as_it_should))
 }
