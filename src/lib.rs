@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cli                      the command line
-//! report                   a recording as a page to look at
+//! batch report             work on recordings for many hosts; a recording as a page to look at
 //! netd                     the networks as a D-Bus service, and its clients
 //! doctor                   whether this host is ready, and what to do if not
 //! recording                record, replay, and the proof that both were the same run
@@ -32,6 +32,7 @@
 //!
 //! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's).
 
+pub mod batch;
 pub mod boot;
 pub mod catalogue;
 pub mod child;
