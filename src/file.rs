@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
-use nix::unistd::linkat;
+use nix::unistd::{gethostname, linkat};
 
 use crate::{fail_point, xattr};
 
@@ -201,7 +201,10 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
         .file_name()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut temporary = name.to_os_string();
-    temporary.push(format!(".new.{}", std::process::id()));
+    // Other hosts may have the same directory, and a process of the same number.
+    temporary.push(".new.");
+    temporary.push(gethostname()?);
+    temporary.push(format!(".{}", std::process::id()));
     let temporary = path.with_file_name(temporary);
     // Left by a process of the same number, before a power cut.
     drop(fs::remove_file(&temporary));

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! cli                      the command line
-//! report                   a recording as a page to look at
+//! batch report             work on recordings for many hosts; a recording as a page to look at
 //! netd                     the networks as a D-Bus service, and its clients
 //! doctor                   whether this host is ready, and what to do if not
 //! recording                record, replay, and the proof that both were the same run
@@ -37,6 +37,7 @@
 // Tests say by them what they expect; the programs have errors.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod batch;
 pub mod boot;
 pub mod catalogue;
 pub mod child;

@@ -69,6 +69,8 @@ ended() {
 # a processor for the other.
 build() {
     local status=0 suite job jobs=()
+    # Where it cannot be installed, batch::slurm says that it is skipped.
+    [ -z "$all" ] || packaging/need.sh slurmctld:slurm-wlm munged:munge unshare:util-linux || true
     tests/guest/build.sh >/dev/null || status=$?
     for suite in bookworm trixie; do
         SUITE=$suite tests/host/image.sh >/dev/null &

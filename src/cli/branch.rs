@@ -17,6 +17,25 @@ use crate::recording::session::Keys;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    left: Left,
+    /// Show the guest's console; on a terminal, what is typed goes to the guest (Ctrl-] ends the run)
+    #[arg(long, conflicts_with = "tries")]
+    console: bool,
+    /// End the run after this time of the host, such as 30s or 2min, or after a time of the guest (guest:12s) or so many
+    /// instructions (guest:1_000_000) from there on
+    #[arg(long = "for", value_name = "TIME")]
+    limit: Option<Limit>,
+    #[command(flatten)]
+    series: Series,
+    /// Tell runs apart by whether they had printed this, such as "Kernel panic"
+    #[arg(long, value_name = "TEXT", requires = "tries")]
+    printing: Option<String>,
+}
+
+/// What is left.
+#[derive(clap::Args)]
+pub(super) struct Left {
     /// The guest whose recording is left
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -29,37 +48,43 @@ pub(super) struct Arguments {
     /// Keep what is recorded as a run of this guest, which need not have a file; without, it is one of the same guest
     #[arg(long = "as", value_name = "GUEST", value_parser = guest_name)]
     name: Option<GuestName>,
-    /// Show the guest's console; on a terminal, what is typed goes to the guest (Ctrl-] ends the run)
-    #[arg(long)]
-    console: bool,
-    /// End the run after this time of the host, such as 30s or 2min, or after a time of the guest (guest:12s) or so many
-    /// instructions (guest:1_000_000) from there on
-    #[arg(long = "for", value_name = "TIME")]
-    limit: Option<Limit>,
+}
+
+impl Left {
+    pub(super) fn source(&self) -> Source {
+        Source {
+            guest: self.guest.clone(),
+            recording: self.recording.clone(),
+            at: self.at.clone(),
+        }
+    }
+
+    /// Whose run the branch is.
+    pub(super) fn name(&self) -> &GuestName {
+        self.name.as_ref().unwrap_or(&self.guest)
+    }
+}
+
+/// How often it is left, and at how many points.
+#[derive(clap::Args)]
+pub(super) struct Series {
     /// Live on so often from there, each time as it comes, and tell how these runs end beside the recording
-    #[arg(long, value_name = "N", requires = "limit", conflicts_with = "console", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    tries: Option<u32>,
+    #[arg(long, value_name = "N", requires = "limit", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) tries: Option<u32>,
     /// The same at every point that is so far from the last (1_000_000, 0.5s, 10%), up to the end of the recording: from which on its
     /// end was certain
     #[arg(long, value_name = "STEP", requires = "tries", value_parser = replay::point)]
-    every: Option<Point>,
-    /// Tell runs apart by whether they had printed this, such as "Kernel panic"
-    #[arg(long, value_name = "TEXT", requires = "tries")]
-    printing: Option<String>,
+    pub(super) every: Option<Point>,
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
-    let source = Source {
-        guest: arguments.guest.clone(),
-        recording: arguments.recording.clone(),
-        at: arguments.at.clone(),
-    };
-    let name = arguments.name.as_ref().unwrap_or(&arguments.guest);
-    match (arguments.tries, arguments.limit) {
+    let source = arguments.left.source();
+    let name = arguments.left.name();
+    match (arguments.series.tries, arguments.limit) {
         (Some(times), Some(limit)) => {
             let tries = Tries {
                 times,
-                every: arguments.every.as_ref(),
+                every: arguments.series.every.as_ref(),
                 text: arguments.printing.as_deref(),
                 limit,
             };

@@ -41,13 +41,16 @@ pub(super) fn run(places: &Places, source: &Source, name: &GuestName, tries: &Tr
     let _claim = run.claim()?;
     let environment = run.environment();
     let mut follower = Follower::new(name, false, "Ctrl-C ends the series");
-    let end = end_of(&parent, tries)?;
+    let end = end_of(&parent, tries.text)?;
     let seals = &environment.seals;
     let checked = branch::check(&parent, guest.as_ref(), named.as_ref(), seals, &mut follower);
     follower.end();
     let checked = checked?;
     let points = match tries.every {
-        Some(every) => steps(&parent, &source.at, every)?,
+        Some(every) => {
+            let all = steps(&parent, &source.at, every)?;
+            all.into_iter().map(Point::Instructions).collect()
+        }
         None => vec![source.at.clone()],
     };
     let mut series = Series {
@@ -63,7 +66,12 @@ pub(super) fn run(places: &Places, source: &Source, name: &GuestName, tries: &Tr
         series.at(at, branching)
     });
     // What there is of it is told in any case.
-    print(&parent, end, &series, matches!(whole, Ok(true)))?;
+    let came = Ends {
+        all: series.all,
+        left_out: series.left_out,
+        whole: matches!(whole, Ok(true)),
+    };
+    came.print(&parent, end, tries.text)?;
     whole.map(|_| Exit::Done)
 }
 
@@ -110,7 +118,7 @@ impl Series<'_> {
             if called_off || full {
                 return Err(SessionError::Interrupted.into());
             }
-            let end = end_of(&recording, self.tries)?;
+            let end = end_of(&recording, self.tries.text)?;
             match self.all.last_mut() {
                 Some(tried) if number > 0 => tried.ends.push(end),
                 _ => self.all.push(Tried {
@@ -123,44 +131,55 @@ impl Series<'_> {
     }
 }
 
-fn end_of(recording: &Recording, tries: &Tries<'_>) -> Result<End, Error> {
-    End::of(recording, tries.text).map_err(Error::Output)
+/// How a run ended, beside whether it had printed `text`.
+pub(super) fn end_of(recording: &Recording, text: Option<&str>) -> Result<End, Error> {
+    End::of(recording, text).map_err(Error::Output)
 }
 
-fn print(parent: &Recording, end: End, series: &Series<'_>, whole: bool) -> Result<(), Error> {
-    let all = &series.all;
-    let rows: Vec<Vec<String>> = all
-        .iter()
-        .map(|tried| {
-            let (like, of) = (tried.like(end), tried.ends.len());
-            let counts = tried.counts();
-            let ends: Vec<String> = counts.iter().map(|(end, count)| format!("{count} {end}")).collect();
-            let bar = format!("{}{}", "#".repeat(like), ".".repeat(of - like));
-            vec![grouped(tried.at), format!("{like} of {of}"), bar, ends.join(", ")]
-        })
-        .collect();
-    if !rows.is_empty() {
-        table::print(&["LEFT AFTER", "SAME END", "", "ENDS"], &rows)?;
-    }
-    let mut out = io::stdout().lock();
-    for (at, why) in &series.left_out {
-        writeln!(out, "{at}: {}", text::line(why))?;
-    }
-    let name = format!("{} {}", parent.guest(), parent.id());
-    let looked = series
-        .tries
-        .text
-        .map_or_else(String::new, |text| format!(" (looked for: {text:?})"));
-    let what = match certain_from(all, end) {
-        // Points and runs that were to come may have ended otherwise.
-        _ if !whole => "the series was not finished, so nothing is said of when that was certain".to_owned(),
-        _ if end.is_somebodys() => "somebody ended it, so nothing is said of when that was certain".to_owned(),
-        Some(at) if all.first().is_some_and(|first| first.at == at) => {
-            "all of them ended so, from wherever it was left".to_owned()
+/// How runs ended that left a recording.
+pub(super) struct Ends {
+    /// In the order of the points.
+    pub(super) all: Vec<Tried>,
+    /// Points at which the recording cannot be left, and why.
+    pub(super) left_out: Vec<(String, String)>,
+    /// Whether there are no more to come.
+    pub(super) whole: bool,
+}
+
+impl Ends {
+    /// Prints them beside the `end` of `parent`; `text` was looked for.
+    pub(super) fn print(&self, parent: &Recording, end: End, text: Option<&str>) -> Result<(), Error> {
+        let all = &self.all;
+        let rows: Vec<Vec<String>> = all
+            .iter()
+            .map(|tried| {
+                let (like, of) = (tried.like(end), tried.ends.len());
+                let counts = tried.counts();
+                let ends: Vec<String> = counts.iter().map(|(end, count)| format!("{count} {end}")).collect();
+                let bar = format!("{}{}", "#".repeat(like), ".".repeat(of - like));
+                vec![grouped(tried.at), format!("{like} of {of}"), bar, ends.join(", ")]
+            })
+            .collect();
+        if !rows.is_empty() {
+            table::print(&["LEFT AFTER", "SAME END", "", "ENDS"], &rows)?;
         }
-        Some(at) => format!("from {} on all of them ended so", grouped(at)),
-        None => "not all of them ended so".to_owned(),
-    };
-    writeln!(out, "{name} {end}{}; {what}", text::line(&looked))?;
-    Ok(())
+        let mut out = io::stdout().lock();
+        for (at, why) in &self.left_out {
+            writeln!(out, "{at}: {}", text::line(why))?;
+        }
+        let name = format!("{} {}", parent.guest(), parent.id());
+        let looked = text.map_or_else(String::new, |text| format!(" (looked for: {text:?})"));
+        let what = match certain_from(all, end) {
+            // Points and runs that were to come may have ended otherwise.
+            _ if !self.whole => "the series was not finished, so nothing is said of when that was certain".to_owned(),
+            _ if end.is_somebodys() => "somebody ended it, so nothing is said of when that was certain".to_owned(),
+            Some(at) if all.first().is_some_and(|first| first.at == at) => {
+                "all of them ended so, from wherever it was left".to_owned()
+            }
+            Some(at) => format!("from {} on all of them ended so", grouped(at)),
+            None => "not all of them ended so".to_owned(),
+        };
+        writeln!(out, "{name} {end}{}; {what}", text::line(&looked))?;
+        Ok(())
+    }
 }

@@ -67,6 +67,7 @@ impl<'a> Foreground<'a> {
             overlays: self.places.state_dir().join("overlays"),
             seals: Seals::default(),
             prepared: false,
+            shared: false,
         }
     }
 

@@ -2,6 +2,7 @@
 //! The command line: one file per command.
 
 mod ask;
+mod batch;
 mod boot;
 mod branch;
 mod branch_tries;
@@ -52,8 +53,8 @@ use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
 use crate::log;
 use crate::{
-    boot as entries, config, dm, doctor as examination, guest as guests, image as images, import as importing,
-    initrd as initrds, making, recording, run, snapshot as store, xenstore,
+    batch as batches, boot as entries, config, dm, doctor as examination, guest as guests, image as images,
+    import as importing, initrd as initrds, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -116,6 +117,9 @@ enum Command {
     Trace(trace::Arguments),
     /// Ask a recorded run who wrote to an address or a sector last, or when something was executed first
     Ask(ask::Arguments),
+    /// Have many hosts prove recordings, or leave them, with Slurm
+    #[command(subcommand)]
+    Batch(batch::Command),
     /// Make what guests' disks are made from, seal it, and see that it still is the same
     #[command(subcommand)]
     Image(image::Command),
@@ -177,6 +181,8 @@ enum Error {
     Network(#[from] network::Error),
     #[error(transparent)]
     Session(#[from] recording::session::Error),
+    #[error(transparent)]
+    Batch(#[from] batches::Error),
     #[error(transparent)]
     Fix(#[from] examination::Error),
     #[error(
@@ -247,6 +253,7 @@ impl Classify for Error {
             Self::Create(error) => error.exit(),
             Self::Recording(error) => error.exit(),
             Self::Session(error) => error.exit(),
+            Self::Batch(error) => error.exit(),
             Self::Fix(error) => error.exit(),
             Self::Running(_)
             | Self::FixNeedsRoot
@@ -320,6 +327,7 @@ fn run(command: Command, given: &Given) -> Result<Exit, Error> {
         Command::Branch(arguments) => branch::run(&places()?, &arguments),
         Command::Trace(arguments) => trace::run(&places()?, &arguments),
         Command::Ask(arguments) => ask::run(&places()?, &arguments),
+        Command::Batch(command) => batch::run(&places()?, &command),
         Command::Image(command) => image::run(&places()?, &command),
         Command::Initrd(command) => initrd::run(given, &command),
         Command::Boot(command) => boot::run(&Places::of_machine(given)?, &command),

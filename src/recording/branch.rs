@@ -170,12 +170,21 @@ pub fn check(
     Ok(checked)
 }
 
-/// The points of `parent` from `first` on that are a `step` from each other, up to its end.
+/// After how many instructions of `parent` the point `at` is.
+///
+/// # Errors
+///
+/// If there is no such point.
+pub fn instructions(parent: &Recording, at: &Point) -> Result<u64, Error> {
+    replay::find(parent, at, super::log::end(parent)?)
+}
+
+/// The points of `parent` from `first` on that are a `step` from each other, up to its end: after how many instructions each is.
 ///
 /// # Errors
 ///
 /// If there is no such point, or a step is none.
-pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<Point>, Error> {
+pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<u64>, Error> {
     let end = super::log::end(parent)?;
     let first = replay::find(parent, first, end)?;
     let step = match step {
@@ -187,10 +196,7 @@ pub fn steps(parent: &Recording, first: &Point, step: &Point) -> Result<Vec<Poin
         (Ok(_), Some(POINTS..)) => Err(Error::SmallStep {
             least: length / POINTS + 1,
         }),
-        (Ok(step), Some(_)) => Ok((first..end.last_stop())
-            .step_by(step)
-            .map(Point::Instructions)
-            .collect()),
+        (Ok(step), Some(_)) => Ok((first..end.last_stop()).step_by(step).collect()),
         _ => Err(Error::NoStep),
     }
 }

@@ -11,6 +11,7 @@
 //!     kernel, initrd  of a recording that came from another host (import)
 //!     checkpoints/    the whole machine at some moments (checkpoints)
 //!     lock            held by whoever records (draft), replays (stored) or removes (removal)
+//!     keeping         held by the replay that leaves checkpoints and a trail (stored)
 //!     branch.log      QEMU's log of a branch that is being made; branch.json where it is left (branch_log)
 //!     incomplete      why there is no more of it (draft)
 //!     replay.json     what the newest replay came to (verdict)

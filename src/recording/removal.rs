@@ -14,7 +14,7 @@ use super::checkpoints;
 use super::draft::{make_directories, sync};
 use super::error::Error;
 use super::library::{Entry, Library, State, allocated, names};
-use super::stored::{LOCK, bases};
+use super::stored::{LOCK, bases, open_lock};
 use crate::config::types::GuestName;
 use crate::fail_point;
 
@@ -70,7 +70,7 @@ impl Library {
             return Err(Error::InUse { guest, id });
         }
         let path = entry.directory.join(LOCK);
-        let lock = match File::open(&path) {
+        let lock = match open_lock(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             lock => lock.map_err(Error::file("lock", &path))?,
         };
@@ -98,7 +98,9 @@ impl Library {
     pub(super) fn lock(&self) -> Result<File, Error> {
         let path = self.recordings().join(".lock");
         make_directories(&self.recordings())?;
+        // For both, as `open_lock` has it.
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)

@@ -172,7 +172,9 @@ fn once(
     let goes_on = options.gdb.is_none() && options.at.as_ref().is_none_or(|at| at.then == Then::GoOn);
     // What a capsule's engine wrote, the one that is installed does not load: it is less shut in.
     let ours = *checked.engine() == Engine::Installed;
-    let makes = ours && quick && options.checkpoints && goes_on && checkpoints.is_none();
+    let keeps = ours && quick && (checkpoints.is_none() || Trail::load(recording.directory()).is_none());
+    let alone = keeps.then(|| recording.keep_alone()).flatten();
+    let makes = alone.is_some() && options.checkpoints && goes_on && checkpoints.is_none();
     if at.is_some() && checkpoints.is_none() {
         tracing::warn!(
             "there are no checkpoints, so it goes there from the first instruction; a whole replay (`ttvm replay {name}`) makes them"
@@ -180,6 +182,7 @@ fn once(
     }
     let mut maker = makes.then(|| begin_checkpoints(recording)).flatten();
     let fresh = match options.gdb.is_some() || maker.is_some() || from.is_some() {
+        _ if environment.shared => Fresh::OverOrigins,
         true => Fresh::Covered,
         false => Fresh::AsConfigured,
     };
@@ -275,7 +278,7 @@ fn once(
             })
         }
     };
-    if let (true, Verdict::Identical { .. }) = (ours, &verdict) {
+    if let (Some(_alone), Verdict::Identical { .. }) = (alone, &verdict) {
         keep(recording, trail, maker, &disks);
     }
     let stalled = matches!(

@@ -21,7 +21,7 @@ use super::manifest::{Manifest, Outcome, RunExit};
 use super::removal::try_lock;
 use super::sealed::Unsealed;
 use super::session::devices;
-use super::stored::{LOCK, Recording};
+use super::stored::{LOCK, Recording, open_lock};
 use super::verdict::grouped;
 use crate::config::guest::Toolstack;
 use crate::config::types::GuestName;
@@ -80,7 +80,7 @@ impl Library {
             State::Incomplete(_) => {}
         }
         let path = entry.directory.join(LOCK);
-        let lock = there(File::open(&path)).map_err(Error::file("lock", &path))?;
+        let lock = there(open_lock(&path)).map_err(Error::file("lock", &path))?;
         let lock = lock.ok_or_else(|| nothing(entry, replay_log::Error::Nothing))?;
         let _lock = alone(entry, &path, lock)?;
         // It may have been finished before the lock was ours.

@@ -217,6 +217,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
         overlays: places.state_dir().join("overlays"),
         seals: Seals::known(Preparation::load(&guest.name).and_then(|it| it.seals().map(<[_]>::to_vec))),
         prepared: true,
+        shared: false,
     };
     let mut listener = Notifier::new(guest, run);
     match what {

@@ -68,6 +68,9 @@ pub struct Environment<'a> {
     pub seals: Seals,
     /// Whether somebody else makes and removes LVM's snapshots: the unit's own programs do.
     pub prepared: bool,
+    /// Whether other runs of the guest may be on their way, here or on other hosts: then a replay's disks are overlays over what they are
+    /// made from, and no snapshot of LVM is touched.
+    pub shared: bool,
 }
 
 /// Why a run could not be recorded or replayed.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A complete recording.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::disks::origin_of;
@@ -19,6 +20,8 @@ use crate::lock::Lock;
 
 /// Held exclusively by whoever makes or removes a recording, shared by whoever uses it.
 pub(super) const LOCK: &str = "lock";
+/// Held by the replay that leaves checkpoints and a trail.
+const KEEPING: &str = "keeping";
 /// The kernel of an imported recording.
 pub(super) const KERNEL: &str = "kernel";
 /// Its initial RAM disk.
@@ -170,6 +173,27 @@ impl Recording {
         }
     }
 
+    /// The lock of the replay that leaves checkpoints and a trail, which belong together; nothing if another has it, on this host or on
+    /// another one that has the same library.
+    pub(super) fn keep_alone(&self) -> Option<Lock> {
+        let open = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.directory.join(KEEPING));
+        let taken = open.and_then(|file| match file.try_lock() {
+            Ok(()) => Ok(Lock::taken(file)),
+            Err(TryLockError::WouldBlock) => Err(std::io::Error::other("another replay of it does that now")),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        taken
+            .inspect_err(|error| {
+                tracing::warn!(ttvm_guest = %self.guest, "this replay of {} keeps no checkpoints: {error}", self.id);
+            })
+            .ok()
+    }
+
     /// The branches that have left it, in the order in which they do.
     ///
     /// # Errors
@@ -193,6 +217,12 @@ impl Recording {
             tracing::warn!(ttvm_guest = %self.guest, "cannot remember what the replay of {} came to: {error}", self.id);
         }
     }
+}
+
+/// A file that is there, to be locked alone or shared. On NFS that is a lock of its bytes, for which Linux wants the file to be open
+/// for writing, and for reading (flock(2)).
+pub(super) fn open_lock(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
 }
 
 /// Where copies of what disks were made from are.

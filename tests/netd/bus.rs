@@ -102,7 +102,9 @@ impl Bus {
 
     /// Where the service `netd` cannot write the mode as long as this is a directory.
     pub fn obstacle(&self, netd: &Netd) -> PathBuf {
-        let name = format!("root/var/lib/ttvm/network/state.json.new.{}", netd.0.id());
+        let host = nix::unistd::gethostname().expect("a name");
+        let beside = format!("{}.{}", host.display(), netd.0.id());
+        let name = format!("root/var/lib/ttvm/network/state.json.new.{beside}");
         self.directory.join(name)
     }
 

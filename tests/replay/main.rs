@@ -6,6 +6,7 @@
 mod cases;
 mod lab;
 mod mutants;
+mod slurm;
 #[path = "../support/terminal.rs"]
 mod terminal;
 #[path = "../guest/tiny.rs"]

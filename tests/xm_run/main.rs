@@ -166,6 +166,7 @@ impl System {
             snapshot: &self.host.snapshot,
             overlays: self.root.join("overlays"),
             prepared: true,
+            shared: false,
             seals: ttvm::recording::disks::Seals::default(),
         }
     }

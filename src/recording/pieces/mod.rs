@@ -5,6 +5,7 @@
 //! how much was printed. So all pieces together are the run, and the verdict is that of one replay. Where pieces alone cannot tell what
 //! one replay would say, one replay is made.
 
+mod apart;
 mod plan;
 
 use std::num::NonZero;
@@ -17,7 +18,9 @@ use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
+pub use apart::{Part, Range, cuts, replay_part, together};
 use plan::{Plan, Step};
+use serde::{Deserialize, Serialize};
 
 use super::checkpoints::{Checkpoint, Checkpoints};
 use super::disks::{Disks, PIECES};
@@ -96,61 +99,71 @@ fn in_pieces(
         return Ok(Err(Whole::Alone));
     }
     let _use = recording.use_shared()?;
-    let kernel = recording.kernel_path();
-    if kernel.is_some_and(|kernel| engine::is_multiboot(&kernel)) {
-        let why = "its kernel is loaded by its Multiboot header, and its memory is never the same twice";
-        return Ok(Err(Whole::because(why)));
-    }
-    let (Some(checkpoints), Some(trail)) = (
-        Checkpoints::load(recording.directory())?,
-        Trail::load(recording.directory()),
-    ) else {
-        let why = "there are no checkpoints, where pieces begin; if it is the same run, this replay makes them";
-        return Ok(Err(Whole::because(why)));
+    let ground = match Ground::of(recording)? {
+        Ok(ground) => ground,
+        Err(whole) => return Ok(Err(whole)),
     };
-    let result = recording.manifest().result.as_ref().ok_or(Error::Interrupted)?;
     // Before there are more threads, so that they leave these signals to whoever reads them.
     let signals = live::signals()?;
     let checked = replay::check(recording, guest, &environment.seals, Choice::Installed, listener)?;
-    let end = checked.end().instructions;
-    // Where one replay is compared as well.
-    let starts: Vec<&Checkpoint> = checkpoints
-        .all()
-        .iter()
-        .filter(|it| it.moment.instructions < end && trail.moments().contains(&it.moment))
-        .collect();
-    let bounds: Vec<u64> = [0]
-        .into_iter()
-        .chain(starts.iter().map(|it| it.moment.instructions))
-        .chain([end])
-        .collect();
+    let bounds = ground.bounds(checked.end().instructions);
+    let most = bounds.len() - 1;
     let memory = Size::from_bytes(recording.manifest().engine.memory);
-    let jobs = jobs_with_room(wanted.min(starts.len() + 1), jobs.is_some(), memory)?;
+    let jobs = jobs_with_room(wanted.min(most), jobs.is_some(), memory)?;
     if jobs == 1 {
-        let why = match starts.is_empty() {
-            true => "none of its checkpoints is where a replay is compared",
-            false => "the host has memory for one machine alone",
+        let why = match most {
+            1 => "none of its checkpoints is where a replay is compared",
+            _ => "the host has memory for one machine alone",
         };
         return Ok(Err(Whole::because(why)));
     }
     let plan = Plan::new(bounds, jobs);
-    let proof = Proof {
-        recording,
-        guest,
-        environment,
-        checked: &checked,
-        result,
-        checkpoints: &checkpoints,
-        trail: &trail,
-        signals: &signals,
-        scratch: Scratch::make(environment.overlays.join(format!("{}-{PIECES}", recording.guest())))?,
-        plan: Mutex::new(plan),
-    };
-    let verdict = proof.run(listener)?;
+    listener.ready(&format!(
+        "replaying {} in {} pieces at once",
+        recording.id(),
+        plan.count()
+    ));
+    let proof = Proof::new((recording, guest, environment), &checked, &ground, plan, &signals)?;
+    let verdict = conclude(proof.end(), proof.run(jobs, listener)?).map_err(Whole::Because);
     if let Ok(verdict) = &verdict {
         replay::note(recording, verdict, &checked.ran_on(), true);
     }
     Ok(verdict)
+}
+
+/// What pieces of a recording begin at and are compared with.
+struct Ground {
+    checkpoints: Checkpoints,
+    trail: Trail,
+}
+
+impl Ground {
+    fn of(recording: &Recording) -> Result<Result<Self, Whole>, Error> {
+        let kernel = recording.kernel_path();
+        if kernel.is_some_and(|kernel| engine::is_multiboot(&kernel)) {
+            let why = "its kernel is loaded by its Multiboot header, and its memory is never the same twice";
+            return Ok(Err(Whole::because(why)));
+        }
+        let (Some(checkpoints), Some(trail)) = (
+            Checkpoints::load(recording.directory())?,
+            Trail::load(recording.directory()),
+        ) else {
+            let why = "there are no checkpoints, where pieces begin; if it is the same run, this replay makes them";
+            return Ok(Err(Whole::because(why)));
+        };
+        Ok(Ok(Self { checkpoints, trail }))
+    }
+
+    /// Where a run of so many instructions can be cut: its beginning, the checkpoints at which one replay is compared as well, its end.
+    fn bounds(&self, end: u64) -> Vec<u64> {
+        let starts = self
+            .checkpoints
+            .all()
+            .iter()
+            .filter(|it| it.moment.instructions < end && self.trail.moments().contains(&it.moment))
+            .map(|it| it.moment.instructions);
+        [0].into_iter().chain(starts).chain([end]).collect()
+    }
 }
 
 /// How many machines with so much memory there are to be: as many as are `wanted`, or if that is not `strict`, as many as there is room for.
@@ -164,7 +177,9 @@ fn jobs_with_room(wanted: usize, strict: bool, memory: Size) -> Result<usize, Er
 }
 
 /// What a piece came to.
-enum Piece {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Piece {
     /// It was the same, and all that it left was, too.
     Same {
         /// At how many moments it was compared.
@@ -195,23 +210,44 @@ struct Proof<'a> {
     environment: &'a Environment<'a>,
     checked: &'a Checked,
     result: &'a Outcome,
-    checkpoints: &'a Checkpoints,
-    trail: &'a Trail,
+    ground: &'a Ground,
     signals: &'a SignalFd,
     scratch: Scratch,
     plan: Mutex<Plan>,
 }
 
-impl Proof<'_> {
+impl<'a> Proof<'a> {
+    fn new(
+        (recording, guest, environment): (&'a Recording, Option<&'a Guest>, &'a Environment<'a>),
+        checked: &'a Checked,
+        ground: &'a Ground,
+        plan: Plan,
+        signals: &'a SignalFd,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            recording,
+            guest,
+            environment,
+            checked,
+            result: recording.manifest().result.as_ref().ok_or(Error::Interrupted)?,
+            ground,
+            signals,
+            scratch: Scratch::make(environment.overlays.join(format!("{}-{PIECES}", recording.guest())))?,
+            plan: Mutex::new(plan),
+        })
+    }
+
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs all pieces.
-    fn run(&self, listener: &mut dyn Listener) -> Result<Result<Verdict, Whole>, Error> {
-        let jobs = self.plan().count();
-        let end = self.checked.end().instructions;
-        listener.ready(&format!("replaying {} in {jobs} pieces at once", self.recording.id()));
+    fn end(&self) -> u64 {
+        self.checked.end().instructions
+    }
+
+    /// Runs all pieces, so many at once. Returns after how many instructions each began, and what it came to.
+    fn run(&self, jobs: usize, listener: &mut dyn Listener) -> Result<Vec<(u64, Piece)>, Error> {
+        let total = self.plan().length();
         let mut over = Vec::new();
         let mut failed = None;
         thread::scope(|scope| {
@@ -228,7 +264,7 @@ impl Proof<'_> {
                         let at = at - self.plan().begin(number);
                         done.resize(done.len().max(number + 1), 0);
                         done[number] = at;
-                        listener.progress("replaying", done.iter().sum(), end);
+                        listener.progress("replaying", done.iter().sum(), total);
                     }
                     Message::Over(number, Ok(piece)) => {
                         if !matches!(piece, Piece::Same { .. }) {
@@ -247,46 +283,7 @@ impl Proof<'_> {
                 }
             }
         });
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(self.conclude(over)),
-        }
-    }
-
-    /// What all of them come to.
-    fn conclude(&self, mut over: Vec<(u64, Piece)>) -> Result<Verdict, Whole> {
-        over.sort_by_key(|(from, _)| *from);
-        let (mut all, mut doubts, mut contents) = (0, 0, 0);
-        for (_, piece) in over {
-            match piece {
-                Piece::Same {
-                    moments,
-                    doubted,
-                    disks,
-                } => {
-                    all += moments;
-                    doubts += usize::from(doubted);
-                    contents += disks;
-                }
-                // One replay is made once more then, too.
-                Piece::Differs(at @ Divergence::Stalled { .. }) => return Err(Whole::because(at.to_string())),
-                Piece::Differs(at) => return Ok(Verdict::Diverged { at }),
-                Piece::Unknown(why) => return Err(Whole::Because(why)),
-            }
-        }
-        // That two differ one after the other says something, but who knows what was between them?
-        if doubts > 1 {
-            return Err(Whole::because(
-                "the memory was another at moments of the recording in more than one piece",
-            ));
-        }
-        Ok(Verdict::Identical {
-            instructions: Some(self.checked.end().instructions),
-            from: None,
-            moments: all,
-            memory: true,
-            disks: contents,
-        })
+        failed.map_or(Ok(over), Err)
     }
 
     /// Runs pieces until there are none left.
@@ -324,7 +321,7 @@ impl Proof<'_> {
                 let files = (&memory, &disks);
                 Some(Start::prepare(
                     recording.guest(),
-                    self.checkpoints,
+                    &self.ground.checkpoints,
                     checkpoint,
                     files,
                     overlays,
@@ -335,7 +332,7 @@ impl Proof<'_> {
         };
         let mut stops = Stops::new(
             &self.result.moments,
-            Some(self.trail.clone()),
+            Some(self.ground.trail.clone()),
             !manifest.vifs.is_empty(),
             from,
             end.last_stop(),
@@ -371,7 +368,7 @@ impl Proof<'_> {
             stops,
             stopped: false,
             start: start.as_ref(),
-            checkpoints: Some(self.checkpoints),
+            checkpoints: Some(&self.ground.checkpoints),
             maker: None,
             state: None,
             packets: Vec::new(),
@@ -409,7 +406,11 @@ impl Proof<'_> {
     }
 
     fn checkpoint(&self, at: u64) -> Option<&Checkpoint> {
-        self.checkpoints.all().iter().find(|it| it.moment.instructions == at)
+        self.ground
+            .checkpoints
+            .all()
+            .iter()
+            .find(|it| it.moment.instructions == at)
     }
 
     /// How what a piece has left, that came to `next` with the same memory and registers, differs from what the next one begins with, in
@@ -435,7 +436,7 @@ impl Proof<'_> {
                 continue;
             };
             let was: PathBuf = then.path().join(path.file_name().unwrap_or_default());
-            self.checkpoints.copy_disk(&was)?;
+            self.ground.checkpoints.copy_disk(&was)?;
             content::go_back(&was, &next.name())?;
             if !content::is_same(path, &was, base)? {
                 return Ok(Some(format!(
@@ -446,6 +447,40 @@ impl Proof<'_> {
         }
         Ok(None)
     }
+}
+
+/// What all pieces of a run of `end` instructions come to, each with after how many it began; or why they cannot tell what one replay would.
+fn conclude(end: u64, mut over: Vec<(u64, Piece)>) -> Result<Verdict, String> {
+    over.sort_by_key(|(from, _)| *from);
+    let (mut all, mut doubts, mut contents) = (0, 0, 0);
+    for (_, piece) in over {
+        match piece {
+            Piece::Same {
+                moments,
+                doubted,
+                disks,
+            } => {
+                all += moments;
+                doubts += usize::from(doubted);
+                contents += disks;
+            }
+            // One replay is made once more then, too.
+            Piece::Differs(at @ Divergence::Stalled { .. }) => return Err(at.to_string()),
+            Piece::Differs(at) => return Ok(Verdict::Diverged { at }),
+            Piece::Unknown(why) => return Err(why),
+        }
+    }
+    // That two differ one after the other says something, but who knows what was between them?
+    if doubts > 1 {
+        return Err("the memory was another at moments of the recording in more than one piece".to_owned());
+    }
+    Ok(Verdict::Identical {
+        instructions: Some(end),
+        from: None,
+        moments: all,
+        memory: true,
+        disks: contents,
+    })
 }
 
 /// Has a thread that runs a piece come to an end: a signal that is for it alone, which it takes as one that asks to end.

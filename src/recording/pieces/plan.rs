@@ -68,6 +68,34 @@ impl Plan {
         }
     }
 
+    /// One piece of a run, from one of its bounds to another; `None` if it has no such bounds.
+    pub(super) fn part(bounds: Vec<u64>, from: u64, to: u64) -> Option<Self> {
+        let bound = |at| bounds.iter().position(|bound| *bound == at);
+        let (from, to) = (bound(from)?, bound(to)?);
+        let piece = Piece {
+            from,
+            at: from,
+            to,
+            state: State::Waiting,
+        };
+        (from < to).then(|| Self {
+            bounds,
+            pieces: vec![piece],
+            wanted: u64::MAX,
+        })
+    }
+
+    /// Where each piece begins and ends.
+    pub(super) fn cuts(&self) -> Vec<(u64, u64)> {
+        let bound = |number: usize| self.bounds[number];
+        self.pieces.iter().map(|it| (bound(it.from), bound(it.to))).collect()
+    }
+
+    /// Instructions of all pieces.
+    pub(super) fn length(&self) -> u64 {
+        self.cuts().iter().map(|(from, to)| to - from).sum()
+    }
+
     /// How many pieces there are.
     pub(super) fn count(&self) -> usize {
         self.pieces.len()
@@ -188,6 +216,22 @@ mod tests {
         assert_eq!(cuts(plan(100)).len(), 9);
         assert_eq!(cuts(Plan::new(vec![0, 7], 4)), [(0, 1)], "no checkpoint");
         assert_eq!(cuts(Plan::new(vec![0, 7, 9], 4)), [(0, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn a_part_ends_where_it_is_to() {
+        let bounds = vec![0, G, 2 * G, 3 * G];
+        let mut part = Plan::part(bounds.clone(), G, 2 * G).expect("a part");
+        assert_eq!((part.cuts(), part.length()), (vec![(G, 2 * G)], G));
+        assert_eq!(part.take(1), Some((0, G)));
+        assert_eq!(part.first(0), Step::To(2 * G));
+        assert_eq!(part.reached(0), Step::End);
+        for (from, to) in [(G, G), (2 * G, G), (1, G), (G, 7)] {
+            assert!(Plan::part(bounds.clone(), from, to).is_none(), "{from} {to}");
+        }
+        let whole: Vec<(u64, u64)> = plan(3).cuts();
+        assert_eq!((whole[0].0, whole[2].1), (0, 8 * G + 9));
+        assert!(whole.windows(2).all(|two| two[0].1 == two[1].0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+mod batch;
 mod branch;
 mod busybox;
 mod cage;
@@ -74,6 +75,7 @@ pub fn all() -> Vec<Case> {
         questions::from_the_log,
         questions::another_run,
         questions::refused,
+        batch::tasks,
         explain::differences,
         explain::memory,
         time::packets,
@@ -134,6 +136,7 @@ pub fn all() -> Vec<Case> {
 /// Those of `make check-all` alone: their subjects have others that are quicker.
 pub fn later() -> Vec<Case> {
     cases![
+        batch::slurm,
         branch::killed,
         branch::tries,
         capsule::points_and_packets,
