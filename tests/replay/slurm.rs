@@ -100,9 +100,10 @@ impl Cluster {
         let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let [controller, first, second] = ports.map(|it| it.local_addr().expect("its number").port());
         let here = self.directory.display();
+        // As long as a credential lives, 120 s if nothing is said, a task waits before it is begun again.
         let text = format!(
             "ClusterName=ttvm\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort={controller}\nSlurmUser=root\nSlurmdUser=root\n\
-             AuthType=auth/munge\nAuthInfo=socket={here}/socket/munge\nCredType=cred/munge\nCommunicationParameters=NoCtldInAddrAny\n\
+             AuthType=auth/munge\nAuthInfo=socket={here}/socket/munge,cred_expire=20\nCredType=cred/munge\nCommunicationParameters=NoCtldInAddrAny\n\
              StateSaveLocation={here}/state\nSlurmdSpoolDir={here}/%n\nSlurmctldPidFile={here}/slurmctld.pid\nSlurmdPidFile={here}/%n.pid\n\
              ProctrackType=proctrack/pgid\nTaskPlugin=task/none\nSelectType=select/cons_tres\nSelectTypeParameters=CR_Core\n\
              MpiDefault=none\nJobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\nSwitchType=switch/none\n\
