@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::types::GuestName;
 use crate::error::{Classify, Exit};
 use crate::recording::{self, Id, session};
 use crate::run;
@@ -75,6 +76,29 @@ pub enum Error {
     /// It took it, and said something else than the number of a job.
     #[error("sbatch answered {0:?} and no number of a job: is it Slurm's?")]
     NoJob(String),
+    /// The recording that has the name now is not the one that a task was made for.
+    #[error("recording {id} of {guest} is not the one of which the batch was made: submit a new batch")]
+    Another {
+        /// Whose it is.
+        guest: GuestName,
+        /// Its name.
+        id: Id,
+    },
+    /// A branch came to no end of its own.
+    #[error(
+        "the disk with the library was nearly full, and the branch was ended, as recording {id} of {guest}: make room, and remove it"
+    )]
+    Full {
+        /// Whose run it is.
+        guest: GuestName,
+        /// Its name.
+        id: Id,
+    },
+    /// An option for sbatch that would change what is run.
+    #[error(
+        "{0:?} is not for sbatch here: give it options as --NAME=VALUE, and none that waits, tests, or says what is run"
+    )]
+    Option(String),
     /// What a task works on.
     #[error(transparent)]
     Library(#[from] recording::Error),

@@ -107,9 +107,20 @@ impl Batch {
             wanted: wanted.map(str::to_owned),
             directory: state.join(BATCHES),
         })?;
+        Self::exactly(state, id)
+    }
+
+    /// The batch that has just this name.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it cannot be read.
+    pub fn exactly(state: &Path, id: Id) -> Result<Self, Error> {
         let directory = state.join(BATCHES).join(id.to_string());
-        let List { tasks } = read(&directory.join(LIST))?.ok_or_else(|| Error::Unfinished(id.clone()))?;
-        Ok(Self { id, directory, tasks })
+        match read(&directory.join(LIST))? {
+            Some(List { tasks }) if !tasks.is_empty() => Ok(Self { id, directory, tasks }),
+            _ => Err(Error::Unfinished(id)),
+        }
     }
 
     /// Its name: when it was made.
@@ -157,10 +168,13 @@ impl Batch {
     pub fn keep(&self, number: usize, done: &Done) -> Result<(), Error> {
         let path = self.result_path(number);
         let failed = |done: &Done| matches!(done.outcome, Outcome::Failed { .. });
+        if self.result(number)?.is_none() && create(&path, done)? {
+            return Ok(());
+        }
+        // Another host may just have been first.
         match self.result(number)? {
             Some(before) if failed(&before) && !failed(done) => replace(&path, done),
-            Some(_) => Ok(()),
-            None => create(&path, done).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -273,6 +287,7 @@ mod tests {
         let of = |work| Task {
             guest: "a".parse().expect("a name"),
             id: Id::new(0, 1),
+            log: crate::digest::of_bytes(b"log"),
             work,
         };
         works.into_iter().map(of).collect()

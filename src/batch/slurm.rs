@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Error, read, write};
+use super::{Batch, Error, read, replace};
 use crate::file;
 use crate::run::{self, Command, Program};
 
@@ -87,19 +87,25 @@ impl Submission<'_> {
     ///
     /// If it does not take all of them.
     pub fn submit(&self, batch: &Batch) -> Result<Vec<Job>, Error> {
+        if let Some(option) = self.options.iter().find(|option| !is_harmless(option)) {
+            drop(fs::remove_dir_all(batch.directory()));
+            return Err(Error::Option(option.clone()));
+        }
         let script = batch.directory().join(SCRIPT);
         file::create(&script, SCRIPT_TEXT.as_bytes(), 0o700).map_err(Error::file("write", &script))?;
         let mut jobs = Vec::new();
         for first in (0..batch.tasks().len()).step_by(ARRAY) {
             match sbatch(self.command(batch, first)) {
-                Ok(job) => jobs.push(Job { job: job?, first }),
-                Err(source) if jobs.is_empty() => {
-                    // Nobody has seen it.
+                Ok(job) => {
+                    jobs.push(Job { job: job?, first });
+                    replace(&batch.directory().join(JOBS), &jobs)?;
+                }
+                // Nobody has seen it. (One that was ended by us may have handed it on.)
+                Err(source @ (run::Error::NotInstalled { .. } | run::Error::Failed { .. })) if jobs.is_empty() => {
                     drop(fs::remove_dir_all(batch.directory()));
                     return Err(Error::Submit(source));
                 }
                 Err(source) => {
-                    write(&batch.directory().join(JOBS), &jobs)?;
                     return Err(Error::SubmitRest {
                         id: batch.id().clone(),
                         taken: first,
@@ -109,9 +115,15 @@ impl Submission<'_> {
                 }
             }
         }
-        write(&batch.directory().join(JOBS), &jobs)?;
         Ok(jobs)
     }
+}
+
+/// Whether sbatch does the same with it, on hosts of which squeue knows: a word that is no option would be the script.
+fn is_harmless(option: &str) -> bool {
+    let name = option.split('=').next().unwrap_or_default();
+    let others = ["--", "--wrap", "--wait", "-W", "--test-only", "--clusters", "--array"];
+    option.starts_with('-') && !others.contains(&name) && !option.starts_with("-M") && !option.starts_with("-a")
 }
 
 /// What Slurm calls the jobs of a batch.
@@ -169,6 +181,32 @@ fn queued(line: &str, jobs: &[Job]) -> Option<(usize, Queued)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_that_run_something_else() {
+        for harmless in [
+            "--partition=night",
+            "--mem=1G",
+            "--hold",
+            "-pnight",
+            "--export=ALL,TMPDIR=/scratch",
+        ] {
+            assert!(is_harmless(harmless), "{harmless}");
+        }
+        for other in [
+            "job.sh",
+            "1G",
+            "--",
+            "--wrap=id",
+            "--wait",
+            "-W",
+            "--test-only",
+            "-Mother",
+            "--array=0-5",
+        ] {
+            assert!(!is_harmless(other), "{other}");
+        }
+    }
 
     #[test]
     fn what_squeue_says() {

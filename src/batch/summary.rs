@@ -82,7 +82,7 @@ pub fn answers(batch: &Batch) -> Result<Vec<Answer>, Error> {
     let mut number = 0;
     while let Some(task) = tasks.get(number) {
         // The pieces of a recording stand together.
-        let same = |other: &&Task| is_piece(other) && (&other.guest, &other.id) == (&task.guest, &task.id);
+        let same = |other: &&Task| is_piece(other) && other.is_about_the_same(task);
         let count = tasks[number..].iter().take_while(same).count().max(1);
         answers.push(Answer {
             guest: task.guest.clone(),

@@ -9,6 +9,7 @@ use super::outcome::Outcome;
 use super::{Batch, Error};
 use crate::config::guest::{Guest, Toolstack};
 use crate::config::types::GuestName;
+use crate::digest::Digest;
 use crate::recording::branch::{self, Branching};
 use crate::recording::limit::Limit;
 use crate::recording::pieces::{self, Part, Range};
@@ -25,8 +26,17 @@ pub struct Task {
     pub guest: GuestName,
     /// Which.
     pub id: Id,
+    /// The digest of its log: another recording may get the name of one that was removed.
+    pub log: Digest,
     /// What is done with it.
     pub work: Work,
+}
+
+impl Task {
+    /// Whether it is about the recording that `other` is about.
+    pub(super) fn is_about_the_same(&self, other: &Self) -> bool {
+        (&self.guest, &self.id, &self.log) == (&other.guest, &other.id, &other.log)
+    }
 }
 
 /// What is done with a recording.
@@ -70,25 +80,37 @@ pub fn verify(recordings: &[Recording], pieces: usize) -> Result<Vec<Task>, Erro
             1 => Vec::new(),
             _ => pieces::cuts(recording, pieces)?,
         };
+        let log = log(recording)?;
         match &cuts[..] {
-            [] | [_] => tasks.push(of(recording, Work::Verify)),
-            cuts => tasks.extend(cuts.iter().map(|range| of(recording, Work::Piece(*range)))),
+            [] | [_] => tasks.push(of(recording, log, Work::Verify)),
+            cuts => tasks.extend(cuts.iter().map(|range| of(recording, log, Work::Piece(*range)))),
         }
     }
     Ok(tasks)
 }
 
 /// What is to be done so that `parent` is left so many `times` at each of these `points`, for runs of `name`.
-pub fn branch(parent: &Recording, points: &[u64], times: u32, name: &GuestName, limit: Limit) -> Vec<Task> {
+///
+/// # Errors
+///
+/// If the recording is not complete.
+pub fn branch(
+    parent: &Recording,
+    points: &[u64],
+    times: u32,
+    name: &GuestName,
+    limit: Limit,
+) -> Result<Vec<Task>, Error> {
+    let log = log(parent)?;
     let at_point = |at: &u64| {
         let work = Work::Branch {
             at: *at,
             name: name.clone(),
             limit,
         };
-        (0..times).map(move |_| of(parent, work.clone()))
+        (0..times).map(move |_| of(parent, log, work.clone()))
     };
-    points.iter().flat_map(at_point).collect()
+    Ok(points.iter().flat_map(at_point).collect())
 }
 
 /// TT Xen's replays take the host for themselves.
@@ -96,12 +118,19 @@ fn is_emulated(recording: &Recording) -> bool {
     recording.manifest().engine.toolstack == Toolstack::Qemu
 }
 
-fn of(recording: &Recording, work: Work) -> Task {
+fn of(recording: &Recording, log: Digest, work: Work) -> Task {
     Task {
         guest: recording.guest().clone(),
         id: recording.id().clone(),
+        log,
         work,
     }
+}
+
+/// The digest of its log. One that has none is not complete.
+fn log(recording: &Recording) -> Result<Digest, Error> {
+    let result = recording.manifest().result.as_ref();
+    Ok(result.ok_or(SessionError::Interrupted)?.log.digest)
 }
 
 /// What a host has for a task.
@@ -165,7 +194,14 @@ impl Bench<'_> {
     }
 
     fn recording(&self, task: &Task) -> Result<Recording, Error> {
-        Ok(self.library.find(&task.guest, Some(&task.id.to_string()))?)
+        let recording = self.library.exactly(&task.guest, &task.id)?;
+        match log(&recording)? == task.log {
+            true => Ok(recording),
+            false => Err(Error::Another {
+                guest: task.guest.clone(),
+                id: task.id.clone(),
+            }),
+        }
     }
 
     fn whole(&self, recording: &Recording, listener: &mut dyn Listener) -> Result<Verdict, Error> {
@@ -192,6 +228,11 @@ impl Bench<'_> {
         let recorded = branching.live_on(self.library, Some(limit), listener, None)?;
         match recorded.called_off {
             true => Err(SessionError::Interrupted.into()),
+            // How it would have ended, nobody knows.
+            false if recorded.full => Err(Error::Full {
+                guest: recorded.recording.guest().clone(),
+                id: recorded.recording.id().clone(),
+            }),
             false => Ok(Outcome::Recorded {
                 guest: recorded.recording.guest().clone(),
                 id: recorded.recording.id().clone(),
@@ -203,7 +244,7 @@ impl Bench<'_> {
 /// The number of the first piece of the recording that `task` is a piece of, and what all of them came to; nothing if it is none, or
 /// one is missing.
 pub(super) fn all_parts(batch: &Batch, task: &Task) -> Result<Option<(usize, Vec<Part>)>, Error> {
-    let of = |other: &Task| is_piece(other) && (&other.guest, &other.id) == (&task.guest, &task.id);
+    let of = |other: &Task| is_piece(other) && other.is_about_the_same(task);
     let numbers = (batch.tasks().iter().enumerate()).filter(|(_, other)| of(other));
     let mut first = None;
     let mut parts = Vec::new();

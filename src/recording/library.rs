@@ -217,6 +217,20 @@ impl Library {
         self.complete(entry)
     }
 
+    /// The complete recording that has just this name: not another one whose name begins so.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it is not complete.
+    pub fn exactly(&self, guest: &GuestName, id: &Id) -> Result<Recording, Error> {
+        let entry = self.look(guest, id).ok_or_else(|| Error::NoSuch {
+            guest: guest.clone(),
+            wanted: id.to_string(),
+            there: self.ids(guest).unwrap_or_default(),
+        })?;
+        self.complete(entry)
+    }
+
     /// The recording `entry`, if it is complete.
     pub fn complete(&self, entry: Entry) -> Result<Recording, Error> {
         let Entry {

@@ -59,7 +59,12 @@ fn tell(library: &Library, answer: &Answer) -> Result<(), Error> {
             Err(error) => writeln!(out, "recorded {guest} {id}: {}", text::line(&error.to_string()))?,
         },
         Came::Failed { task, host, why, .. } => {
-            writeln!(out, "FAILED: {guest} {id}: task {task} on {host}: {}", text::line(why))?;
+            writeln!(
+                out,
+                "FAILED: {guest} {id}: task {task} on {}: {}",
+                text::line(host),
+                text::line(why)
+            )?;
         }
         Came::Open { why } => writeln!(
             out,
@@ -72,7 +77,7 @@ fn tell(library: &Library, answer: &Answer) -> Result<(), Error> {
 }
 
 fn recording(library: &Library, guest: &GuestName, id: &Id) -> Result<Recording, crate::recording::Error> {
-    library.find(guest, Some(&id.to_string()))
+    library.exactly(guest, id)
 }
 
 /// How the branches ended, beside the recording that they left, as `ttvm branch --tries` has it. Nothing where there are none.

@@ -107,7 +107,7 @@ pub(super) fn branch(places: &Places, arguments: &Branch) -> Result<Exit, Error>
         None => vec![branching::instructions(&parent, &source.at)?],
     };
     let times = arguments.series.tries.unwrap_or(1);
-    let tasks = task::branch(&parent, &points, times, arguments.left.name(), arguments.limit);
+    let tasks = task::branch(&parent, &points, times, arguments.left.name(), arguments.limit)?;
     submit(places, tasks, &arguments.to)
 }
 

@@ -51,7 +51,7 @@ impl Drop for Scratch {
 }
 
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
-    let batch = Batch::open(places.state_dir(), Some(&arguments.batch.to_string()))?;
+    let batch = Batch::exactly(places.state_dir(), arguments.batch.clone())?;
     let number = env::var(NUMBER).ok().and_then(|number| number.parse().ok());
     let number: usize = number.ok_or_else(|| {
         Error::Usage(format!(

@@ -21,8 +21,9 @@ pub struct Range {
 /// What one piece came to, by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// After how many instructions it began.
-    pub from: u64,
+    /// Where it begins and ends.
+    #[serde(flatten)]
+    pub range: Range,
     /// What it came to.
     pub piece: Piece,
     /// Instructions of the whole run.
@@ -63,7 +64,7 @@ pub fn replay_part(
     let checked = replay::check(recording, guest, &environment.seals, Choice::Installed, listener)?;
     let end = checked.end().instructions;
     let part = |piece| Part {
-        from: range.from,
+        range,
         piece,
         end,
         ran_on: checked.ran_on(),
@@ -88,7 +89,62 @@ pub fn replay_part(
 /// # Errors
 ///
 /// That reason, as a part of a sentence.
-pub fn together(parts: Vec<Part>) -> Result<Verdict, String> {
-    let end = parts.first().map_or(0, |part| part.end);
-    conclude(end, parts.into_iter().map(|part| (part.from, part.piece)).collect())
+pub fn together(mut parts: Vec<Part>) -> Result<Verdict, String> {
+    parts.sort_by_key(|part| part.range.from);
+    let end = parts.last().map_or(0, |part| part.range.to);
+    let mut from = 0;
+    for part in &parts {
+        if part.range.from != from || part.end != end {
+            return Err(format!("no piece of that run has what is behind {from} instructions"));
+        }
+        from = part.range.to;
+    }
+    if end == 0 {
+        return Err("there are no pieces".to_owned());
+    }
+    conclude(
+        end,
+        parts.into_iter().map(|part| (part.range.from, part.piece)).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(from: u64, to: u64, end: u64) -> Part {
+        Part {
+            range: Range { from, to },
+            piece: Piece::Same {
+                moments: 1,
+                doubted: false,
+                disks: 0,
+            },
+            end,
+            ran_on: "7.2.22".to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_all_of_one_run_are_a_verdict() {
+        let good = vec![part(10, 20, 20), part(0, 10, 20)];
+        assert!(matches!(
+            together(good),
+            Ok(Verdict::Identical {
+                instructions: Some(20),
+                moments: 2,
+                ..
+            })
+        ));
+        for bad in [
+            vec![],
+            vec![part(0, 10, 20)],
+            vec![part(10, 20, 20)],
+            vec![part(0, 9, 20), part(10, 20, 20)],
+            vec![part(0, 10, 20), part(0, 10, 20)],
+            vec![part(0, 10, 999), part(10, 20, 20)],
+        ] {
+            assert!(together(bad.clone()).is_err(), "{bad:?}");
+        }
+    }
 }
