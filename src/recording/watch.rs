@@ -6,6 +6,7 @@
 
 use std::io::{self, PipeReader, Read};
 use std::ops::{ControlFlow, Range};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 
@@ -145,7 +146,8 @@ impl<'a> Watcher<'a> {
             let is_last = during.end > self.checked.end().last_stop();
             let visit: Option<(u64, &mut Act<'_>)> = (!is_last).then_some((during.end, &mut act));
             let came = self.run(during.start, Some(watching), visit, listener);
-            let ended = reader.join().unwrap_or(Ok(Ended::ByItself));
+            // What was not read to its end is no answer.
+            let ended = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
             match ended.map_err(Error::Watched)? {
                 Ended::ByItself => came,
                 Ended::Early => {
