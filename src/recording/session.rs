@@ -357,6 +357,7 @@ impl Classify for Error {
             | Self::OtherFile { .. }
             | Self::NoSpace { .. }
             | Self::Log { .. }
+            | Self::Watch(watch::Error::NoInterface { .. })
             | Self::NoMemory { .. } => Exit::Refused,
             Self::Point { source } => source.exit(),
             Self::NoStep | Self::SmallStep { .. } | Self::NoSymbol { .. } | Self::NoDisk { .. } => Exit::Usage,
