@@ -70,7 +70,7 @@ impl<'a> Watcher<'a> {
         let lock = recording.use_shared()?;
         // Before there are more threads, so that they leave these signals to us.
         let signals = live::signals()?;
-        let checked = replay::check(recording, guest, &environment.seals, Choice::Installed, listener)?;
+        let checked = replay::check(recording, guest, &environment.seals, Choice::Watched, listener)?;
         Ok(Self {
             recording,
             guest,
