@@ -65,6 +65,8 @@ pub struct Interface {
     pub size: unsafe extern "C" fn(*const Instruction) -> usize,
     /// `qemu_plugin_mem_size_shift`: the logarithm of how many bytes an access to memory has
     pub logarithm: unsafe extern "C" fn(u32) -> c_uint,
+    /// `qemu_plugin_mem_is_store`: whether something is written
+    pub is_write: unsafe extern "C" fn(u32) -> bool,
     /// `qemu_plugin_get_hwaddr`
     pub access: unsafe extern "C" fn(u32, u64) -> *mut Access,
     /// `qemu_plugin_hwaddr_is_io`
@@ -365,6 +367,11 @@ extern "C" fn on_instruction(_processor: c_uint, data: *mut c_void) {
 
 extern "C" fn on_write(_processor: c_uint, what: u32, to: u64, data: *mut c_void) {
     let Some(watcher) = WATCHER.get() else { return };
+    // QEMU 7.2 tells of reads as well, whichever are asked for (op_rw in its accel/tcg/plugin-gen.c).
+    // SAFETY: it is what QEMU says of this access.
+    if !unsafe { (watcher.interface.is_write)(what) } {
+        return;
+    }
     let (place, wanted) = match &watcher.settings.watch {
         Watch::Writes(wanted) => (Some(to), wanted),
         Watch::Memory(wanted) => (watcher.in_memory(what, to), wanted),
@@ -499,6 +506,7 @@ macro_rules! plugin {
                 fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
                 fn qemu_plugin_insn_size(instruction: *const Instruction) -> usize;
                 fn qemu_plugin_mem_size_shift(access: u32) -> c_uint;
+                fn qemu_plugin_mem_is_store(access: u32) -> bool;
                 fn qemu_plugin_get_hwaddr(access: u32, address: u64) -> *mut Access;
                 fn qemu_plugin_hwaddr_is_io(access: *const Access) -> bool;
                 fn qemu_plugin_hwaddr_phys_addr(access: *const Access) -> u64;
@@ -515,6 +523,7 @@ macro_rules! plugin {
                 address: qemu_plugin_insn_vaddr,
                 size: qemu_plugin_insn_size,
                 logarithm: qemu_plugin_mem_size_shift,
+                is_write: qemu_plugin_mem_is_store,
                 access: qemu_plugin_get_hwaddr,
                 is_device: qemu_plugin_hwaddr_is_io,
                 in_memory: qemu_plugin_hwaddr_phys_addr,
