@@ -17,8 +17,8 @@
 //!  2        instruction: executed before, address
 //!  3        write (bytes): executed before, address of the instruction, of what is written, the value, space
 //!  4        system call: executed before, address, space, stack, number, six arguments
-//!  6        translation of a block (bytes): executed before, address
 //!  5        its return: executed before, address, space, stack, result
+//!  6        block for the first time (bytes): executed before, address
 //! ```
 
 mod inside;

@@ -19,8 +19,8 @@ pub enum Record {
         /// Instructions that it has; an exception may leave it earlier.
         length: u16,
     },
-    /// A block of instructions was made ready to be executed.
-    Translation {
+    /// A block of instructions was begun for the first time.
+    NewBlock {
         /// Instructions before it.
         at: u64,
         /// Where it begins.
@@ -85,7 +85,7 @@ impl Record {
     pub fn at(&self) -> u64 {
         match *self {
             Self::Block { at, .. }
-            | Self::Translation { at, .. }
+            | Self::NewBlock { at, .. }
             | Self::Instruction { at, .. }
             | Self::Write { at, .. }
             | Self::Call { at, .. }
@@ -99,7 +99,7 @@ impl Record {
         match *self {
             Self::Block { at, address, length } => put(&[1 | u64::from(length) << 8, at, address]),
             Self::Instruction { at, address } => put(&[2, at, address]),
-            Self::Translation { at, address, size } => put(&[6 | u64::from(size) << 8, at, address]),
+            Self::NewBlock { at, address, size } => put(&[6 | u64::from(size) << 8, at, address]),
             Self::Write {
                 at,
                 address,
@@ -150,7 +150,7 @@ impl Record {
                 length: small,
             },
             2 => Self::Instruction { at, address },
-            6 => Self::Translation {
+            6 => Self::NewBlock {
                 at,
                 address,
                 size: small,
@@ -255,7 +255,7 @@ mod tests {
                 length: 512,
             },
             Record::Instruction { at: 2, address: 3 },
-            Record::Translation {
+            Record::NewBlock {
                 at: 3,
                 address: 4,
                 size: u16::MAX,

@@ -132,7 +132,7 @@ pub fn watched(
         let entry = match record {
             Record::Block { at, address, length } => Entry::Block { at, address, length },
             Record::Instruction { at, address } => Entry::Instruction { at, address },
-            Record::Translation { .. } => return ControlFlow::Continue(()),
+            Record::NewBlock { .. } => return ControlFlow::Continue(()),
             record => match (Write::of(&record), calls.take(record)) {
                 (Some(write), _) => Entry::Write(write),
                 (None, Some(call)) => Entry::Call(call),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::Outcome;
 use super::super::lab::{GUEST, Lab, Place, STATE};
 use super::explain::{KERNEL_TEXT, LINUX};
+use crate::tiny::compiled;
 
 /// How many answers are compared with the machine, or with all that is there to find; `TTVM_QUESTIONS` for more.
 const QUESTIONS: usize = 6;
@@ -184,6 +185,55 @@ pub fn first_executions(lab: &Lab) -> Outcome {
     place
         .run(&["ask", GUEST, "first execution of 0x1234567"])
         .expect(0, &["it was never executed"]);
+    nothing_is_left(&place);
+    Ok(())
+}
+
+/// Two processes have the same page of a program, each at an address of its own: QEMU translates it once for both.
+pub fn shared_code(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("", "");
+    place.give_program("twice", &compiled("twice", "-static-pie -fPIE -mno-red-zone"));
+    place.script("/twice; /twice; poweroff -f");
+    place.record(&[]);
+    let console = fs::read_to_string(place.recording().console()).expect("its console");
+    let said = |word: &str| -> Vec<u64> {
+        let lines = console.lines().filter_map(|line| line.strip_prefix(word));
+        lines
+            .map(|text| u64::from_str_radix(text.trim(), 16).expect("an address"))
+            .collect()
+    };
+    let (here, count) = (said("here "), said("count "));
+    assert!(here.len() == 2 && here[0] != here[1], "{here:x?}");
+    let calls = trace(&place, &["syscalls"]);
+    let calls = calls.iter().filter(|it| it["call"] == "getppid");
+    // The shell asks this, too; here it is behind two other instructions.
+    let calls: Vec<_> = calls
+        .filter(|it| here.contains(&(number(it, "address") - 11)))
+        .collect();
+    assert_eq!(calls.len(), 6, "{calls:?}");
+    for call in &calls {
+        assert_eq!(call["result"], 1, "{call}");
+        assert_eq!(register(&place, number(call, "at"), RIP), number(call, "address"));
+    }
+    for (here, count) in here.iter().zip(&count) {
+        let (here_text, count_text) = (format!("{here:#x}"), format!("{count:#x}"));
+        let all = trace(&place, &["exec", &here_text]);
+        // More often where its number was not in memory yet.
+        assert!(all.len() >= 3, "{all:?}");
+        let last = all[all.len() - 1].clone();
+        let answer = place.run(&["ask", GUEST, &format!("first execution of {here_text}"), "--json"]);
+        let answer: Value = serde_json::from_str(&answer.expect(0, &[]).out).expect("JSON");
+        assert_eq!(answer["at"], all[0]["at"]);
+        let all = trace(&place, &["writes", &count_text]);
+        let by = |write: &&Value| number(write, "address") == *here;
+        assert_eq!(all.iter().filter(by).count(), 3, "{all:?}");
+        let at = number(&last, "at");
+        assert_eq!(register(&place, at, RIP), *here);
+        let (from, to) = (at.to_string(), (at + 3).to_string());
+        let blocks = trace(&place, &["exec", "--from", &from, "--to", &to]);
+        assert_eq!(blocks[0]["address"], last["address"], "{blocks:?}");
+    }
     nothing_is_left(&place);
     Ok(())
 }
