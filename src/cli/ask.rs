@@ -129,11 +129,14 @@ fn in_words(answer: &Answer, symbols: &Symbols) -> String {
     match answer {
         Answer::Write(None) => "the processor never wrote there before".to_owned(),
         Answer::Write(Some(write)) => format!(
-            "{} bytes at {} were written by {}; then {:#x} was there",
+            "{} bytes at {} were written by {}; {}",
             write.size,
             place(write.to),
             wrote(write),
-            write.value
+            match write.value {
+                Some(value) => format!("then {value:#x} was there"),
+                None => "a device is there".to_owned(),
+            }
         ),
         Answer::Execution(None) => "it was never executed".to_owned(),
         Answer::Execution(Some((at, address))) => format!(

@@ -45,8 +45,8 @@ pub enum Record {
         to: u64,
         /// How many bytes.
         size: u16,
-        /// What was there then: the first eight bytes of it at most.
-        value: u64,
+        /// What was there then: the first eight bytes of it at most. Nothing is known of a device, which may change if it is read.
+        value: Option<u64>,
         /// Which address space that is.
         space: u64,
     },
@@ -107,7 +107,17 @@ impl Record {
                 size,
                 value,
                 space,
-            } => put(&[3 | u64::from(size) << 8, at, address, to, value, space]),
+            } => {
+                let kind = if value.is_some() { 3 } else { 7 };
+                put(&[
+                    kind | u64::from(size) << 8,
+                    at,
+                    address,
+                    to,
+                    value.unwrap_or_default(),
+                    space,
+                ]);
+            }
             Self::Call {
                 at,
                 address,
@@ -133,7 +143,7 @@ impl Record {
     fn length(kind: u64) -> Option<usize> {
         Some(match kind & 0xff {
             1 | 2 | 6 => 3,
-            3 | 5 => 6,
+            3 | 5 | 7 => 6,
             4 => LONGEST,
             _ => return None,
         })
@@ -155,12 +165,12 @@ impl Record {
                 address,
                 size: small,
             },
-            3 => Self::Write {
+            3 | 7 => Self::Write {
                 at,
                 address,
                 to: c,
                 size: small,
-                value: d,
+                value: (kind & 0xff == 3).then_some(d),
                 space: e,
             },
             4 => Self::Call {
@@ -265,7 +275,15 @@ mod tests {
                 address: 5,
                 to: 6,
                 size: 16,
-                value: 7,
+                value: Some(7),
+                space: 8,
+            },
+            Record::Write {
+                at: 4,
+                address: 5,
+                to: 6,
+                size: 4,
+                value: None,
                 space: 8,
             },
             Record::Call {

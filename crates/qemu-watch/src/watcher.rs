@@ -466,7 +466,9 @@ extern "C" fn on_write(_processor: c_uint, what: u32, to: u64, data: *mut c_void
     let code = Code::unpacked(data);
     if let Some(at) = watcher.count(code.left) {
         let found = watcher.ask(|processor| {
-            let value = processor.memory(to, size.into());
+            // A device would notice that it is read.
+            let is_memory = watcher.in_memory(what, to).is_some();
+            let value = is_memory.then(|| processor.memory(to, size.into()));
             (code.address(processor), value, processor.register(Register::Cr3))
         });
         let Some((address, value, space)) = found else { return };

@@ -152,7 +152,9 @@ fn about(watcher: &Watcher<'_>, seen: Seen, listener: &mut dyn Listener) -> Resu
     let mut begun = None;
     let mut take = |record: Record| {
         let write = Write::of(&record);
-        begun = write.filter(|it| it.value as u16 == number.wrapping_add(1)).or(begun);
+        begun = write
+            .filter(|it| it.value.is_some_and(|value| value as u16 == number.wrapping_add(1)))
+            .or(begun);
         ControlFlow::Continue(())
     };
     let place = queue.available.saturating_add(BEGUN.start)..queue.available.saturating_add(BEGUN.end);

@@ -123,13 +123,15 @@ impl<W: Write> Writer<W> {
             }
             Entry::Instruction { at, address } => format!("{:>15}  {}", grouped(*at), self.place(*address)),
             Entry::Write(write) => format!(
-                "{:>15}  {:#x}  {}  wrote {} bytes to {}: {:#x}",
+                "{:>15}  {:#x}  {}  wrote {} bytes to {}{}",
                 grouped(write.at),
                 write.space,
                 self.place(write.address),
                 write.size,
                 self.place(write.to),
-                write.value
+                write
+                    .value
+                    .map_or_else(|| ", a device".to_owned(), |value| format!(": {value:#x}"))
             ),
             Entry::Call(call) => format!("{:>15}  {:#x}  {call}", grouped(call.at), call.space),
             Entry::Disk { at, request } => format!("{:>15}  request {request} is done", grouped(*at)),

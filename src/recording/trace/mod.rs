@@ -72,8 +72,8 @@ pub struct Write {
     pub to: u64,
     /// How many bytes.
     pub size: u16,
-    /// What was there then, eight bytes at most.
-    pub value: u64,
+    /// What was there then, eight bytes at most; `None` of a device.
+    pub value: Option<u64>,
     /// Which address space that is: where its tables of pages are.
     pub space: u64,
 }
