@@ -125,8 +125,6 @@ struct Calls {
     begun: Option<(u64, u64)>,
     /// Where the kernel begins with them.
     entries: HashSet<u64>,
-    /// Where programs go on behind them.
-    returns: HashSet<u64>,
 }
 
 /// A place in a block, as QEMU keeps it for a function that it calls.
@@ -322,28 +320,33 @@ impl Watcher {
                     }
                 }
                 Watch::Calls => {
-                    let calls = &mut self.state().calls;
                     for (instruction, code) in each {
                         let size = (self.interface.size)(instruction);
                         if size == CALL.len() && self.version.beginning(instruction) == CALL {
-                            calls
-                                .returns
-                                .insert(code.translated.wrapping_add(CALL.len() as u64) % PAGE);
                             (self.interface.on_instruction)(instruction, on_call, 0, code.packed());
                         }
                     }
+                    let calls = &mut self.state().calls;
                     // The kernel masks interrupts before it begins: nothing comes between.
                     if calls.begun.is_some() {
                         calls.entries.insert(begin);
                     }
                     if calls.entries.contains(&begin) {
                         (self.interface.on_block)(block, on_entry, 0, first.packed());
-                    } else if calls.returns.contains(&(begin % PAGE)) {
+                    } else if self.may_be_behind_call(begin) {
                         (self.interface.on_block)(block, on_return, 0, first.packed());
                     }
                 }
             }
         }
+    }
+
+    /// Whether a system call may be right before a block that is being translated. Where it is made need not have been seen: a program
+    /// may have waited there from the beginning. In another page it may be in one program and not in another.
+    fn may_be_behind_call(&'static self, begin: u64) -> bool {
+        let size = CALL.len();
+        let before = || self.ask(|it| it.memory(begin.wrapping_sub(size as u64), size));
+        begin % PAGE < size as u64 || before() == Some(u16::from_le_bytes(CALL).into())
     }
 
     /// The instructions that are executed with a block, each with its address.
