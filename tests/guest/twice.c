@@ -37,5 +37,7 @@ __attribute__((used)) void program(void) {
     print("count ", (unsigned long)&count);
     for (int turn = 0; turn < 3; turn++)
         __asm__ volatile("call here" : : : "rax", "rcx", "r11", "memory");
+    // vfork: the child is on our stack, and ends. Then we do.
+    call(58, 0, 0, 0);
     call(60, 0, 0, 0);
 }

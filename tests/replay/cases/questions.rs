@@ -206,6 +206,12 @@ pub fn shared_code(lab: &Lab) -> Outcome {
     let (here, count) = (said("here "), said("count "));
     assert!(here.len() == 2 && here[0] != here[1], "{here:x?}");
     let calls = trace(&place, &["syscalls"]);
+    // Each has a child, which is on its stack, and comes back first.
+    let vforks: Vec<_> = calls.iter().filter(|it| it["call"] == "vfork").collect();
+    assert_eq!(vforks.len(), 2, "{vforks:?}");
+    for vfork in vforks {
+        assert!(vfork["result"].as_i64().is_some_and(|child| child > 1), "{vfork}");
+    }
     let calls = calls.iter().filter(|it| it["call"] == "getppid");
     // The shell asks this, too; here it is behind two other instructions.
     let calls: Vec<_> = calls
