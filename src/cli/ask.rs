@@ -15,7 +15,7 @@ use crate::error::Exit;
 use crate::recording::ask::{self, Question, Written};
 use crate::recording::session::Error as SessionError;
 use crate::recording::symbols::Symbols;
-use crate::recording::trace::Write;
+use crate::recording::trace::{Write, word};
 use crate::recording::verdict::grouped;
 use crate::recording::watch::Watcher;
 
@@ -161,16 +161,9 @@ fn in_words(answer: &Answer, symbols: &Symbols) -> String {
 
 fn as_json(answer: &Answer, symbols: &Symbols) -> Value {
     let found = |write: &Write| {
-        json!({
-            "found": true,
-            "at": write.at,
-            "address": write.address,
-            "symbol": symbols.name(write.address),
-            "to": write.to,
-            "size": write.size,
-            "value": write.value,
-            "space": write.space,
-        })
+        let mut json = write.json(symbols);
+        json["found"] = true.into();
+        json
     };
     match answer {
         Answer::Write(None) | Answer::Execution(None) | Answer::Sector(None) => json!({ "found": false }),
@@ -178,14 +171,14 @@ fn as_json(answer: &Answer, symbols: &Symbols) -> Value {
         Answer::Execution(Some((at, address))) => json!({
             "found": true,
             "at": at,
-            "address": address,
+            "address": word(*address),
             "symbol": symbols.name(*address),
         }),
         Answer::Sector(Some(written)) => json!({
             "found": true,
             "first": written.first,
             "sectors": written.sectors,
-            "data": written.data,
+            "data": word(written.data),
             "begun": written.begun.as_ref().map(found),
             "filled": written.filled.as_ref().map(found),
         }),

@@ -47,6 +47,7 @@ pub(crate) enum Register {
     R9 = 9,
     R10 = 10,
     Rip = 16,
+    FsBase = 24,
     Cr3 = 29,
 }
 

@@ -5,7 +5,7 @@
 const WORD: usize = 8;
 
 /// The most words that a record has.
-const LONGEST: usize = 12;
+const LONGEST: usize = 13;
 
 /// Something that was watched for. `at` is how many instructions the guest had executed before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub enum Record {
         stack: u64,
         /// Its number.
         number: u64,
+        /// What tells the program's threads apart: the base of `%fs`.
+        thread: u64,
         /// What it is given.
         arguments: [u64; 6],
     },
@@ -124,9 +126,10 @@ impl Record {
                 space,
                 stack,
                 number,
+                thread,
                 arguments,
             } => {
-                put(&[4, at, address, space, stack, number]);
+                put(&[4, at, address, space, stack, number, thread]);
                 put(&arguments);
             }
             Self::Return {
@@ -151,7 +154,7 @@ impl Record {
 
     /// The one that `words` are, which are as many as it has.
     fn of(words: &[u64; LONGEST]) -> Option<Self> {
-        let [kind, at, address, c, d, e, arguments @ ..] = *words;
+        let [kind, at, address, c, d, e, thread, arguments @ ..] = *words;
         let small = u16::try_from(kind >> 8).ok()?;
         Some(match kind & 0xff {
             1 => Self::Block {
@@ -179,6 +182,7 @@ impl Record {
                 space: c,
                 stack: d,
                 number: e,
+                thread,
                 arguments,
             },
             5 => Self::Return {
@@ -292,6 +296,7 @@ mod tests {
                 space: 10,
                 stack: 11,
                 number: 12,
+                thread: 20,
                 arguments: [13, 14, 15, 16, 17, 18],
             },
             Record::Return {

@@ -510,6 +510,7 @@ extern "C" fn on_entry(_processor: c_uint, _data: *mut c_void) {
             space: of(Register::Cr3),
             stack: of(Register::Rsp),
             number: of(Register::Rax),
+            thread: of(Register::FsBase),
             arguments: [
                 Register::Rdi,
                 Register::Rsi,

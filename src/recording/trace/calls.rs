@@ -37,6 +37,8 @@ pub struct Call {
     pub space: u64,
     /// Its number.
     pub number: u64,
+    /// Which thread of its program makes it: where what is the thread's own begins, 0 if there is none.
+    pub thread: u64,
     /// What it was given, as far as it takes that.
     pub arguments: Vec<u64>,
     /// What it came to, if it did.
@@ -84,6 +86,7 @@ impl Calls {
                 space,
                 stack,
                 number,
+                thread,
                 arguments,
             } => {
                 let takes = TABLE.get(&number).map_or(arguments.len(), |(_, takes)| *takes);
@@ -93,6 +96,7 @@ impl Calls {
                     address,
                     space: space & !NOT_THE_SPACE,
                     number,
+                    thread,
                     arguments: arguments.into_iter().take(takes).collect(),
                     result: None,
                     stack,
@@ -150,6 +154,7 @@ mod tests {
             space,
             stack: 0x7000,
             number,
+            thread: 0x9000,
             arguments: [1, 2, 3, 4, 5, 6],
         }
     }

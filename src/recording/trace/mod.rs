@@ -11,7 +11,7 @@ use qemu_watch::{Record, Watch};
 use replay_log::{Kind, Reader};
 
 pub use calls::Call;
-pub use form::{Form, Writer};
+pub use form::{Form, Writer, word};
 
 use super::point::Point;
 use super::replay::{self, open_log};

@@ -38,7 +38,12 @@ fn trace(place: &Place, args: &[&str]) -> Vec<Value> {
 }
 
 fn number(of: &Value, name: &str) -> u64 {
-    of[name].as_u64().unwrap_or_else(|| panic!("{name}: {of}"))
+    let digits = of[name].as_str().and_then(|text| text.strip_prefix("0x"));
+    let number = match digits {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => of[name].as_u64(),
+    };
+    number.unwrap_or_else(|| panic!("{name}: {of}"))
 }
 
 /// Some of them, from everywhere.
@@ -84,13 +89,18 @@ pub fn watched(lab: &Lab) -> Outcome {
         let at = number(call, "at");
         assert_eq!(register(&place, at, RIP), number(call, "address"), "{call}");
     }
+    // From the middle on it is the same: programs that waited then make these calls again where they waited.
+    let from = number(&calls[calls.len() / 2], "at");
+    let later: Vec<_> = calls.iter().filter(|it| number(it, "at") >= from).cloned().collect();
+    assert_eq!(trace(&place, &["syscalls", "--from", &from.to_string()]), later);
     let named = |name: &str| calls.iter().filter(|call| call["call"] == *name).collect::<Vec<_>>();
     // The shell's children, and their messages, whose length is what `write` returns.
     assert!(!named("execve").is_empty());
     let written = named("write");
     assert!(!written.is_empty());
     for call in written {
-        assert_eq!(call["result"], call["arguments"][2], "{call}");
+        let length = format!("{:#x}", number(call, "result"));
+        assert_eq!(call["arguments"][2], length, "{call}");
         assert!(number(call, "until") > number(call, "at"), "{call}");
     }
     // Each block begins where the one before it has ended, unless an exception or the disk has come between.
@@ -112,8 +122,18 @@ pub fn watched(lab: &Lab) -> Outcome {
     // What a browser opens.
     let ran = place.run(&["trace", GUEST, "syscalls", "--format", "chrome"]);
     let chrome: Vec<Value> = serde_json::from_str(&ran.expect(0, &[]).out).expect("JSON");
-    let slices = chrome.iter().filter(|event| event["ph"] == "X");
-    assert_eq!(slices.count(), calls.len());
+    let mut slices: Vec<_> = chrome.iter().filter(|event| event["ph"] == "X").collect();
+    assert_eq!(slices.len(), calls.len());
+    // A thread begins no call before its last one is over.
+    let time = |slice: &Value, name: &str| slice[name].as_f64().expect("a time");
+    slices.retain(|slice| slice["args"]["call"] != "vfork" && !slice["args"]["until"].is_null());
+    slices.sort_by(|a, b| time(a, "ts").total_cmp(&time(b, "ts")));
+    let mut over = std::collections::BTreeMap::new();
+    for slice in slices {
+        let end = time(slice, "ts") + time(slice, "dur");
+        let before = over.insert(slice["tid"].as_u64(), end);
+        assert!(before.is_none_or(|before| before <= time(slice, "ts")), "{slice}");
+    }
     nothing_is_left(&place);
     Ok(())
 }
