@@ -8,6 +8,7 @@ use std::io::{self, PipeReader, Read};
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
@@ -132,7 +133,9 @@ impl<'a> Watcher<'a> {
             return Ok(());
         }
         let (ours, theirs) = io::pipe().map_err(Error::Watched)?;
+        let is_reader_busy = Shared(Arc::new(AtomicBool::new(false)));
         let watching = Watching {
+            is_reader_busy: is_reader_busy.clone(),
             plugin: self.plugin.clone(),
             watch,
             during: during.clone(),
@@ -140,7 +143,7 @@ impl<'a> Watcher<'a> {
         };
         let us = pthread_self();
         thread::scope(|scope| {
-            let reader = scope.spawn(move || read(ours, each, us));
+            let reader = scope.spawn(move || read(ours, each, &is_reader_busy.0, us));
             // It is ended in good order: the plugin has written everything only then.
             let mut act = |_: &mut Qmp, _: &Memory| Ok(Next::Close);
             let is_last = during.end > self.checked.end().last_stop();
@@ -305,7 +308,7 @@ impl From<Foreign> for Trouble {
 }
 
 /// Reads records to their end. If nothing more is wanted, the thread `us`, which has the machine, is asked to end.
-fn read(mut from: PipeReader, each: &mut Each<'_>, us: Pthread) -> io::Result<Ended> {
+fn read(mut from: PipeReader, each: &mut Each<'_>, is_busy: &AtomicBool, us: Pthread) -> io::Result<Ended> {
     let mut decoder = Decoder::default();
     let mut piece = vec![0; PIECE];
     let mut ended = Ended::ByItself;
@@ -320,10 +323,12 @@ fn read(mut from: PipeReader, each: &mut Each<'_>, us: Pthread) -> io::Result<En
         if matches!(ended, Ended::Early) {
             continue;
         }
+        is_busy.store(true, Ordering::Relaxed);
         let fed = decoder.feed(&piece[..length], |record| match each(record) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Trouble::Enough),
         });
+        is_busy.store(false, Ordering::Relaxed);
         match fed {
             Ok(()) => {}
             Err(Trouble::Enough) => {
