@@ -146,14 +146,19 @@ fn in_words(answer: &Answer, symbols: &Symbols) -> String {
         ),
         Answer::Sector(None) => "the guest never wrote it".to_owned(),
         Answer::Sector(Some(written)) => {
-            let unknown = || "nobody who was seen".to_owned();
+            let by = |write: &Option<Write>| write.as_ref().map_or("nobody who was seen".to_owned(), wrote);
+            let data = match written.data {
+                Some(data) => format!(
+                    "its data, at {data:#x} of the memory, last written by the processor, before that, by {}",
+                    by(&written.filled)
+                ),
+                None => "it has no data: they became zeros".to_owned(),
+            };
             format!(
-                "sectors {} to {} were written by one request\n    handed to the disk by {}\n    its data at {:#x} of the memory written last by {}",
+                "sectors {} to {} were written by one request\n    handed to the disk by {}\n    {data}",
                 written.first,
-                written.first + written.sectors.saturating_sub(1),
-                written.begun.as_ref().map_or_else(unknown, wrote),
-                written.data,
-                written.filled.as_ref().map_or_else(unknown, wrote)
+                written.first.saturating_add(written.sectors.saturating_sub(1)),
+                by(&written.begun),
             )
         }
     }
@@ -178,7 +183,7 @@ fn as_json(answer: &Answer, symbols: &Symbols) -> Value {
             "found": true,
             "first": written.first,
             "sectors": written.sectors,
-            "data": word(written.data),
+            "data": written.data.map(word),
             "begun": written.begun.as_ref().map(found),
             "filled": written.filled.as_ref().map(found),
         }),

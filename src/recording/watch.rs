@@ -29,6 +29,7 @@ use super::setup::{Fresh, Setup};
 use super::start::Start;
 use super::stored::InUse;
 use super::trail::{Stops, Trail};
+use super::virtio::offset;
 use super::{Recording, Verdict};
 use crate::config::guest::Guest;
 use crate::fail_point::Flip;
@@ -104,6 +105,14 @@ impl<'a> Watcher<'a> {
             // Behind the last one that a replay can be stopped at there is one more.
             Point::End { before: 0 } => Ok(self.end()),
             point => self.checked.find(self.recording, point),
+        }
+    }
+
+    /// What the plugin has for a guest's own address of its memory. Before 8.2, QEMU tells it where that is in the memory.
+    pub(super) fn seen_at(&self, address: u64) -> Result<u64, Error> {
+        match self.checked.version().release() < (8, 2) {
+            true => offset(self.recording.manifest().engine.memory, address).ok_or(Error::StrangeRequest),
+            false => Ok(address),
         }
     }
 
