@@ -15,7 +15,7 @@ use crate::error::Exit;
 use crate::recording::ask::{self, Question, Written};
 use crate::recording::session::Error as SessionError;
 use crate::recording::symbols::Symbols;
-use crate::recording::trace::Write;
+use crate::recording::trace::{Write, word};
 use crate::recording::verdict::grouped;
 use crate::recording::watch::Watcher;
 
@@ -129,11 +129,14 @@ fn in_words(answer: &Answer, symbols: &Symbols) -> String {
     match answer {
         Answer::Write(None) => "the processor never wrote there before".to_owned(),
         Answer::Write(Some(write)) => format!(
-            "{} bytes at {} were written by {}; then {:#x} was there",
+            "{} bytes at {} were written by {}; {}",
             write.size,
             place(write.to),
             wrote(write),
-            write.value
+            match write.value {
+                Some(value) => format!("then {value:#x} was there"),
+                None => "a device is there".to_owned(),
+            }
         ),
         Answer::Execution(None) => "it was never executed".to_owned(),
         Answer::Execution(Some((at, address))) => format!(
@@ -143,14 +146,19 @@ fn in_words(answer: &Answer, symbols: &Symbols) -> String {
         ),
         Answer::Sector(None) => "the guest never wrote it".to_owned(),
         Answer::Sector(Some(written)) => {
-            let unknown = || "nobody who was seen".to_owned();
+            let by = |write: &Option<Write>| write.as_ref().map_or("nobody who was seen".to_owned(), wrote);
+            let data = match written.data {
+                Some(data) => format!(
+                    "its data, at {data:#x} of the memory, last written by the processor, before that, by {}",
+                    by(&written.filled)
+                ),
+                None => "it has no data: they became zeros".to_owned(),
+            };
             format!(
-                "sectors {} to {} were written by one request\n    handed to the disk by {}\n    its data at {:#x} of the memory written last by {}",
+                "sectors {} to {} were written by one request\n    handed to the disk by {}\n    {data}",
                 written.first,
-                written.first + written.sectors.saturating_sub(1),
-                written.begun.as_ref().map_or_else(unknown, wrote),
-                written.data,
-                written.filled.as_ref().map_or_else(unknown, wrote)
+                written.first.saturating_add(written.sectors.saturating_sub(1)),
+                by(&written.begun),
             )
         }
     }
@@ -158,16 +166,9 @@ fn in_words(answer: &Answer, symbols: &Symbols) -> String {
 
 fn as_json(answer: &Answer, symbols: &Symbols) -> Value {
     let found = |write: &Write| {
-        json!({
-            "found": true,
-            "at": write.at,
-            "address": write.address,
-            "symbol": symbols.name(write.address),
-            "to": write.to,
-            "size": write.size,
-            "value": write.value,
-            "space": write.space,
-        })
+        let mut json = write.json(symbols);
+        json["found"] = true.into();
+        json
     };
     match answer {
         Answer::Write(None) | Answer::Execution(None) | Answer::Sector(None) => json!({ "found": false }),
@@ -175,14 +176,14 @@ fn as_json(answer: &Answer, symbols: &Symbols) -> Value {
         Answer::Execution(Some((at, address))) => json!({
             "found": true,
             "at": at,
-            "address": address,
+            "address": word(*address),
             "symbol": symbols.name(*address),
         }),
         Answer::Sector(Some(written)) => json!({
             "found": true,
             "first": written.first,
             "sectors": written.sectors,
-            "data": written.data,
+            "data": written.data.map(word),
             "begun": written.begun.as_ref().map(found),
             "filled": written.filled.as_ref().map(found),
         }),

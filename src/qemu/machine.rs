@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use qemu_watch::{Settings, Watch};
 use serde_json::{Value, json};
@@ -166,6 +167,8 @@ pub struct Watching {
     pub during: Range<u64>,
     /// Where it writes what it saw.
     pub records: Shared<OwnedFd>,
+    /// Whether who reads that is busy with it. QEMU may have to wait then, and answers nothing.
+    pub is_reader_busy: Shared<AtomicBool>,
 }
 
 /// An open file that QEMU gets under the number that it has here. Two are the same if they are one.

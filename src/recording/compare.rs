@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Recording;
 use super::disks::{self, Seals};
 use super::manifest::{FileDigest, Manifest, Outcome};
+use super::replay::Choice;
 use super::session::{self, Error, Listener};
 use crate::config::guest::{Boot, Guest, OnReboot, Origin, Shift};
 use crate::config::types::Size;
@@ -159,12 +160,20 @@ pub(super) fn xen(manifest: &Manifest, version: &str) -> Vec<String> {
     differences.0
 }
 
+/// What can be done where another engine is installed.
+const IN_CAPSULE: &str = "`--engine capsule` replays it on the engine that came with it";
+const ALL_THE_SAME: &str = "`--any-engine` replays it all the same, and the verdict is what it is";
+/// The same for who wants to see more than a replay.
+const ONLY_REPLAYED: &str = "`ttvm replay --engine capsule` replays it on the engine that came with it";
+const WATCHED: &str = "`ttvm ask` and `ttvm trace` need the QEMU that recorded it: install that";
+
 /// QEMU, and the firmware that is its own. Another package of the same version makes the same machine: that is proved by the
 /// replay, and so it may be tried. Another version reads logs otherwise.
 pub(super) fn qemu(
     recording: &Recording,
     version: &Version,
     firmware: &[PathBuf],
+    choice: Choice,
     listener: &mut dyn Listener,
 ) -> Result<Vec<String>, Error> {
     let mut differences = Differences::default();
@@ -182,14 +191,14 @@ pub(super) fn qemu(
         }
     }
     if !differences.0.is_empty() {
-        if let Ok(Some(_)) = recording.capsule() {
-            differences
-                .0
-                .push("`--engine capsule` replays it on the engine that came with it".to_owned());
-        }
-        differences
-            .0
-            .push("`--any-engine` replays it all the same, and the verdict is what it is".to_owned());
+        let has_capsule = matches!(recording.capsule(), Ok(Some(_)));
+        let remedies = match (choice, has_capsule) {
+            (Choice::Watched, true) => &[ONLY_REPLAYED, WATCHED][..],
+            (Choice::Watched, false) => &[WATCHED],
+            (_, true) => &[IN_CAPSULE, ALL_THE_SAME],
+            (_, false) => &[ALL_THE_SAME],
+        };
+        differences.0.extend(remedies.iter().map(|it| (*it).to_owned()));
     }
     Ok(differences.0)
 }

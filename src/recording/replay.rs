@@ -59,12 +59,14 @@ pub enum Choice {
     Any,
     /// The one that came with the recording.
     Capsule,
+    /// The one that is installed, and no other can be taken: its plugin watches the run.
+    Watched,
 }
 
 impl Choice {
     pub(super) fn engine(self, recording: &Recording, listener: &mut dyn Listener) -> Result<Engine, Error> {
         Ok(match self {
-            Self::Installed | Self::Any => Engine::Installed,
+            Self::Installed | Self::Any | Self::Watched => Engine::Installed,
             Self::Capsule => Engine::Capsule(recording.capsule_to_run(&mut reading("reading the engine", listener))?),
         })
     }
@@ -422,7 +424,7 @@ pub fn check(
     let mut differences = compare::words(manifest);
     if choice != Choice::Any {
         let firmware = engine.firmware(kernel.as_deref())?;
-        differences.extend(compare::qemu(recording, &version, &firmware, listener)?);
+        differences.extend(compare::qemu(recording, &version, &firmware, choice, listener)?);
     }
     if let Some(guest) = guest {
         differences.extend(compare::guest(

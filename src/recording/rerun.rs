@@ -5,6 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -147,6 +148,8 @@ impl Rerun<'_> {
             (None, None) => self.state.map(Path::to_owned),
         };
         let keeps = state.is_some();
+        let is_reader_busy = self.watching.as_ref().map(|it| it.is_reader_busy.clone());
+        let is_reader_busy = || is_reader_busy.as_ref().is_some_and(|it| it.0.load(Ordering::Relaxed));
         let mode = Mode::Replay(Replaying {
             log: self.log.to_owned(),
             state,
@@ -212,6 +215,8 @@ impl Rerun<'_> {
                         false => return Err(Error::EngineDied { why: died(status, why) }),
                     }
                 }
+                // Into a pager, for example: QEMU waits for that in the middle of a block, as long as it takes.
+                Happened::Timeout if is_reader_busy() => progress.pass_over(Instant::now()),
                 Happened::Timeout => {
                     let done = live.emulator.qmp().instructions();
                     let Some(done) = unless_ended(done.map_err(Error::from))? else {

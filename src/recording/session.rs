@@ -234,6 +234,11 @@ pub enum Error {
         /// The disk.
         disk: Target,
     },
+    /// Who wrote a sector cannot be said.
+    #[error(
+        "a request in the disk's queue cannot be read: the guest's driver does not keep to the virtio specification. `ttvm trace` can be asked for system calls, which write the disk"
+    )]
+    StrangeRequest,
     /// Names cannot be read.
     #[error("{} has no names of addresses", path.display())]
     Symbols {
@@ -360,6 +365,8 @@ impl Classify for Error {
             | Self::OtherFile { .. }
             | Self::NoSpace { .. }
             | Self::Log { .. }
+            | Self::Watch(watch::Error::NoInterface { .. })
+            | Self::StrangeRequest
             | Self::NoMemory { .. } => Exit::Refused,
             Self::Point { source } => source.exit(),
             Self::NoStep | Self::SmallStep { .. } | Self::NoSymbol { .. } | Self::NoDisk { .. } => Exit::Usage,

@@ -74,6 +74,11 @@ impl Progress {
         }
     }
 
+    /// Leaves out the time until `now`: who reads what is watched kept it.
+    pub(super) fn pass_over(&mut self, now: Instant) {
+        (self.looked, self.moved, self.again) = (now, now, now + LOOK);
+    }
+
     /// Looks at it after `done` instructions; it is what `threads` says, and has `used` so many ticks of the processor.
     pub(super) fn look(&mut self, now: Instant, done: u64, threads: &Threads) -> Stillness {
         let passed = now - self.looked;
@@ -155,6 +160,17 @@ mod tests {
 
     fn threads(states: &[(&str, u64)]) -> Threads {
         Threads::parse(states.iter().map(|(state, used)| stat(state, *used, 1)))
+    }
+
+    #[test]
+    fn what_a_reader_takes_is_not_counted() {
+        let begin = Instant::now();
+        let mut progress = Progress::new(begin);
+        let able = threads(&[("S", 5)]);
+        for turn in 1..2000 {
+            progress.pass_over(begin + LOOK * turn);
+        }
+        assert_eq!(progress.look(begin + LOOK * 2000, 0, &able), Stillness::No);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::text;
+
 /// What an ELF file begins with, of 64 bits, the least byte first.
 const ELF: &[u8; 6] = b"\x7fELF\x02\x01";
 
@@ -96,9 +98,11 @@ impl Symbols {
         Ok(symbols)
     }
 
+    /// A name is whoever's file that is, and is printed.
     fn insert(&mut self, address: u64, name: &str) {
-        self.by_address.entry(address).or_insert_with(|| name.to_owned());
-        self.by_name.entry(name.to_owned()).or_insert(address);
+        let name = text::line(name).into_owned();
+        self.by_address.entry(address).or_insert_with(|| name.clone());
+        self.by_name.entry(name).or_insert(address);
     }
 
     /// Where `name` is.
@@ -167,6 +171,8 @@ mod tests {
         assert_eq!(symbols.name(0xffff_ffff_c000_0000).as_deref(), Some("init"));
         assert_eq!(symbols.name(0x1000), None);
         assert_eq!(symbols.name(0xffff_ffff_b000_0000), None, "too far behind");
+        let forged = Symbols::of_list(&b"1000 T clear\x1b[2J\n"[..]).expect("symbols");
+        assert_eq!(forged.name(0x1000).as_deref(), Some("clear\\u{1b}[2J"));
         assert!(Symbols::of_list(&b"some text about nothing\n"[..]).is_err());
     }
 

@@ -22,9 +22,19 @@ const SECTOR: u64 = 512;
 /// No request has more descriptors: QEMU's queues have as many.
 const LONGEST: usize = 1024;
 
-/// A memory that is larger than this has, below 4 GiB, only so much: the rest is above (pc_piix.c in QEMU's hw/i386).
+/// A memory of this size or more has, below 4 GiB, only so much: the rest is above (pc_piix.c in QEMU's hw/i386).
 const LARGE: u64 = 0xe000_0000;
 const LOW: u64 = 0xc000_0000;
+const HIGH: u64 = 1 << 32;
+
+/// Where in a memory of `size` bytes the one is that has a guest's `address`, if there is one.
+pub(super) fn offset(size: u64, address: u64) -> Option<u64> {
+    match address {
+        address if size < LARGE || address < LOW => Some(address),
+        address => address.checked_sub(HIGH).map(|behind| LOW + behind),
+    }
+    .filter(|offset| *offset < size)
+}
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +43,10 @@ pub(super) struct Request {
     pub(super) action: Action,
     /// The first sector.
     pub(super) sector: u64,
+    /// How many there are.
+    pub(super) sectors: u64,
     /// Where the data is in the guest's memory, and how many bytes there.
-    pub(super) data: Vec<(u64, u64)>,
+    data: Vec<(u64, u64)>,
 }
 
 /// What is wanted of a disk.
@@ -42,6 +54,8 @@ pub(super) struct Request {
 pub(super) enum Action {
     Read,
     Write,
+    /// Make them zeros.
+    Zeros,
     /// By its number in the specification.
     Other(u32),
 }
@@ -63,11 +77,13 @@ impl Request {
         let action = match u32::from_le_bytes(bytes(memory, descriptor.address)?) {
             0 => Action::Read,
             1 => Action::Write,
+            13 => Action::Zeros,
             other => Action::Other(other),
         };
         let mut request = Self {
             action,
             sector: u64::from_le_bytes(bytes(memory, descriptor.address.checked_add(8)?)?),
+            sectors: 0,
             data: Vec::new(),
         };
         let (mut skip, mut seen) = (HEAD, 0);
@@ -85,10 +101,25 @@ impl Request {
                 return None;
             }
         }
+        if request.action == Action::Zeros {
+            // Its data says which: the first sector, how many, flags. QEMU takes no more than one such piece.
+            let (place, _) = *request.data.first()?;
+            request.sector = u64::from_le_bytes(bytes(memory, place)?);
+            request.sectors = u32::from_le_bytes(bytes(memory, place.checked_add(8)?)?).into();
+        } else {
+            let lengths = request.data.iter().map(|(_, length)| *length);
+            request.sectors = lengths.fold(0, u64::saturating_add) / SECTOR;
+        }
         Some(request)
     }
 
-    /// Where in the guest's memory the data of a sector is that it writes.
+    /// Whether it writes a sector.
+    pub(super) fn writes(&self, sector: u64) -> bool {
+        let behind = sector.checked_sub(self.sector);
+        matches!(self.action, Action::Write | Action::Zeros) && behind.is_some_and(|behind| behind < self.sectors)
+    }
+
+    /// Where in the guest's memory the data of a sector is that it writes; it may have none.
     pub(super) fn data_of(&self, sector: u64) -> Option<u64> {
         if self.action != Action::Write {
             return None;
@@ -101,15 +132,6 @@ impl Request {
             }
         }
         None
-    }
-
-    /// How many sectors it has.
-    pub(super) fn sectors(&self) -> u64 {
-        let bytes = self
-            .data
-            .iter()
-            .fold(0, |sum: u64, (_, length)| sum.saturating_add(*length));
-        bytes / SECTOR
     }
 }
 
@@ -133,14 +155,27 @@ impl Descriptor {
     }
 }
 
-/// `N` bytes of the guest's memory from `address` on, within a page; `None` where there is none, or none that is known: of a large
-/// memory, a part is elsewhere.
+/// `N` bytes of the guest's memory from `address` on, within a page; `None` where there is none.
 fn bytes<const N: usize>(memory: &Memory, address: u64) -> Option<[u8; N]> {
-    if memory.size() > LARGE && address >= LOW {
-        return None;
-    }
+    let address = offset(memory.size(), address)?;
     let mut page = [0; PAGE];
     let (number, from) = (address / PAGE as u64, (address % PAGE as u64) as usize);
     memory.read(usize::try_from(number).ok()?, &mut page).ok()?;
     page.get(from..from + N)?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_memory_goes_on_above_4_gib() {
+        assert_eq!(offset(1 << 30, 0x3fff_ffff), Some(0x3fff_ffff));
+        assert_eq!(offset(1 << 30, 1 << 30), None);
+        assert_eq!(offset(LARGE - 1, LOW), Some(LOW));
+        assert_eq!(offset(LARGE, LOW - 1), Some(LOW - 1));
+        assert_eq!(offset(LARGE, LOW), None, "devices are there");
+        assert_eq!(offset(LARGE, HIGH), Some(LOW));
+        assert_eq!(offset(LARGE, HIGH + LARGE - LOW), None);
+    }
 }

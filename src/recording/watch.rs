@@ -6,7 +6,9 @@
 
 use std::io::{self, PipeReader, Read};
 use std::ops::{ControlFlow, Range};
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
@@ -27,6 +29,7 @@ use super::setup::{Fresh, Setup};
 use super::start::Start;
 use super::stored::InUse;
 use super::trail::{Stops, Trail};
+use super::virtio::offset;
 use super::{Recording, Verdict};
 use crate::config::guest::Guest;
 use crate::fail_point::Flip;
@@ -69,7 +72,7 @@ impl<'a> Watcher<'a> {
         let lock = recording.use_shared()?;
         // Before there are more threads, so that they leave these signals to us.
         let signals = live::signals()?;
-        let checked = replay::check(recording, guest, &environment.seals, Choice::Installed, listener)?;
+        let checked = replay::check(recording, guest, &environment.seals, Choice::Watched, listener)?;
         Ok(Self {
             recording,
             guest,
@@ -105,6 +108,14 @@ impl<'a> Watcher<'a> {
         }
     }
 
+    /// What the plugin has for a guest's own address of its memory. Before 8.2, QEMU tells it where that is in the memory.
+    pub(super) fn seen_at(&self, address: u64) -> Result<u64, Error> {
+        match self.checked.version().release() < (8, 2) {
+            true => offset(self.recording.manifest().engine.memory, address).ok_or(Error::StrangeRequest),
+            false => Ok(address),
+        }
+    }
+
     /// Where the run can be begun before `end`, in the order of the run: the parts that can be watched one by one.
     pub fn parts(&self, end: u64) -> Vec<Range<u64>> {
         let checkpoints = self.checkpoints.iter().flat_map(Checkpoints::all);
@@ -131,7 +142,9 @@ impl<'a> Watcher<'a> {
             return Ok(());
         }
         let (ours, theirs) = io::pipe().map_err(Error::Watched)?;
+        let is_reader_busy = Shared(Arc::new(AtomicBool::new(false)));
         let watching = Watching {
+            is_reader_busy: is_reader_busy.clone(),
             plugin: self.plugin.clone(),
             watch,
             during: during.clone(),
@@ -139,13 +152,14 @@ impl<'a> Watcher<'a> {
         };
         let us = pthread_self();
         thread::scope(|scope| {
-            let reader = scope.spawn(move || read(ours, each, us));
+            let reader = scope.spawn(move || read(ours, each, &is_reader_busy.0, us));
             // It is ended in good order: the plugin has written everything only then.
             let mut act = |_: &mut Qmp, _: &Memory| Ok(Next::Close);
             let is_last = during.end > self.checked.end().last_stop();
             let visit: Option<(u64, &mut Act<'_>)> = (!is_last).then_some((during.end, &mut act));
             let came = self.run(during.start, Some(watching), visit, listener);
-            let ended = reader.join().unwrap_or(Ok(Ended::ByItself));
+            // What was not read to its end is no answer.
+            let ended = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
             match ended.map_err(Error::Watched)? {
                 Ended::ByItself => came,
                 Ended::Early => {
@@ -303,7 +317,7 @@ impl From<Foreign> for Trouble {
 }
 
 /// Reads records to their end. If nothing more is wanted, the thread `us`, which has the machine, is asked to end.
-fn read(mut from: PipeReader, each: &mut Each<'_>, us: Pthread) -> io::Result<Ended> {
+fn read(mut from: PipeReader, each: &mut Each<'_>, is_busy: &AtomicBool, us: Pthread) -> io::Result<Ended> {
     let mut decoder = Decoder::default();
     let mut piece = vec![0; PIECE];
     let mut ended = Ended::ByItself;
@@ -318,10 +332,12 @@ fn read(mut from: PipeReader, each: &mut Each<'_>, us: Pthread) -> io::Result<En
         if matches!(ended, Ended::Early) {
             continue;
         }
+        is_busy.store(true, Ordering::Relaxed);
         let fed = decoder.feed(&piece[..length], |record| match each(record) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Trouble::Enough),
         });
+        is_busy.store(false, Ordering::Relaxed);
         match fed {
             Ok(()) => {}
             Err(Trouble::Enough) => {

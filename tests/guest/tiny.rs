@@ -10,23 +10,24 @@ use ttvm::digest;
 /// It as a Multiboot image.
 pub fn image() -> &'static [u8] {
     static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(compile)
+    let options = "-m32 -fno-pic -static -Wl,-N,-Ttext=0x100000,-e,start,--no-warn-rwx-segments";
+    IMAGE.get_or_init(|| compiled("tiny", options))
 }
 
-/// Compiles it, once: it is kept for where there is no compiler.
-fn compile() -> Vec<u8> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest/tiny.c");
+/// What cc makes of a guest's source. It is made once, and kept for where there is no compiler.
+pub fn compiled(name: &str, options: &str) -> Vec<u8> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/guest/{name}.c"));
     let text = std::fs::read(&source).expect("its source");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let kept = directory.join(format!("tiny-{}", digest::of_bytes(&text).hex()));
+    let kept = directory.join(format!("{name}-{}", digest::of_bytes(&text).hex()));
     if let Ok(image) = std::fs::read(&kept) {
         return image;
     }
-    let image = directory.join(format!("tiny.{}", std::process::id()));
-    let options = "-m32 -O1 -ffreestanding -fno-pic -fno-stack-protector -nostdlib -static -Wall -Werror \
-                   -Wl,-N,-Ttext=0x100000,-e,start,--build-id=none,--no-warn-rwx-segments -o";
+    let image = directory.join(format!("{name}.{}", std::process::id()));
+    let always = "-O1 -ffreestanding -fno-stack-protector -nostdlib -Wall -Werror -Wl,--build-id=none -o";
     let compiled = Command::new("cc")
         .args(options.split_whitespace())
+        .args(always.split_whitespace())
         .args([&image, &source])
         .status();
     assert!(compiled.expect("cc").success());

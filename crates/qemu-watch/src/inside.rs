@@ -46,6 +46,8 @@ pub(crate) enum Register {
     R8 = 8,
     R9 = 9,
     R10 = 10,
+    Rip = 16,
+    FsBase = 24,
     Cr3 = 29,
 }
 
@@ -137,7 +139,8 @@ impl Processor<'_> {
         unsafe { (self.inside.replay_has_exception)() }
     }
 
-    /// A register. To be asked where a block begins: elsewhere it may be in a register of the host.
+    /// A register. To be asked where a block begins: elsewhere it may be in a register of the host. Of [`Register::Rip`] the page is right
+    /// everywhere, and [`Register::Cr3`] is never in one.
     pub(crate) fn register(&mut self, register: Register) -> u64 {
         // SAFETY: the array is ours alone. QEMU appends the register to it, which is then read within its length.
         unsafe {

@@ -16,9 +16,10 @@
 //!  1        block of instructions (how many): executed before, address
 //!  2        instruction: executed before, address
 //!  3        write (bytes): executed before, address of the instruction, of what is written, the value, space
-//!  4        system call: executed before, address, space, stack, number, six arguments
-//!  6        translation of a block (bytes): executed before, address
+//!  4        system call: executed before, address, space, stack, number, thread, six arguments
 //!  5        its return: executed before, address, space, stack, result
+//!  7        write to a device: the same as 3, without the value
+//!  6        block for the first time (bytes): executed before, address
 //! ```
 
 mod inside;

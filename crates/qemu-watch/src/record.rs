@@ -5,7 +5,7 @@
 const WORD: usize = 8;
 
 /// The most words that a record has.
-const LONGEST: usize = 12;
+const LONGEST: usize = 13;
 
 /// Something that was watched for. `at` is how many instructions the guest had executed before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Record {
         /// Instructions that it has; an exception may leave it earlier.
         length: u16,
     },
-    /// A block of instructions was made ready to be executed.
-    Translation {
+    /// A block of instructions was begun for the first time.
+    NewBlock {
         /// Instructions before it.
         at: u64,
         /// Where it begins.
@@ -45,8 +45,8 @@ pub enum Record {
         to: u64,
         /// How many bytes.
         size: u16,
-        /// What was there then: the first eight bytes of it at most.
-        value: u64,
+        /// What was there then: the first eight bytes of it at most. Nothing is known of a device, which may change if it is read.
+        value: Option<u64>,
         /// Which address space that is.
         space: u64,
     },
@@ -62,6 +62,8 @@ pub enum Record {
         stack: u64,
         /// Its number.
         number: u64,
+        /// What tells the program's threads apart: the base of `%fs`.
+        thread: u64,
         /// What it is given.
         arguments: [u64; 6],
     },
@@ -85,7 +87,7 @@ impl Record {
     pub fn at(&self) -> u64 {
         match *self {
             Self::Block { at, .. }
-            | Self::Translation { at, .. }
+            | Self::NewBlock { at, .. }
             | Self::Instruction { at, .. }
             | Self::Write { at, .. }
             | Self::Call { at, .. }
@@ -99,7 +101,7 @@ impl Record {
         match *self {
             Self::Block { at, address, length } => put(&[1 | u64::from(length) << 8, at, address]),
             Self::Instruction { at, address } => put(&[2, at, address]),
-            Self::Translation { at, address, size } => put(&[6 | u64::from(size) << 8, at, address]),
+            Self::NewBlock { at, address, size } => put(&[6 | u64::from(size) << 8, at, address]),
             Self::Write {
                 at,
                 address,
@@ -107,16 +109,27 @@ impl Record {
                 size,
                 value,
                 space,
-            } => put(&[3 | u64::from(size) << 8, at, address, to, value, space]),
+            } => {
+                let kind = if value.is_some() { 3 } else { 7 };
+                put(&[
+                    kind | u64::from(size) << 8,
+                    at,
+                    address,
+                    to,
+                    value.unwrap_or_default(),
+                    space,
+                ]);
+            }
             Self::Call {
                 at,
                 address,
                 space,
                 stack,
                 number,
+                thread,
                 arguments,
             } => {
-                put(&[4, at, address, space, stack, number]);
+                put(&[4, at, address, space, stack, number, thread]);
                 put(&arguments);
             }
             Self::Return {
@@ -133,7 +146,7 @@ impl Record {
     fn length(kind: u64) -> Option<usize> {
         Some(match kind & 0xff {
             1 | 2 | 6 => 3,
-            3 | 5 => 6,
+            3 | 5 | 7 => 6,
             4 => LONGEST,
             _ => return None,
         })
@@ -141,7 +154,7 @@ impl Record {
 
     /// The one that `words` are, which are as many as it has.
     fn of(words: &[u64; LONGEST]) -> Option<Self> {
-        let [kind, at, address, c, d, e, arguments @ ..] = *words;
+        let [kind, at, address, c, d, e, thread, arguments @ ..] = *words;
         let small = u16::try_from(kind >> 8).ok()?;
         Some(match kind & 0xff {
             1 => Self::Block {
@@ -150,17 +163,17 @@ impl Record {
                 length: small,
             },
             2 => Self::Instruction { at, address },
-            6 => Self::Translation {
+            6 => Self::NewBlock {
                 at,
                 address,
                 size: small,
             },
-            3 => Self::Write {
+            3 | 7 => Self::Write {
                 at,
                 address,
                 to: c,
                 size: small,
-                value: d,
+                value: (kind & 0xff == 3).then_some(d),
                 space: e,
             },
             4 => Self::Call {
@@ -169,6 +182,7 @@ impl Record {
                 space: c,
                 stack: d,
                 number: e,
+                thread,
                 arguments,
             },
             5 => Self::Return {
@@ -255,7 +269,7 @@ mod tests {
                 length: 512,
             },
             Record::Instruction { at: 2, address: 3 },
-            Record::Translation {
+            Record::NewBlock {
                 at: 3,
                 address: 4,
                 size: u16::MAX,
@@ -265,7 +279,15 @@ mod tests {
                 address: 5,
                 to: 6,
                 size: 16,
-                value: 7,
+                value: Some(7),
+                space: 8,
+            },
+            Record::Write {
+                at: 4,
+                address: 5,
+                to: 6,
+                size: 4,
+                value: None,
                 space: 8,
             },
             Record::Call {
@@ -274,6 +296,7 @@ mod tests {
                 space: 10,
                 stack: 11,
                 number: 12,
+                thread: 20,
                 arguments: [13, 14, 15, 16, 17, 18],
             },
             Record::Return {

@@ -9,8 +9,8 @@ use std::ops::Range;
 pub enum Watch {
     /// Every block of instructions that is executed.
     Blocks,
-    /// Every block of instructions once or a few times, before it is executed first.
-    Translations,
+    /// Every block of instructions, when it is executed first: once at each of its addresses.
+    NewBlocks,
     /// The instruction at an address.
     Instruction(u64),
     /// What is written to addresses.
@@ -39,7 +39,7 @@ impl fmt::Display for Settings {
         write!(f, "out={},from={start},to={end},", self.out)?;
         match &self.watch {
             Watch::Blocks => f.write_str("watch=blocks"),
-            Watch::Translations => f.write_str("watch=translations"),
+            Watch::NewBlocks => f.write_str("watch=new-blocks"),
             Watch::Instruction(address) => write!(f, "watch=instruction,address={address}"),
             Watch::Writes(to) => write!(f, "watch=writes,address={},end={}", to.start, to.end),
             Watch::Memory(to) => write!(f, "watch=memory,address={},end={}", to.start, to.end),
@@ -57,7 +57,7 @@ impl Settings {
         Some(Self {
             watch: match text("watch")? {
                 "blocks" => Watch::Blocks,
-                "translations" => Watch::Translations,
+                "new-blocks" => Watch::NewBlocks,
                 "instruction" => Watch::Instruction(number("address")?),
                 "writes" => Watch::Writes(number("address")?..number("end")?),
                 "memory" => Watch::Memory(number("address")?..number("end")?),
@@ -78,7 +78,7 @@ mod tests {
     fn told_as_they_are_understood() {
         for watch in [
             Watch::Blocks,
-            Watch::Translations,
+            Watch::NewBlocks,
             Watch::Instruction(u64::MAX),
             Watch::Writes(7..15),
             Watch::Memory(0..1),

@@ -3,13 +3,18 @@
 //!
 //! QEMU translates a block of the guest's instructions once, and executes it often. When it translates one it asks the plugin, which
 //! says of what in it it wants to be called.
+//!
+//! It is the page in the guest's memory that a block is of, and not its address: what two programs have of the same page, each at an
+//! address of its own, is translated once (`CF_PCREL`, `TARGET_TB_PCREL`). The address that is known then is that of the first; only the
+//! last twelve bits hold for all. Where a block is executed, the processor knows the others ([`Code::address`]).
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::FromRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::inside::{Inside, Processor, Register};
@@ -65,6 +70,8 @@ pub struct Interface {
     pub size: unsafe extern "C" fn(*const Instruction) -> usize,
     /// `qemu_plugin_mem_size_shift`: the logarithm of how many bytes an access to memory has
     pub logarithm: unsafe extern "C" fn(u32) -> c_uint,
+    /// `qemu_plugin_mem_is_store`: whether something is written
+    pub is_write: unsafe extern "C" fn(u32) -> bool,
     /// `qemu_plugin_get_hwaddr`
     pub access: unsafe extern "C" fn(u32, u64) -> *mut Access,
     /// `qemu_plugin_hwaddr_is_io`
@@ -107,6 +114,8 @@ struct State {
     /// Whether nobody reads them any more.
     is_broken: bool,
     calls: Calls,
+    /// Where blocks were begun, and how many bytes they have.
+    begun: HashSet<(u64, u16)>,
 }
 
 /// Where system calls begin and end.
@@ -115,9 +124,28 @@ struct Calls {
     /// One that has left its program and not come to the kernel: instructions before it, and its address.
     begun: Option<(u64, u64)>,
     /// Where the kernel begins with them.
-    entries: BTreeSet<u64>,
-    /// Where programs go on behind them.
-    returns: BTreeSet<u64>,
+    entries: HashSet<u64>,
+}
+
+/// A place in a block, as QEMU keeps it for a function that it calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Code {
+    /// Where it was when it was translated.
+    translated: u64,
+    /// How many instructions are left from there to the end of the block.
+    left: u16,
+    /// Whether it is in a segment that does not begin at 0: the processor's own address is another one then. No system of today shares
+    /// such code.
+    is_segmented: bool,
+}
+
+/// A block, for as long as it may be executed.
+struct Translated {
+    begin: Code,
+    /// Its bytes.
+    size: u16,
+    /// Where it was executed last.
+    last: AtomicU64,
 }
 
 /// Bytes of records that are written at once.
@@ -135,6 +163,12 @@ const PAGE: u64 = 1 << 12;
 /// The least and the most significant bits that an address of an instruction leaves free in a word: the most significant are all as
 /// the one below them.
 const FREE: u32 = 16;
+
+/// The bit of these that says that code is in a segment. A block has 512 instructions at most.
+const SEGMENTED: u16 = 1 << 15;
+
+/// No address: a block was not executed yet.
+const NOWHERE: u64 = u64::MAX;
 
 static WATCHER: OnceLock<Watcher> = OnceLock::new();
 
@@ -174,6 +208,7 @@ pub unsafe fn install(
             records: Vec::with_capacity(PIECE),
             is_broken: false,
             calls: Calls::default(),
+            begun: HashSet::new(),
         }),
     };
     if WATCHER.set(watcher).is_err() {
@@ -249,54 +284,69 @@ impl Watcher {
                 true => 0,
                 false => length,
             };
+            let is_segmented = self.ask(|it| it.register(Register::Rip)) != Some(begin);
+            let code = |translated: u64, left: u16| Code {
+                translated,
+                left,
+                is_segmented,
+            };
+            let first = code(begin, counted);
             let each = instructions.iter().zip((0..=counted).rev());
+            let each = each.map(|((instruction, address), left)| (*instruction, code(*address, left)));
             match self.settings.watch {
-                Watch::Blocks => (self.interface.on_block)(block, on_block, 0, packed(begin, counted)),
-                Watch::Translations => {
-                    let (last, address) = instructions.last().copied().unwrap_or((first, begin));
+                Watch::Blocks => (self.interface.on_block)(block, on_block, 0, first.packed()),
+                Watch::NewBlocks => {
+                    let (last, address) = instructions[instructions.len() - 1];
                     let size = address.wrapping_sub(begin) + (self.interface.size)(last) as u64;
-                    // Nothing of it is counted yet.
-                    if let (Some(at), Ok(size)) = (self.count(0), u16::try_from(size)) {
-                        self.record(Record::Translation {
-                            at,
-                            address: begin,
-                            size,
-                        });
-                    }
+                    let block_of = Translated {
+                        begin: first,
+                        size: size.try_into().unwrap_or(u16::MAX),
+                        last: AtomicU64::new(NOWHERE),
+                    };
+                    // QEMU does not say when a block is gone.
+                    let data = std::ptr::from_mut(Box::leak(Box::new(block_of)));
+                    (self.interface.on_block)(block, on_new_block, 0, data.cast());
                 }
                 Watch::Instruction(wanted) => {
-                    for ((instruction, address), left) in each {
-                        if *address == wanted {
-                            (self.interface.on_instruction)(*instruction, on_instruction, 0, packed(*address, left));
+                    for (instruction, code) in each {
+                        if code.translated % PAGE == wanted % PAGE {
+                            (self.interface.on_instruction)(instruction, on_instruction, 0, code.packed());
                         }
                     }
                 }
                 Watch::Writes(_) | Watch::Memory(_) => {
-                    for ((instruction, address), left) in each {
-                        (self.interface.on_memory)(*instruction, on_write, 0, 2, packed(*address, left));
+                    for (instruction, code) in each {
+                        (self.interface.on_memory)(instruction, on_write, 0, 2, code.packed());
                     }
                 }
                 Watch::Calls => {
-                    let calls = &mut self.state().calls;
-                    for ((instruction, address), left) in each {
-                        let size = (self.interface.size)(*instruction);
-                        if size == CALL.len() && self.version.beginning(*instruction) == CALL {
-                            calls.returns.insert(address.wrapping_add(CALL.len() as u64));
-                            (self.interface.on_instruction)(*instruction, on_call, 0, packed(*address, left));
+                    for (instruction, code) in each {
+                        let size = (self.interface.size)(instruction);
+                        if size == CALL.len() && self.version.beginning(instruction) == CALL {
+                            (self.interface.on_instruction)(instruction, on_call, 0, code.packed());
                         }
                     }
+                    let calls = &mut self.state().calls;
                     // The kernel masks interrupts before it begins: nothing comes between.
                     if calls.begun.is_some() {
                         calls.entries.insert(begin);
                     }
                     if calls.entries.contains(&begin) {
-                        (self.interface.on_block)(block, on_entry, 0, packed(begin, counted));
-                    } else if calls.returns.contains(&begin) {
-                        (self.interface.on_block)(block, on_return, 0, packed(begin, counted));
+                        (self.interface.on_block)(block, on_entry, 0, first.packed());
+                    } else if self.may_be_behind_call(begin) {
+                        (self.interface.on_block)(block, on_return, 0, first.packed());
                     }
                 }
             }
         }
+    }
+
+    /// Whether a system call may be right before a block that is being translated. Where it is made need not have been seen: a program
+    /// may have waited there from the beginning. In another page it may be in one program and not in another.
+    fn may_be_behind_call(&'static self, begin: u64) -> bool {
+        let size = CALL.len();
+        let before = || self.ask(|it| it.memory(begin.wrapping_sub(size as u64), size));
+        begin % PAGE < size as u64 || before() == Some(u16::from_le_bytes(CALL).into())
     }
 
     /// The instructions that are executed with a block, each with its address.
@@ -327,14 +377,30 @@ impl State {
     }
 }
 
-/// An address and a small number as what QEMU keeps for a function that it calls.
-fn packed(address: u64, left: u16) -> *mut c_void {
-    (address << FREE | u64::from(left)) as *mut c_void
-}
+impl Code {
+    fn packed(self) -> *mut c_void {
+        let segmented = if self.is_segmented { SEGMENTED } else { 0 };
+        (self.translated << FREE | u64::from(self.left | segmented)) as *mut c_void
+    }
 
-fn unpacked(data: *mut c_void) -> (u64, u16) {
-    let word = data as u64;
-    ((word.cast_signed() >> FREE).cast_unsigned(), word as u16)
+    fn unpacked(data: *mut c_void) -> Self {
+        let word = data as u64;
+        Self {
+            translated: (word.cast_signed() >> FREE).cast_unsigned(),
+            left: word as u16 & !SEGMENTED,
+            is_segmented: word as u16 & SEGMENTED != 0,
+        }
+    }
+
+    /// Where it is, while it is executed. In the middle of a block QEMU does not keep the processor's own address up to date, but its
+    /// page, in which all instructions of a block begin: after an exception it finds the instruction in the same way
+    /// (`x86_restore_state_to_opc`).
+    fn address(self, processor: &mut Processor<'_>) -> u64 {
+        match self.is_segmented {
+            true => self.translated,
+            false => processor.register(Register::Rip) & !(PAGE - 1) | (self.translated % PAGE),
+        }
+    }
 }
 
 extern "C" fn on_translation(_id: u64, block: *mut Block) {
@@ -345,26 +411,51 @@ extern "C" fn on_translation(_id: u64, block: *mut Block) {
 }
 
 extern "C" fn on_block(_processor: c_uint, data: *mut c_void) {
-    let (address, length) = unpacked(data);
+    let code = Code::unpacked(data);
     if let Some(watcher) = WATCHER.get()
-        && let Some(at) = watcher.count(length)
+        && let Some(at) = watcher.count(code.left)
+        && let Some(address) = watcher.ask(|it| code.address(it))
     {
-        let length = length.max(1);
+        let length = code.left.max(1);
         watcher.record(Record::Block { at, address, length });
     }
 }
 
-extern "C" fn on_instruction(_processor: c_uint, data: *mut c_void) {
-    let (address, left) = unpacked(data);
-    if let Some(watcher) = WATCHER.get()
-        && let Some(at) = watcher.count(left)
+extern "C" fn on_new_block(_processor: c_uint, data: *mut c_void) {
+    // SAFETY: it is what was handed to QEMU with this function, and is never freed.
+    let block = unsafe { &*data.cast::<Translated>() };
+    let Some(watcher) = WATCHER.get() else { return };
+    let Some(address) = watcher.ask(|it| block.begin.address(it)) else {
+        return;
+    };
+    // Only the processor's thread comes here.
+    if block.last.swap(address, Ordering::Relaxed) != address
+        && let Some(at) = watcher.count(block.begin.left)
+        && watcher.state().begun.insert((address, block.size))
     {
-        watcher.record(Record::Instruction { at, address });
+        let size = block.size;
+        watcher.record(Record::NewBlock { at, address, size });
+    }
+}
+
+extern "C" fn on_instruction(_processor: c_uint, data: *mut c_void) {
+    let code = Code::unpacked(data);
+    if let Some(watcher) = WATCHER.get()
+        && let Watch::Instruction(wanted) = watcher.settings.watch
+        && watcher.ask(|it| code.address(it)) == Some(wanted)
+        && let Some(at) = watcher.count(code.left)
+    {
+        watcher.record(Record::Instruction { at, address: wanted });
     }
 }
 
 extern "C" fn on_write(_processor: c_uint, what: u32, to: u64, data: *mut c_void) {
     let Some(watcher) = WATCHER.get() else { return };
+    // QEMU 7.2 tells of reads as well, whichever are asked for (op_rw in its accel/tcg/plugin-gen.c).
+    // SAFETY: it is what QEMU says of this access.
+    if !unsafe { (watcher.interface.is_write)(what) } {
+        return;
+    }
     let (place, wanted) = match &watcher.settings.watch {
         Watch::Writes(wanted) => (Some(to), wanted),
         Watch::Memory(wanted) => (watcher.in_memory(what, to), wanted),
@@ -375,13 +466,15 @@ extern "C" fn on_write(_processor: c_uint, what: u32, to: u64, data: *mut c_void
     if place.is_none_or(|place| place >= wanted.end || place.saturating_add(size.into()) <= wanted.start) {
         return;
     }
-    let (address, left) = unpacked(data);
-    if let Some(at) = watcher.count(left) {
+    let code = Code::unpacked(data);
+    if let Some(at) = watcher.count(code.left) {
         let found = watcher.ask(|processor| {
-            let value = processor.memory(to, size.into());
-            (value, processor.register(Register::Cr3))
+            // A device would notice that it is read.
+            let is_memory = watcher.in_memory(what, to).is_some();
+            let value = is_memory.then(|| processor.memory(to, size.into()));
+            (code.address(processor), value, processor.register(Register::Cr3))
         });
-        let (value, space) = found.unwrap_or_default();
+        let Some((address, value, space)) = found else { return };
         watcher.record(Record::Write {
             at,
             address,
@@ -394,11 +487,11 @@ extern "C" fn on_write(_processor: c_uint, what: u32, to: u64, data: *mut c_void
 }
 
 extern "C" fn on_call(_processor: c_uint, data: *mut c_void) {
-    let (address, left) = unpacked(data);
+    let code = Code::unpacked(data);
     if let Some(watcher) = WATCHER.get()
-        && let Some(counted) = watcher.ask(Processor::counted)
+        && let Some((counted, address)) = watcher.ask(|it| (it.counted(), code.address(it)))
     {
-        watcher.state().calls.begun = Some((counted.saturating_sub(left.into()), address));
+        watcher.state().calls.begun = Some((counted.saturating_sub(code.left.into()), address));
     }
 }
 
@@ -417,6 +510,7 @@ extern "C" fn on_entry(_processor: c_uint, _data: *mut c_void) {
             space: of(Register::Cr3),
             stack: of(Register::Rsp),
             number: of(Register::Rax),
+            thread: of(Register::FsBase),
             arguments: [
                 Register::Rdi,
                 Register::Rsi,
@@ -436,10 +530,11 @@ extern "C" fn on_entry(_processor: c_uint, _data: *mut c_void) {
 }
 
 extern "C" fn on_return(_processor: c_uint, data: *mut c_void) {
-    let (address, length) = unpacked(data);
+    let code = Code::unpacked(data);
     let Some(watcher) = WATCHER.get() else { return };
-    let Some(at) = watcher.count(length) else { return };
+    let Some(at) = watcher.count(code.left) else { return };
     let record = watcher.ask(|processor| {
+        let address = code.address(processor);
         let mut of = |register| processor.register(register);
         Record::Return {
             at,
@@ -499,6 +594,7 @@ macro_rules! plugin {
                 fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
                 fn qemu_plugin_insn_size(instruction: *const Instruction) -> usize;
                 fn qemu_plugin_mem_size_shift(access: u32) -> c_uint;
+                fn qemu_plugin_mem_is_store(access: u32) -> bool;
                 fn qemu_plugin_get_hwaddr(access: u32, address: u64) -> *mut Access;
                 fn qemu_plugin_hwaddr_is_io(access: *const Access) -> bool;
                 fn qemu_plugin_hwaddr_phys_addr(access: *const Access) -> u64;
@@ -515,6 +611,7 @@ macro_rules! plugin {
                 address: qemu_plugin_insn_vaddr,
                 size: qemu_plugin_insn_size,
                 logarithm: qemu_plugin_mem_size_shift,
+                is_write: qemu_plugin_mem_is_store,
                 access: qemu_plugin_get_hwaddr,
                 is_device: qemu_plugin_hwaddr_is_io,
                 in_memory: qemu_plugin_hwaddr_phys_addr,
@@ -547,13 +644,19 @@ mod tests {
 
     #[test]
     fn addresses_of_both_halves_and_lengths() {
-        for (address, left) in [
-            (0, 1),
-            (0x7fff_ffff_ffff, 512),
-            (0xffff_8000_0000_0000, 1),
-            (0xffff_ffff_ffff_ffff, 512),
+        for (translated, left, is_segmented) in [
+            (0, 1, false),
+            (0xf_fff0, 0, true),
+            (0x7fff_ffff_ffff, 512, false),
+            (0xffff_8000_0000_0000, 1, true),
+            (0xffff_ffff_ffff_ffff, 512, true),
         ] {
-            assert_eq!(unpacked(packed(address, left)), (address, left));
+            let code = Code {
+                translated,
+                left,
+                is_segmented,
+            };
+            assert_eq!(Code::unpacked(code.packed()), code);
         }
     }
 }

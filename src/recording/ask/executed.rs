@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a run executed at all, and since when: QEMU translates each block of instructions before it executes it first. A replay tells
-//! that once for each recording; it is kept beside it.
+//! What a run executed at all, and since when: each block of instructions, when it was begun first. A replay tells that once for each
+//! recording; it is kept beside it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -38,12 +38,12 @@ impl Executed {
         }
         let mut found = Self::default();
         let mut take = |record: Record| {
-            if let Record::Translation { at, address, size } = record {
+            if let Record::NewBlock { at, address, size } = record {
                 found.0.entry((address, size.into())).or_insert(at);
             }
             ControlFlow::Continue(())
         };
-        watcher.watch(Watch::Translations, 0..watcher.end(), &mut take, listener)?;
+        watcher.watch(Watch::NewBlocks, 0..watcher.end(), &mut take, listener)?;
         if let Err(error) = found.save(directory) {
             tracing::warn!("what was executed cannot be kept, and is looked for again the next time: {error}");
         }

@@ -31,8 +31,8 @@ pub struct Written {
     pub first: u64,
     /// How many sectors it wrote.
     pub sectors: u64,
-    /// Where in the guest's memory the data of the sector was.
-    pub data: u64,
+    /// Where in the guest's memory the data of the sector was; `None` if it was to become zeros.
+    pub data: Option<u64>,
     /// The write with which the guest handed the request to the disk.
     pub begun: Option<Write>,
     /// The last write to the data before that.
@@ -42,7 +42,7 @@ pub struct Written {
 /// A request in its queue.
 struct Seen {
     request: Request,
-    data: u64,
+    data: Option<u64>,
     queue: Queue,
     /// Which one it was, in 16 bits.
     number: u16,
@@ -107,6 +107,8 @@ fn last_of(
     listener: &mut dyn Listener,
 ) -> Result<Option<Seen>, Error> {
     let mut found = None;
+    // Whether one after that could not be read.
+    let mut is_unread = false;
     // How many had begun when it stood still before, and when that was.
     let mut before: Option<(u16, u64)> = None;
     watcher.visit(
@@ -120,9 +122,12 @@ fn last_of(
                 let new = if new <= queue.size { new as u16 } else { queue.begun };
                 for number in (1..=new).rev().map(|back| queue.begun.wrapping_sub(back)) {
                     let request = Request::read(memory, &queue, number);
-                    let Some((request, data)) = request.and_then(|it| it.data_of(sector).map(|data| (it, data))) else {
+                    is_unread |= request.is_none();
+                    let Some(request) = request.filter(|it| it.writes(sector)) else {
                         continue;
                     };
+                    is_unread = false;
+                    let data = request.data_of(sector);
                     found = Some(Seen {
                         request,
                         data,
@@ -137,7 +142,10 @@ fn last_of(
         },
         listener,
     )?;
-    Ok(found)
+    match is_unread {
+        true => Err(Error::StrangeRequest),
+        false => Ok(found),
+    }
 }
 
 /// What can be said of a request.
@@ -152,18 +160,28 @@ fn about(watcher: &Watcher<'_>, seen: Seen, listener: &mut dyn Listener) -> Resu
     let mut begun = None;
     let mut take = |record: Record| {
         let write = Write::of(&record);
-        begun = write.filter(|it| it.value as u16 == number.wrapping_add(1)).or(begun);
+        begun = write
+            .filter(|it| it.value.is_some_and(|value| value as u16 == number.wrapping_add(1)))
+            .or(begun);
         ControlFlow::Continue(())
     };
-    let place = queue.available.saturating_add(BEGUN.start)..queue.available.saturating_add(BEGUN.end);
+    let available = watcher.seen_at(queue.available)?;
+    let place = available.saturating_add(BEGUN.start)..available.saturating_add(BEGUN.end);
     watcher.watch(Watch::Memory(place), between.clone(), &mut take, listener)?;
     let before = begun.map_or(between.end, |write: Write| write.at);
-    let watch = Watch::Memory(data..data.saturating_add(SECTOR));
+    let filled = match data {
+        Some(data) => {
+            let data = watcher.seen_at(data)?;
+            let watch = Watch::Memory(data..data.saturating_add(SECTOR));
+            super::last(watcher, &watch, before, listener)?
+        }
+        None => None,
+    };
     Ok(Written {
         first: request.sector,
-        sectors: request.sectors(),
+        sectors: request.sectors,
         data,
         begun,
-        filled: super::last(watcher, &watch, before, listener)?,
+        filled,
     })
 }

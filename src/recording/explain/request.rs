@@ -23,6 +23,7 @@ impl fmt::Display for Request {
         match self.action {
             Action::Read => write!(f, "disk {} is to read sector {}", self.disk, self.sector),
             Action::Write => write!(f, "disk {} is to write sector {}", self.disk, self.sector),
+            Action::Zeros => write!(f, "disk {} is to make zeros from sector {} on", self.disk, self.sector),
             Action::Other(kind) => write!(f, "disk {} gets a request of kind {kind}", self.disk),
         }
     }

@@ -21,6 +21,9 @@ static TABLE: LazyLock<BTreeMap<u64, (&str, usize)>> = LazyLock::new(|| {
 /// the program's.
 pub(super) const NOT_THE_SPACE: u64 = 0x1fff;
 
+/// The calls that are over twice, in a child with 0: clone, fork, vfork, clone3.
+const FORKS: [u64; 4] = [56, 57, 58, 435];
+
 /// A system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -34,6 +37,8 @@ pub struct Call {
     pub space: u64,
     /// Its number.
     pub number: u64,
+    /// Which thread of its program makes it: where what is the thread's own begins, 0 if there is none.
+    pub thread: u64,
     /// What it was given, as far as it takes that.
     pub arguments: Vec<u64>,
     /// What it came to, if it did.
@@ -81,6 +86,7 @@ impl Calls {
                 space,
                 stack,
                 number,
+                thread,
                 arguments,
             } => {
                 let takes = TABLE.get(&number).map_or(arguments.len(), |(_, takes)| *takes);
@@ -90,6 +96,7 @@ impl Calls {
                     address,
                     space: space & !NOT_THE_SPACE,
                     number,
+                    thread,
                     arguments: arguments.into_iter().take(takes).collect(),
                     result: None,
                     stack,
@@ -106,6 +113,11 @@ impl Calls {
             } => {
                 let place = (space & !NOT_THE_SPACE, address, stack);
                 let call = self.begun.remove(&place)?;
+                // Until a child has a program of its own, it may be where its parent waits, and is there first.
+                if result == 0 && FORKS.contains(&call.number) {
+                    self.begun.insert(place, call);
+                    return None;
+                }
                 Some(Call {
                     until: Some(at),
                     result: Some(result),
@@ -142,6 +154,7 @@ mod tests {
             space,
             stack: 0x7000,
             number,
+            thread: 0x9000,
             arguments: [1, 2, 3, 4, 5, 6],
         }
     }
@@ -169,6 +182,11 @@ mod tests {
         assert_eq!(calls.take(call(30, 39, 0x10_0000)), None);
         let error = calls.take(back(31, -38_i64 as u64, 0x10_0000)).expect("it is over");
         assert_eq!(error.to_string(), "getpid() = -38");
+        // vfork: the child is in the same space, and on the same stack.
+        assert_eq!(calls.take(call(32, 58, 0x10_0000)), None);
+        assert_eq!(calls.take(back(33, 0, 0x10_0000)), None);
+        let parent = calls.take(back(39, 77, 0x10_0000)).expect("it is over");
+        assert_eq!(parent.to_string(), "vfork() = 77");
         calls.take(call(40, 9999, 0x10_0000));
         let rest: Vec<String> = calls.rest().iter().map(ToString::to_string).collect();
         assert_eq!(

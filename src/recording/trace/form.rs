@@ -40,6 +40,28 @@ pub struct Writer<W> {
     has_begun: bool,
     /// The address spaces that were seen, by number.
     spaces: BTreeMap<u64, usize>,
+    /// The threads in them.
+    threads: BTreeMap<(u64, u64), usize>,
+}
+
+/// An address, or what is in memory, in JSON. Many programs that read it have no whole numbers of 64 bits.
+pub fn word(word: u64) -> String {
+    format!("{word:#x}")
+}
+
+impl super::Write {
+    /// It as JSON, with the names that are known.
+    pub fn json(&self, symbols: &Symbols) -> Value {
+        json!({
+            "at": self.at,
+            "address": word(self.address),
+            "symbol": symbols.name(self.address),
+            "to": word(self.to),
+            "size": self.size,
+            "value": self.value.map(word),
+            "space": word(self.space),
+        })
+    }
 }
 
 /// What time it is after so many instructions.
@@ -78,6 +100,7 @@ impl<W: Write> Writer<W> {
             },
             has_begun: false,
             spaces: BTreeMap::new(),
+            threads: BTreeMap::new(),
         }
     }
 
@@ -123,13 +146,15 @@ impl<W: Write> Writer<W> {
             }
             Entry::Instruction { at, address } => format!("{:>15}  {}", grouped(*at), self.place(*address)),
             Entry::Write(write) => format!(
-                "{:>15}  {:#x}  {}  wrote {} bytes to {}: {:#x}",
+                "{:>15}  {:#x}  {}  wrote {} bytes to {}{}",
                 grouped(write.at),
                 write.space,
                 self.place(write.address),
                 write.size,
                 self.place(write.to),
-                write.value
+                write
+                    .value
+                    .map_or_else(|| ", a device".to_owned(), |value| format!(": {value:#x}"))
             ),
             Entry::Call(call) => format!("{:>15}  {:#x}  {call}", grouped(call.at), call.space),
             Entry::Disk { at, request } => format!("{:>15}  request {request} is done", grouped(*at)),
@@ -155,28 +180,21 @@ impl<W: Write> Writer<W> {
     fn json(&self, entry: &Entry) -> Value {
         match entry {
             Entry::Block { at, address, length } => {
-                json!({ "at": at, "address": address, "symbol": self.symbols.name(*address), "instructions": length })
+                json!({ "at": at, "address": word(*address), "symbol": self.symbols.name(*address), "instructions": length })
             }
             Entry::Instruction { at, address } => {
-                json!({ "at": at, "address": address, "symbol": self.symbols.name(*address) })
+                json!({ "at": at, "address": word(*address), "symbol": self.symbols.name(*address) })
             }
-            Entry::Write(write) => json!({
-                "at": write.at,
-                "address": write.address,
-                "symbol": self.symbols.name(write.address),
-                "to": write.to,
-                "size": write.size,
-                "value": write.value,
-                "space": write.space,
-            }),
+            Entry::Write(write) => write.json(&self.symbols),
             Entry::Call(call) => json!({
                 "at": call.at,
                 "until": call.until,
-                "address": call.address,
-                "space": call.space,
+                "address": word(call.address),
+                "space": word(call.space),
+                "thread": word(call.thread),
                 "call": call.name(),
                 "number": call.number,
-                "arguments": call.arguments,
+                "arguments": call.arguments.iter().copied().map(word).collect::<Vec<_>>(),
                 "result": call.result.map(u64::cast_signed),
             }),
             Entry::Disk { at, request } => json!({ "at": at, "request": request }),
@@ -188,21 +206,21 @@ impl<W: Write> Writer<W> {
 
     /// Each thing is a slice of time; each address space is a process.
     fn chrome(&mut self, entry: &Entry) -> io::Result<()> {
-        let (name, at, until, process) = match entry {
+        let (name, at, until, (process, thread)) = match entry {
             Entry::Block { at, address, length } => {
                 let name = self.symbols.name(*address).unwrap_or_else(|| format!("{address:#x}"));
-                (name, *at, at + u64::from(*length), 0)
+                (name, *at, at + u64::from(*length), (0, 0))
             }
-            Entry::Instruction { at, address } => (self.place(*address), *at, at + 1, 0),
+            Entry::Instruction { at, address } => (self.place(*address), *at, at + 1, (0, 0)),
             Entry::Call(call) => (
                 call.name(),
                 call.at,
                 call.until.unwrap_or(call.at + 1),
-                self.process(call)?,
+                self.thread(call)?,
             ),
-            Entry::Write(write) => (self.place(write.address), write.at, write.at + 1, 0),
-            Entry::Disk { at, request } => (format!("request {request}"), *at, *at, 0),
-            Entry::Packet { at, network, .. } => (format!("interface {network}"), *at, *at, 0),
+            Entry::Write(write) => (self.place(write.address), write.at, write.at + 1, (0, 0)),
+            Entry::Disk { at, request } => (format!("request {request}"), *at, *at, (0, 0)),
+            Entry::Packet { at, network, .. } => (format!("interface {network}"), *at, *at, (0, 0)),
         };
         let (from, to) = (self.time.microseconds(at), self.time.microseconds(until));
         let event = json!({
@@ -211,22 +229,25 @@ impl<W: Write> Writer<W> {
             "ts": from,
             "dur": to - from,
             "pid": process,
-            "tid": process,
+            "tid": thread,
             "args": self.json(entry),
         });
         self.element(&event)
     }
 
-    /// The number of a call's address space, which is told when it is seen first.
-    fn process(&mut self, call: &Call) -> io::Result<usize> {
+    /// The numbers of a call's address space and of its thread: two threads may be in calls at once. The name of a space is told when it
+    /// is seen first.
+    fn thread(&mut self, call: &Call) -> io::Result<(usize, usize)> {
+        let next = self.threads.len() + 1;
+        let thread = *self.threads.entry((call.space, call.thread)).or_insert(next);
         let next = self.spaces.len() + 1;
         if let Some(number) = self.spaces.get(&call.space) {
-            return Ok(*number);
+            return Ok((*number, thread));
         }
         self.spaces.insert(call.space, next);
         let name = format!("address space {:#x}", call.space);
         self.element(&json!({ "name": "process_name", "ph": "M", "pid": next, "args": { "name": name } }))?;
-        Ok(next)
+        Ok((next, thread))
     }
 
     fn element(&mut self, value: &Value) -> io::Result<()> {

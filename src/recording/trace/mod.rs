@@ -11,7 +11,7 @@ use qemu_watch::{Record, Watch};
 use replay_log::{Kind, Reader};
 
 pub use calls::Call;
-pub use form::{Form, Writer};
+pub use form::{Form, Writer, word};
 
 use super::point::Point;
 use super::replay::{self, open_log};
@@ -72,8 +72,8 @@ pub struct Write {
     pub to: u64,
     /// How many bytes.
     pub size: u16,
-    /// What was there then, eight bytes at most.
-    pub value: u64,
+    /// What was there then, eight bytes at most; `None` of a device.
+    pub value: Option<u64>,
     /// Which address space that is: where its tables of pages are.
     pub space: u64,
 }
@@ -132,7 +132,7 @@ pub fn watched(
         let entry = match record {
             Record::Block { at, address, length } => Entry::Block { at, address, length },
             Record::Instruction { at, address } => Entry::Instruction { at, address },
-            Record::Translation { .. } => return ControlFlow::Continue(()),
+            Record::NewBlock { .. } => return ControlFlow::Continue(()),
             record => match (Write::of(&record), calls.take(record)) {
                 (Some(write), _) => Entry::Write(write),
                 (None, Some(call)) => Entry::Call(call),

@@ -206,6 +206,10 @@ pub fn debian_12_and_13(lab: &Lab) -> Outcome {
     other
         .replay(&["--verify"])
         .expect(4, &["QEMU: it was ", "`--engine capsule` replays it"]);
+    // What has no such option says which command has.
+    other
+        .run(&["ask", GUEST, "first execution of 0x1234567"])
+        .expect(4, &["`ttvm replay --engine capsule` replays it", "install that"]);
     trust(&other);
     other
         .replay(&["--verify", "--engine", "capsule"])

@@ -71,6 +71,8 @@ pub fn all() -> Vec<Case> {
         questions::watched,
         questions::last_writes,
         questions::first_executions,
+        questions::shared_code,
+        questions::zeros,
         questions::sectors,
         questions::from_the_log,
         questions::another_run,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::Outcome;
 use super::super::lab::{GUEST, Lab, Place, STATE};
 use super::explain::{KERNEL_TEXT, LINUX};
+use crate::tiny::compiled;
 
 /// How many answers are compared with the machine, or with all that is there to find; `TTVM_QUESTIONS` for more.
 const QUESTIONS: usize = 6;
@@ -37,7 +38,12 @@ fn trace(place: &Place, args: &[&str]) -> Vec<Value> {
 }
 
 fn number(of: &Value, name: &str) -> u64 {
-    of[name].as_u64().unwrap_or_else(|| panic!("{name}: {of}"))
+    let digits = of[name].as_str().and_then(|text| text.strip_prefix("0x"));
+    let number = match digits {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => of[name].as_u64(),
+    };
+    number.unwrap_or_else(|| panic!("{name}: {of}"))
 }
 
 /// Some of them, from everywhere.
@@ -83,13 +89,18 @@ pub fn watched(lab: &Lab) -> Outcome {
         let at = number(call, "at");
         assert_eq!(register(&place, at, RIP), number(call, "address"), "{call}");
     }
+    // From the middle on it is the same: programs that waited then make these calls again where they waited.
+    let from = number(&calls[calls.len() / 2], "at");
+    let later: Vec<_> = calls.iter().filter(|it| number(it, "at") >= from).cloned().collect();
+    assert_eq!(trace(&place, &["syscalls", "--from", &from.to_string()]), later);
     let named = |name: &str| calls.iter().filter(|call| call["call"] == *name).collect::<Vec<_>>();
     // The shell's children, and their messages, whose length is what `write` returns.
     assert!(!named("execve").is_empty());
     let written = named("write");
     assert!(!written.is_empty());
     for call in written {
-        assert_eq!(call["result"], call["arguments"][2], "{call}");
+        let length = format!("{:#x}", number(call, "result"));
+        assert_eq!(call["arguments"][2], length, "{call}");
         assert!(number(call, "until") > number(call, "at"), "{call}");
     }
     // Each block begins where the one before it has ended, unless an exception or the disk has come between.
@@ -111,8 +122,19 @@ pub fn watched(lab: &Lab) -> Outcome {
     // What a browser opens.
     let ran = place.run(&["trace", GUEST, "syscalls", "--format", "chrome"]);
     let chrome: Vec<Value> = serde_json::from_str(&ran.expect(0, &[]).out).expect("JSON");
-    let slices = chrome.iter().filter(|event| event["ph"] == "X");
-    assert_eq!(slices.count(), calls.len());
+    let mut slices: Vec<_> = chrome.iter().filter(|event| event["ph"] == "X").collect();
+    assert_eq!(slices.len(), calls.len());
+    // A thread is in one call at a time, or in one that a signal or a child of vfork has come into.
+    let time = |slice: &Value, name: &str| slice[name].as_f64().expect("a time");
+    slices.retain(|slice| !slice["args"]["until"].is_null());
+    slices.sort_by(|a, b| time(a, "ts").total_cmp(&time(b, "ts")));
+    let mut over = std::collections::BTreeMap::new();
+    for slice in slices {
+        let (begin, end) = (time(slice, "ts"), time(slice, "ts") + time(slice, "dur"));
+        let before = over.entry(slice["tid"].as_u64()).or_insert(end);
+        assert!(*before <= begin || end <= *before, "{slice}");
+        *before = end.max(*before);
+    }
     nothing_is_left(&place);
     Ok(())
 }
@@ -188,6 +210,61 @@ pub fn first_executions(lab: &Lab) -> Outcome {
     Ok(())
 }
 
+/// Two processes have the same page of a program, each at an address of its own: QEMU translates it once for both.
+pub fn shared_code(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("", "");
+    place.give_program("twice", &compiled("twice", "-static-pie -fPIE -mno-red-zone"));
+    place.script("/twice; /twice; poweroff -f");
+    place.record(&[]);
+    let console = fs::read_to_string(place.recording().console()).expect("its console");
+    let said = |word: &str| -> Vec<u64> {
+        let lines = console.lines().filter_map(|line| line.strip_prefix(word));
+        lines
+            .map(|text| u64::from_str_radix(text.trim(), 16).expect("an address"))
+            .collect()
+    };
+    let (here, count) = (said("here "), said("count "));
+    assert!(here.len() == 2 && here[0] != here[1], "{here:x?}");
+    let calls = trace(&place, &["syscalls"]);
+    // Each has a child, which is on its stack, and comes back first.
+    let vforks: Vec<_> = calls.iter().filter(|it| it["call"] == "vfork").collect();
+    assert_eq!(vforks.len(), 2, "{vforks:?}");
+    for vfork in vforks {
+        assert!(vfork["result"].as_i64().is_some_and(|child| child > 1), "{vfork}");
+    }
+    let calls = calls.iter().filter(|it| it["call"] == "getppid");
+    // The shell asks this, too; here it is behind two other instructions.
+    let calls: Vec<_> = calls
+        .filter(|it| here.contains(&(number(it, "address") - 11)))
+        .collect();
+    assert_eq!(calls.len(), 6, "{calls:?}");
+    for call in &calls {
+        assert_eq!(call["result"], 1, "{call}");
+        assert_eq!(register(&place, number(call, "at"), RIP), number(call, "address"));
+    }
+    for (here, count) in here.iter().zip(&count) {
+        let (here_text, count_text) = (format!("{here:#x}"), format!("{count:#x}"));
+        let all = trace(&place, &["exec", &here_text]);
+        // More often where its number was not in memory yet.
+        assert!(all.len() >= 3, "{all:?}");
+        let last = all[all.len() - 1].clone();
+        let answer = place.run(&["ask", GUEST, &format!("first execution of {here_text}"), "--json"]);
+        let answer: Value = serde_json::from_str(&answer.expect(0, &[]).out).expect("JSON");
+        assert_eq!(answer["at"], all[0]["at"]);
+        let all = trace(&place, &["writes", &count_text]);
+        let by = |write: &&Value| number(write, "address") == *here;
+        assert_eq!(all.iter().filter(by).count(), 3, "{all:?}");
+        let at = number(&last, "at");
+        assert_eq!(register(&place, at, RIP), *here);
+        let (from, to) = (at.to_string(), (at + 3).to_string());
+        let blocks = trace(&place, &["exec", "--from", &from, "--to", &to]);
+        assert_eq!(blocks[0]["address"], last["address"], "{blocks:?}");
+    }
+    nothing_is_left(&place);
+    Ok(())
+}
+
 fn end(place: &Place) -> u64 {
     let recording = place.recording();
     let result = recording.manifest().result.as_ref().expect("a result");
@@ -233,6 +310,32 @@ pub fn sectors(lab: &Lab) -> Outcome {
     place
         .run(&["ask", GUEST, "who wrote sector vdb:1"])
         .expect(2, &["no disk \"vdb\""]);
+    nothing_is_left(&place);
+    Ok(())
+}
+
+/// A request that makes sectors zeros has no data.
+pub fn zeros(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    place.describe("", "");
+    place.give_program("zeros", &compiled("zeros", "-static-pie -fPIE -mno-red-zone"));
+    place.script("/zeros <>/dev/vda; poweroff -f");
+    place.record(&[]);
+    let said = fs::read_to_string(place.recording().console()).expect("its console");
+    assert!(said.contains("zeros: done"), "{said}");
+    let answer = place.run(&["ask", GUEST, "who wrote sector vda:1610", "--json"]);
+    let answer: Value = serde_json::from_str(&answer.expect(0, &[]).out).expect("JSON");
+    let of = |name| number(&answer, name);
+    assert_eq!((of("first"), of("sectors")), (1600, 16), "{answer}");
+    assert_eq!(answer["data"], Value::Null);
+    let begun = &answer["begun"];
+    assert_eq!(register(&place, number(begun, "at"), RIP), number(begun, "address"));
+    place
+        .run(&["ask", GUEST, "who wrote sector vda:1615"])
+        .expect(0, &["sectors 1600 to 1615", "became zeros"]);
+    place
+        .run(&["ask", GUEST, "who wrote sector vda:1616"])
+        .expect(0, &["never wrote it"]);
     nothing_is_left(&place);
     Ok(())
 }
