@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel's device-mapper knows, asked directly (`/dev/mapper/control`), read only.
+//! What the kernel's device-mapper knows, asked directly (`/dev/mapper/control`).
 //!
 //! One ioctl answers in microseconds what `lvs` needs a device scan and a quarter of a second for, and the
 //! control device can be polled for events: this is how an overflow is noticed without polling `lvs`.
@@ -10,6 +10,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+
+pub use table::Table;
+
+mod table;
 
 const CONTROL: &str = "/dev/mapper/control";
 const TABLE_STATUS: u8 = 12;
@@ -170,7 +174,7 @@ impl DeviceMapper {
             return Ok(None);
         };
         let state = match first_target(&request) {
-            Some((kind, parameters)) => parse_state(&kind, &parameters),
+            Some(target) => parse_state(&target.kind, &target.parameters),
             None => State::Other(String::new()),
         };
         let header = &request.header;
@@ -191,7 +195,7 @@ impl DeviceMapper {
             return Ok(None);
         };
         let number = match first_target(&request) {
-            Some((kind, parameters)) if kind == "thin" => parameters.split(' ').next().and_then(device_number),
+            Some(target) if target.kind == "thin" => target.parameters.split(' ').next().and_then(device_number),
             _ => None,
         };
         let Some(number) = number else {
@@ -279,18 +283,29 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// Kind and parameters of the first `struct dm_target_spec` (40 bytes and a string) in the answer.
-fn first_target(request: &Request) -> Option<(String, String)> {
+/// A target, or its status.
+struct Target {
+    sectors: u64,
+    kind: String,
+    parameters: String,
+}
+
+/// The first `struct dm_target_spec` (40 bytes and a string) in the answer.
+fn first_target(request: &Request) -> Option<Target> {
     let start = (request.header.data_start as usize).checked_sub(size_of::<Header>())?;
     let spec = request.payload.get(start..)?;
     if request.header.target_count == 0 {
         return None;
     }
-    Some((text(spec.get(24..40)?), text(spec.get(40..)?)))
+    Some(Target {
+        sectors: u64::from_ne_bytes(spec.get(8..16)?.try_into().ok()?),
+        kind: text(spec.get(24..40)?),
+        parameters: text(spec.get(40..)?),
+    })
 }
 
-/// `253:5` as the kernel's 64-bit device number (`huge_encode_dev`).
-fn device_number(text: &str) -> Option<u64> {
+/// `253:5`, as it stands in tables, as the kernel's 64-bit device number (`huge_encode_dev`).
+pub fn device_number(text: &str) -> Option<u64> {
     let (major, minor) = text.split_once(':')?;
     let (major, minor): (u64, u64) = (major.parse().ok()?, minor.parse().ok()?);
     Some((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))

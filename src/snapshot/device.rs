@@ -75,7 +75,7 @@ impl Store<'_> {
     }
 
     /// A link that leads nowhere fits: udev will replace it.
-    fn path_fits(&self, snapshot: &Snapshot, device: Option<&Device>) -> bool {
+    pub(super) fn path_fits(&self, snapshot: &Snapshot, device: Option<&Device>) -> bool {
         match fs::metadata(snapshot.volume.device()) {
             Ok(data) => device.is_some_and(|device| data.rdev() == device.number),
             Err(error) => error.kind() == io::ErrorKind::NotFound,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One ttvm program at a time works on a volume group: LVM's own lock lasts for one command, and a reset is two.
 
+use std::fs;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use crate::config::types::LvmName;
 use crate::lock::{Attempt, Lock, take};
 
 const DIRECTORY: &str = "/run/lock/ttvm";
+/// LVM's own locks, unless its configuration says otherwise (`locking_dir`).
+const LVMS: &str = "/run/lock/lvm";
 
 /// Takes the lock of `vg`; waits for at most `limit`.
 pub fn lock(vg: &LvmName, limit: Duration) -> Result<Lock, Error> {
@@ -36,4 +40,51 @@ pub fn lock(vg: &LvmName, limit: Duration) -> Result<Lock, Error> {
         });
     }
     waiting.take().map_err(failed)
+}
+
+/// LVM's own lock of `vg`, as its commands take it to change the group (lib/misc/lvm-flock.c in LVM2): none of them is at work as long
+/// as it is held, and none may be run. `None` if one is at work, or if LVM's locks are elsewhere.
+pub(super) fn lvms(vg: &LvmName) -> io::Result<Option<Lock>> {
+    let elsewhere = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| sets_other_directory(line.trim_start()))
+    };
+    if !Path::new(LVMS).is_dir()
+        || ["/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf"]
+            .into_iter()
+            .any(elsewhere)
+    {
+        return Ok(None);
+    }
+    let path = Path::new(LVMS).join(format!("V_{vg}"));
+    match take(&path)? {
+        Attempt::Taken(lock) if lock.is_of(&path) => Ok(Some(lock)),
+        // Who had it has removed its file meanwhile, as LVM does in the end.
+        Attempt::Taken(_) | Attempt::Busy(_) => Ok(None),
+    }
+}
+
+fn sets_other_directory(line: &str) -> bool {
+    !line.starts_with('#') && line.contains("locking_dir") && !line.contains(&format!("\"{LVMS}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_directory_for_locks() {
+        let others = [
+            "locking_dir = \"/var/lock/lvm\"",
+            "global { locking_dir=\"/x\" }",
+            "global/locking_dir=\"/x\"",
+        ];
+        assert!(others.into_iter().all(sets_other_directory));
+        let same = [
+            "# locking_dir = \"/x\"",
+            "locking_dir = \"/run/lock/lvm\"",
+            "wait_for_locks = 1",
+        ];
+        assert!(!same.into_iter().any(sets_other_directory));
+    }
 }
