@@ -26,7 +26,8 @@ pub struct Metadata {
     pub uuid: String,
     /// The lock manager of a shared group; empty for a local one.
     pub lock_type: String,
-    /// Whether it may be changed here: neither exported, nor shared, nor without one of its disks.
+    /// Neither exported, nor of a certain host (`system_id`, lvmsystemid(7)), nor of several at once by its flags, nor read-only, and
+    /// without a disk that is missing or just being moved. A lock manager is in [`lock_type`](Self::lock_type).
     pub is_ordinary: bool,
     /// The size of an extent, in bytes.
     pub extent_size: u64,
@@ -55,10 +56,15 @@ pub fn parse(text: &str, vg: &str) -> Result<Metadata, Error> {
         .any(|(_, disk)| disk.list("flags").contains(&"MISSING"));
     let status = group.list("status");
     let strange = ["EXPORTED", "CLUSTERED", "SHARED", "PVMOVE"];
+    // Which host is this one is for LVM to say.
+    let of_a_host = group.list("system_id").iter().any(|id| !id.is_empty());
     Ok(Metadata {
         uuid: group.word("id").ok_or(Error::Lacks("the group's UUID"))?.to_owned(),
         lock_type: group.word("lock_type").unwrap_or_default().to_owned(),
-        is_ordinary: !missing && status.contains(&"WRITE") && !status.iter().any(|flag| strange.contains(flag)),
+        is_ordinary: !missing
+            && !of_a_host
+            && status.contains(&"WRITE")
+            && !status.iter().any(|flag| strange.contains(flag)),
         extent_size,
         volumes: volumes
             .sections()
@@ -357,12 +363,15 @@ xenvg {
             ("\"RESIZEABLE\"", "\"SHARED\""),
             ("flags = []\n        }", "flags = [\"MISSING\"] }"),
             ("\"READ\", \"WRITE\"]\n    flags", "\"READ\"]\n    flags"),
+            ("seqno", "system_id = \"another\" seqno"),
         ];
         for (from, to) in changes {
             assert!(TEXT.contains(from));
             let group = parse(&TEXT.replacen(from, to, 1), "xenvg").expect("metadata");
             assert!(!group.is_ordinary, "{to}");
         }
+        let of_no_host = TEXT.replacen("seqno", "system_id = \"\" seqno", 1);
+        assert!(parse(&of_no_host, "xenvg").expect("metadata").is_ordinary);
         let shared = TEXT.replacen("seqno", "lock_type = \"sanlock\" seqno", 1);
         assert_eq!(parse(&shared, "xenvg").expect("metadata").lock_type, "sanlock");
     }

@@ -156,7 +156,7 @@ impl Store<'_> {
         base: &Device,
         (wanted, size): (Size, u64),
     ) -> Result<(), Unusual> {
-        must(metadata.is_ordinary, "its group is shared, exported or lacks a disk")?;
+        must(metadata.is_ordinary, "its group is another host's, shared, exported, or lacks a disk")?;
         let place = examine::examine_disks(metadata, &self.guest, snapshot)?;
         must(matches!(place, Place::Ours(_)), "LVM does not know it")?;
         let named = |name: &str| metadata.volumes.iter().find(|volume| volume.name == name);

@@ -97,7 +97,7 @@ fn lost(host: &mut Host) {
     assert!(said.contains("dmeventd has seen it"), "{said}");
 }
 
-/// Somebody has taken it over, or has its origin open.
+/// Somebody has taken it over, or has its origin open; its whole group is another host's.
 fn in_other_hands(host: &mut Host) {
     emulated_guest(host, THICK, "loop");
     reset(host, 1);
@@ -119,6 +119,16 @@ fn in_other_hands(host: &mut Host) {
     let said = reset(host, 2);
     assert!(said.contains("its origin is in use"), "{said}");
     host.run("kill $(cat /root/pid)").unwrap();
+    host.run(WRITE).unwrap();
+    let written = host.run("cksum /dev/xenvg/snap1").unwrap();
+    host.run("vgchange -q -y --systemid another xenvg 2>&1").unwrap();
+    let failed = host.sh(RESET).unwrap();
+    let said = failed.text();
+    assert!(failed.status != 0 && said.contains("its group is another host's"), "{said}");
+    assert_eq!(host.run("cksum /dev/xenvg/snap1").unwrap(), written);
+    host.run("vgchange -q -y --systemid '' --config 'local/extra_system_ids=[\"another\"]' xenvg 2>&1")
+        .unwrap();
+    reset(host, 0);
 }
 
 /// What is on the disks is read as LVM reports it, also of a group of two disks.
