@@ -5,6 +5,7 @@
 //! control device can be polled for events: this is how an overflow is noticed without polling `lvs`.
 //! Structures and numbers: linux/dm-ioctl.h. There is a crate, `devicemapper`, but it needs libclang to build.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -73,6 +74,18 @@ pub enum By<'a> {
     Name(&'a str),
     /// By its device number (`dev_t` as the kernel encodes it).
     Number(u64),
+    /// By its UUID, which no other device has at any time.
+    Uuid(&'a str),
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Name(name) => formatter.write_str(name),
+            By::Number(number) => write!(formatter, "device number {number}"),
+            By::Uuid(uuid) => write!(formatter, "device with UUID {uuid}"),
+        }
+    }
 }
 
 /// A device-mapper device.
@@ -218,16 +231,12 @@ impl DeviceMapper {
 
     fn ask(&self, by: By<'_>, flags: u32) -> Result<Option<Box<Request>>, Error> {
         let mut request = request(by, flags | NOFLUSH_FLAG);
-        let device = || match by {
-            By::Name(name) => name.to_owned(),
-            By::Number(number) => format!("device number {number}"),
-        };
         match self.ioctl(TABLE_STATUS, &mut request) {
             // A long table may not fit; only its first target is looked at.
             Ok(()) => Ok(Some(request)),
             Err(Errno::ENXIO) => Ok(None),
             Err(errno) => Err(Error::Ask {
-                device: device(),
+                device: by.to_string(),
                 source: errno.into(),
             }),
         }
@@ -269,7 +278,10 @@ fn request(by: By<'_>, flags: u32) -> Box<Request> {
         By::Name(name) if name.len() < header.name.len() => {
             header.name[..name.len()].copy_from_slice(name.as_bytes());
         }
-        By::Name(_) => {}
+        By::Uuid(uuid) if uuid.len() < header.uuid.len() => {
+            header.uuid[..uuid.len()].copy_from_slice(uuid.as_bytes());
+        }
+        By::Name(_) | By::Uuid(_) => {}
     }
     Box::new(Request {
         header,

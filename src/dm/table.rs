@@ -67,31 +67,30 @@ impl DeviceMapper {
         }))
     }
 
-    /// Gives the device of this number another table, with which it goes on. What the old one had in use is let go when this
+    /// Gives a device another table, with which it goes on. What the old one had in use is let go when this
     /// returns. The kernel does it in one call: whoever is killed leaves the device with the one or with the other.
     ///
     /// # Errors
     ///
     /// If the kernel refuses the table; the device then has the old one.
-    pub fn replace(&self, number: u64, table: &Table) -> Result<(), Error> {
-        let mut load = request(By::Number(number), 0);
+    pub fn replace(&self, by: By<'_>, table: &Table) -> Result<(), Error> {
+        let mut load = request(by, 0);
         load.header.target_count = 1;
-        load.payload = table.payload().ok_or_else(|| failed(number, Errno::E2BIG))?;
-        self.ioctl(TABLE_LOAD, &mut load)
-            .map_err(|errno| failed(number, errno))?;
+        load.payload = table.payload().ok_or_else(|| failed(by, Errno::E2BIG))?;
+        self.ioctl(TABLE_LOAD, &mut load).map_err(|errno| failed(by, errno))?;
         // Without the flag to suspend, this call resumes, and takes the loaded table first.
-        let resumed = self.ioctl(DEV_SUSPEND, &mut request(By::Number(number), 0));
+        let resumed = self.ioctl(DEV_SUSPEND, &mut request(by, 0));
         resumed.map_err(|errno| {
             // Nobody is to find it there later.
-            let _ = self.ioctl(TABLE_CLEAR, &mut request(By::Number(number), 0));
-            failed(number, errno)
+            let _ = self.ioctl(TABLE_CLEAR, &mut request(by, 0));
+            failed(by, errno)
         })
     }
 }
 
-fn failed(number: u64, errno: Errno) -> Error {
+fn failed(by: By<'_>, errno: Errno) -> Error {
     Error::Ask {
-        device: format!("device number {number}"),
+        device: by.to_string(),
         source: errno.into(),
     }
 }

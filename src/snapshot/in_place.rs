@@ -6,7 +6,10 @@
 //! snapshot's table is loaded. So the device gets a table in which nothing is, which closes the area; the header is zeroed; the device
 //! gets the table that it had. LVM's metadata is only read, and LVM's lock held meanwhile: its commands see the device before, or after.
 //!
-//! Who is killed in between leaves a device without content, never one with old changes, and never a suspended one: the next reset
+//! Nobody can be kept from opening the device meanwhile. So it is looked at again before the header is zeroed: nothing kept is lost
+//! until then, and a device that somebody has opened gets its table back.
+//!
+//! Who is killed in between leaves a device that reads as zeros and forgets what is written, and never a suspended one: the next reset
 //! finds something unusual, and has LVM remove it, as it does with all that is not exactly what is expected here.
 
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +18,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use super::device::LOOK_AGAIN;
 use super::error::Error;
 use super::examine::{self, Place};
 use super::{Store, lock};
@@ -52,7 +58,7 @@ pub(super) enum Unusual {
 
 /// What was proved to be a snapshot that may be emptied.
 pub(super) struct Proven {
-    number: u64,
+    device: Device,
     table: Table,
     area: Device,
     /// Sectors in use of an area in which there is nothing yet: the header, and the first list of changes.
@@ -69,14 +75,14 @@ impl Store<'_> {
         let lvm = lock::lvms(&snapshot.volume.vg)?;
         let _lvm = lvm.ok_or(Unusual::Not("an LVM command is at work on its group"))?;
         let proven = self.prove(snapshot)?;
-        let number = proven.number;
         self.reach(snapshot, "emptying", "emptying");
         self.close(&proven)?;
         self.reach(snapshot, "closed", "closed the changes of");
+        self.nobody_came(snapshot, &proven)?;
         self.zero(&proven.area)?;
         self.reach(snapshot, "emptied", "forgot the changes of");
-        self.dm.replace(number, &proven.table)?;
-        let table = self.dm.table(By::Number(number))?;
+        self.put_back(&proven)?;
+        let table = self.dm.table(By::Uuid(&proven.device.uuid))?;
         must(table == Some(proven.table), "its table is another one")?;
         // Whoever opened it meanwhile may have kept what was read, and not yet written what was to be: with the last who closes it,
         // the kernel forgets the one, and does the other.
@@ -92,11 +98,29 @@ impl Store<'_> {
     /// Has the kernel let go of the area. Programs of udev's look at devices at any time: zeros do not have the kernel report an error
     /// of the disk, but not every kernel has the module for them.
     fn close(&self, proven: &Proven) -> Result<(), dm::Error> {
-        let with = |kind| {
-            self.dm
-                .replace(proven.number, &Table::nothing(proven.table.sectors, kind))
-        };
+        let device = By::Uuid(&proven.device.uuid);
+        let with = |kind| self.dm.replace(device, &Table::nothing(proven.table.sectors, kind));
         with("zero").or_else(|_| with("error"))
+    }
+
+    /// Gives the device the table that it had.
+    fn put_back(&self, proven: &Proven) -> Result<(), dm::Error> {
+        self.dm.replace(By::Uuid(&proven.device.uuid), &proven.table)
+    }
+
+    /// Makes sure that nobody has opened the device since it was proved that nobody had; udev's programs may, for a moment. If
+    /// somebody has, all that was kept is in the device again. A signal to end waits: it would leave the device without content.
+    fn nobody_came(&self, snapshot: &Snapshot, proven: &Proven) -> Result<(), Unusual> {
+        let pause = || std::thread::sleep(LOOK_AGAIN);
+        let Err(somebody) = self.device_is_closed(snapshot, &proven.device, LOOK, pause) else {
+            return Ok(());
+        };
+        self.put_back(proven)?;
+        // Zeros that somebody has read are not to be what they read next, from the cache.
+        let file = File::open(Path::new("/dev/mapper").join(&proven.device.name))?;
+        must(is_device(&file, proven.device.number)?, "its path leads elsewhere")?;
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)?;
+        Err(somebody.into())
     }
 
     /// Proves that it is this guest's, and nothing but a thick snapshot as LVM made it for the guest's file.
@@ -132,7 +156,7 @@ impl Store<'_> {
             (size, total * 512),
         )?;
         Ok(Proven {
-            number: device.number,
+            device,
             table,
             area,
             empty: 2 * chunk,
@@ -156,7 +180,10 @@ impl Store<'_> {
         base: &Device,
         (wanted, size): (Size, u64),
     ) -> Result<(), Unusual> {
-        must(metadata.is_ordinary, "its group is another host's, shared, exported, or lacks a disk")?;
+        must(
+            metadata.is_ordinary,
+            "its group is another host's, shared, exported, or lacks a disk",
+        )?;
         let place = examine::examine_disks(metadata, &self.guest, snapshot)?;
         must(matches!(place, Place::Ours(_)), "LVM does not know it")?;
         let named = |name: &str| metadata.volumes.iter().find(|volume| volume.name == name);

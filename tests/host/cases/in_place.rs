@@ -7,7 +7,7 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands;
+        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands, opened_meanwhile;
         Trixie: kept_by_lvm;
         Later: many_times;
     }
@@ -124,10 +124,40 @@ fn in_other_hands(host: &mut Host) {
     host.run("vgchange -q -y --systemid another xenvg 2>&1").unwrap();
     let failed = host.sh(RESET).unwrap();
     let said = failed.text();
-    assert!(failed.status != 0 && said.contains("its group is another host's"), "{said}");
+    assert!(
+        failed.status != 0 && said.contains("its group is another host's"),
+        "{said}"
+    );
     assert_eq!(host.run("cksum /dev/xenvg/snap1").unwrap(), written);
     host.run("vgchange -q -y --systemid '' --config 'local/extra_system_ids=[\"another\"]' xenvg 2>&1")
         .unwrap();
+    reset(host, 0);
+}
+
+/// Somebody opens it just after it was seen that nobody has, or after its table was changed, and reads.
+fn opened_meanwhile(host: &mut Host) {
+    emulated_guest(host, THICK, "loop");
+    host.run("sed -i 's/# busy_timeout.*/busy_timeout = \"1s\"/' /etc/ttvm/ttvm.toml")
+        .unwrap();
+    reset(host, 1);
+    host.run(WRITE).unwrap();
+    let written = "dd if=/dev/xenvg/snap1 bs=1M iflag=direct status=none | cksum";
+    let before = host.run(written).unwrap();
+    let table = host.run("dmsetup table").unwrap();
+    for point in ["emptying", "closed"] {
+        let script = format!(
+            "TTVM_FAIL_POINT=snapshot.{point}:stop /usr/libexec/ttvm/ttvm-snapshot reset -- clientA >/root/out 2>&1 & reset=$!
+             timeout 600 sh -c \"until grep -q '^State:.*stopped' /proc/$reset/status; do sleep 0.1; done\" || exit
+             exec 3</dev/xenvg/snap1; head -c 4096 <&3 >/dev/null
+             kill -CONT $reset; wait $reset; echo status $?
+             cat /dev/xenvg/snap1 | cksum; exec 3<&-; cat /root/out"
+        );
+        let said = host.run(&script).unwrap();
+        let refused = said.contains("status 4\n") && said.contains("is in use by");
+        assert!(refused && said.contains(&before), "{point}: {said}");
+        assert_eq!(host.run(written).unwrap(), before, "{point}");
+        assert_eq!(host.run("dmsetup table").unwrap(), table, "{point}");
+    }
     reset(host, 0);
 }
 
