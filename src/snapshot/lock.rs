@@ -45,15 +45,7 @@ pub fn lock(vg: &LvmName, limit: Duration) -> Result<Lock, Error> {
 /// LVM's own lock of `vg`, as its commands take it to change the group (lib/misc/lvm-flock.c in LVM2): none of them is at work as long
 /// as it is held, and none may be run. `None` if one is at work, or if LVM's locks are elsewhere.
 pub(super) fn lvms(vg: &LvmName) -> io::Result<Option<Lock>> {
-    let elsewhere = |file: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        text.lines().any(|line| sets_other_directory(line.trim_start()))
-    };
-    if !Path::new(LVMS).is_dir()
-        || ["/etc/lvm/lvm.conf", "/etc/lvm/lvmlocal.conf"]
-            .into_iter()
-            .any(elsewhere)
-    {
+    if !Path::new(LVMS).is_dir() || !uses_own_directory(Path::new("/etc/lvm")).unwrap_or(false) {
         return Ok(None);
     }
     let path = Path::new(LVMS).join(format!("V_{vg}"));
@@ -64,6 +56,26 @@ pub(super) fn lvms(vg: &LvmName) -> io::Result<Option<Lock>> {
     }
 }
 
+/// Whether no file of LVM's configuration names another directory: lvm.conf, lvmlocal.conf, and a lvm_TAG.conf for each of the
+/// host's tags (lvm.conf(5)). Which tags those are does not matter here.
+fn uses_own_directory(configuration: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(configuration) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "conf") {
+            let bytes = fs::read(path)?;
+            let text = String::from_utf8_lossy(&bytes);
+            if text.lines().any(|line| sets_other_directory(line.trim_start())) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
 fn sets_other_directory(line: &str) -> bool {
     !line.starts_with('#') && line.contains("locking_dir") && !line.contains(&format!("\"{LVMS}\""))
 }
@@ -71,6 +83,24 @@ fn sets_other_directory(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_file_of_the_configuration() {
+        let directory = std::env::temp_dir().join(format!("ttvm-lvm-conf-{}", std::process::id()));
+        let is_own = || uses_own_directory(&directory).ok();
+        assert_eq!(is_own(), Some(true));
+        fs::create_dir(&directory).expect("a directory");
+        let write = |name: &str, text: &[u8]| fs::write(directory.join(name), text).expect("written");
+        write("lvm.conf", b"# M\xfcller\nlocking_dir = \"/run/lock/lvm\"\n");
+        write("lvm.conf.dpkg-old", b"locking_dir = \"/x\"\n");
+        assert_eq!(is_own(), Some(true));
+        write("lvm_here.conf", b"# M\xfcller\nglobal { locking_dir = \"/x\" }\n");
+        assert_eq!(is_own(), Some(false));
+        fs::remove_file(directory.join("lvm_here.conf")).expect("removed");
+        fs::create_dir(directory.join("lvmlocal.conf")).expect("what cannot be read");
+        assert_eq!(is_own(), None);
+        fs::remove_dir_all(&directory).expect("removed");
+    }
 
     #[test]
     fn another_directory_for_locks() {
