@@ -22,6 +22,7 @@ const ARM_POLL: u8 = 16;
 const STATUS_TABLE_FLAG: u32 = 1 << 4;
 const READONLY_FLAG: u32 = 1;
 const SUSPEND_FLAG: u32 = 1 << 1;
+const INACTIVE_PRESENT_FLAG: u32 = 1 << 6;
 /// Without it, asking a thin pool for its status makes it commit its metadata.
 const NOFLUSH_FLAG: u32 = 1 << 11;
 
@@ -101,6 +102,8 @@ pub struct Device {
     pub open_count: i32,
     /// Whether it holds back all I/O, as a device does whose table is being changed.
     pub suspended: bool,
+    /// Whether another table has been loaded that it does not have yet.
+    pub changing: bool,
     /// Whether the kernel lets nobody write to it.
     pub read_only: bool,
     /// The state of its first target.
@@ -197,6 +200,7 @@ impl DeviceMapper {
             number: header.dev,
             open_count: header.open_count,
             suspended: header.flags & SUSPEND_FLAG != 0,
+            changing: header.flags & INACTIVE_PRESENT_FLAG != 0,
             read_only: header.flags & READONLY_FLAG != 0,
             state,
         }))
@@ -406,6 +410,7 @@ mod tests {
             number: 0,
             open_count: 0,
             suspended: false,
+            changing: false,
             read_only: false,
             state: State::Thin,
         };

@@ -68,21 +68,25 @@ impl DeviceMapper {
     }
 
     /// Gives a device another table, with which it goes on. What the old one had in use is let go when this
-    /// returns. The kernel does it in one call: whoever is killed leaves the device with the one or with the other.
+    /// returns. These are two calls: whoever is killed between them leaves the device with the old one, and the new one loaded
+    /// ([`changing`](super::Device::changing)). The second is whole, also for whoever is killed in it.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses the table; the device then has the old one.
+    /// If the kernel refuses the table: the device then goes on with the old one. If it has taken the new one and cannot begin
+    /// with it, the device has that, and may be suspended.
     pub fn replace(&self, by: By<'_>, table: &Table) -> Result<(), Error> {
         let mut load = request(by, 0);
         load.header.target_count = 1;
         load.payload = table.payload().ok_or_else(|| failed(by, Errno::E2BIG))?;
         self.ioctl(TABLE_LOAD, &mut load).map_err(|errno| failed(by, errno))?;
         // Without the flag to suspend, this call resumes, and takes the loaded table first.
-        let resumed = self.ioctl(DEV_SUSPEND, &mut request(by, 0));
-        resumed.map_err(|errno| {
-            // Nobody is to find it there later.
+        let resume = || self.ioctl(DEV_SUSPEND, &mut request(by, 0));
+        resume().map_err(|errno| {
+            // The kernel suspends the device before it takes the table, and does not let it go on if it does not take it (do_resume
+            // in its drivers/md/dm-ioctl.c). There is no remedy for what fails here: the first error is the one to be told.
             let _ = self.ioctl(TABLE_CLEAR, &mut request(by, 0));
+            let _ = resume();
             failed(by, errno)
         })
     }

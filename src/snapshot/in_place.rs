@@ -221,6 +221,9 @@ impl Store<'_> {
         let device = self.dm.find(By::Name(name))?;
         let device = device.ok_or(Unusual::Not("a device of it is missing"))?;
         must(!device.suspended, "a device of it is suspended")?;
+        // By us or by LVM, who was killed then: what that table has in use is nothing that is proved here. It is not cleared: LVM
+        // loads one of its own over it, or removes it with the device.
+        must(!device.changing, "a change of a device of it was begun")?;
         Ok(device)
     }
 

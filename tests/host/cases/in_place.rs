@@ -7,7 +7,7 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands, opened_meanwhile;
+        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands, opened_meanwhile, table_loaded;
         Trixie: kept_by_lvm;
         Later: many_times;
     }
@@ -180,5 +180,28 @@ fn kept_by_lvm(host: &mut Host) {
     let said = host.sh(RESET).unwrap().text();
     assert!(said.contains("its metadata is not that of the other disks"), "{said}");
     is_fresh(host);
+    assert_eq!(other_volumes(host), others);
+}
+
+/// What one who is killed between loading a table and using it leaves: with the first table, or with the second.
+fn table_loaded(host: &mut Host) {
+    let others = other_volumes(host);
+    emulated_guest(host, THICK, "loop");
+    reset(host, 1);
+    let nothing = "echo 0 $(blockdev --getsz /dev/xenvg/snap1) zero";
+    let first = format!("{nothing} | dmsetup load xenvg-snap1");
+    let second = format!(
+        "own=$(dmsetup table xenvg-snap1); {first}; dmsetup resume xenvg-snap1; echo $own | dmsetup load xenvg-snap1"
+    );
+    for left in [first, second] {
+        host.run(WRITE).unwrap();
+        host.run(&left).unwrap();
+        let said = reset(host, 2);
+        assert!(said.contains("a change of a device of it was begun"), "{said}");
+        let odd = host.run("dmsetup info | grep -E 'SUSPENDED|INACTIVE'; true").unwrap();
+        assert_eq!(odd, "");
+        host.run(WRITE).unwrap();
+        reset(host, 0);
+    }
     assert_eq!(other_volumes(host), others);
 }
