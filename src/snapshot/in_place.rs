@@ -31,6 +31,9 @@ use crate::lvm2_cmd::{Metadata, disk};
 
 /// As much as `lvcreate` zeroes.
 const HEADER: usize = 4096;
+const SECTOR: u64 = 512;
+/// What the kernel writes down of a changed chunk, in bytes.
+const EXCEPTION: u64 = 16;
 /// How long udev's programs may look at a device that has just changed.
 const LOOK: Duration = Duration::from_secs(1);
 /// There as long as dmeventd runs.
@@ -153,7 +156,8 @@ impl Store<'_> {
             &self.metadata(snapshot, &area)?,
             &device,
             &base,
-            (size, total * 512),
+            (size, total * SECTOR),
+            chunk * SECTOR,
         )?;
         Ok(Proven {
             device,
@@ -179,6 +183,7 @@ impl Store<'_> {
         device: &Device,
         base: &Device,
         (wanted, size): (Size, u64),
+        chunk: u64,
     ) -> Result<(), Unusual> {
         must(
             metadata.is_ordinary,
@@ -192,10 +197,8 @@ impl Store<'_> {
         let origin = is(snapshot.origin.lv.as_str(), base).ok_or(Unusual::Not("LVM knows another origin"))?;
         must(volume.is("snapshot") && volume.size == size, "LVM knows it otherwise")?;
         must(volume.permissions == "writeable", "it is read-only")?;
-        // LVM makes none larger than its origin can fill.
-        let whole = wanted.bytes().next_multiple_of(metadata.extent_size.max(1));
-        let is_sized = size == whole || (size < whole && size > origin.size);
-        must(is_sized, "the guest's file wants another size")
+        let made = made_size(wanted.bytes(), origin.size, chunk, metadata.extent_size);
+        must(made == Some(size), "the guest's file wants another size")
     }
 
     /// The metadata on the disk that the area begins on.
@@ -248,8 +251,48 @@ fn is_device(file: &File, number: u64) -> io::Result<bool> {
     file.metadata().map(|data: fs::Metadata| data.rdev() == number)
 }
 
+/// The size that LVM gives a snapshot for which `wanted` is asked, all in bytes: whole extents, and no more than an area for changes
+/// can be filled with if all of the origin is changed (cow_max_extents in LVM2's lib/metadata/snapshot_manip.c). That is a chunk for
+/// the header, one for each of the origin, and one for each list of them, of which the last may be empty. `None` if that is no size.
+fn made_size(wanted: u64, origin: u64, chunk: u64, extent: u64) -> Option<u64> {
+    let in_a_list = chunk / EXCEPTION;
+    let changed = origin.checked_add(chunk.checked_sub(1)?)?.checked_div(chunk)?;
+    let lists = changed.checked_div(in_a_list)? + 1;
+    let most = (1 + changed + lists).checked_mul(chunk)?;
+    let extents = |size: u64| size.checked_next_multiple_of(extent);
+    Some(extents(wanted)?.min(extents(most)?))
+}
+
 /// A volume's UUID as device-mapper has it.
 fn uuid(metadata: &Metadata, volume: &str) -> String {
     let both = format!("{}{volume}", metadata.uuid).replace('-', "");
     format!("LVM-{both}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_is_the_one_that_lvm_makes() {
+        const KIB: u64 = 1 << 10;
+        const MIB: u64 = 1 << 20;
+        const GIB: u64 = 1 << 30;
+        let of_ten = |wanted| made_size(wanted, 10 * GIB, 4 * KIB, 4 * MIB);
+        assert_eq!(of_ten(GIB), Some(GIB));
+        assert_eq!(of_ten(30 * MIB), Some(32 * MIB));
+        // Each of the extents between the origin's size and the largest area is another size.
+        for extents in 2560..=2571 {
+            assert_eq!(of_ten(extents * 4 * MIB), Some(extents * 4 * MIB));
+        }
+        for more in [10_284 * MIB + 1, 11 * GIB, 100 * GIB] {
+            assert_eq!(of_ten(more), Some(10_284 * MIB));
+        }
+        // `lvcreate -s -L 1G` of 64 MiB, on Debian 12 and 13.
+        assert_eq!(made_size(GIB, 64 * MIB, 4 * KIB, 4 * MIB), Some(68 * MIB));
+        for (chunk, extent) in [(0, 4 * MIB), (8, 4 * MIB), (4 * KIB, 0)] {
+            assert_eq!(made_size(GIB, 64 * MIB, chunk, extent), None);
+        }
+        assert_eq!(made_size(GIB, u64::MAX, 4 * KIB, 4 * MIB), None);
+    }
 }
