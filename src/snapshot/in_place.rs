@@ -136,9 +136,9 @@ impl Store<'_> {
         };
         must(!device.read_only && device.open_count == 0, "it is in use")?;
         must(self.path_fits(snapshot, Some(&device)), "its path leads elsewhere")?;
-        // It warns, and has the snapshot extended, once for each twentieth of it beyond half; only LVM tells it of a new one.
-        let is_watched = used > total / 2 && Path::new(DMEVENTD).exists();
-        must(!is_watched, "dmeventd has seen it more than half full")?;
+        // It warns, and has the snapshot extended, from half of it on, once for each twentieth; only LVM tells it of a new one.
+        let is_watched = used >= total / 2 && Path::new(DMEVENTD).exists();
+        must(!is_watched, "dmeventd has seen it half full")?;
         let table = self.dm.table(By::Number(device.number))?;
         let table = table.ok_or(Unusual::Not("it is of several parts"))?;
         let parameters: Vec<&str> = table.parameters.split(' ').collect();
