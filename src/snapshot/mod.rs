@@ -87,7 +87,7 @@ impl<'a> Store<'a> {
             tracing::info!(
                 ttvm_guest = %self.guest,
                 ttvm_lv = %snapshot.volume,
-                "{} is made anew by LVM: {}",
+                "{} is not emptied in its place: {}",
                 snapshot.volume,
                 one_line(unusual)
             );
