@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel's device-mapper knows, asked directly (`/dev/mapper/control`), read only.
+//! What the kernel's device-mapper knows, asked directly (`/dev/mapper/control`).
 //!
 //! One ioctl answers in microseconds what `lvs` needs a device scan and a quarter of a second for, and the
 //! control device can be polled for events: this is how an overflow is noticed without polling `lvs`.
 //! Structures and numbers: linux/dm-ioctl.h. There is a crate, `devicemapper`, but it needs libclang to build.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+
+pub use table::Table;
+
+mod table;
 
 const CONTROL: &str = "/dev/mapper/control";
 const TABLE_STATUS: u8 = 12;
@@ -17,6 +22,7 @@ const ARM_POLL: u8 = 16;
 const STATUS_TABLE_FLAG: u32 = 1 << 4;
 const READONLY_FLAG: u32 = 1;
 const SUSPEND_FLAG: u32 = 1 << 1;
+const INACTIVE_PRESENT_FLAG: u32 = 1 << 6;
 /// Without it, asking a thin pool for its status makes it commit its metadata.
 const NOFLUSH_FLAG: u32 = 1 << 11;
 
@@ -69,6 +75,18 @@ pub enum By<'a> {
     Name(&'a str),
     /// By its device number (`dev_t` as the kernel encodes it).
     Number(u64),
+    /// By its UUID, which no other device has at any time.
+    Uuid(&'a str),
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Name(name) => formatter.write_str(name),
+            By::Number(number) => write!(formatter, "device number {number}"),
+            By::Uuid(uuid) => write!(formatter, "device with UUID {uuid}"),
+        }
+    }
 }
 
 /// A device-mapper device.
@@ -84,6 +102,8 @@ pub struct Device {
     pub open_count: i32,
     /// Whether it holds back all I/O, as a device does whose table is being changed.
     pub suspended: bool,
+    /// Whether another table has been loaded that it does not have yet.
+    pub changing: bool,
     /// Whether the kernel lets nobody write to it.
     pub read_only: bool,
     /// The state of its first target.
@@ -170,7 +190,7 @@ impl DeviceMapper {
             return Ok(None);
         };
         let state = match first_target(&request) {
-            Some((kind, parameters)) => parse_state(&kind, &parameters),
+            Some(target) => parse_state(&target.kind, &target.parameters),
             None => State::Other(String::new()),
         };
         let header = &request.header;
@@ -180,6 +200,7 @@ impl DeviceMapper {
             number: header.dev,
             open_count: header.open_count,
             suspended: header.flags & SUSPEND_FLAG != 0,
+            changing: header.flags & INACTIVE_PRESENT_FLAG != 0,
             read_only: header.flags & READONLY_FLAG != 0,
             state,
         }))
@@ -191,7 +212,7 @@ impl DeviceMapper {
             return Ok(None);
         };
         let number = match first_target(&request) {
-            Some((kind, parameters)) if kind == "thin" => parameters.split(' ').next().and_then(device_number),
+            Some(target) if target.kind == "thin" => target.parameters.split(' ').next().and_then(device_number),
             _ => None,
         };
         let Some(number) = number else {
@@ -214,16 +235,12 @@ impl DeviceMapper {
 
     fn ask(&self, by: By<'_>, flags: u32) -> Result<Option<Box<Request>>, Error> {
         let mut request = request(by, flags | NOFLUSH_FLAG);
-        let device = || match by {
-            By::Name(name) => name.to_owned(),
-            By::Number(number) => format!("device number {number}"),
-        };
         match self.ioctl(TABLE_STATUS, &mut request) {
             // A long table may not fit; only its first target is looked at.
             Ok(()) => Ok(Some(request)),
             Err(Errno::ENXIO) => Ok(None),
             Err(errno) => Err(Error::Ask {
-                device: device(),
+                device: by.to_string(),
                 source: errno.into(),
             }),
         }
@@ -265,7 +282,10 @@ fn request(by: By<'_>, flags: u32) -> Box<Request> {
         By::Name(name) if name.len() < header.name.len() => {
             header.name[..name.len()].copy_from_slice(name.as_bytes());
         }
-        By::Name(_) => {}
+        By::Uuid(uuid) if uuid.len() < header.uuid.len() => {
+            header.uuid[..uuid.len()].copy_from_slice(uuid.as_bytes());
+        }
+        By::Name(_) | By::Uuid(_) => {}
     }
     Box::new(Request {
         header,
@@ -279,18 +299,29 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// Kind and parameters of the first `struct dm_target_spec` (40 bytes and a string) in the answer.
-fn first_target(request: &Request) -> Option<(String, String)> {
+/// A target, or its status.
+struct Target {
+    sectors: u64,
+    kind: String,
+    parameters: String,
+}
+
+/// The first `struct dm_target_spec` (40 bytes and a string) in the answer.
+fn first_target(request: &Request) -> Option<Target> {
     let start = (request.header.data_start as usize).checked_sub(size_of::<Header>())?;
     let spec = request.payload.get(start..)?;
     if request.header.target_count == 0 {
         return None;
     }
-    Some((text(spec.get(24..40)?), text(spec.get(40..)?)))
+    Some(Target {
+        sectors: u64::from_ne_bytes(spec.get(8..16)?.try_into().ok()?),
+        kind: text(spec.get(24..40)?),
+        parameters: text(spec.get(40..)?),
+    })
 }
 
-/// `253:5` as the kernel's 64-bit device number (`huge_encode_dev`).
-fn device_number(text: &str) -> Option<u64> {
+/// `253:5`, as it stands in tables, as the kernel's 64-bit device number (`huge_encode_dev`).
+pub fn device_number(text: &str) -> Option<u64> {
     let (major, minor) = text.split_once(':')?;
     let (major, minor): (u64, u64) = (major.parse().ok()?, minor.parse().ok()?);
     Some((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12))
@@ -379,6 +410,7 @@ mod tests {
             number: 0,
             open_count: 0,
             suspended: false,
+            changing: false,
             read_only: false,
             state: State::Thin,
         };

@@ -17,9 +17,9 @@
 //! initrd                   initial RAM disks: what is in them, and making them
 //! qemu                     the emulated machine
 //! snapshot                 a fresh disk for each run
-//! lvm2_cmd                 the one place that runs LVM2
+//! lvm2_cmd                 the one place that runs LVM2, and reads what it keeps on disks
 //! config                   /etc/ttvm as typed values
-//! dm xenstore              what the kernel and Xen know, read without a program
+//! dm xenstore              what the kernel and Xen know, without a program
 //! ext4                     a file system that is written without the kernel
 //! digest lock              the content of a file as one number; locks between programs
 //! file child               files that appear when they are finished; programs that run beside this one

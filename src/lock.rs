@@ -21,6 +21,12 @@ impl Lock {
     pub fn taken(file: File) -> Self {
         Self(file)
     }
+
+    /// Whether the file at `path` is the one that is locked: who locks it next could make another one there.
+    pub fn is_of(&self, path: &Path) -> bool {
+        let same = |own: &fs::Metadata, other: &fs::Metadata| (own.dev(), own.ino()) == (other.dev(), other.ino());
+        matches!((self.0.metadata(), fs::symlink_metadata(path)), (Ok(own), Ok(other)) if same(&own, &other))
+    }
 }
 
 /// Not by closing the file alone: a child that another thread is just making has it open, too, until it executes its program

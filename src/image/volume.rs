@@ -318,6 +318,7 @@ mod tests {
             number: 0,
             open_count: 0,
             suspended: false,
+            changing: false,
             read_only,
             state: dm::State::Other("linear".into()),
         });

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one place that runs LVM2: typed commands in, typed reports out.
+//! The one place that runs LVM2: typed commands in, typed reports out; and that reads its metadata ([`disk`]).
 //!
 //! LVM's maintainers call executing the command the best way there is
 //! (<https://github.com/lvmteam/lvm2/issues/1>). Every command costs a device scan, so each function here says how
 //! many it runs, and callers ask [`crate::dm`] first.
 
+pub mod disk;
+pub mod metadata;
 pub mod overview;
 pub mod report;
 
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use crate::config::types::{LvmName, Size, Volume};
 use crate::run::{self, Command, Program};
+pub use metadata::Metadata;
 pub use report::{Group, LogicalVolume};
 
 static LVM: Program = Program::new(&["lvm"]);

@@ -14,11 +14,22 @@ use crate::dm::{By, Device};
 use crate::signals;
 
 /// How often a device that is in use is looked at again. The kernel has no event for a block device being closed.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 impl Store<'_> {
-    /// Waits until nobody has the device open.
+    /// Waits until nobody has the device open, and ends if there is a signal to end.
     pub(super) fn device_is_free(&self, snapshot: &Snapshot, device: &Device, limit: Duration) -> Result<(), Error> {
+        self.device_is_closed(snapshot, device, limit, || self.pause())
+    }
+
+    /// The same, with `pause` between two looks.
+    pub(super) fn device_is_closed(
+        &self,
+        snapshot: &Snapshot,
+        device: &Device,
+        limit: Duration,
+        pause: impl Fn(),
+    ) -> Result<(), Error> {
         let until = Instant::now() + limit;
         let mut announced = false;
         while self
@@ -43,7 +54,7 @@ impl Store<'_> {
                     snapshot.volume
                 );
             }
-            self.pause();
+            pause();
         }
         Ok(())
     }
@@ -75,7 +86,7 @@ impl Store<'_> {
     }
 
     /// A link that leads nowhere fits: udev will replace it.
-    fn path_fits(&self, snapshot: &Snapshot, device: Option<&Device>) -> bool {
+    pub(super) fn path_fits(&self, snapshot: &Snapshot, device: Option<&Device>) -> bool {
         match fs::metadata(snapshot.volume.device()) {
             Ok(data) => device.is_some_and(|device| data.rdev() == device.number),
             Err(error) => error.kind() == io::ErrorKind::NotFound,

@@ -4,7 +4,7 @@
 use super::error::{Error, Refusal};
 use crate::config::guest::Snapshot;
 use crate::config::types::{GuestName, LvmName};
-use crate::lvm2_cmd::{Group, LogicalVolume, Selection};
+use crate::lvm2_cmd::{Group, LogicalVolume, Metadata, Selection};
 
 const GUEST_TAG: &str = "ttvm.guest=";
 
@@ -54,14 +54,23 @@ pub(super) enum Place {
 
 /// Looks for the snapshot's name in the group's report.
 pub(super) fn examine(group: &Group, guest: &GuestName, snapshot: &Snapshot) -> Result<Place, Error> {
+    look(&group.lock_type, &group.volumes, guest, snapshot)
+}
+
+/// Looks for it in what is on the group's disks.
+pub(super) fn examine_disks(metadata: &Metadata, guest: &GuestName, snapshot: &Snapshot) -> Result<Place, Error> {
+    look(&metadata.lock_type, &metadata.volumes, guest, snapshot)
+}
+
+fn look(lock_type: &str, volumes: &[LogicalVolume], guest: &GuestName, snapshot: &Snapshot) -> Result<Place, Error> {
     let name = &snapshot.volume;
-    if !group.lock_type.is_empty() && group.lock_type != "none" {
+    if !lock_type.is_empty() && lock_type != "none" {
         return Err(Error::Shared {
             vg: name.vg.clone(),
-            lock_type: group.lock_type.clone(),
+            lock_type: lock_type.to_owned(),
         });
     }
-    let Some(volume) = group.volumes.iter().find(|volume| volume.name == name.lv.as_str()) else {
+    let Some(volume) = volumes.iter().find(|volume| volume.name == name.lv.as_str()) else {
         return Ok(Place::Free);
     };
     match judge(volume, guest, snapshot) {

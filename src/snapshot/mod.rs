@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The snapshot store: a fresh disk for each run, and nothing removed that is not provably ours.
 //!
-//! The usual reset costs two LVM commands, the removal and the creation. What else has to be known is asked of the
-//! kernel ([`crate::dm`]); what must hold of the old snapshot is part of the removal itself
-//! ([`lvm2_cmd::Selection`]). Only when something is not as it should be is LVM asked for a report, to say what.
+//! A thick snapshot is emptied in its place ([`in_place`]). Otherwise a reset costs two LVM commands, the removal and the
+//! creation. What else has to be known is asked of the kernel ([`crate::dm`]); what must hold of the old snapshot is part
+//! of the removal itself ([`lvm2_cmd::Selection`]). Only when something is not as it should be is LVM asked for a report,
+//! to say what.
 
 mod device;
 mod error;
 mod examine;
 mod fill;
 pub mod holders;
+mod in_place;
 pub mod lock;
 
 use std::fs;
@@ -21,6 +23,7 @@ use crate::config::guest::Snapshot;
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::dm::{By, Device, DeviceMapper, State};
+use crate::error::one_line;
 use crate::fail_point;
 use crate::lvm2_cmd::{self, Group, Kind};
 use crate::signals;
@@ -61,14 +64,35 @@ impl<'a> Store<'a> {
                 // Without it, LVM itself refuses a shared group; with it, it would not.
                 self.examine(snapshot)?;
             }
-            if self.dm.find(By::Name(&snapshot.volume.dm_name()))?.is_some() {
-                self.remove(snapshot)?;
-            } else {
-                self.path_is_ours(snapshot, None)?;
+            match self.dm.find(By::Name(&snapshot.volume.dm_name()))? {
+                Some(device) => {
+                    self.path_is_ours(snapshot, Some(&device))?;
+                    self.device_is_free(snapshot, &device, self.config.busy_timeout)?;
+                    if self.is_emptied(snapshot) {
+                        continue;
+                    }
+                    self.remove(snapshot)?;
+                }
+                None => self.path_is_ours(snapshot, None)?,
             }
             self.create(snapshot)?;
         }
         Ok(())
+    }
+
+    /// Makes the snapshot fresh in its place, if that can be done.
+    fn is_emptied(&self, snapshot: &Snapshot) -> bool {
+        let result = self.empty(snapshot);
+        if let Err(unusual) = &result {
+            tracing::info!(
+                ttvm_guest = %self.guest,
+                ttvm_lv = %snapshot.volume,
+                "{} is not emptied in its place: {}",
+                snapshot.volume,
+                one_line(unusual)
+            );
+        }
+        result.is_ok()
     }
 
     /// Removes every snapshot that is there. One that cannot be removed does not stand in the way of the others; the
@@ -111,6 +135,13 @@ impl<'a> Store<'a> {
     pub fn plan_reset(&self) -> Result<Vec<String>, Error> {
         let mut plan = Vec::new();
         for snapshot in &self.snapshots {
+            if self.prove(snapshot).is_ok() {
+                plan.push(format!(
+                    "make {}, a snapshot of {}, fresh in its place",
+                    snapshot.volume, snapshot.origin
+                ));
+                continue;
+            }
             let removal = self.plan_removal(snapshot)?;
             let kind = self.kind(snapshot)?;
             if removal.is_none() {
@@ -159,6 +190,12 @@ impl<'a> Store<'a> {
 
     /// Says what happens to which volume, and lets a test stop us right there.
     fn step(&self, snapshot: &Snapshot, point: &str, what: &str) {
+        self.reach(snapshot, point, what);
+        signals::deliver();
+    }
+
+    /// The same where a signal to end would be untimely.
+    fn reach(&self, snapshot: &Snapshot, point: &str, what: &str) {
         tracing::info!(
             ttvm_guest = %self.guest,
             ttvm_lv = %snapshot.volume,
@@ -169,7 +206,6 @@ impl<'a> Store<'a> {
             snapshot.origin
         );
         fail_point::reach(&format!("snapshot.{point}"));
-        signals::deliver();
     }
 
     /// Removes the snapshot if it is there and ours.

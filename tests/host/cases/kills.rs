@@ -11,10 +11,11 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: snapshot_program_killed_at_every_step_thick, lock_holder_dies, power_cut_after_removal;
+        Bookworm: snapshot_program_killed_at_every_step_thick, killed_at_every_step_in_place, lock_holder_dies,
+            power_cut_in_place;
         Trixie: half_made_volume;
-        Later: snapshot_program_killed_at_every_step_thin, lvm_killed_in_lvremove, power_cut_within_lvcreate,
-            lvm_killed_in_lvcreate;
+        Later: snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place, power_cut_after_removal,
+            lvm_killed_in_lvremove, power_cut_within_lvcreate, lvm_killed_in_lvcreate;
     }
     Xen {
         Bookworm: xl_killed;
@@ -29,21 +30,44 @@ cases! {
 pub(super) const ONCE: &str = "mkdir -p /run/systemd/system/ttvm@clientA.service.d && \
     printf '[Service]\\nRestart=no\\n' > /run/systemd/system/ttvm@clientA.service.d/once.conf && systemctl daemon-reload";
 
-/// Starts the guest with the fail point set, then without, then stops it; other volumes stay as they were.
-fn survives(host: &mut Host, points: &[&str]) {
+/// An old snapshot that has been written to.
+const WRITTEN: &str = "ttvm snapshot reset clientA 2>/dev/null && dd if=/dev/urandom of=/dev/xenvg/snap1 bs=1M count=3 oflag=direct 2>/dev/null";
+
+/// One that is larger than it should be, and so has to be removed.
+const TOO_LARGE: &str = "lvextend -q -L +4M xenvg/snap1 >/dev/null";
+
+/// Its beginning is that of its origin, and LVM finds nothing to complain of.
+pub(super) fn is_fresh(host: &mut Host) {
+    let known = host
+        .run("vgck xenvg && lvs --noheadings -o lv_active,origin xenvg/snap1 2>&1 | xargs")
+        .unwrap();
+    let origin = known.strip_prefix("active ").expect(&known);
+    let first = "bs=1M count=4 iflag=direct status=none | cksum";
+    let sums = host
+        .run(&format!(
+            "for lv in snap1 {origin}; do dd if=/dev/xenvg/$lv {first}; done"
+        ))
+        .unwrap();
+    assert_eq!(sums.lines().next(), sums.lines().nth(1), "{sums}");
+}
+
+/// Starts the guest with the fail point set, then without, then stops it; other volumes stay as they were. `before` is what is done
+/// to the old snapshot.
+fn survives(host: &mut Host, before: &str, points: &[&str]) {
     let others = other_volumes(host);
     host.run(ONCE).unwrap();
     for point in points {
-        // There is an old snapshot to be removed.
-        host.run("ttvm snapshot reset clientA 2>/dev/null").unwrap();
+        host.run(WRITTEN).unwrap();
+        host.run(before).unwrap();
         host.run(&format!("systemctl set-environment TTVM_FAIL_POINT={point}"))
             .unwrap();
         assert_ne!(host.sh("systemctl start ttvm@clientA").unwrap().status, 0, "{point}");
         wait_for(host, "clientA", "failed");
         host.run("systemctl unset-environment TTVM_FAIL_POINT && systemctl start ttvm@clientA")
             .unwrap();
-        host.run("systemctl is-active -q ttvm@clientA && systemctl stop ttvm@clientA")
-            .unwrap();
+        host.run("systemctl is-active -q ttvm@clientA").unwrap();
+        is_fresh(host);
+        host.run("systemctl stop ttvm@clientA").unwrap();
         drop(host.sh("systemctl reset-failed ttvm@clientA").unwrap());
         nothing_left(host, "clientA");
     }
@@ -60,17 +84,29 @@ const STEPS: [&str; 5] = [
 
 fn snapshot_program_killed_at_every_step_thick(host: &mut Host) {
     emulated_guest(host, THICK, "loop");
-    survives(host, &STEPS);
+    survives(host, TOO_LARGE, &STEPS);
+}
+
+const STEPS_IN_PLACE: [&str; 4] = [
+    "snapshot.emptying",
+    "snapshot.closed",
+    "snapshot.emptied",
+    "snapshot.created",
+];
+
+fn killed_at_every_step_in_place(host: &mut Host) {
+    emulated_guest(host, THICK, "loop");
+    survives(host, "true", &STEPS_IN_PLACE);
 }
 
 fn snapshot_program_killed_at_every_step_thin(host: &mut Host) {
     emulated_guest(host, THIN, "loop");
-    survives(host, &STEPS);
+    survives(host, "true", &STEPS);
 }
 
 fn supervisor_killed_around_create(host: &mut Host) {
     guest(host, "clientA", THICK, "", "");
-    survives(host, &["guest.creating", "guest.created"]);
+    survives(host, "true", &["guest.creating", "guest.created"]);
 }
 
 fn supervisor_killed(host: &mut Host) {
@@ -227,17 +263,43 @@ fn lvm_killed_in_lvcreate(host: &mut Host) {
 fn after_power_cut(host: &mut Host, others: &str) {
     host.power_cut_and_boot().unwrap();
     host.run("systemctl start ttvm@clientA").unwrap();
+    is_fresh(host);
     assert_eq!(other_volumes(host), others);
     host.run("systemctl stop ttvm@clientA").unwrap();
     nothing_left(host, "clientA");
 }
 
+/// The power goes at a point of a reset.
+fn power_cut(host: &mut Host, before: &str, point: &str) {
+    host.run(&format!("{WRITTEN}; {before}; sync")).unwrap();
+    host.run(&format!(
+        "rm -f /root/out; TTVM_FAIL_POINT={point}:hang setsid ttvm snapshot reset clientA >/root/out 2>&1 & \
+         timeout 600 sh -c 'tail -F /root/out 2>/dev/null | grep -m1 standing'"
+    ))
+    .unwrap();
+}
+
 fn power_cut_after_removal(host: &mut Host) {
     let others = other_volumes(host);
     emulated_guest(host, THICK, "loop");
-    host.run("ttvm snapshot reset clientA 2>/dev/null; sync").unwrap();
-    host.run("TTVM_FAIL_POINT=snapshot.removed:hang setsid ttvm snapshot reset clientA >/root/out 2>&1 & timeout 600 sh -c 'tail -F /root/out 2>/dev/null | grep -m1 standing'").unwrap();
+    power_cut(host, TOO_LARGE, "snapshot.removed");
     after_power_cut(host, &others);
+}
+
+fn power_cut_in_place(host: &mut Host) {
+    let others = other_volumes(host);
+    emulated_guest(host, THICK, "loop");
+    power_cut(host, "true", "snapshot.emptied");
+    after_power_cut(host, &others);
+}
+
+fn power_cuts_at_every_step_in_place(host: &mut Host) {
+    let others = other_volumes(host);
+    emulated_guest(host, THICK, "loop");
+    for point in STEPS_IN_PLACE {
+        power_cut(host, "true", point);
+        after_power_cut(host, &others);
+    }
 }
 
 fn power_cut_within_lvcreate(host: &mut Host) {

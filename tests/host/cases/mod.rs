@@ -9,6 +9,7 @@ mod guests;
 mod image;
 mod image_create;
 mod import;
+mod in_place;
 mod initrds;
 mod kills;
 mod lvm_errors;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         image::cases(),
         image_create::cases(),
         import::cases(),
+        in_place::cases(),
         initrds::cases(),
         kills::cases(),
         lvm_errors::cases(),
