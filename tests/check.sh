@@ -107,7 +107,7 @@ replay() {
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
-    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time:: debugger refusals ends::rebooted hostile branch::refused branch::careful}
+    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::disk time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
 }
 
 host() {
