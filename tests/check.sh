@@ -45,7 +45,7 @@ counted() {
         *" 0") counts="${counts% *} 1" ;;
     esac
     after=$(processors)
-    echo "$name $((SECONDS - start)) $counts $(echo "$before $after" | awk '{ print $3 > $1 ? int(100 * ($4 - $2) / ($3 - $1)) : 0 }')" \
+    echo "$name $((SECONDS - start)) $counts $(echo "$before $after" | awk '{ print int(100 * ($4 - $2) / ($3 > $1 ? $3 - $1 : 1)) }')" \
         >"$logs/$name.counts"
 }
 
