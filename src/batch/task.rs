@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::outcome::Outcome;
 use super::{Batch, Error};
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::config::types::GuestName;
 use crate::digest::Digest;
 use crate::recording::branch::{self, Branching};
@@ -115,7 +115,7 @@ pub fn branch(
 
 /// TT Xen's replays take the host for themselves.
 fn is_emulated(recording: &Recording) -> bool {
-    recording.manifest().engine.toolstack == Toolstack::Qemu
+    recording.manifest().engine.toolstack.is_emulated()
 }
 
 fn of(recording: &Recording, log: Digest, work: Work) -> Task {

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
 use super::Error;
 use super::progress::Progress;
-use crate::config::guest::{DiskSource, Guest, Toolstack};
+use crate::config::guest::{DiskSource, Guest};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -18,7 +18,7 @@ use crate::guest as running;
 use crate::lock::{Attempt, Lock};
 use crate::recording::disks::{Seals, origin_of};
 use crate::recording::session::{Environment, Listener};
-use crate::recording::{Library, record, tt_xen};
+use crate::recording::{Library, toolstack};
 
 /// A guest and its places.
 pub(super) struct Foreground<'a> {
@@ -95,12 +95,7 @@ impl<'a> Foreground<'a> {
     /// What recording would do, in words.
     pub(super) fn plan_record(&self) -> Result<Vec<String>, Error> {
         let guest = self.guest()?;
-        match guest.toolstack {
-            Toolstack::Xm if self.places.has_units() => {
-                tt_xen::record::check(self.places.root(), &guest, &self.library).map(drop)
-            }
-            _ => record::check(&guest).map(drop),
-        }?;
+        toolstack::check_record(unit_root(self.places), &guest, &self.library)?;
         let mut plan = Vec::new();
         for disk in &guest.disks {
             let fresh = match &disk.source {
@@ -114,6 +109,11 @@ impl<'a> Foreground<'a> {
         plan.push(format!("record {} below {}", self.name, directory.display()));
         Ok(plan)
     }
+}
+
+/// The system whose units may record and replay, if it is that of `places`.
+pub(super) fn unit_root(places: &Places) -> Option<&Path> {
+    places.has_units().then(|| places.root())
 }
 
 /// Tells a person how a run goes.

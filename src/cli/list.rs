@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::status::World;
 use super::table::{self, Cell, Tone};
 use super::{Error, host_or_defaults, print_json};
-use crate::config::guest::{DiskSource, Guest, Toolstack};
+use crate::config::guest::{DiskSource, Guest};
 use crate::config::guests;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -86,8 +86,8 @@ fn disks(guest: &Guest) -> Vec<String> {
 /// The bridge of each interface; an emulated guest's are on none.
 fn networks(guest: &Guest, network: &GuestNetwork) -> Vec<String> {
     let networks = guest.vifs.iter().map(|vif| match (&vif.bridge, &network.bridge) {
-        _ if guest.toolstack == Toolstack::Qemu && vif.outside => "outside".to_owned(),
-        _ if guest.toolstack == Toolstack::Qemu => "inside".to_owned(),
+        _ if guest.toolstack.is_emulated() && vif.outside => "outside".to_owned(),
+        _ if guest.toolstack.is_emulated() => "inside".to_owned(),
         (Some(bridge), _) => bridge.to_string(),
         (None, Some(bridge)) => bridge.to_string(),
         (None, None) => "no bridge".to_owned(),

@@ -4,9 +4,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::foreground::{Follower, Foreground};
+use super::foreground::{Follower, Foreground, unit_root};
 use super::{Error, guest_name, unit};
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -16,7 +16,7 @@ use crate::recording::point::{NotAPoint, Point};
 use crate::recording::replay::{self, At, Choice, Options, Then};
 use crate::recording::session::Error as SessionError;
 use crate::recording::verdict::proved;
-use crate::recording::{Divergence, Recording, Verdict, tt_xen};
+use crate::recording::{Divergence, Recording, Verdict, toolstack};
 use crate::text;
 
 #[derive(clap::Args)]
@@ -92,11 +92,11 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
     // A recording that came from another host may be of a guest that has no unit here.
     let guest = run.guest_if_any()?;
-    let with_xm = recording.manifest().engine.toolstack == Toolstack::Xm;
-    if with_xm && arguments.gdb {
-        return Err(SessionError::from(tt_xen::Error::debugger(&arguments.guest)).into());
+    let toolstack = recording.manifest().engine.toolstack;
+    if arguments.gdb {
+        toolstack::require_debugger(&arguments.guest, toolstack)?;
     }
-    if with_xm && arguments.is_here() {
+    if !toolstack.is_emulated() && arguments.is_here() {
         return Err(Error::Usage(
             "--at, --dump-memory, --pcap and --engine capsule are for guests with toolstack = \"qemu\"".to_owned(),
         ));
@@ -106,7 +106,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
             "--gdb is for the QEMU that is installed: gdb does what the program at the other end asks of it, with all of your files".to_owned(),
         ));
     }
-    if arguments.explain && with_xm {
+    if arguments.explain && !toolstack.is_emulated() {
         return Err(Error::Usage(
             "--explain is for guests with toolstack = \"qemu\"".to_owned(),
         ));
@@ -116,7 +116,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     {
         return Err(SessionError::NotExplained(why.to_owned()).into());
     }
-    if arguments.paused && !arguments.gdb && !with_xm {
+    if arguments.paused && !arguments.gdb && toolstack.is_emulated() {
         return Err(Error::Usage(
             "--paused stands still for a debugger: add --gdb".to_owned(),
         ));
@@ -137,16 +137,12 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the replay");
     if arguments.dry_run {
         let seals = run.environment().seals;
-        let checked = match &guest {
-            Some(guest) if with_xm && places.has_units() => {
-                tt_xen::replay::check(places.root(), &recording, guest, &seals, &mut follower).map(drop)
-            }
-            guest => replay::check(&recording, guest.as_ref(), &seals, arguments.choice(), &mut follower)
-                .and_then(|checked| arguments.at.as_ref().map_or(Ok(0), |at| checked.find(&recording, at)))
-                .map(drop),
-        };
+        let (root, choice) = (unit_root(places), arguments.choice());
+        let checked = toolstack::check_replay(root, &recording, guest.as_ref(), &seals, choice, &mut follower);
         follower.end();
-        checked?;
+        if let (Some(checked), Some(at)) = (checked?, &arguments.at) {
+            checked.find(&recording, at)?;
+        }
         writeln!(
             io::stdout(),
             "replay {} {} from fresh disks",
@@ -239,7 +235,7 @@ pub(super) fn show(found: &Explanation) -> Result<(), Error> {
 impl Arguments {
     /// Whether the first different instruction is looked for.
     fn explains(&self, recording: &Recording) -> bool {
-        let can = recording.manifest().engine.toolstack == Toolstack::Qemu && explain::obstacle(recording).is_none();
+        let can = recording.manifest().engine.toolstack.is_emulated() && explain::obstacle(recording).is_none();
         can && !self.no_explain && (self.explain || io::stdout().is_terminal())
     }
 

@@ -10,7 +10,7 @@ use super::systemd::{self, State, Units};
 use super::table::{self, Cell, Tone};
 use super::{Error, guest_name, print_json, watch, without_host};
 use crate::clock::{duration, now};
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
@@ -293,7 +293,7 @@ fn of_guest(
     }
     if let Some(record) = record {
         let running = record.ending.is_none() && unit.is_some_and(|state| state.is_up());
-        if running && guest.toolstack == Toolstack::Qemu {
+        if running && guest.toolstack.is_emulated() {
             row.memory = Some(guest.memory.bytes());
         }
         row.since = (running && row.memory.is_some()).then_some(record.since);

@@ -9,7 +9,6 @@ use qemu_watch::Watch;
 
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, replay};
-use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -109,12 +108,12 @@ pub(super) fn find(
     command: &str,
 ) -> Result<Recording, Error> {
     let recording = run.library().find(guest, id)?;
-    match recording.manifest().engine.toolstack {
-        Toolstack::Qemu => Ok(recording),
-        _ => Err(Error::Usage(format!(
+    if !recording.manifest().engine.toolstack.is_emulated() {
+        return Err(Error::Usage(format!(
             "{command} is for guests with toolstack = \"qemu\""
-        ))),
+        )));
     }
+    Ok(recording)
 }
 
 /// The names in a file, if one is given.

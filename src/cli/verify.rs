@@ -5,7 +5,6 @@ use std::num::NonZero;
 
 use super::foreground::{Follower, Foreground};
 use super::{Error, guest_name, replay};
-use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -29,7 +28,7 @@ pub(super) struct Arguments {
 pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
-    if recording.manifest().engine.toolstack == Toolstack::Xm {
+    if !recording.manifest().engine.toolstack.is_emulated() {
         return Err(Error::Usage(
             "verify is for guests with toolstack = \"qemu\": `ttvm replay --verify` this one".to_owned(),
         ));

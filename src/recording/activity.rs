@@ -15,7 +15,7 @@ use super::error::Error as LibraryError;
 use super::manifest::FileDigest;
 use super::point::between;
 use super::session::{Error, devices};
-use crate::config::guest::{Shift, Toolstack};
+use crate::config::guest::Shift;
 use crate::file;
 use crate::progress::Progress;
 
@@ -263,7 +263,7 @@ impl Recording {
         let mut lines = Lines { line: None, on };
         let open = |path: &std::path::Path| file::open_content(path).map_err(LibraryError::file("open", path));
         let mut console_file = open(&self.console())?;
-        if manifest.engine.toolstack != Toolstack::Qemu {
+        if !manifest.engine.toolstack.is_emulated() {
             let mut console = Passing::new(&mut console_file, 0, result.console.size, progress);
             let read = all(BufReader::new(&mut console).bytes(), &mut lines);
             self.is_whole(CONSOLE, &console, &result.console, read)?;

@@ -16,7 +16,6 @@ use super::draft::{CONSOLE, GUEST_FILE, LOG, file_digest, new_file, sync};
 use super::error::Error;
 use super::sealed;
 use super::stored::{INITRD, KERNEL, Recording};
-use crate::config::guest::Toolstack;
 use crate::file;
 use crate::progress::Progress;
 use crate::qemu::capsule::{self, List, Member};
@@ -151,7 +150,7 @@ impl Recording {
             id: self.id().clone(),
             why,
         };
-        if self.manifest().engine.toolstack != Toolstack::Qemu {
+        if !self.manifest().engine.toolstack.is_emulated() {
             return Err(other("it was recorded on Xen".to_owned()));
         }
         let version = Engine::Installed.version().map_err(capsule::Error::from)?.text;

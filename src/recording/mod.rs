@@ -69,6 +69,7 @@ mod start;
 mod stillness;
 pub mod stored;
 pub mod symbols;
+pub mod toolstack;
 pub mod trace;
 mod trail;
 pub mod tries;

@@ -21,7 +21,7 @@ use super::moment::{self, Moment};
 use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
-use crate::config::guest::{Boot, DiskSource, Guest, Shift, Toolstack};
+use crate::config::guest::{Boot, DiskSource, Guest, Shift};
 use crate::config::types::GuestName;
 use crate::fail_point;
 use crate::guest::obstacles;
@@ -207,7 +207,7 @@ pub(super) fn finish(
 /// Whether QEMU can record `guest`, and which.
 pub fn check(guest: &Guest) -> Result<Version, Error> {
     tt_xen::require_unit(&guest.name, guest.toolstack, "record")?;
-    if guest.toolstack != Toolstack::Qemu {
+    if !guest.toolstack.is_emulated() {
         return Err(Error::PlainOnly {
             guest: guest.name.clone(),
         });
@@ -348,7 +348,7 @@ pub(super) struct Limits {
 impl Limits {
     fn of(guest: &Guest, limit: Option<Limit>) -> Result<Self, Error> {
         let shift = guest.qemu.as_ref().map(|qemu| qemu.icount);
-        let shift = shift.filter(|_| guest.toolstack == Toolstack::Qemu);
+        let shift = shift.filter(|_| guest.toolstack.is_emulated());
         Self::new(&guest.name, shift, limit, 0)
     }
 

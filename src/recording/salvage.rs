@@ -23,7 +23,6 @@ use super::sealed::Unsealed;
 use super::session::devices;
 use super::stored::{LOCK, Recording, open_lock};
 use super::verdict::grouped;
-use crate::config::guest::Toolstack;
 use crate::config::types::GuestName;
 use crate::error::one_line;
 use crate::fail_point;
@@ -93,7 +92,7 @@ impl Library {
             draft::forget_why(&entry.directory);
             return Ok(None);
         }
-        if manifest.engine.toolstack != Toolstack::Qemu {
+        if !manifest.engine.toolstack.is_emulated() {
             return Err(Error::NotEmulated { guest, id });
         }
         let (found, written) = salvage_log(entry, &manifest)?;
@@ -127,7 +126,7 @@ impl Library {
             Vec::new()
         });
         let is_ours = |entry: &&Entry| {
-            let emulated = |manifest: &Manifest| manifest.engine.toolstack == Toolstack::Qemu;
+            let emulated = |manifest: &Manifest| manifest.engine.toolstack.is_emulated();
             matches!(entry.state, State::Incomplete(_)) && entry.manifest.as_ref().is_some_and(emulated)
         };
         for entry in entries.iter().filter(is_ours) {

@@ -11,10 +11,10 @@ use super::disks::Seals;
 use super::limit::Limit;
 use super::order::{self, Order};
 use super::session::{Environment, Error as SessionError, Listener};
-use super::{Error as LibraryError, Id, Library, Verdict, debugger, plain, record, replay, tt_xen};
+use super::{Error as LibraryError, Id, Library, Verdict, debugger, plain, record, replay, toolstack};
 use crate::catalogue::Message;
 use crate::clock::now;
-use crate::config::guest::{Guest, OnReboot, Toolstack};
+use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -227,12 +227,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
             let text =
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: *limit };
-            let recorded = match guest.toolstack {
-                Toolstack::Xm => {
-                    tt_xen::record::record(root, guest, &text, &library, &environment, &options, &mut listener)
-                }
-                _ => record::record(guest, &text, &library, &environment, &options, &mut listener, None),
-            }?;
+            let recorded = toolstack::record(root, guest, &text, &library, &environment, &options, &mut listener)?;
             if recorded.full {
                 tracing::warn!(
                     message_id = Message::RecordingCut.id(),
@@ -273,14 +268,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                     replay::Choice::Installed
                 },
             };
-            let verdict = match (guest.toolstack, *gdb) {
-                (Toolstack::Xm, true) => Err(tt_xen::Error::debugger(&guest.name).into()),
-                (Toolstack::Xm, false) => {
-                    tt_xen::replay::replay(root, &recording, guest, &environment, *paused, &mut listener).map(Some)
-                }
-                _ => replay::replay(&recording, Some(guest), &environment, &options, &mut listener),
-            };
-            match verdict {
+            match toolstack::replay(root, &recording, guest, &environment, &options, *paused, &mut listener) {
                 Ok(Some(verdict @ Verdict::Diverged { .. })) => Err(Error::Diverged {
                     guest: guest.name.clone(),
                     id: recording.id().to_string(),

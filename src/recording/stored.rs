@@ -13,7 +13,7 @@ use super::library::{Entry, Library};
 use super::manifest::{DiskDigest, Manifest};
 use super::verdict::{Replays, Verdict};
 use crate::clock::now;
-use crate::config::guest::{Guest, Toolstack};
+use crate::config::guest::Guest;
 use crate::config::types::GuestName;
 use crate::digest::Digest;
 use crate::lock::Lock;
@@ -132,7 +132,7 @@ impl Recording {
     /// copy is block for block. Xen's disks are made from the origin alone. The origin of an imported recording is its
     /// maker's word: only if the file of `guest`, the guest here, says the same is it looked at.
     pub fn base_path(&self, disk: &DiskDigest, guest: Option<&Guest>) -> Option<PathBuf> {
-        let emulated = self.manifest.engine.toolstack == Toolstack::Qemu;
+        let emulated = self.manifest.engine.toolstack.is_emulated();
         let copy = emulated.then(|| self.base_copy(disk)).flatten();
         let is_said_here = |guest: &Guest| {
             let mut disks = guest.disks.iter();

@@ -10,7 +10,6 @@ use crate::batch::Batch;
 use crate::batch::slurm::Submission;
 use crate::batch::task::{self, Task};
 use crate::cli::branch::{Left, Series};
-use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -97,7 +96,7 @@ pub(super) fn branch(places: &Places, arguments: &Branch) -> Result<Exit, Error>
     let library = Library::open(places.state_dir());
     let source = arguments.left.source();
     let parent = library.find(&source.guest, source.recording.as_deref())?;
-    if parent.manifest().engine.toolstack == Toolstack::Xm {
+    if !parent.manifest().engine.toolstack.is_emulated() {
         return Err(Error::Usage(
             "a branch is one of a guest with toolstack = \"qemu\"".to_owned(),
         ));

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use super::Error;
 use crate::cli::foreground::{Follower, Foreground};
 use crate::cli::replay::show;
-use crate::config::guest::Toolstack;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -47,7 +46,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
     let a = runs[0].library().find(&one.guest, one.id.as_deref())?;
     let b = runs[1].library().find(&other.guest, other.id.as_deref())?;
     for recording in [&a, &b] {
-        if recording.manifest().engine.toolstack != Toolstack::Qemu {
+        if !recording.manifest().engine.toolstack.is_emulated() {
             return Err(Error::Usage(
                 "recordings are compared if their guests have toolstack = \"qemu\"".to_owned(),
             ));

@@ -84,7 +84,12 @@ impl Toolstack {
 
     /// Whether its guests are domains of Xen; else QEMU emulates their machines.
     pub fn is_xen(self) -> bool {
-        self != Self::Qemu
+        !self.is_emulated()
+    }
+
+    /// Whether QEMU emulates the machines of its guests.
+    pub fn is_emulated(self) -> bool {
+        self == Self::Qemu
     }
 }
 

@@ -117,7 +117,7 @@ impl Translator<'_> {
         };
         self.firmware(kind, "xl takes no firmware beside a kernel");
         self.top.push(Entry::text("kernel", &path).on_line(line));
-        if self.toolstack() == Toolstack::Qemu && kind == GuestType::Pv {
+        if self.toolstack().is_emulated() && kind == GuestType::Pv {
             self.note(
                 line,
                 "kernel",
@@ -127,7 +127,7 @@ impl Translator<'_> {
         if let Some((path, line)) = initrd.filter(|(path, _)| !path.is_empty()) {
             self.top.push(Entry::text("initrd", &path).on_line(line));
         }
-        if cmdline.is_none() && self.toolstack() == Toolstack::Qemu {
+        if cmdline.is_none() && self.toolstack().is_emulated() {
             self.note(line, "kernel", UNSEEN);
         }
         if let Some(cmdline) = cmdline {
