@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use ttvm::digest::of_bytes;
-use ttvm::recording::manifest::Manifest;
+use ttvm::recording::library::manifest::Manifest;
 use ttvm_fuzz::{PARSER, watch};
 
 fuzz_target!(|data: &[u8]| {

@@ -11,12 +11,12 @@ use crate::config::guest::Guest;
 use crate::config::types::GuestName;
 use crate::digest::Digest;
 use crate::recording::branch::{self, Branching};
-use crate::recording::limit::Limit;
+use crate::recording::log::point::Point;
 use crate::recording::pieces::{self, Part, Range};
-use crate::recording::point::Point;
+use crate::recording::replay::verdict::grouped;
 use crate::recording::replay::{self, Options};
+use crate::recording::session::limit::Limit;
 use crate::recording::session::{Environment, Error as SessionError, Listener};
-use crate::recording::verdict::grouped;
 use crate::recording::{Id, Library, Recording, Verdict};
 
 /// What one host does at a time.

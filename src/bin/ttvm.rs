@@ -7,7 +7,7 @@ use ttvm::guest::toolstack::qemu::RUNNER;
 
 fn main() -> ExitCode {
     match std::env::args_os().next() {
-        Some(name) if name == RUNNER => ttvm::recording::service::main(),
+        Some(name) if name == RUNNER => ttvm::recording::unit::service::main(),
         _ => ttvm::cli::main(),
     }
 }

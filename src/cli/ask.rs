@@ -12,12 +12,12 @@ use super::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::ask::{self, Question, Written};
+use crate::recording::replay::verdict::grouped;
 use crate::recording::session::Error as SessionError;
-use crate::recording::symbols::Symbols;
-use crate::recording::trace::{Write, word};
-use crate::recording::verdict::grouped;
 use crate::recording::watch::Watcher;
+use crate::recording::watch::ask::{self, Question, Written};
+use crate::recording::watch::symbols::Symbols;
+use crate::recording::watch::trace::{Write, word};
 
 #[derive(clap::Args)]
 #[command(

@@ -11,9 +11,9 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::recording::branch::{self, Branching};
-use crate::recording::limit::Limit;
-use crate::recording::point::Point;
+use crate::recording::log::point::Point;
 use crate::recording::session::Keys;
+use crate::recording::session::limit::Limit;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

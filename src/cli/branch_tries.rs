@@ -10,13 +10,13 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::{Exit, one_line};
 use crate::recording::Recording;
+use crate::recording::branch::tries::{End, Tried, certain_from};
 use crate::recording::branch::{self, Branching, steps};
-use crate::recording::limit::Limit;
-use crate::recording::point::Point;
+use crate::recording::log::point::Point;
 use crate::recording::record::Recorded;
+use crate::recording::replay::verdict::grouped;
 use crate::recording::session::Error as SessionError;
-use crate::recording::tries::{End, Tried, certain_from};
-use crate::recording::verdict::grouped;
+use crate::recording::session::limit::Limit;
 use crate::text;
 
 /// What is tried.

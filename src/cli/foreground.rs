@@ -16,9 +16,10 @@ use crate::config::types::GuestName;
 use crate::config::{self, guests};
 use crate::guest as running;
 use crate::lock::{Attempt, Lock};
-use crate::recording::disks::{Seals, origin_of};
+use crate::recording::Library;
+use crate::recording::session::disks::{Seals, origin_of};
 use crate::recording::session::{Environment, Listener};
-use crate::recording::{Library, toolstack};
+use crate::recording::unit::toolstack;
 
 /// A guest and its places.
 pub(super) struct Foreground<'a> {

@@ -9,10 +9,10 @@ use super::{Error, guest_name, unit};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::limit::Limit;
-use crate::recording::manifest::RunExit;
+use crate::recording::library::manifest::RunExit;
 use crate::recording::record::{self, Options};
-use crate::recording::verdict::grouped;
+use crate::recording::replay::verdict::grouped;
+use crate::recording::session::limit::Limit;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

@@ -10,13 +10,14 @@ use crate::config::guest::Guest;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::debugger::Wanted;
 use crate::recording::explain::{self, Explanation};
-use crate::recording::point::{NotAPoint, Point};
+use crate::recording::log::point::{NotAPoint, Point};
+use crate::recording::replay::debugger::Wanted;
+use crate::recording::replay::verdict::proved;
 use crate::recording::replay::{self, At, Choice, Options, Then};
 use crate::recording::session::Error as SessionError;
-use crate::recording::verdict::proved;
-use crate::recording::{Divergence, Recording, Verdict, toolstack};
+use crate::recording::unit::toolstack;
+use crate::recording::{Divergence, Recording, Verdict};
 use crate::text;
 
 #[derive(clap::Args)]
@@ -261,8 +262,8 @@ impl Arguments {
         self.gdb
     }
 
-    pub(super) fn order(&self, id: &crate::recording::Id) -> crate::recording::order::Order {
-        crate::recording::order::Order::Replay {
+    pub(super) fn order(&self, id: &crate::recording::Id) -> crate::recording::unit::order::Order {
+        crate::recording::unit::order::Order::Replay {
             recording: id.clone(),
             gdb: self.gdb,
             paused: self.paused,

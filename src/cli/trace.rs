@@ -13,12 +13,12 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::recording::Recording;
-use crate::recording::ask::Place;
-use crate::recording::point::Point;
+use crate::recording::log::point::Point;
 use crate::recording::session::Error as SessionError;
-use crate::recording::symbols::Symbols;
-use crate::recording::trace::{self, Entry, Form, Logged, Writer};
 use crate::recording::watch::Watcher;
+use crate::recording::watch::ask::Place;
+use crate::recording::watch::symbols::Symbols;
+use crate::recording::watch::trace::{self, Entry, Form, Logged, Writer};
 
 #[derive(clap::Args)]
 #[command(

@@ -11,8 +11,8 @@ use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::guest::claim;
 use crate::lock::Attempt;
-use crate::recording::limit::Limit;
-use crate::recording::order::{Order, socket};
+use crate::recording::session::limit::Limit;
+use crate::recording::unit::order::{Order, socket};
 use crate::recording::{Id, Library};
 use crate::run::{self, Command};
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::id::Id;
+use super::library::id::Id;
 use crate::config::types::{GuestName, Size, Target};
 use crate::digest::{self, Digest};
 use crate::error::{Classify, Exit};
@@ -245,7 +245,7 @@ pub enum Error {
         why: String,
     },
     /// There is not enough room.
-    #[error("there is no room for it at {}: it takes {}, {} are free and {} of them are left alone; see `ttvm recordings rm`", path.display(), Size::from_bytes(*needed), Size::from_bytes(*free), Size::from_bytes(super::import::RESERVE))]
+    #[error("there is no room for it at {}: it takes {}, {} are free and {} of them are left alone; see `ttvm recordings rm`", path.display(), Size::from_bytes(*needed), Size::from_bytes(*free), Size::from_bytes(super::library::import::RESERVE))]
     NoRoom {
         /// The directory.
         path: PathBuf,

@@ -12,12 +12,12 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use replay_log::Devices;
 
-use super::disks::{self, Disks, Seals, Wanted};
-use super::draft::new_file;
-use super::limit::Limit;
-use super::live::{self, Happened, Live};
-use super::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
-use super::moment::{self, Moment};
+use super::library::draft::new_file;
+use super::library::manifest::{Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
+use super::replay::moment::{self, Moment};
+use super::session::disks::{self, Disks, Seals, Wanted};
+use super::session::limit::Limit;
+use super::session::live::{self, Happened, Live};
 use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::clock::{boot_id, now};
@@ -253,7 +253,7 @@ pub(super) fn manifest(
             network: if guest.vifs.is_empty() { "none" } else { network }.to_owned(),
         },
         engine,
-        guest_file: FileDigest::of_bytes(std::path::Path::new(super::draft::GUEST_FILE), file.as_bytes()),
+        guest_file: FileDigest::of_bytes(std::path::Path::new(super::library::draft::GUEST_FILE), file.as_bytes()),
         kernel,
         initrd,
         disks,

@@ -8,8 +8,8 @@ use std::str::Chars;
 
 use super::html::Text;
 use super::{position, time};
-use crate::recording::activity::{Clock, Line};
-use crate::recording::verdict::grouped;
+use crate::recording::log::activity::{Clock, Line};
+use crate::recording::replay::verdict::grouped;
 
 /// Of the beginning of a console, and again of its end, so many bytes of the page. A browser shows both at once.
 const SHARE: usize = 1 << 20;

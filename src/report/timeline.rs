@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 use super::console::Console;
 use super::{plural, position, time};
-use crate::recording::activity::{Activity, Counts};
-use crate::recording::verdict::grouped;
+use crate::recording::log::activity::{Activity, Counts};
+use crate::recording::replay::verdict::grouped;
 
 /// Ticks of the axis that are aimed at, where there is room for all.
 const TICKS: u64 = 8;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use ttvm::digest::{self, Digest};
 use ttvm::qemu::capsule::{LOADER, List, Member as File, PROGRAM};
-use ttvm::recording::import::Imported;
+use ttvm::recording::library::import::Imported;
 
 use super::hostile::{Member, good, gzip, member, refused, tar};
 use super::{World, goes_on, noise};

@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use ttvm::digest;
 use ttvm::error::{Classify, Exit, chain};
 use ttvm::recording::Error;
-use ttvm::recording::export::With;
+use ttvm::recording::library::export::With;
 
 use super::{START, World, goes_on, noise};
 

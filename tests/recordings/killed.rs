@@ -134,9 +134,9 @@ fn child_that_runs_full() {
     File::create(draft.console()).expect("a console");
     let mut manifest = world.manifest(START);
     let (log, console) = draft.digests(&mut goes_on).expect("digests");
-    manifest.result = Some(ttvm::recording::manifest::Outcome {
+    manifest.result = Some(ttvm::recording::library::manifest::Outcome {
         ended: START + 1,
-        exit: ttvm::recording::manifest::RunExit::Stopped,
+        exit: ttvm::recording::library::manifest::RunExit::Stopped,
         instructions: Some(1),
         console_complete: true,
         log,

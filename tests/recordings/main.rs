@@ -20,8 +20,10 @@ use std::process::{Command, Stdio};
 use ttvm::config::guest::{Origin, Toolstack};
 use ttvm::config::types::GuestName;
 use ttvm::digest;
-use ttvm::recording::draft::file_digest;
-use ttvm::recording::manifest::{DiskDigest, Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit};
+use ttvm::recording::library::draft::file_digest;
+use ttvm::recording::library::manifest::{
+    DiskDigest, Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit,
+};
 use ttvm::recording::{Draft, Library, Recording};
 
 /// 2026-11-25 13:07:00 UTC.

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use ttvm::config::guest::Toolstack;
-use ttvm::recording::manifest::{Outcome, RunExit};
+use ttvm::recording::library::manifest::{Outcome, RunExit};
 use ttvm::recording::{Entry, State};
 
 use super::{GUEST_FILE, START, World, goes_on};

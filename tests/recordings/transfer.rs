@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
-use ttvm::recording::import::Imported;
+use ttvm::recording::library::import::Imported;
 use ttvm::recording::{Library, Recording};
 
 use super::{START, World, goes_on};

@@ -12,12 +12,11 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use toml::{Table, Value};
 use ttvm::config::guest::Shift;
-use ttvm::digest;
 use ttvm::qemu::machine::{Backing, Drive, Machine};
-use ttvm::recording::manifest::{FileDigest, Manifest};
-use ttvm::recording::sealed;
+use ttvm::recording::library::manifest::{FileDigest, Manifest};
+use ttvm::recording::library::sealed;
 use ttvm::recording::session::recorded_machine;
-use ttvm::text;
+use ttvm::{digest, text};
 
 const GUEST_FILE: &str = "guest.toml";
 const CONSOLE: &str = "console.log";

@@ -23,12 +23,11 @@ use ttvm::config::host::{self, HostConfig};
 use ttvm::config::places::{Given, Places};
 use ttvm::config::types::GuestName;
 use ttvm::error::{Classify, Exit, chain, one_line};
-use ttvm::recording::limit::Limit;
-use ttvm::recording::manifest::RunExit;
+use ttvm::recording::library::manifest::RunExit;
 use ttvm::recording::record::{Options, Recorded};
+use ttvm::recording::session::limit::Limit;
 use ttvm::recording::session::{Environment, Error, Listener};
-use ttvm::recording::tt_xen;
-use ttvm::recording::{Divergence, Library, Recording, State, Verdict};
+use ttvm::recording::{Divergence, Library, Recording, State, Verdict, tt_xen};
 
 const UNIT: &str = include_str!("../../units/ttvm-deviced@.service");
 const UUID: &str = "6f1c0c1e-7a3b-4c55-9d1e-0123456789ab";
@@ -167,7 +166,7 @@ impl System {
             overlays: self.root.join("overlays"),
             prepared: true,
             shared: false,
-            seals: ttvm::recording::disks::Seals::default(),
+            seals: ttvm::recording::session::disks::Seals::default(),
         }
     }
 

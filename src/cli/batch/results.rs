@@ -12,8 +12,8 @@ use crate::cli::{print_json, record, replay};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::tries::Tried;
-use crate::recording::verdict::grouped;
+use crate::recording::branch::tries::Tried;
+use crate::recording::replay::verdict::grouped;
 use crate::recording::{Id, Library, Recording};
 use crate::text;
 

@@ -12,8 +12,9 @@ use crate::cli::print_json;
 use crate::cli::table::{self, Cell, Tone};
 use crate::config::places::Places;
 use crate::error::{Exit, one_line};
-use crate::recording::verdict::Verdict;
-use crate::recording::{Id, pieces::Piece};
+use crate::recording::Id;
+use crate::recording::pieces::Piece;
+use crate::recording::replay::verdict::Verdict;
 use crate::text;
 
 /// Of a task that Slurm no longer has, and that came to nothing.

@@ -13,9 +13,8 @@ use crate::cli::branch::{Left, Series};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::branch as branching;
-use crate::recording::limit::Limit;
-use crate::recording::{Library, Recording, State};
+use crate::recording::session::limit::Limit;
+use crate::recording::{Library, Recording, State, branch as branching};
 use crate::text;
 
 /// Where it is submitted, and how.

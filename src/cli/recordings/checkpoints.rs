@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use super::{Error, print_json};
 use crate::cli::table;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
-use crate::recording::moment::Moment;
-use crate::recording::verdict::grouped;
+use crate::recording::replay::moment::Moment;
+use crate::recording::replay::verdict::grouped;
 use crate::recording::{Entry, Library};
 use crate::text::bytes;
 

@@ -11,7 +11,7 @@ use crate::cli::clock::date_and_time;
 use crate::cli::table;
 use crate::clock::duration;
 use crate::config::types::GuestName;
-use crate::recording::verdict::Replays;
+use crate::recording::replay::verdict::Replays;
 use crate::recording::{Entry, Id, Library, State};
 use crate::text::bytes;
 

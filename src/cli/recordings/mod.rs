@@ -21,7 +21,7 @@ use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::digest::Digest;
 use crate::error::Exit;
-use crate::recording::export::With;
+use crate::recording::library::export::With;
 use crate::recording::{Entry, Library, State};
 
 #[derive(Subcommand)]

@@ -12,11 +12,10 @@ use crate::clock::duration;
 use crate::config::types::{GuestName, Size};
 use crate::digest::Digest;
 use crate::error::one_line;
-use crate::recording::manifest::{FileDigest, Manifest, RunExit};
-use crate::recording::verdict::{Replays, grouped};
+use crate::recording::library::manifest::{FileDigest, Manifest, RunExit};
+use crate::recording::replay::verdict::{Replays, grouped};
 use crate::recording::{Entry, Id, Library, State};
-use crate::text;
-use crate::text::bytes;
+use crate::text::{self, bytes};
 
 /// A recording as JSON.
 #[derive(Serialize)]

@@ -10,11 +10,11 @@ use crate::cli::foreground::Foreground;
 use crate::cli::progress::Progress;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::recording::export::With;
-use crate::recording::import::Imported;
+use crate::recording::library::export::With;
+use crate::recording::library::import::Imported;
 use crate::recording::{self, Library, Recording};
-use crate::text::bytes;
-use crate::{signals, text};
+use crate::signals;
+use crate::text::{self, bytes};
 
 pub(super) fn export(recording: &Recording, output: Option<&Path>, with: With, replace: bool) -> Result<(), Error> {
     let (guest, id) = (recording.guest(), recording.id());

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Error, print_json, state};
 use crate::config::types::GuestName;
-use crate::recording::manifest::{Outcome, Parent};
-use crate::recording::verdict::grouped;
+use crate::recording::library::manifest::{Outcome, Parent};
+use crate::recording::replay::verdict::grouped;
 use crate::recording::{Entry, Error as LibraryError, Id, Library, State};
 
 /// A recording and its branches.

@@ -9,7 +9,7 @@ use super::{Error, print_json};
 use crate::cli::progress::Progress;
 use crate::config::types::GuestName;
 use crate::error::Exit;
-use crate::recording::check::Fault;
+use crate::recording::library::check::Fault;
 use crate::recording::{Entry, Id, Library, State};
 use crate::{signals, text};
 

@@ -10,7 +10,7 @@ use crate::doctor::check::{Area, Check};
 use crate::doctor::facts::Facts;
 use crate::error::one_line;
 use crate::recording::Library;
-use crate::recording::id::Id;
+use crate::recording::library::id::Id;
 use crate::recording::session::memory_free;
 
 const AREA: Area = Area::Host;

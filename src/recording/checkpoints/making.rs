@@ -11,8 +11,8 @@ use crate::file;
 use crate::qemu::engine;
 use crate::qemu::memory::Memory;
 use crate::qemu::qmp::{self, Qmp};
-use crate::recording::draft;
-use crate::recording::moment::Moment;
+use crate::recording::library::draft;
+use crate::recording::replay::moment::Moment;
 use crate::recording::session::Error;
 
 /// Less than this apart, a second one is of no use.

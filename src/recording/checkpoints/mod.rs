@@ -19,15 +19,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use making::Maker;
-use store::Piece;
-
-use super::difference;
-use super::moment::Moment;
+use super::replay::difference;
+use super::replay::moment::Moment;
 use super::session::Error;
 use crate::config::types::Size;
 use crate::qemu::memory::Memory;
 use crate::qemu::registers;
+pub(super) use making::Maker;
+use store::Piece;
 
 /// The directory.
 pub(super) const NAME: &str = "checkpoints";

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::digest::Digest;
 use crate::qemu::memory::{Memory, PAGE, Pages};
-use crate::recording::draft::new_file;
+use crate::recording::library::draft::new_file;
 
 /// Pages of a block: more compress better, and fewer are read for nothing.
 const BLOCK: usize = 32;

@@ -13,27 +13,25 @@ mod side;
 use std::fmt;
 use std::path::Path;
 
-use nix::sys::signalfd::SignalFd;
-use replay_log::{Event, Kind, Reader};
-use request::Request;
-use search::{Found, Search};
-use side::{Run, Side};
-
 use super::checkpoints::{Checkpoint, Checkpoints};
-
-use super::difference;
-use super::disks::COMPARED;
-use super::moment::Moment;
-use super::replay::{Checked, Choice, check, open_log};
-use super::session::{Environment, Error, Listener, devices, reading, require_memory};
-use super::trail::Trail;
-use super::verdict::grouped;
-use super::{Divergence, Error as LibraryError, Recording, live, point};
+use super::log::point;
+use super::replay::moment::Moment;
+use super::replay::trail::Trail;
+use super::replay::verdict::grouped;
+use super::replay::{Checked, Choice, check, difference, open_log};
+use super::session::disks::COMPARED;
+use super::session::{Environment, Error, Listener, devices, live, reading, require_memory};
+use super::{Divergence, Error as LibraryError, Recording};
 use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::fail_point::Flip;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::registers::Registers;
+use nix::sys::signalfd::SignalFd;
+use replay_log::{Event, Kind, Reader};
+use request::Request;
+use search::{Found, Search};
+use side::{Run, Side};
 
 /// Memories at once: two machines, and what each goes back to.
 const MEMORIES: u64 = 4;

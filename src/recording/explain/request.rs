@@ -6,7 +6,7 @@ use std::fmt;
 use super::side::Side;
 use crate::qemu::qmp::Queue;
 use crate::recording::session::Error;
-use crate::recording::virtio::{self, Action};
+use crate::recording::watch::virtio::{self, Action};
 
 /// A request of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::side::{Arrived, Side};
 use crate::qemu::memory;
-use crate::recording::difference::Register;
+use crate::recording::replay::difference::Register;
 use crate::recording::session::{Error, Listener};
 
 /// Between two moments at which both are compared on the way there.

@@ -20,14 +20,14 @@ use crate::qemu::qmp::{self, Event, Qmp};
 use crate::qemu::registers;
 use crate::recording::Recording;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
-use crate::recording::difference::Register;
-use crate::recording::live::{Happened, Live};
 use crate::recording::log::{End, Log};
-use crate::recording::scratch::Scratch;
+use crate::recording::replay::difference::Register;
+use crate::recording::replay::setup::{Fresh, Setup};
+use crate::recording::replay::start::Start;
+use crate::recording::replay::stillness::{Progress, Stillness, Threads};
+use crate::recording::session::live::{Happened, Live};
+use crate::recording::session::scratch::Scratch;
 use crate::recording::session::{Environment, Error, died};
-use crate::recording::setup::{Fresh, Setup};
-use crate::recording::start::Start;
-use crate::recording::stillness::{Progress, Stillness, Threads};
 
 /// The file for the machine's states.
 const STATES: &str = "states.qcow2";

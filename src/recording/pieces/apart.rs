@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{Ground, Piece, Plan, Proof, Whole, conclude};
 use crate::config::guest::Guest;
 use crate::recording::replay::{self, Choice};
-use crate::recording::session::{Environment, Error, Listener};
-use crate::recording::{Recording, Verdict, live, log};
+use crate::recording::session::{Environment, Error, Listener, live};
+use crate::recording::{Recording, Verdict, log};
 
 /// A piece of a run: after how many instructions it begins and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

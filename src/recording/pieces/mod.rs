@@ -18,31 +18,28 @@ use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-pub use apart::{Part, Range, cuts, replay_part, together};
-use plan::{Plan, Step};
-use serde::{Deserialize, Serialize};
-
 use super::checkpoints::{Checkpoint, Checkpoints};
-use super::disks::{Disks, PIECES};
-use super::live;
+use super::library::manifest::Outcome;
 use super::log::Log;
-use super::manifest::Outcome;
+use super::replay::rerun::{Came, Next, Rerun, Visit};
+use super::replay::setup::{Fresh, Setup};
+use super::replay::start::Start;
+use super::replay::trail::{Stops, Trail};
 use super::replay::{self, Checked, Choice, Options};
-use super::rerun::{Came, Next, Rerun, Visit};
-use super::scratch::Scratch;
-use super::session::{Environment, Error, Listener, require_memory};
-use super::setup::{Fresh, Setup};
-use super::start::Start;
-use super::trail::{Stops, Trail};
+use super::session::disks::{Disks, PIECES};
+use super::session::scratch::Scratch;
+use super::session::{Environment, Error, Listener, live, require_memory};
 use super::{Divergence, Recording, Verdict};
 use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::fail_point::Flip;
-use crate::qemu::content;
-use crate::qemu::engine;
 use crate::qemu::machine::Backing;
 use crate::qemu::memory::Memory;
 use crate::qemu::qmp::Qmp;
+use crate::qemu::{content, engine};
+pub use apart::{Part, Range, cuts, replay_part, together};
+use plan::{Plan, Step};
+use serde::{Deserialize, Serialize};
 
 /// Proves that a replay of `recording` is the same run, with so many machines at once as `jobs` says; without, with as many as there are
 /// processors, and memory for. `guest` is the guest's file as it is now, if there still is one.

@@ -11,7 +11,6 @@ use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::places::Places;
 use crate::error::chain;
-use crate::fail_point;
 use crate::guest::mode::{self, GuestNetwork};
 use crate::guest::record::Ending;
 use crate::guest::toolstack::tt_xen::deviced::Deviced;
@@ -20,12 +19,11 @@ use crate::guest::toolstack::tt_xen::xm::{Mode, Xm};
 use crate::guest::toolstack::tt_xen::xm_config;
 use crate::guest::watch::{Watch, Woken};
 use crate::guest::{Error as GuestError, config_file, write_config};
-use crate::notify;
 use crate::recording::Library;
-use crate::recording::manifest::RunExit;
+use crate::recording::library::manifest::RunExit;
 use crate::recording::record::Space;
 use crate::recording::session::{Error as SessionError, Listener};
-use crate::run;
+use crate::{fail_point, notify, run};
 
 /// Destroying a domain takes this long at most, and then some.
 const DESTROYING: Duration = Duration::from_secs(150);

@@ -127,7 +127,11 @@ fn config_digest(guest: &Guest) -> Digest {
             writable,
         };
     }
-    let text = xm_config::render(&neutral, Path::new(super::draft::GUEST_FILE), &GuestNetwork::default());
+    let text = xm_config::render(
+        &neutral,
+        Path::new(super::library::draft::GUEST_FILE),
+        &GuestNetwork::default(),
+    );
     digest::of_bytes(text.as_bytes())
 }
 

@@ -12,12 +12,13 @@ use crate::config::guest::{Boot, Guest};
 use crate::guest::toolstack::tt_xen::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::toolstack::tt_xen::xm::{Mode, Xm};
 use crate::guest::watch::Watch;
-use crate::recording::disks::{self, Disks};
-use crate::recording::limit::Limit;
-use crate::recording::manifest::{Engine, Outcome};
+use crate::recording::library::draft;
+use crate::recording::library::manifest::{Engine, Outcome};
 use crate::recording::record::{self, Options, Recorded};
+use crate::recording::session::disks::{self, Disks};
+use crate::recording::session::limit::Limit;
 use crate::recording::session::{Environment, Error as SessionError, Listener};
-use crate::recording::{Draft, Error as LibraryError, Library, draft};
+use crate::recording::{Draft, Error as LibraryError, Library};
 
 /// Whether `guest` can be recorded on the system in the tree that begins at `root`, into `library`, and by which xm and Xen.
 pub fn check(root: &Path, guest: &Guest, library: &Library) -> Result<(Xm, String), SessionError> {

@@ -12,14 +12,13 @@ use crate::digest;
 use crate::guest::toolstack::tt_xen::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::toolstack::tt_xen::xm::{Mode, Xm};
 use crate::guest::watch::Watch;
-use crate::recording::console::Comparison;
-use crate::recording::disks::{Disks, Seals};
-use crate::recording::manifest::{Outcome, RunExit};
-use crate::recording::record;
-use crate::recording::replay::disks_verdict;
-use crate::recording::rerun::divergence;
+use crate::recording::library::manifest::{Outcome, RunExit};
+use crate::recording::replay::console::Comparison;
+use crate::recording::replay::rerun::divergence;
+use crate::recording::replay::{compare, disks_verdict};
+use crate::recording::session::disks::{Disks, Seals};
 use crate::recording::session::{Environment, Error as SessionError, Listener, different};
-use crate::recording::{Divergence, Error as LibraryError, Recording, Verdict, compare};
+use crate::recording::{Divergence, Error as LibraryError, Recording, Verdict, record};
 
 /// Whether a replay of `recording`, on the system in the tree that begins at `root`, would be one: every difference is named.
 /// `guest` is the guest's file as it is now.

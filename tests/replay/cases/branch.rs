@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
-use ttvm::recording::manifest::RunExit;
+use ttvm::recording::library::manifest::RunExit;
 use ttvm::recording::{Recording, State};
 
 use super::super::Outcome;

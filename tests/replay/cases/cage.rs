@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ttvm::digest;
-use ttvm::recording::manifest::{FileDigest, Manifest};
-use ttvm::recording::sealed;
+use ttvm::recording::library::manifest::{FileDigest, Manifest};
+use ttvm::recording::library::sealed;
 
 use super::super::Outcome;
 use super::super::lab::{FILE, GUEST, Lab, Place, Running, STATE, console_says, contents};

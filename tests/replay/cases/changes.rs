@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::unistd::geteuid;
 use ttvm::qemu::machine::{Backing, Drive};
-use ttvm::recording::sealed;
+use ttvm::recording::library::sealed;
 
 use super::super::lab::{self, FILE, Lab, Place, contents, put_over, with_own_mounts};
 use super::super::{Outcome, Skipped};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use ttvm::recording::State;
-use ttvm::recording::manifest::RunExit;
+use ttvm::recording::library::manifest::RunExit;
 
 use super::super::Outcome;
 use super::super::lab::{self, GUEST, Lab, Place, contents};
