@@ -12,9 +12,9 @@ use ttvm::config::guests::check;
 use ttvm::config::host::HostConfig;
 use ttvm::config::places::Places;
 use ttvm::config::types::GuestName;
-use ttvm::guest::mode::GuestNetwork;
 use ttvm::guest::toolstack;
-use ttvm::import::{self, Dialect};
+use ttvm::guest::mode::GuestNetwork;
+use ttvm::import::Dialect;
 use ttvm_fuzz::place::Place;
 use ttvm_fuzz::{PARSER, watch};
 

@@ -12,7 +12,6 @@ use ttvm::catalogue::Message;
 use ttvm::config::host;
 use ttvm::config::places::Places;
 use ttvm::error::{Exit, chain};
-use ttvm::log;
 
 const PROGRAM: &str = "ttvm-boot";
 

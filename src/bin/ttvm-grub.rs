@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 
-use ttvm::boot::{self, Environment, Menu, System};
+use ttvm::boot::{Environment, Menu, System};
 use ttvm::config::host;
 use ttvm::config::places::Places;
 use ttvm::error::chain;

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use ttvm::error::{Classify, Exit, report};
 use ttvm::netd::Backup;
 use ttvm::network::{Error, Network};
-use ttvm::{log, netd};
 
 const PROGRAM: &str = "ttvm-netd";
 

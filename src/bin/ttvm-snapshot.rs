@@ -11,18 +11,17 @@ use std::time::Duration;
 
 use ttvm::catalogue::Message;
 use ttvm::config::guest::{Guest, Origin, Snapshot};
-use ttvm::config::host::SnapshotConfig;
+use ttvm::config::guests;
+use ttvm::config::host::{self, SnapshotConfig};
 use ttvm::config::places::Places;
 use ttvm::config::types::{GuestName, Volume};
-use ttvm::config::{self, guests, host};
 use ttvm::digest::Digest;
 use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
 use ttvm::guest::toolstack;
 use ttvm::image::seal;
-use ttvm::snapshot::{self, Store};
-use ttvm::{log, notify, run};
+use ttvm::snapshot::Store;
 
 const PROGRAM: &str = "ttvm-snapshot";
 

@@ -8,11 +8,10 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::{Error, print_json, table};
-use crate::boot::grub::settings;
-use crate::boot::grub::settings::DROP_IN;
-use crate::boot::next::judge;
-use crate::boot::next::refusal;
+use super::terminal::table;
+use super::{Error, print_json};
+use crate::boot::grub::settings::{self, DROP_IN};
+use crate::boot::next::{judge, refusal};
 use crate::boot::xen_options::limits;
 use crate::boot::{self, BootMenu, EntryId, Firmware, Menu, MenuEntry, Stage, System, Trial};
 use crate::config::host::{self, HostConfig};

@@ -1,41 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command line: one file per command.
+//! The command line: one file per command, in a folder for each subject.
 
-mod ask;
 mod batch;
 mod boot;
-mod branch;
-mod branch_tries;
-mod clock;
-mod console;
 mod doctor;
-mod foreground;
-mod guest;
-mod guest_new;
+mod guests;
 mod image;
-mod import;
 mod initrd;
-mod initrd_busybox;
-mod keyboard;
-mod lifecycle;
-mod list;
-mod logs;
-mod metrics;
 mod network;
-mod password;
-mod progress;
-mod record;
 mod recordings;
-mod replay;
-mod report;
-mod snapshot;
-mod status;
+mod runs;
 mod systemd;
-mod table;
-mod trace;
-mod unit;
-mod verify;
-mod watch;
+mod terminal;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -43,7 +19,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::lifecycle::Action;
+use self::guests::lifecycle::Action;
+use self::guests::{console, guest, lifecycle, list, logs, metrics, snapshot, status};
+use self::runs::{ask, branch, record, replay, report, trace, verify};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
@@ -51,10 +29,9 @@ use crate::digest::Digest;
 use crate::error::{Classify, Exit, one_line, report};
 use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
-use crate::log;
 use crate::{
-    batch as batches, boot as entries, config, dm, doctor as examination, guest as guests, image as images,
-    import as importing, initrd as initrds, making, recording, run, snapshot as store, xenstore,
+    batch as batches, boot as entries, config, dm, doctor as examination, guest as running, image as images,
+    import as importing, initrd as initrds, log, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -152,7 +129,7 @@ enum Error {
     #[error(transparent)]
     Config(#[from] config::Error),
     #[error(transparent)]
-    Guest(#[from] guests::Error),
+    Guest(#[from] running::Error),
     #[error(transparent)]
     Import(#[from] importing::Error),
     #[error(transparent)]

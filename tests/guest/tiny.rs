@@ -5,8 +5,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use ttvm::digest;
-
 /// It as a Multiboot image.
 pub fn image() -> &'static [u8] {
     static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();

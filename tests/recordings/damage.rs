@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use ttvm::digest;
 use ttvm::recording::State;
 
 use super::{START, World};

@@ -7,7 +7,6 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use ttvm::digest;
 use ttvm::error::{Classify, Exit, chain};
 use ttvm::recording::Error;
 use ttvm::recording::library::export::With;

@@ -19,7 +19,6 @@ use std::process::{Command, Stdio};
 
 use ttvm::config::guest::{Origin, Toolstack};
 use ttvm::config::types::GuestName;
-use ttvm::digest;
 use ttvm::recording::library::draft::file_digest;
 use ttvm::recording::library::manifest::{
     DiskDigest, Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit,

@@ -16,7 +16,6 @@ use ttvm::qemu::machine::{Backing, Drive, Machine};
 use ttvm::recording::library::manifest::{FileDigest, Manifest};
 use ttvm::recording::library::sealed;
 use ttvm::recording::session::recorded_machine;
-use ttvm::{digest, text};
 
 const GUEST_FILE: &str = "guest.toml";
 const CONSOLE: &str = "console.log";

@@ -9,7 +9,7 @@ use crate::batch::slurm::{self, Queued};
 use crate::batch::task::Task;
 use crate::batch::{self, Batch};
 use crate::cli::print_json;
-use crate::cli::table::{self, Cell, Tone};
+use crate::cli::terminal::table::{self, Cell, Tone};
 use crate::config::places::Places;
 use crate::error::{Exit, one_line};
 use crate::recording::Id;

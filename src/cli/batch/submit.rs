@@ -9,7 +9,7 @@ use super::{Error, guest_name};
 use crate::batch::Batch;
 use crate::batch::slurm::Submission;
 use crate::batch::task::{self, Task};
-use crate::cli::branch::{Left, Series};
+use crate::cli::runs::branch::{Left, Series};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;

@@ -10,7 +10,7 @@ use super::Error;
 use crate::batch::outcome::{Done, Outcome};
 use crate::batch::task::{Bench, Task, Work};
 use crate::batch::{Batch, Error as BatchError};
-use crate::cli::foreground::{Follower, Foreground};
+use crate::cli::runs::foreground::{Follower, Foreground};
 use crate::clock::now;
 use crate::config::places::Places;
 use crate::config::types::GuestName;

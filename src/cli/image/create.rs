@@ -8,10 +8,10 @@ use std::time::Instant;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::super::progress::Progress;
-use super::super::snapshot::print_plan;
 use super::super::{Error, guest_name, print_json};
 use super::read_and_seal;
+use crate::cli::guests::snapshot::print_plan;
+use crate::cli::terminal::progress::Progress;
 use crate::config::guest::Toolstack;
 use crate::config::guests;
 use crate::config::host::HostConfig;

@@ -2,7 +2,8 @@
 //! `ttvm network attachments`: the interfaces of guests.
 
 use super::client::{Client, attachments};
-use crate::cli::{Error, print_json, table};
+use crate::cli::terminal::table;
+use crate::cli::{Error, print_json};
 use crate::error::Exit;
 use crate::network::Attachment;
 

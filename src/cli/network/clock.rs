@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cli::clock;
+use crate::cli::terminal::clock;
 
 /// The time until `usec`, in µs since 1970; none if that is over.
 pub(super) fn left(usec: u64) -> Duration {

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::{Error, print_json};
-use crate::cli::table;
+use crate::cli::terminal::table;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::replay::moment::Moment;
 use crate::recording::replay::verdict::grouped;

@@ -4,8 +4,8 @@
 use std::io::{self, Write};
 
 use super::Error;
-use crate::cli::foreground::{Follower, Foreground};
-use crate::cli::replay::show;
+use crate::cli::runs::foreground::{Follower, Foreground};
+use crate::cli::runs::replay::show;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;

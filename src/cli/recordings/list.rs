@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Error, print_json, state};
-use crate::cli::clock::date_and_time;
-use crate::cli::table;
+use crate::cli::terminal::clock::date_and_time;
+use crate::cli::terminal::table;
 use crate::clock::duration;
 use crate::config::types::GuestName;
 use crate::recording::replay::verdict::Replays;

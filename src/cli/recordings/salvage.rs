@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use super::{Error, guest_name};
-use crate::cli::progress::Progress;
+use crate::cli::terminal::progress::Progress;
 use crate::config::types::GuestName;
 use crate::error::{Classify, Exit, report};
 use crate::recording::{Library, State};

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Error, print_json, state};
-use crate::cli::clock::date_and_time;
+use crate::cli::terminal::clock::date_and_time;
 use crate::clock::duration;
 use crate::config::types::{GuestName, Size};
 use crate::digest::Digest;

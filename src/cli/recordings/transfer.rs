@@ -6,8 +6,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::cli::foreground::Foreground;
-use crate::cli::progress::Progress;
+use crate::cli::runs::foreground::Foreground;
+use crate::cli::terminal::progress::Progress;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::recording::library::export::With;

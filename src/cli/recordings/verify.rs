@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Error, print_json};
-use crate::cli::progress::Progress;
+use crate::cli::terminal::progress::Progress;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::recording::library::check::Fault;

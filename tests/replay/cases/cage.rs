@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ttvm::digest;
 use ttvm::recording::library::manifest::{FileDigest, Manifest};
 use ttvm::recording::library::sealed;
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use ttvm::digest::{self, Digest};
+use ttvm::digest::Digest;
 
 use super::super::Outcome;
 use super::super::lab::{GUEST, Lab, Place, STATE, contents};

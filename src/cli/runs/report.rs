@@ -5,19 +5,18 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::progress::Progress;
-use super::{Error, guest_name};
+use crate::cli::terminal::progress::Progress;
+use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
 use crate::file::{self, Seen};
 use crate::recording::{self, Library};
-use crate::report;
-use crate::signals;
 use crate::text::bytes;
+use crate::{report, signals};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -28,7 +27,7 @@ pub(super) struct Arguments {
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let library = Library::open(places.state_dir());
     let recording = library.find(&arguments.guest, arguments.id.as_deref())?;
     let (guest, id) = (recording.guest(), recording.id());

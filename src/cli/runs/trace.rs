@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use qemu_watch::Watch;
 
 use super::foreground::{Follower, Foreground};
-use super::{Error, guest_name, replay};
+use super::replay;
+use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -25,7 +26,7 @@ use crate::recording::watch::trace::{self, Entry, Form, Logged, Writer};
     override_usage = "ttvm trace [OPTIONS] <GUEST> [RECORDING] <WHAT> [ADDRESS]",
     after_help = "WHAT is one of\n  syscalls        system calls of 64-bit programs, each with its result, in the order in which they are over\n  exec            every block of instructions that is executed\n  exec ADDRESS    the instruction at this address\n  writes ADDRESS  what the processor writes to the byte at this address\n  disk            requests of disks that are done\n  net             packets that come in; ttvm replay --pcap has those that go out as well\n\nADDRESS is a number (0xffffffff81000000), or a name (do_exit, do_exit+0x12) that --symbols FILE knows.\n\nThe first column says how many instructions the guest had executed before: ttvm replay --at goes there. disk and net are in the log; for the others the part between the two points is replayed, and has to be the same run."
 )]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -62,7 +63,7 @@ enum What {
     Logged(Logged),
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let symbols = symbols(arguments.symbols.as_deref())?;
     let (id, what) = arguments.words(&symbols)?;
     let form = arguments.form(&what)?;
@@ -101,7 +102,7 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
 }
 
 /// The recording that is asked, if there is a machine of QEMU's to run it.
-pub(super) fn find(
+pub(in crate::cli) fn find(
     run: &Foreground<'_>,
     guest: &GuestName,
     id: Option<&str>,

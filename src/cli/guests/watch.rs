@@ -22,12 +22,12 @@ use zbus::export::ordered_stream::OrderedStreamExt;
 use zbus::message::{Message, Type};
 use zbus::{Connection, MatchRule, MessageStream};
 
-use super::clock::date_and_time;
-use super::keyboard::Raw;
 use super::status::{self, Arguments, Found, Row, World};
-use super::systemd::{self, Unit};
-use super::table::{self, Cell};
-use super::{Error, Exit};
+use crate::cli::systemd::{self, Unit};
+use crate::cli::terminal::clock::date_and_time;
+use crate::cli::terminal::keyboard::Raw;
+use crate::cli::terminal::table::{self, Cell};
+use crate::cli::{Error, Exit};
 use crate::clock::now;
 use crate::config::guests;
 use crate::config::places::Places;
@@ -46,7 +46,7 @@ const UNITS: &str = "/org/freedesktop/systemd1/unit";
 /// What ends it, besides a signal: q, Ctrl-C and Ctrl-D.
 const END: [u8; 4] = [b'q', b'Q', 0x03, 0x04];
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     if places.is_own() {
         let directory = places.config_dir().display();
         return Err(Error::Usage(format!(

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::foreground::{Follower, Foreground};
 use super::trace::{find, symbols};
-use super::{Error, guest_name, print_json};
+use crate::cli::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -24,7 +24,7 @@ use crate::recording::watch::trace::{Write, word};
     allow_missing_positional = true,
     after_help = "Questions:\n  'last write to ADDRESS before POINT'   which instruction wrote to the byte there last (without a point: before the end)\n  'first execution of ADDRESS'           when the instruction there was executed first\n  'who wrote sector vda:2048'            which request wrote it last, and which instructions the request and its data are of\n\nADDRESS is a number (0xffffffff81000000), or a name (do_exit, do_exit+0x12) that --symbols FILE knows. POINT is as ttvm replay --at takes it.\n\nOnly what the processor writes is seen: not what a disk or a network card puts into memory."
 )]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -53,7 +53,7 @@ enum Answer {
     Sector(Option<Written>),
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let symbols = symbols(arguments.symbols.as_deref())?;
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = find(&run, &arguments.guest, arguments.recording.as_deref(), "ask")?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::{Error, guest_name, print_json};
+use crate::cli::{Error, guest_name, print_json};
 use crate::config::guest::Toolstack;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
@@ -17,7 +17,7 @@ use crate::import::{Asked, Dialect, Known, Note, Plan, Request, plan};
 use crate::{lvm2_cmd, run};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The file of xm or xl; - is the standard input
     file: PathBuf,
     /// The guest's name, if not the one in the file
@@ -83,7 +83,7 @@ struct Answer<'a> {
     text: &'a str,
 }
 
-pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit, Error> {
     let request = Request {
         file: &arguments.file,
         name: arguments.name.clone(),

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use super::branch::{self, Source};
 use super::foreground::{Follower, Foreground};
-use super::{Error, guest_name, unit};
+use super::unit;
+use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -15,7 +16,7 @@ use crate::recording::replay::verdict::grouped;
 use crate::recording::session::limit::Limit;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -34,7 +35,7 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     if let Some(source) = &arguments.from {
         return branch::leave(places, source, &arguments.guest, arguments.console, arguments.limit);
     }
@@ -50,7 +51,10 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
         return Ok(Exit::Done);
     }
     let _claim = run.claim()?;
-    let mut keys = arguments.console.then(super::keyboard::Keyboard::open).flatten();
+    let mut keys = arguments
+        .console
+        .then(crate::cli::terminal::keyboard::Keyboard::open)
+        .flatten();
     let mut follower = Follower::new(&arguments.guest, arguments.console, "Ctrl-C ends the run");
     let recorded = record::record(
         &run.guest()?,
@@ -80,7 +84,7 @@ pub(super) fn say_full() {
 }
 
 /// A recording in a line.
-pub(super) fn summary(recording: &crate::recording::Recording) -> String {
+pub(in crate::cli) fn summary(recording: &crate::recording::Recording) -> String {
     let manifest = recording.manifest();
     let head = format!("recorded {} {}", manifest.guest, recording.id());
     match &manifest.result {

@@ -12,14 +12,14 @@ use crate::recording::session::Keys;
 const END: u8 = 0x1d;
 
 /// A terminal that hands over each key as it is pressed, and shows none, as long as this lives.
-pub(super) struct Raw {
+pub(in crate::cli) struct Raw {
     stdin: Stdin,
     before: Termios,
 }
 
 impl Raw {
     /// `None` if there is no terminal to type on.
-    pub(super) fn begin() -> Option<Self> {
+    pub(in crate::cli) fn begin() -> Option<Self> {
         let stdin = io::stdin();
         if !stdin.is_terminal() || !io::stdout().is_terminal() {
             return None;
@@ -39,11 +39,11 @@ impl Drop for Raw {
 }
 
 /// A terminal that is a guest's keyboard as long as this lives.
-pub(super) struct Keyboard(Raw);
+pub(in crate::cli) struct Keyboard(Raw);
 
 impl Keyboard {
     /// `None` if there is no terminal to type on.
-    pub(super) fn open() -> Option<Self> {
+    pub(in crate::cli) fn open() -> Option<Self> {
         Raw::begin().map(Self)
     }
 }

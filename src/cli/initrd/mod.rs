@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `ttvm initrd`: what is in initial RAM disks, and making them.
 
+mod busybox;
+
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,20 +10,20 @@ use clap::Subcommand;
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
-use super::clock::date_and_time;
-use super::progress::Progress;
-use super::snapshot::print_plan;
-use super::{Error, initrd_busybox, print_json, table};
+use super::guests::snapshot::print_plan;
+use super::terminal::clock::date_and_time;
+use super::terminal::progress::Progress;
+use super::terminal::table;
+use super::{Error, print_json};
 use crate::config::places::Given;
 use crate::config::types::Size;
 use crate::error::Exit;
-use crate::initrd::Linux;
 use crate::initrd::inspect::{Summary, inspect};
 use crate::initrd::names::escape;
 use crate::initrd::newc::Header;
 use crate::initrd::pack::{Options, Plan, pack};
 use crate::initrd::unpack::unpack;
-use crate::initrd::{self, Compression, Event, Kind, Reader, mode_text};
+use crate::initrd::{self, Compression, Event, Kind, Linux, Reader, mode_text};
 
 /// What an image may hold if nobody says otherwise.
 const LIMIT: Size = Size::mib(4096);
@@ -29,7 +31,7 @@ const LIMIT: Size = Size::mib(4096);
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make the RAM-based guest: busybox, the drivers of a kernel, network by DHCP, a login
-    Busybox(initrd_busybox::Arguments),
+    Busybox(busybox::Arguments),
     /// Show the segments of an image
     Inspect {
         /// The image; - is the standard input
@@ -89,7 +91,7 @@ pub(super) enum Command {
 
 pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, Error> {
     match command {
-        Command::Busybox(arguments) => initrd_busybox::run(given, arguments),
+        Command::Busybox(arguments) => busybox::run(given, arguments),
         Command::Inspect { image, json } => show(image, *json),
         Command::List { image, json: true, .. } => list_json(image),
         Command::List { image, long, null, .. } => list(image, *long, *null),

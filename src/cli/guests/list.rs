@@ -4,8 +4,8 @@
 use serde::Serialize;
 
 use super::status::World;
-use super::table::{self, Cell, Tone};
-use super::{Error, host_or_defaults, print_json};
+use crate::cli::terminal::table::{self, Cell, Tone};
+use crate::cli::{Error, host_or_defaults, print_json};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::guests;
 use crate::config::places::Places;
@@ -14,7 +14,7 @@ use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,7 +33,7 @@ struct Row {
     networks: Vec<String>,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let host = host_or_defaults(places);
     let names = guests::names(places)?;
     let world = World::look(places);

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 
 use super::branch::{Source, named};
 use super::foreground::{Follower, Foreground};
-use super::{Error, record, table};
+use super::record;
+use crate::cli::Error;
+use crate::cli::terminal::table;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::{Exit, one_line};
@@ -22,13 +24,13 @@ use crate::text;
 /// What is tried.
 pub(super) struct Tries<'a> {
     /// How often at each point.
-    pub(super) times: u32,
+    pub(in crate::cli) times: u32,
     /// How far the points are from each other; without, there is one.
-    pub(super) every: Option<&'a Point>,
+    pub(in crate::cli) every: Option<&'a Point>,
     /// What tells runs apart that end alike.
-    pub(super) text: Option<&'a str>,
+    pub(in crate::cli) text: Option<&'a str>,
     /// When each ends.
-    pub(super) limit: Limit,
+    pub(in crate::cli) limit: Limit,
 }
 
 /// Leaves `source`, and as often as is wanted records what comes then as a run of `name`.
@@ -132,23 +134,23 @@ impl Series<'_> {
 }
 
 /// How a run ended, beside whether it had printed `text`.
-pub(super) fn end_of(recording: &Recording, text: Option<&str>) -> Result<End, Error> {
+pub(in crate::cli) fn end_of(recording: &Recording, text: Option<&str>) -> Result<End, Error> {
     End::of(recording, text).map_err(Error::Output)
 }
 
 /// How runs ended that left a recording.
-pub(super) struct Ends {
+pub(in crate::cli) struct Ends {
     /// In the order of the points.
-    pub(super) all: Vec<Tried>,
+    pub(in crate::cli) all: Vec<Tried>,
     /// Points at which the recording cannot be left, and why.
-    pub(super) left_out: Vec<(String, String)>,
+    pub(in crate::cli) left_out: Vec<(String, String)>,
     /// Whether there are no more to come.
-    pub(super) whole: bool,
+    pub(in crate::cli) whole: bool,
 }
 
 impl Ends {
     /// Prints them beside the `end` of `parent`; `text` was looked for.
-    pub(super) fn print(&self, parent: &Recording, end: End, text: Option<&str>) -> Result<(), Error> {
+    pub(in crate::cli) fn print(&self, parent: &Recording, end: End, text: Option<&str>) -> Result<(), Error> {
         let all = &self.all;
         let rows: Vec<Vec<String>> = all
             .iter()

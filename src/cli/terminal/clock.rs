@@ -4,7 +4,7 @@
 use nix::libc::{localtime_r, time_t, tm};
 
 /// The parts of `seconds` since 1970; `None` for a time that no clock shows.
-pub(super) fn parts(seconds: u64) -> Option<tm> {
+pub(in crate::cli) fn parts(seconds: u64) -> Option<tm> {
     let time = time_t::try_from(seconds).ok()?;
     let mut parts = std::mem::MaybeUninit::<tm>::zeroed();
     // SAFETY: both point to what localtime_r(3) asks for; a tm of zeros is a valid one, so it may also fail.
@@ -15,7 +15,7 @@ pub(super) fn parts(seconds: u64) -> Option<tm> {
 }
 
 /// `YYYY-MM-DD HH:MM:SS`.
-pub(super) fn date_and_time(seconds: u64) -> String {
+pub(in crate::cli) fn date_and_time(seconds: u64) -> String {
     let Some(parts) = parts(seconds) else {
         return format!("@{seconds}");
     };

@@ -5,7 +5,7 @@ use nix::unistd::geteuid;
 
 use super::lifecycle::{system, unknown};
 use super::logs::become_it;
-use super::{Error, guest_name, host_or_defaults};
+use crate::cli::{Error, guest_name, host_or_defaults};
 use crate::config::guests;
 use crate::config::places::Given;
 use crate::config::types::GuestName;
@@ -15,13 +15,13 @@ use crate::guest::toolstack;
 use crate::xenstore::{self, XenStore};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
 }
 
-pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     let places = system(given, "console")?;
     let name = &arguments.guest;
     let guest = guests::load(&places, &host_or_defaults(&places), name).map_err(|error| unknown(error, name))?;

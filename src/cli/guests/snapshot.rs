@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Error, guest_name, print_json, table};
+use crate::cli::terminal::table;
+use crate::cli::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{guests, host};
@@ -16,7 +17,7 @@ use crate::lock::Attempt;
 use crate::snapshot::{Fill, Store};
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// Show a guest's snapshots and how full they are
     Status {
         /// The guest
@@ -33,7 +34,7 @@ pub(super) enum Command {
 }
 
 #[derive(clap::Args)]
-pub(super) struct Change {
+pub(in crate::cli) struct Change {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -42,7 +43,7 @@ pub(super) struct Change {
     dry_run: bool,
 }
 
-pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     let name = match command {
         Command::Status { guest, .. } => guest,
         Command::Reset(change) | Command::Discard(change) => &change.guest,
@@ -79,7 +80,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
 }
 
 /// What would be done, a line for each step.
-pub(super) fn print_plan(plan: &[String]) -> Result<(), Error> {
+pub(in crate::cli) fn print_plan(plan: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     for step in plan {
         writeln!(out, "would {step}")?;
@@ -121,7 +122,7 @@ fn status(store: &Store<'_>, json: bool) -> Result<(), Error> {
 }
 
 /// How full a snapshot is, in a few words.
-pub(super) fn describe(fill: &Fill) -> String {
+pub(in crate::cli) fn describe(fill: &Fill) -> String {
     match fill {
         Fill::Absent => "-".into(),
         Fill::Thick { used, total } => {

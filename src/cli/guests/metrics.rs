@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::Error;
 use super::status::{self, Row, World};
+use crate::cli::Error;
 use crate::clock::now;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -18,13 +18,13 @@ use crate::recording::{Library, Verdict};
 use crate::snapshot::Fill;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// Put them into this file, in one step, and not on the standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let found = status::rows(places, &[], &World::look(places))?;
     found.print_notes();
     let library = Library::open(places.state_dir());

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 
-use super::image::create;
-use super::progress::Progress;
 use super::snapshot::print_plan;
-use super::{Error, guest_name, password};
+use crate::cli::image::create;
+use crate::cli::terminal::password;
+use crate::cli::terminal::progress::Progress;
+use crate::cli::{Error, guest_name};
 use crate::config::guest::Toolstack;
 use crate::config::guests;
 use crate::config::host::HostConfig;
@@ -19,8 +20,8 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
 use crate::error::{Exit, reason};
 use crate::ext4::Kind;
-use crate::image::Origin;
-use crate::image::create::{self as image, Creation, Request, usual_place};
+use crate::image::create::{Creation, Request, usual_place};
+use crate::image::{Origin, create as image};
 use crate::making::{self, Disk, Kept, Plan, Ram, RamRequest};
 use crate::signals;
 
@@ -28,7 +29,7 @@ use crate::signals;
 const SIZE: Size = Size::mib(4096);
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -83,7 +84,7 @@ impl From<Start> for Toolstack {
     }
 }
 
-pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit, Error> {
     match &arguments.from {
         None => ram(places, host, arguments),
         Some(source) => from(places, host, arguments, source),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 /// What a cell says besides its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(in crate::cli) enum Tone {
     /// Nothing.
     Plain,
     /// It is well.
@@ -30,13 +30,13 @@ impl Tone {
 
 /// A part of a row.
 #[derive(Debug, Clone)]
-pub(super) struct Cell {
+pub(in crate::cli) struct Cell {
     text: String,
     tone: Tone,
 }
 
 impl Cell {
-    pub(super) fn toned(text: impl Into<String>, tone: Tone) -> Self {
+    pub(in crate::cli) fn toned(text: impl Into<String>, tone: Tone) -> Self {
         Self {
             text: text.into(),
             tone,
@@ -52,13 +52,13 @@ impl From<String> for Cell {
 
 /// Whether what is written to standard output may have colours: on a terminal that has some, unless somebody wants none
 /// (https://no-color.org).
-pub(super) fn has_colours() -> bool {
+pub(in crate::cli) fn has_colours() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Prints `rows` below `head`; the last column is not padded.
-pub(super) fn print(head: &[&str], rows: &[Vec<impl Into<Cell> + Clone>]) -> io::Result<()> {
+pub(in crate::cli) fn print(head: &[&str], rows: &[Vec<impl Into<Cell> + Clone>]) -> io::Result<()> {
     let rows: Vec<Vec<Cell>> = (rows.iter())
         .map(|row| row.iter().cloned().map(Into::into).collect())
         .collect();
@@ -70,7 +70,7 @@ pub(super) fn print(head: &[&str], rows: &[Vec<impl Into<Cell> + Clone>]) -> io:
 }
 
 /// The lines of a table, cut off where they are wider than `width` characters.
-pub(super) fn lines(head: &[&str], rows: &[Vec<Cell>], width: usize, colours: bool) -> Vec<String> {
+pub(in crate::cli) fn lines(head: &[&str], rows: &[Vec<Cell>], width: usize, colours: bool) -> Vec<String> {
     let head = head.iter().map(|text| Cell::from((*text).to_owned())).collect();
     let rows: Vec<Vec<Cell>> = std::iter::once(&head)
         .chain(rows)

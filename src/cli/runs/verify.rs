@@ -4,7 +4,8 @@
 use std::num::NonZero;
 
 use super::foreground::{Follower, Foreground};
-use super::{Error, guest_name, replay};
+use super::replay;
+use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -14,7 +15,7 @@ use crate::recording::pieces;
 #[command(
     after_help = "The verdict is that of ttvm replay --verify in the same words. ttvm recordings verify reads the files of a recording and replays nothing."
 )]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -25,7 +26,7 @@ pub(super) struct Arguments {
     jobs: Option<NonZero<usize>>,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
     if !recording.manifest().engine.toolstack.is_emulated() {

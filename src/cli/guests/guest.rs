@@ -6,19 +6,21 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{Error, guest_name, guest_new, import, print_json, table};
+use super::{guest_new, import};
+use crate::cli::terminal::table;
+use crate::cli::{Error, guest_name, print_json};
 use crate::config::guest::{Boot, DiskSource, Guest};
-use crate::config::host::HostConfig;
+use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::config::{self, guests, host};
+use crate::config::{self, guests};
 use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
 use crate::guest::obstacles;
 use crate::guest::toolstack::{self, xl_config};
 
 #[derive(Subcommand)]
-pub(super) enum Command {
+pub(in crate::cli) enum Command {
     /// List guests and what they are
     List {
         /// Print JSON
@@ -52,7 +54,7 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
     let host = host::load(places)?;
     match command {
         Command::List { json } => list(places, &host, *json),

@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
-use super::Error;
+use crate::cli::Error;
 use crate::initrd::busybox::{NoPassword, Password};
 use crate::signals;
 
 /// Asks for a password, twice; if the standard input is no terminal, its first line is the password.
-pub(super) fn ask() -> Result<Password, Error> {
+pub(in crate::cli) fn ask() -> Result<Password, Error> {
     if !io::stdin().is_terminal() {
         return parsed(&line()?);
     }
@@ -29,7 +29,7 @@ fn parsed(text: &str) -> Result<Password, Error> {
 }
 
 /// The next line, without its end.
-pub(super) fn line() -> Result<String, Error> {
+pub(in crate::cli) fn line() -> Result<String, Error> {
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.map_err(|error| Error::Usage(format!("there is no password on the standard input: {error}")))?;

@@ -3,9 +3,10 @@
 
 use std::io::{self, Write};
 
+use super::record;
 use super::replay::{Arguments, gdb_line, tell};
-use super::systemd::{self, FOR_EVER, SYSTEMCTL, Unit};
-use super::{Error, record};
+use crate::cli::Error;
+use crate::cli::systemd::{self, FOR_EVER, SYSTEMCTL, Unit};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::error::Exit;
@@ -16,7 +17,7 @@ use crate::recording::unit::order::{Order, socket};
 use crate::recording::{Id, Library};
 use crate::run::{self, Command};
 
-pub(super) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<Exit, Error> {
+pub(in crate::cli) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<Exit, Error> {
     let order = Order::Record { limit };
     let unit = Unit::Record.of(guest);
     start(guest, &order, &unit, limit.is_some())?;
@@ -32,7 +33,7 @@ pub(super) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<Exit, Er
     Ok(Exit::Done)
 }
 
-pub(super) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) -> Result<Exit, Error> {
     let unit = Unit::Replay.of(guest);
     let library = Library::open(Places::system("/".as_ref()).state_dir());
     let recording = library.find(guest, Some(&id.to_string()))?;

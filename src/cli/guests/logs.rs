@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::lifecycle::{system, unknown};
-use super::systemd::{self, JOURNALCTL, Unit};
-use super::{Error, guest_name};
+use crate::cli::systemd::{self, JOURNALCTL, Unit};
+use crate::cli::{Error, guest_name};
 use crate::config::guests;
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
@@ -16,7 +16,7 @@ use crate::guest::record::Record;
 use crate::run;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guests
     #[arg(value_parser = guest_name, required = true)]
     guests: Vec<GuestName>,
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     explain: bool,
 }
 
-pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     let places = system(given, "logs")?;
     for name in &arguments.guests {
         check(&places, name)?;

@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::foreground::{Follower, Foreground, unit_root};
-use super::{Error, guest_name, unit};
+use super::unit;
+use crate::cli::{Error, guest_name};
 use crate::config::guest::Guest;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -21,7 +22,7 @@ use crate::recording::{Divergence, Recording, Verdict};
 use crate::text;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guest
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -84,11 +85,11 @@ enum Engine {
 }
 
 /// A point on the command line.
-pub(super) fn point(text: &str) -> Result<Point, String> {
+pub(in crate::cli) fn point(text: &str) -> Result<Point, String> {
     text.parse().map_err(|error: NotAPoint| error.to_string())
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let run = Foreground::new(places, &arguments.guest)?;
     let recording = run.library().find(&arguments.guest, arguments.recording.as_deref())?;
     // A recording that came from another host may be of a guest that has no unit here.
@@ -225,7 +226,7 @@ fn not_found(error: &(dyn std::error::Error + 'static)) -> Result<(), Error> {
 }
 
 /// Prints what a search came to, below the verdict.
-pub(super) fn show(found: &Explanation) -> Result<(), Error> {
+pub(in crate::cli) fn show(found: &Explanation) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     for line in found.to_string().lines() {
         writeln!(out, "    {}", text::line(line))?;
@@ -254,7 +255,7 @@ impl Arguments {
         }
     }
 
-    pub(super) fn waits(&self) -> bool {
+    pub(in crate::cli) fn waits(&self) -> bool {
         self.verify || self.explain
     }
 
@@ -262,7 +263,7 @@ impl Arguments {
         self.gdb
     }
 
-    pub(super) fn order(&self, id: &crate::recording::Id) -> crate::recording::unit::order::Order {
+    pub(in crate::cli) fn order(&self, id: &crate::recording::Id) -> crate::recording::unit::order::Order {
         crate::recording::unit::order::Order::Replay {
             recording: id.clone(),
             gdb: self.gdb,
@@ -282,7 +283,7 @@ pub(super) fn gdb_line(socket: &std::path::Path) -> String {
 }
 
 /// Prints a verdict.
-pub(super) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdict) -> Result<Exit, Error> {
+pub(in crate::cli) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict: &Verdict) -> Result<Exit, Error> {
     match verdict {
         Verdict::Identical {
             instructions,

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 
 use super::branch_tries::{self, Tries};
 use super::foreground::{Follower, Foreground};
-use super::{Error, guest_name, keyboard, record, replay};
+use super::{record, replay};
+use crate::cli::terminal::keyboard;
+use crate::cli::{Error, guest_name};
 use crate::config::guest::Guest;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -16,7 +18,7 @@ use crate::recording::session::Keys;
 use crate::recording::session::limit::Limit;
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     left: Left,
     /// Show the guest's console; on a terminal, what is typed goes to the guest (Ctrl-] ends the run)
@@ -35,7 +37,7 @@ pub(super) struct Arguments {
 
 /// What is left.
 #[derive(clap::Args)]
-pub(super) struct Left {
+pub(in crate::cli) struct Left {
     /// The guest whose recording is left
     #[arg(value_parser = guest_name)]
     guest: GuestName,
@@ -51,7 +53,7 @@ pub(super) struct Left {
 }
 
 impl Left {
-    pub(super) fn source(&self) -> Source {
+    pub(in crate::cli) fn source(&self) -> Source {
         Source {
             guest: self.guest.clone(),
             recording: self.recording.clone(),
@@ -60,24 +62,24 @@ impl Left {
     }
 
     /// Whose run the branch is.
-    pub(super) fn name(&self) -> &GuestName {
+    pub(in crate::cli) fn name(&self) -> &GuestName {
         self.name.as_ref().unwrap_or(&self.guest)
     }
 }
 
 /// How often it is left, and at how many points.
 #[derive(clap::Args)]
-pub(super) struct Series {
+pub(in crate::cli) struct Series {
     /// Live on so often from there, each time as it comes, and tell how these runs end beside the recording
     #[arg(long, value_name = "N", requires = "limit", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(super) tries: Option<u32>,
+    pub(in crate::cli) tries: Option<u32>,
     /// The same at every point that is so far from the last (1_000_000, 0.5s, 10%), up to the end of the recording: from which on its
     /// end was certain
     #[arg(long, value_name = "STEP", requires = "tries", value_parser = replay::point)]
-    pub(super) every: Option<Point>,
+    pub(in crate::cli) every: Option<Point>,
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     let source = arguments.left.source();
     let name = arguments.left.name();
     match (arguments.series.tries, arguments.limit) {
@@ -96,10 +98,10 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
 
 /// What is left, and where: `GUEST[/ID]@POINT`.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub(super) guest: GuestName,
-    pub(super) recording: Option<String>,
-    pub(super) at: Point,
+pub(in crate::cli) struct Source {
+    pub(in crate::cli) guest: GuestName,
+    pub(in crate::cli) recording: Option<String>,
+    pub(in crate::cli) at: Point,
 }
 
 impl std::str::FromStr for Source {
@@ -122,7 +124,7 @@ impl std::str::FromStr for Source {
 }
 
 /// The guest `name`, which is to have a run of `source`, if it is another and has a file: that has to say the same.
-pub(super) fn named(run: &Foreground<'_>, source: &Source, name: &GuestName) -> Result<Option<Guest>, Error> {
+pub(in crate::cli) fn named(run: &Foreground<'_>, source: &Source, name: &GuestName) -> Result<Option<Guest>, Error> {
     match *name == source.guest {
         true => Ok(None),
         false => run.guest_if_any(),
@@ -130,7 +132,7 @@ pub(super) fn named(run: &Foreground<'_>, source: &Source, name: &GuestName) -> 
 }
 
 /// Leaves `source`, and records what comes then as a run of `name`.
-pub(super) fn leave(
+pub(in crate::cli) fn leave(
     places: &Places,
     source: &Source,
     name: &GuestName,

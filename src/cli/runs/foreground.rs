@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::Error;
-use super::progress::Progress;
+use crate::cli::Error;
+use crate::cli::terminal::progress::Progress;
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
@@ -22,7 +22,7 @@ use crate::recording::session::{Environment, Listener};
 use crate::recording::unit::toolstack;
 
 /// A guest and its places.
-pub(super) struct Foreground<'a> {
+pub(in crate::cli) struct Foreground<'a> {
     places: &'a Places,
     host: HostConfig,
     name: GuestName,
@@ -30,7 +30,7 @@ pub(super) struct Foreground<'a> {
 }
 
 impl<'a> Foreground<'a> {
-    pub(super) fn new(places: &'a Places, name: &GuestName) -> Result<Self, Error> {
+    pub(in crate::cli) fn new(places: &'a Places, name: &GuestName) -> Result<Self, Error> {
         Ok(Self {
             places,
             host: host::load(places)?,
@@ -40,12 +40,12 @@ impl<'a> Foreground<'a> {
     }
 
     /// The guest, as its file is now.
-    pub(super) fn guest(&self) -> Result<Guest, Error> {
+    pub(in crate::cli) fn guest(&self) -> Result<Guest, Error> {
         Ok(guests::load(self.places, &self.host, &self.name)?)
     }
 
     /// The guest, if it still has a file; a file that is wrong is a mistake.
-    pub(super) fn guest_if_any(&self) -> Result<Option<Guest>, Error> {
+    pub(in crate::cli) fn guest_if_any(&self) -> Result<Option<Guest>, Error> {
         match guests::load(self.places, &self.host, &self.name) {
             Err(config::Error::NoSuchGuest { .. }) => Ok(None),
             guest => Ok(Some(guest?)),
@@ -58,11 +58,11 @@ impl<'a> Foreground<'a> {
         fs::read_to_string(self.places.real(&path)).map_err(|source| config::Error::Unreadable { path, source }.into())
     }
 
-    pub(super) fn library(&self) -> &Library {
+    pub(in crate::cli) fn library(&self) -> &Library {
         &self.library
     }
 
-    pub(super) fn environment(&self) -> Environment<'_> {
+    pub(in crate::cli) fn environment(&self) -> Environment<'_> {
         Environment {
             snapshot: &self.host.snapshot,
             overlays: self.places.state_dir().join("overlays"),
@@ -81,7 +81,7 @@ impl<'a> Foreground<'a> {
     }
 
     /// Makes sure that no other run of the guest is going on.
-    pub(super) fn claim(&self) -> Result<Lock, Error> {
+    pub(in crate::cli) fn claim(&self) -> Result<Lock, Error> {
         // LVM's snapshots are the system's, wherever the configuration is.
         let attempt = match geteuid().is_root() {
             true => running::claim(&self.name)?,
@@ -118,7 +118,7 @@ pub(super) fn unit_root(places: &Places) -> Option<&Path> {
 }
 
 /// Tells a person how a run goes.
-pub(super) struct Follower {
+pub(in crate::cli) struct Follower {
     guest: GuestName,
     console: bool,
     hint: &'static str,
@@ -126,7 +126,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(guest: &GuestName, console: bool, hint: &'static str) -> Self {
+    pub(in crate::cli) fn new(guest: &GuestName, console: bool, hint: &'static str) -> Self {
         Self {
             guest: guest.clone(),
             console,
@@ -136,7 +136,7 @@ impl Follower {
     }
 
     /// No more progress.
-    pub(super) fn end(&mut self) {
+    pub(in crate::cli) fn end(&mut self) {
         self.progress = None;
     }
 }

@@ -19,7 +19,7 @@ const FRAMES_PER_SECOND: u8 = 4;
 const TEMPLATE: &str = "{msg} {wide_bar} {percent}%, {eta} left";
 
 /// The progress of one piece of work that is measured in bytes or instructions.
-pub(super) struct Progress {
+pub(in crate::cli) struct Progress {
     what: String,
     started: Instant,
     /// When there was a line, and for how many percent.
@@ -30,7 +30,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// The progress of `what`, such as `reading xenvg/base`.
-    pub(super) fn of(what: impl Into<String>) -> Self {
+    pub(in crate::cli) fn of(what: impl Into<String>) -> Self {
         Self {
             what: what.into(),
             started: Instant::now(),
@@ -41,7 +41,7 @@ impl Progress {
     }
 
     /// `done` of `total` are done.
-    pub(super) fn update(&mut self, done: u64, total: u64) -> ControlFlow<()> {
+    pub(in crate::cli) fn update(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         if signals::waiting() {
             // Before others say what is done about it.
             self.clear();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::systemd::{self, FOR_EVER, JOURNALCTL, SYSTEMCTL, State, Unit, Units};
-use super::{Error, guest_name};
+use crate::cli::systemd::{self, FOR_EVER, JOURNALCTL, SYSTEMCTL, State, Unit, Units};
+use crate::cli::{Error, guest_name};
 use crate::clock::now;
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
@@ -21,7 +21,7 @@ use crate::text;
 const LINES: &str = "10";
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guests
     #[arg(value_parser = guest_name, required = true)]
     guests: Vec<GuestName>,
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 }
 
 /// The system's places, whoever calls: their guests alone have units. An error if the command line says others.
-pub(super) fn system(given: &Given, action: &str) -> Result<Places, Error> {
+pub(in crate::cli) fn system(given: &Given, action: &str) -> Result<Places, Error> {
     let places = Places::of_machine(given)?;
     if places != Places::system(Path::new("/")) {
         return Err(Error::Usage(format!(
@@ -53,7 +53,7 @@ pub(super) fn unknown(error: config::Error, name: &GuestName) -> Error {
 
 /// What is done to the guests.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(in crate::cli) enum Action {
     Start,
     Stop,
     Restart,
@@ -82,7 +82,7 @@ struct Subject {
     state: State,
 }
 
-pub(super) fn run(given: &Given, action: Action, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(given: &Given, action: Action, arguments: &Arguments) -> Result<Exit, Error> {
     let places = system(given, action.as_str())?;
     let names = distinct(&arguments.guests);
     // First what is wrong with what was typed.

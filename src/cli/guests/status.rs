@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::snapshot::describe;
-use super::systemd::{self, State, Units};
-use super::table::{self, Cell, Tone};
-use super::{Error, guest_name, print_json, watch, without_host};
+use super::watch;
+use crate::cli::systemd::{self, State, Units};
+use crate::cli::terminal::table::{self, Cell, Tone};
+use crate::cli::{Error, guest_name, print_json, without_host};
 use crate::clock::{duration, now};
 use crate::config::guest::Guest;
-use crate::config::host::HostConfig;
+use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
-use crate::config::{self, guests, host};
+use crate::config::{self, guests};
 use crate::error::{Exit, one_line};
 use crate::guest::domain::{self, Domain, Presence};
 use crate::guest::preparation::Preparation;
@@ -24,35 +25,35 @@ use crate::text;
 use crate::xenstore::{self, XenStore};
 
 #[derive(clap::Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The guests; all if none is named
     #[arg(value_parser = guest_name)]
-    pub(super) guests: Vec<GuestName>,
+    pub(in crate::cli) guests: Vec<GuestName>,
     /// Show them until q or Ctrl-C, as they change; where there is no terminal, print a line for each change
     #[arg(long, short = 'w')]
     watch: bool,
     /// Print JSON; with --watch, a line for each guest, and one for each change
     #[arg(long)]
-    pub(super) json: bool,
+    pub(in crate::cli) json: bool,
 }
 
 /// One guest's line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Row {
-    pub(super) guest: GuestName,
-    pub(super) state: String,
+pub(in crate::cli) struct Row {
+    pub(in crate::cli) guest: GuestName,
+    pub(in crate::cli) state: String,
     #[serde(skip)]
     tone: Tone,
-    pub(super) domid: Option<u32>,
-    pub(super) memory: Option<u64>,
-    pub(super) snapshots: Vec<Fill>,
+    pub(in crate::cli) domid: Option<u32>,
+    pub(in crate::cli) memory: Option<u64>,
+    pub(in crate::cli) snapshots: Vec<Fill>,
     /// Those that are read, in the same order.
     #[serde(skip)]
-    pub(super) volumes: Vec<Volume>,
-    pub(super) uptime: Option<u64>,
+    pub(in crate::cli) volumes: Vec<Volume>,
+    pub(in crate::cli) uptime: Option<u64>,
     /// When it came up, in seconds since 1970, while it is.
     #[serde(skip)]
-    pub(super) since: Option<u64>,
+    pub(in crate::cli) since: Option<u64>,
     pub(super) reboots: u32,
     pub(super) snapshot_lost: bool,
     /// Why it stands still, while it does.
@@ -82,7 +83,7 @@ impl Row {
     }
 
     /// The state in a word or two, without the details of this guest.
-    pub(super) fn word(&self) -> &str {
+    pub(in crate::cli) fn word(&self) -> &str {
         match self.state.starts_with("foreign domain") {
             true => "foreign domain",
             false => self.state.split(',').next().unwrap_or_default(),
@@ -95,7 +96,7 @@ impl Row {
     }
 
     /// Whether something has happened to the guest since it was `other`: time that goes by, and a snapshot that fills, is no event.
-    pub(super) fn differs(&self, other: &Self) -> bool {
+    pub(in crate::cli) fn differs(&self, other: &Self) -> bool {
         let events = |row: &Self| Self {
             snapshots: Vec::new(),
             uptime: None,
@@ -108,13 +109,13 @@ impl Row {
 /// What is known of all guests together.
 pub(super) struct World {
     /// Nothing if systemd cannot be asked.
-    pub(super) units: Option<Units>,
+    pub(in crate::cli) units: Option<Units>,
     pub(super) domains: BTreeMap<u32, Domain>,
 }
 
 impl World {
     /// As it is now, for the guests of `places`.
-    pub(super) fn look(places: &Places) -> Self {
+    pub(in crate::cli) fn look(places: &Places) -> Self {
         // Of a user's own guests systemd knows nothing, and where it does not run nobody expects it to.
         let asked = systemd::is_here() && !places.is_own();
         let units = asked.then(systemd::units_now).and_then(|units| {
@@ -129,7 +130,7 @@ impl World {
     }
 
     /// What a guest does, and what a person should think of it.
-    pub(super) fn state(&self, guest: &GuestName) -> (String, Tone) {
+    pub(in crate::cli) fn state(&self, guest: &GuestName) -> (String, Tone) {
         match self.unit(guest) {
             Some(state) => (state.to_string(), tone(&state)),
             None => ("unknown".to_owned(), Tone::Plain),
@@ -150,7 +151,7 @@ fn tone(state: &State) -> Tone {
     }
 }
 
-pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error> {
     if arguments.watch {
         return watch::run(places, arguments);
     }
@@ -167,9 +168,9 @@ pub(super) fn run(places: &Places, arguments: &Arguments) -> Result<Exit, Error>
 
 /// What is known of guests.
 pub(super) struct Found {
-    pub(super) rows: Vec<Row>,
+    pub(in crate::cli) rows: Vec<Row>,
     /// What could not be found out, a line each.
-    pub(super) notes: Vec<String>,
+    pub(in crate::cli) notes: Vec<String>,
 }
 
 impl Found {
@@ -309,7 +310,7 @@ fn of_guest(
 
 pub(super) const HEAD: [&str; 7] = ["GUEST", "STATE", "DOMID", "MEMORY", "SNAPSHOT", "UPTIME", "LAST EXIT"];
 
-pub(super) fn cells(row: &Row) -> Vec<Cell> {
+pub(in crate::cli) fn cells(row: &Row) -> Vec<Cell> {
     let dash = || "-".to_owned();
     let mut fill: Vec<String> = row.snapshots.iter().map(describe).collect();
     let lost = row.snapshot_lost || row.snapshots.iter().any(Fill::is_lost);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Error;
-use super::progress::Progress;
+use crate::cli::Error;
+use crate::cli::terminal::progress::Progress;
 use crate::config::places::{Given, Places};
 use crate::error::Exit;
 use crate::initrd::busybox::{self, Image, NoPassword, Password, Settings};
@@ -16,7 +16,7 @@ use crate::root::under;
 use crate::signals;
 
 #[derive(Args)]
-pub(super) struct Arguments {
+pub(in crate::cli) struct Arguments {
     /// The file to make
     #[arg(short, long, value_name = "FILE", default_value = busybox::DEFAULT)]
     output: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-pub(super) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
+pub(in crate::cli) fn run(given: &Given, arguments: &Arguments) -> Result<Exit, Error> {
     let places = Places::of_machine(given)?;
     let output = match arguments.output.as_os_str() == busybox::DEFAULT {
         true => under(places.root(), &arguments.output),
@@ -125,7 +125,7 @@ fn plan(image: &Image, output: &Path, size: usize) -> Result<Exit, Error> {
 fn password(said: Option<&str>) -> Result<Password, Error> {
     let text = match said {
         None => return Ok(Password::default()),
-        Some("-") => super::password::line()?,
+        Some("-") => crate::cli::terminal::password::line()?,
         Some(text) => text.to_owned(),
     };
     text.parse()
