@@ -21,13 +21,8 @@
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, without a program
 //! ext4                     a file system that is written without the kernel
-//! digest lock              the content of a file as one number; locks between programs
-//! file child               files that appear when they are finished; programs that run beside this one
-//! run log notify error     programs that run to their end; the journal, systemd, exit codes
-//! signals                  signals to end wait for a good moment
-//! clock progress root      when; how far; below which directory
-//! text catalogue             what may be shown to a person; what the journal's catalogue explains
-//! version xattr fail_point which kernel is newer; attributes of files; failing on purpose
+//! file run                 files that appear when they are finished, locks, digests; other programs, run to their end or beside
+//! base                     the journal, systemd, exit codes, signals, text for a person, the clock, failing on purpose
 //! ```
 //!
 //! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's),
@@ -37,19 +32,14 @@
 // Tests say by them what they expect; the programs have errors.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod base;
 pub mod batch;
 pub mod boot;
-pub mod catalogue;
-pub mod child;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod digest;
 pub mod dm;
 pub mod doctor;
-pub mod error;
 pub mod ext4;
-pub mod fail_point;
 pub mod file;
 pub mod guest;
 #[cfg(test)]
@@ -57,22 +47,13 @@ mod house;
 pub mod image;
 pub mod import;
 pub mod initrd;
-pub mod lock;
-pub mod log;
 pub mod lvm2_cmd;
 pub mod making;
 pub mod netd;
 pub mod network;
-pub mod notify;
-pub mod progress;
 pub mod qemu;
 pub mod recording;
 pub mod report;
-pub mod root;
 pub mod run;
-pub mod signals;
 pub mod snapshot;
-pub mod text;
-mod version;
-mod xattr;
 pub mod xenstore;

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::root::under;
+use crate::base::root::under;
 
 /// Where xenstored listens (Debian, upstream), and the way to one that runs in its own domain.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];

@@ -17,10 +17,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ttvm::boot::{EntryId, Environment, Menu, Probe};
+use ttvm::base::error::chain;
+use ttvm::boot::{self, EntryId, Environment, Menu, Probe};
 use ttvm::config::host;
 use ttvm::config::places::Places;
-use ttvm::error::chain;
+use ttvm::run;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/boot");
 

@@ -17,8 +17,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ttvm::base::error::chain;
 use ttvm::config::types::InterfaceName;
-use ttvm::error::chain;
 use ttvm::network::conflicts::{Actor, Conflict, Question, Traffic, find, find_in};
 use ttvm::network::firewalld;
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use ttvm::catalogue::Message;
+use ttvm::base::catalogue::Message;
 
 fn ttvm(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_ttvm"))
@@ -261,7 +261,7 @@ fn sources(directory: &Path) -> String {
         let path = entry.path();
         if path.is_dir() {
             text += &sources(&path);
-        } else if !path.ends_with("src/catalogue.rs") {
+        } else if !path.ends_with("src/base/catalogue.rs") {
             text += &fs::read_to_string(&path).expect("a source file");
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
-use ttvm::digest::Digest;
+use ttvm::file::digest::{self, Digest};
 
 /// What the tests' image is filled with.
 const CONTENT: &[u8] = b"golden content\n";

@@ -11,10 +11,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use ttvm::base::error::{Classify, Exit, chain};
 use ttvm::config::types::GuestName;
-use ttvm::error::{Classify, Exit, chain};
 use ttvm::guest::toolstack::tt_xen::deviced::{self, Deviced, RunDirectory, require_debugfs};
 use ttvm::guest::toolstack::tt_xen::xm::{Mode, Xm};
+use ttvm::run;
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/config/07-xm/root");
 const UNIT: &str = include_str!("../units/ttvm-deviced@.service");

@@ -14,7 +14,7 @@ use ttvm::config::places::Places;
 use ttvm::config::types::GuestName;
 use ttvm::guest::toolstack;
 use ttvm::guest::mode::GuestNetwork;
-use ttvm::import::Dialect;
+use ttvm::import::{self, Dialect};
 use ttvm_fuzz::place::Place;
 use ttvm_fuzz::{PARSER, watch};
 

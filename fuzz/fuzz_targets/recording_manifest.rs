@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ttvm::digest::of_bytes;
+use ttvm::file::digest::of_bytes;
 use ttvm::recording::library::manifest::Manifest;
 use ttvm_fuzz::{PARSER, watch};
 

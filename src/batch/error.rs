@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::error::{Classify, Exit};
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit};
 use crate::recording::{self, Id, session};
 use crate::run;
 

@@ -27,13 +27,12 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::base::clock::now;
+use crate::file;
+use crate::recording::{Id, Verdict};
 pub use error::Error;
 use outcome::{Done, Outcome};
 use task::Task;
-
-use crate::clock::now;
-use crate::file;
-use crate::recording::{Id, Verdict};
 
 /// The directory of all batches.
 const BATCHES: &str = "batches";
@@ -279,7 +278,7 @@ fn replace(path: &Path, content: &impl Serialize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Exit;
+    use crate::base::error::Exit;
 
     fn tasks() -> Vec<Task> {
         let range = |from, to| task::Work::Piece(crate::recording::pieces::Range { from, to });
@@ -287,7 +286,7 @@ mod tests {
         let of = |work| Task {
             guest: "a".parse().expect("a name"),
             id: Id::new(0, 1),
-            log: crate::digest::of_bytes(b"log"),
+            log: crate::file::digest::of_bytes(b"log"),
             work,
         };
         works.into_iter().map(of).collect()

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::clock::now;
+use crate::base::clock::now;
+use crate::base::error::{Classify, Exit, one_line};
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit, one_line};
 use crate::recording::pieces::{Part, Piece};
 use crate::recording::{Id, Verdict};
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::outcome::{Done, Outcome};
 use super::task::{Task, all_parts, is_piece};
 use super::{Batch, Error};
+use crate::base::error::Exit;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::{Id, Verdict, pieces};
 
 /// What came of a recording.

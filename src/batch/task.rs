@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use super::{Batch, Error};
 use crate::config::guest::Guest;
 use crate::config::types::GuestName;
-use crate::digest::Digest;
+use crate::file::digest::Digest;
 use crate::recording::branch::{self, Branching};
 use crate::recording::log::point::Point;
 use crate::recording::pieces::{self, Part, Range};

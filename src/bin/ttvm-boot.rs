@@ -6,12 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
+use ttvm::base::catalogue::Message;
+use ttvm::base::error::{Exit, chain};
+use ttvm::base::log;
 use ttvm::boot::next::judge;
 use ttvm::boot::{BootMenu, System};
-use ttvm::catalogue::Message;
 use ttvm::config::host;
 use ttvm::config::places::Places;
-use ttvm::error::{Exit, chain};
 
 const PROGRAM: &str = "ttvm-boot";
 

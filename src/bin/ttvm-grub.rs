@@ -8,10 +8,10 @@ use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 
-use ttvm::boot::{Environment, Menu, System};
+use ttvm::base::error::chain;
+use ttvm::boot::{self, Environment, Menu, System};
 use ttvm::config::host;
 use ttvm::config::places::Places;
-use ttvm::error::chain;
 
 fn main() {
     match menu() {

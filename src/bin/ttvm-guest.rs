@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use ttvm::error::Exit;
+use ttvm::base::error::Exit;
 use ttvm::guest::toolstack::qemu;
 use ttvm::guest::{supervisor, unit};
 

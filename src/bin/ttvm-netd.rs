@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ttvm::error::{Classify, Exit, report};
-use ttvm::netd::Backup;
+use ttvm::base::error::{Classify, Exit, report};
+use ttvm::base::log;
+use ttvm::netd::{self, Backup};
 use ttvm::network::{Error, Network};
 
 const PROGRAM: &str = "ttvm-netd";

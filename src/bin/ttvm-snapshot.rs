@@ -9,19 +9,22 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ttvm::catalogue::Message;
+use ttvm::base::catalogue::Message;
+use ttvm::base::error::{Classify, Exit, chain, one_line};
+use ttvm::base::log;
+use ttvm::base::notify;
 use ttvm::config::guest::{Guest, Origin, Snapshot};
-use ttvm::config::guests;
 use ttvm::config::host::{self, SnapshotConfig};
 use ttvm::config::places::Places;
 use ttvm::config::types::{GuestName, Volume};
-use ttvm::digest::Digest;
-use ttvm::error::{Classify, Exit, chain, one_line};
+use ttvm::config::{self, guests};
+use ttvm::file::digest::Digest;
 use ttvm::guest::preparation::Preparation;
 use ttvm::guest::supervisor::reap;
 use ttvm::guest::toolstack;
 use ttvm::image::seal;
-use ttvm::snapshot::Store;
+use ttvm::run;
+use ttvm::snapshot::{self, Store};
 
 const PROGRAM: &str = "ttvm-snapshot";
 

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::root::under;
+use crate::base::root::under;
 
 /// Why a file cannot be put into a boot entry.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::root::under;
+use crate::base::root::under;
 
 /// "EFI_GLOBAL_VARIABLE" of the UEFI specification; Linux puts four bytes of attributes before the value.
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::file::{BootFile, Unusable};
-use crate::root::under;
-use crate::version;
+use crate::base::root::under;
+use crate::base::version;
 
 /// What Xen images are called.
 pub const XEN: &[&str] = &["xen"];

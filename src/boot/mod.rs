@@ -20,10 +20,13 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::error::{Classify, Exit, one_line};
+use crate::base::root::under;
 use crate::config::boot::{BootConfig, Serial};
-use crate::error::{Classify, Exit, one_line};
-use crate::root::under;
 use crate::run;
+use entry::{Loader, Writer, Xen};
+use file::{BootFile, Unusable};
+use images::{Image, Kernel};
 
 pub use entry::Entry;
 pub use entry_id::EntryId;
@@ -34,10 +37,6 @@ pub use grub::probe::{Probe, System};
 pub use next::trial::Trial;
 pub use next::{BootMenu, Stage};
 pub use running_xen::RunningXen;
-
-use entry::{Loader, Writer, Xen};
-use file::{BootFile, Unusable};
-use images::{Image, Kernel};
 
 /// Where TT images are looked for; grub-mkconfig's own scripts do not look there.
 pub const TT_DIRECTORY: &str = "/boot/ttvm";

@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::terminal::table;
 use super::{Error, print_json};
+use crate::base::error::{Exit, one_line};
 use crate::boot::grub::settings::{self, DROP_IN};
 use crate::boot::next::{judge, refusal};
 use crate::boot::xen_options::limits;
 use crate::boot::{self, BootMenu, EntryId, Firmware, Menu, MenuEntry, Stage, System, Trial};
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
-use crate::error::{Exit, one_line};
 
 #[derive(Subcommand)]
 pub(super) enum Command {

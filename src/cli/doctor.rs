@@ -8,10 +8,10 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::{Error, print_json};
+use crate::base::error::{Exit, one_line};
+use crate::base::text;
 use crate::config::places::Places;
 use crate::doctor::{Answers, Check, Facts, Fix, State, examine};
-use crate::error::{Exit, one_line};
-use crate::text;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

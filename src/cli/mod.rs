@@ -19,19 +19,21 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use self::guests::lifecycle::Action;
-use self::guests::{console, guest, lifecycle, list, logs, metrics, snapshot, status};
+use self::guests::lifecycle::{self, Action};
+use self::guests::{console, guest, list, logs, metrics, snapshot, status};
 use self::runs::{ask, branch, record, replay, report, trace, verify};
+use crate::base::error::{Classify, Exit, one_line, report};
+use crate::base::log;
+use crate::config;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
-use crate::digest::Digest;
-use crate::error::{Classify, Exit, one_line, report};
+use crate::file::digest::Digest;
 use crate::image::Origin;
 use crate::initrd::busybox as ramdisk;
 use crate::{
-    batch as batches, boot as entries, config, dm, doctor as examination, guest as running, image as images,
-    import as importing, initrd as initrds, log, making, recording, run, snapshot as store, xenstore,
+    batch as batches, boot as entries, dm, doctor as examination, guest as running, image as images,
+    import as importing, initrd as initrds, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -328,7 +330,7 @@ fn guest_name(text: &str) -> Result<GuestName, String> {
 fn host_or_defaults(places: &Places) -> HostConfig {
     let (host, wrong) = host::load_or_defaults(places);
     if let Some(wrong) = wrong {
-        eprintln!("ttvm: note: {}", crate::text::line(&without_host(&wrong)));
+        eprintln!("ttvm: note: {}", crate::base::text::line(&without_host(&wrong)));
     }
     host
 }
@@ -341,7 +343,7 @@ fn without_host(wrong: &config::Error) -> String {
 /// Prints `value` as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value)?;
-    writeln!(io::stdout(), "{}", crate::text::json(&text))?;
+    writeln!(io::stdout(), "{}", crate::base::text::json(&text))?;
     Ok(())
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use zbus::{Connection, OwnedObjectPath};
 
+use crate::base::error::reason;
 use crate::config::types::GuestName;
-use crate::error::reason;
 use crate::run::{self, Command, Program};
 
 pub(super) static SYSTEMCTL: Program = Program::new(&["systemctl"]);

@@ -13,7 +13,7 @@ use super::places::Places;
 use super::reader::Source;
 use super::types::GuestName;
 use super::{Error, source};
-use crate::root::under;
+use crate::base::root::under;
 
 /// Where guests' files are, as messages call it.
 pub fn directory(places: &Places) -> PathBuf {

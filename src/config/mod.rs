@@ -24,7 +24,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
 use places::Places;
 use reader::{Diagnostic, Source};
 use types::Invalid;

@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 
 use super::Error;
 use super::guest::Toolstack;
-use crate::root::under;
+use crate::base::root::under;
 
 /// The system's configuration.
 const CONFIG: &str = "/etc/ttvm";

@@ -8,10 +8,10 @@ use nix::unistd::geteuid;
 
 use super::facts::Facts;
 use super::fix::DM_EVENT;
+use crate::base::clock::now;
+use crate::base::error::one_line;
 use crate::boot::next::judge;
 use crate::boot::{BootMenu, EntryId, RunningXen, System};
-use crate::clock::now;
-use crate::error::one_line;
 use crate::guest::domain;
 use crate::lvm2_cmd::overview::{self, Overview};
 use crate::network::{Mode, Network};

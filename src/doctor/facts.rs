@@ -5,16 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::purpose::Purpose;
+use crate::base::error::one_line;
+use crate::base::root::under;
 use crate::config::guest::Guest;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
-use crate::error::one_line;
 use crate::initrd::busybox;
 use crate::initrd::kernel::Kernel;
 use crate::network::{self, Network};
-use crate::root::under;
 use crate::run;
 
 /// What is known of a host before a program is asked.

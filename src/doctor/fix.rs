@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
+use crate::base::error::{Classify, Exit};
 use crate::boot::grub::grubenv::{self, GrubEnv};
-use crate::error::{Classify, Exit};
 use crate::file::{self, Seen};
 use crate::run::{self, Command, Program};
 

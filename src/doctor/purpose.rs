@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use super::check::{Area, Check, State};
+use crate::base::root::under;
 use crate::boot::TT_DIRECTORY;
 use crate::config::guest::{DiskSource, Guest, Origin, Toolstack};
 use crate::config::places::Places;
 use crate::network::Mode;
-use crate::root::under;
 use crate::xenstore;
 
 /// Whether something is needed here.

@@ -4,9 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::catalogue::Message;
+use crate::base::catalogue::Message;
+use crate::base::error::{Classify, Exit};
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit};
 use crate::{config, dm, run, snapshot, xenstore};
 
 /// What can go wrong with a run.

@@ -30,11 +30,11 @@ use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::base::root::under;
+use crate::base::signals;
 use crate::config::types::GuestName;
 use crate::file;
-use crate::lock::{self, Attempt, Lock, Waiting};
-use crate::root::under;
-use crate::signals;
+use crate::file::lock::{self, Attempt, Lock, Waiting};
 
 /// Where a guest's generated file for xl or xm, its preparation and its lock are while it runs.
 const DIRECTORY: &str = "/run/ttvm";

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::root::under;
 use crate::config::guest::Guest;
 use crate::config::types::{GuestName, InterfaceName};
 use crate::file;
-use crate::root::under;
 
 /// Where the network's programs have what lasts as long as this boot.
 pub const DIRECTORY: &str = "/run/ttvm/network";

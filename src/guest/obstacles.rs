@@ -7,9 +7,9 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
+use crate::base::error::{chain, one_line, reason};
 use crate::config::guest::{Boot, DiskSource, Guest, Origin};
 use crate::config::types::{BridgeName, LvmName, Size, Volume};
-use crate::error::{chain, one_line, reason};
 use crate::file;
 use crate::initrd::unpack;
 use crate::lvm2_cmd::{self, Group};

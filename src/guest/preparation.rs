@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{DIRECTORY, Error};
+use crate::base::error::{Classify, Exit, one_line};
 use crate::config::guest::{Guest, Snapshot, Toolstack};
 use crate::config::types::{GuestName, GuestUuid, Volume};
-use crate::digest::Digest;
-use crate::error::{Classify, Exit, one_line};
 use crate::file;
+use crate::file::digest::Digest;
 
 /// A guest's preparation.
 #[derive(Debug, Serialize, Deserialize)]

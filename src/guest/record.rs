@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::preparation::invocation;
 use super::restarts;
-use crate::clock::{boot_id, now};
+use crate::base::clock::{boot_id, now};
 use crate::config::types::GuestName;
 use crate::file;
 
@@ -166,7 +166,7 @@ impl Record {
 
     /// The record of `guest`; `None` if it never ran. A damaged one counts as none: it is only a memory.
     pub fn load(root: &Path, guest: &GuestName) -> Option<Self> {
-        let text = fs::read(crate::root::under(root, &path(guest))).ok()?;
+        let text = fs::read(crate::base::root::under(root, &path(guest))).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
@@ -185,7 +185,7 @@ impl Record {
 
 /// Where the records of guests are, on the system in the tree that begins at `root`.
 pub fn directory(root: &Path) -> PathBuf {
-    crate::root::under(root, Path::new(DIRECTORY))
+    crate::base::root::under(root, Path::new(DIRECTORY))
 }
 
 fn path(guest: &GuestName) -> PathBuf {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::record::{Ending, Record};
-use crate::clock::now;
+use crate::base::clock::now;
 
 /// A run shorter than this, in seconds, has come to nothing.
 const SHORT: u64 = 60;

@@ -11,14 +11,14 @@ use super::record::{Ending, Record};
 use super::restarts::{self, Step};
 use super::supervisor::Next;
 use super::watch::AT_ONCE;
-use crate::catalogue::Message;
+use crate::base::catalogue::Message;
+use crate::base::error::{Classify, Exit, chain, one_line};
+use crate::base::{log, notify, signals};
 use crate::config::guest::Guest;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
-use crate::error::{Classify, Exit, chain, one_line};
-use crate::{log, notify, signals};
 
 /// "Start me again": the code systemd-nspawn uses for the same, named in the unit's RestartForceExitStatus=.
 const RESTART: u8 = 133;

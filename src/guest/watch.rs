@@ -14,9 +14,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::domain::{self, Domain, Presence};
 use super::{Error, building, taken, toolstack};
+use crate::base::notify;
 use crate::config::guest::Guest;
-use crate::lock::{Attempt, Lock};
-use crate::notify;
+use crate::file::lock::{Attempt, Lock};
 use crate::xenstore::XenStore;
 
 /// What systemd is asked to allow for while a guest waits for its turn.

@@ -5,11 +5,12 @@ use std::io;
 use std::path::PathBuf;
 
 use super::Origin;
+use crate::base::error::{Classify, Exit};
 use crate::config::types::Volume;
-use crate::digest;
-use crate::error::{Classify, Exit};
+use crate::file::digest;
+use crate::snapshot;
 use crate::snapshot::holders::{self, Holder};
-use crate::{dm, lvm2_cmd, snapshot};
+use crate::{dm, lvm2_cmd};
 
 /// Why an origin was not sealed, unsealed or looked at.
 #[derive(Debug, thiserror::Error)]

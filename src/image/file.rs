@@ -15,15 +15,14 @@ use nix::libc;
 use nix::unistd::geteuid;
 use serde::Deserialize;
 
-use crate::digest::{self, Digest};
-
 use super::error::Error;
 use super::seal::{Outcome, State};
 use super::{Origin, interruptible, layers};
+use crate::base::progress::Progress;
+use crate::base::{fail_point, signals};
 use crate::config::types::Size;
-use crate::progress::Progress;
+use crate::file::digest::{self, Digest};
 use crate::snapshot::holders;
-use crate::{fail_point, signals};
 
 /// What a file's seal is called: this after the file's own name.
 const SUFFIX: &str = ".ttvm-seal";

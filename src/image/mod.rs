@@ -14,8 +14,8 @@ mod volume;
 
 use std::ops::ControlFlow;
 
-use crate::progress::Progress;
-use crate::signals;
+use crate::base::progress::Progress;
+use crate::base::signals;
 
 pub use crate::config::origin::Origin;
 pub use error::Error;

@@ -11,12 +11,11 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::digest::Digest;
-
 use super::error::Error;
 use super::{Origin, file, volume};
+use crate::base::progress::Progress;
 use crate::config::host::SnapshotConfig;
-use crate::progress::Progress;
+use crate::file::digest::Digest;
 
 /// Whether the content of an origin is known without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

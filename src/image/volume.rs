@@ -7,18 +7,17 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use crate::digest::{self, Digest};
-
 use super::error::Error;
 use super::seal::{Outcome, State};
 use super::{Origin, interruptible};
+use crate::base::progress::Progress;
+use crate::base::{fail_point, signals};
 use crate::config::types::{Size, Volume};
 use crate::dm::{By, Device, DeviceMapper};
+use crate::file::digest::{self, Digest};
 use crate::lvm2_cmd::{self, LogicalVolume};
-use crate::progress::Progress;
 use crate::snapshot::lock::lock;
 use crate::snapshot::{self, guest_of, holders};
-use crate::{fail_point, signals};
 
 /// Before the digest.
 const DIGEST_TAG: &str = "ttvm.digest=";
@@ -140,7 +139,7 @@ fn undo(volume: &Volume, limit: Duration) {
     match undone {
         Ok(()) => tracing::info!(ttvm_lv = %volume, "{volume} is writable again"),
         Err(error) => {
-            let why = crate::error::one_line(&error);
+            let why = crate::base::error::one_line(&error);
             tracing::warn!(ttvm_lv = %volume, "{volume} is still read-only (`ttvm image unseal {volume}`): {why}");
         }
     }

@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::text::Place;
+use crate::base::error::{Classify, Exit};
 use crate::config;
 use crate::config::types::Invalid;
-use crate::error::{Classify, Exit};
 
 /// A mistake that leaves nothing of the file to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -94,7 +94,7 @@ pub(super) fn quote(text: &str) -> String {
 
 /// What can stand in a remark: one line of it.
 pub(super) fn one_line(text: &str) -> String {
-    crate::text::line(text).into_owned()
+    crate::base::text::line(text).into_owned()
 }
 
 /// The whole file.

@@ -6,8 +6,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::compression::Compression;
+use crate::base::error::{Classify, Exit};
 use crate::config::types::Size;
-use crate::error::{Classify, Exit};
 
 /// Where in an image something is.
 #[derive(Debug, Clone, PartialEq, Eq)]

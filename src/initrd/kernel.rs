@@ -8,10 +8,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::modules::{self, Modules};
-use crate::error::{Classify, Exit, reason};
-use crate::progress::Progress;
-use crate::root::under;
-use crate::version;
+use crate::base::error::{Classify, Exit, reason};
+use crate::base::progress::Progress;
+use crate::base::root::under;
+use crate::base::version;
 use package::Package;
 
 /// No kernel is so large.

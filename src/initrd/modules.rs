@@ -11,11 +11,10 @@ use std::path::{Component, Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use information::Information;
-
-use crate::root::under;
+use crate::base::root::under;
+use crate::base::version;
 use crate::run::{self, Command, Program};
-use crate::version;
+use information::Information;
 
 static XZ: Program = Program::new(&["xz"]);
 static ZSTD: Program = Program::new(&["zstd"]);

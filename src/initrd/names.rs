@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::text::is_plain;
+use crate::base::text::is_plain;
 
 /// Directories within each other; Linux would take more, nobody makes them.
 const DEPTH: usize = 128;

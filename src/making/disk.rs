@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::kept::{Draft, Kept};
 use super::text::{self, Description};
 use super::{Error, describe, directory, is_free};
+use crate::base::progress::Progress;
 use crate::config::guest::{Origin, Toolstack};
 use crate::config::guests;
 use crate::config::host::HostConfig;
@@ -15,7 +16,6 @@ use crate::file;
 use crate::image::create::{Boots, Creation, Report};
 use crate::initrd::busybox::{self, Image, Settings};
 use crate::initrd::kernel::Kernel;
-use crate::progress::Progress;
 
 /// What a kernel and a small system take, and how much more an initial RAM disk does than its bytes: it is packed, and Linux has
 /// both for a while.

@@ -4,8 +4,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::{self, guest::Origin};
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
+use crate::config;
+use crate::config::guest::Origin;
 use crate::image::create;
 use crate::initrd::{busybox, kernel};
 

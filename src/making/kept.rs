@@ -7,8 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::digest;
-use crate::file;
+use crate::file::{self, digest};
 
 /// Digits of the digest in a name.
 const DIGITS: usize = 12;

@@ -13,18 +13,18 @@ mod text;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::base::fail_point;
 use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::{fail_point, file};
+use crate::file;
+use kept::Draft;
 
 pub use disk::Disk;
 pub use error::Error;
 pub use kept::Kept;
 pub use ram::{Ram, Request as RamRequest};
-
-use kept::Draft;
 
 /// A guest that can be made.
 #[derive(Debug)]

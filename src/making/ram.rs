@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::kept::Kept;
 use super::text::Description;
 use super::{Error, Plan, directory, is_free};
+use crate::base::progress::Progress;
 use crate::config::guest::Toolstack;
 use crate::config::guests;
 use crate::config::host::HostConfig;
@@ -13,7 +14,6 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, Size};
 use crate::initrd::busybox::{self, Image, Password, Settings};
 use crate::initrd::kernel::Kernel;
-use crate::progress::Progress;
 
 /// It has nothing but busybox and a few drivers.
 const MEMORY: Size = Size::mib(128);

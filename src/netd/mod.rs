@@ -34,9 +34,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
+use crate::base::notify;
 use crate::network::Network;
-use crate::notify;
 use changes::Service;
 use manager::Manager;
 use proxy::{NAME, PATH};

@@ -7,10 +7,10 @@ use super::journal::{self, Phase, Transaction};
 use super::service::{Listener, Network, PATIENCE};
 use super::step::{Context, Op, Step};
 use super::{Applied, Error, Request};
-use crate::catalogue::Message;
+use crate::base::catalogue::Message;
+use crate::base::fail_point;
 use crate::config::host::HostConfig;
-use crate::fail_point;
-use crate::lock::Lock;
+use crate::file::lock::Lock;
 
 /// How long a change may wait to be confirmed, in seconds.
 const CONFIRM: std::ops::RangeInclusive<u64> = 10..=3600;

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::netlink;
-use crate::config;
-use crate::error::{Classify, Exit, one_line};
-use crate::run;
+use crate::base::error::{Classify, Exit, one_line};
+use crate::{config, run};
 
 /// Why something about the network was not done.
 #[derive(Debug, thiserror::Error)]

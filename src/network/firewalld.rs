@@ -8,8 +8,8 @@ use std::env;
 
 use serde_json::Value;
 
+use crate::base::error::{Classify, Exit};
 use crate::config::types::InterfaceName;
-use crate::error::{Classify, Exit};
 use crate::run::{self, Command, Program};
 
 static BUSCTL: Program = Program::new(&["busctl"]);

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::step::{Op, Step};
 use super::{Error, Mode, Options};
-pub use crate::clock::boot_id as boot;
+pub use crate::base::clock::boot_id as boot;
+use crate::base::root::under;
 use crate::config::network::{Subnet, Zone};
 use crate::config::types::InterfaceName;
 use crate::file;
-use crate::root::under;
 
 const DIRECTORY: &str = "/var/lib/ttvm/network";
 

@@ -15,10 +15,10 @@ use super::plan::{self, Plan};
 use super::step::{self, Context, Op, Step};
 use super::xend::Xend;
 use super::{Attachment, Backend, Error, Mode, Pending, Preview, Request, State, Status, attachments};
+use crate::base::root::under;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
-use crate::lock::{self, Attempt, Lock};
-use crate::root::under;
+use crate::file::lock::{self, Attempt, Lock};
 
 const LOCK: &str = "/run/ttvm/.network.lock";
 /// How long a change may take that another one waits for.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::Error;
 use super::netlink::{Address, Link, Netlink, Reachability, Route};
 use super::step::{Bridge, Uplink};
+use crate::base::root::under;
 use crate::config::types::InterfaceName;
-use crate::root::under;
 
 /// How long a router may take to answer, on a link that has been up for a while.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::Start;
-use crate::child::confinement::{self, Confinement};
-use crate::digest::{self, Digest};
+use crate::file::digest::{self, Digest};
+use crate::run::child::Start;
+use crate::run::child::confinement::{self, Confinement};
 
 pub use installed::{Error, installed};
 

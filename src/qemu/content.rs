@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::engine;
 use super::machine::Backing;
-use crate::digest::{self, Digest};
-use crate::progress::Progress;
+use crate::base::progress::Progress;
+use crate::file::digest::{self, Digest};
 use crate::run;
 
 /// What is compared at once.

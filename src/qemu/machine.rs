@@ -25,10 +25,10 @@ use std::sync::atomic::AtomicBool;
 use qemu_watch::{Settings, Watch};
 use serde_json::{Value, json};
 
-use crate::clock::Calendar;
+use crate::base::clock::Calendar;
 use crate::config::guest::Shift;
 use crate::config::types::{Mac, Size, Target};
-use crate::digest::{self, Digest};
+use crate::file::digest::{self, Digest};
 
 /// The processor's model: the same on every host, and old enough for every kernel.
 pub const CPU: &str = "qemu64";

@@ -18,7 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
 use crate::config::types::Size;
-use crate::digest::{self, Digest, Hasher};
+use crate::file::digest::{self, Digest, Hasher};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;

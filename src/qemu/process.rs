@@ -17,10 +17,9 @@ use super::engine::{Engine, QEMU};
 use super::machine::{Machine, Mode};
 use super::memory::Memory;
 use super::qmp::{self, Qmp};
-use crate::child::confinement;
-use crate::child::{Child, Start, Streams};
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
 use crate::run;
+use crate::run::child::{Child, Start, Streams, confinement};
 
 /// What is left to write when it ends has to be on the disk by then.
 const QUIT: Duration = Duration::from_secs(120);

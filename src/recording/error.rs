@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::library::id::Id;
+use crate::base::error::{Classify, Exit};
 use crate::config::types::{GuestName, Size, Target};
-use crate::digest::{self, Digest};
-use crate::error::{Classify, Exit};
+use crate::file::digest::{self, Digest};
 use crate::qemu::capsule;
 
 /// Why something could not be done with a recording.
@@ -198,7 +198,7 @@ pub enum Error {
     /// It has one that nobody here has said to be trusted.
     #[error(
         "the engine that came with the recording {id} of guest \"{guest}\" is not run unasked: it is a program of whoever exported it, and says that it is QEMU {}. If `ttvm recordings show` has the same digest where you know who made it: `ttvm recordings trust-engine {capsule}`",
-        crate::text::line(version)
+        crate::base::text::line(version)
     )]
     Untrusted {
         /// The guest.

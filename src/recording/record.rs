@@ -20,10 +20,10 @@ use super::session::limit::Limit;
 use super::session::live::{self, Happened, Live};
 use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
-use crate::clock::{boot_id, now};
+use crate::base::clock::{boot_id, now};
+use crate::base::fail_point;
 use crate::config::guest::{Boot, DiskSource, Guest, Shift};
 use crate::config::types::GuestName;
-use crate::fail_point;
 use crate::guest::obstacles;
 use crate::qemu::engine::{self, Version};
 use crate::qemu::machine::{self, CPU, Format, Machine, Mode};
@@ -133,7 +133,7 @@ pub(super) fn whole(
     listener: &mut dyn Listener,
 ) -> Result<Recorded, Error> {
     let ended = ended.and_then(|ended| ended.with_log(&draft, session::devices(&manifest), wanted));
-    let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
+    let ended = ended.inspect_err(|error| draft.note_why(&crate::base::error::one_line(error)))?;
     // What was on them at an instruction that was chosen, nobody knows: the machine had gone on.
     let disks = (ended.exit != RunExit::Cut).then_some(disks);
     let recording = finish(draft, manifest, disks, listener, |log, console| Outcome {

@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use crate::text;
+use crate::base::text;
 
 /// A text as a part of a page.
 pub(super) struct Text<T>(pub(super) T);

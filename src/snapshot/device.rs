@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Refusal};
 use super::{Store, holders};
+use crate::base::signals;
 use crate::config::guest::Snapshot;
 use crate::dm::{By, Device};
-use crate::signals;
 
 /// How often a device that is in use is looked at again. The kernel has no event for a block device being closed.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::holders::Holder;
+use crate::base::error::{Classify, Exit};
 use crate::config::types::{GuestName, LvmName, Size, Volume};
-use crate::error::{Classify, Exit};
 use crate::{dm, lvm2_cmd};
 
 /// Why a snapshot was not reset or discarded.

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::error::Error;
 use crate::config::types::LvmName;
-use crate::lock::{Attempt, Lock, take};
+use crate::file::lock::{Attempt, Lock, take};
 
 const DIRECTORY: &str = "/run/lock/ttvm";
 /// LVM's own locks, unless its configuration says otherwise (`locking_dir`).

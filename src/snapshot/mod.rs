@@ -19,14 +19,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::base::error::one_line;
+use crate::base::{fail_point, signals};
 use crate::config::guest::Snapshot;
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::dm::{By, Device, DeviceMapper, State};
-use crate::error::one_line;
-use crate::fail_point;
 use crate::lvm2_cmd::{self, Group, Kind};
-use crate::signals;
 pub use error::{Error, Refusal};
 use examine::Place;
 pub use examine::guest_of;

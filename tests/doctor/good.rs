@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use ttvm::base::clock::boot_id;
 use ttvm::boot::RunningXen;
-use ttvm::clock::boot_id;
 use ttvm::config::places::Places;
 use ttvm::doctor::{Answers, Asked, Check, Facts, Socket, examine};
 use ttvm::lvm2_cmd::overview::Overview;

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
+use ttvm::file::digest;
 
 /// It as a Multiboot image.
 pub fn image() -> &'static [u8] {

@@ -310,7 +310,7 @@ fn like_debian(world: &World) {
     let recording = run.record(world);
     let moments: Vec<Value> = (1..=12u64)
         .map(|number| {
-            let digest = ttvm::digest::of_bytes(&number.to_be_bytes());
+            let digest = ttvm::file::digest::of_bytes(&number.to_be_bytes());
             json!({ "instructions": number * 100_000_000, "memory": digest, "registers": digest })
         })
         .collect();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use ttvm::digest::Digest;
+use ttvm::file::digest::{self, Digest};
 use ttvm::qemu::capsule::{LOADER, List, Member as File, PROGRAM};
 use ttvm::recording::library::import::Imported;
 

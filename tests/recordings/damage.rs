@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use ttvm::file::digest;
 use ttvm::recording::State;
 
 use super::{START, World};

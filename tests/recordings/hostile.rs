@@ -7,7 +7,8 @@ use std::io::{Read, Write};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use ttvm::error::{Classify, Exit, chain};
+use ttvm::base::error::{Classify, Exit, chain};
+use ttvm::file::digest;
 use ttvm::recording::Error;
 use ttvm::recording::library::export::With;
 

@@ -146,7 +146,7 @@ fn child_that_runs_full() {
     draft.note_why("the disk ran full");
     let error = draft.finish(&manifest).expect_err("no room");
     assert!(
-        ttvm::error::chain(&error).contains("No space left on device"),
+        ttvm::base::error::chain(&error).contains("No space left on device"),
         "{error}"
     );
     let entry = world.library.entry(&world.guest, "2026").expect("it");

@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 
 use ttvm::config::guest::{Origin, Toolstack};
 use ttvm::config::types::GuestName;
+use ttvm::file::digest;
 use ttvm::recording::library::draft::file_digest;
 use ttvm::recording::library::manifest::{
     DiskDigest, Engine, FORMAT, FileDigest, Interface, Manifest, Outcome, Run, RunExit,

@@ -4,9 +4,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use ttvm::base::text::is_plain;
 use ttvm::config::guest::Toolstack;
 use ttvm::recording::{Divergence, Recording, Verdict};
-use ttvm::text::is_plain;
 
 use super::{START, World};
 

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use edits::check;
-use ttvm::error::chain;
+use ttvm::base::error::chain;
 use ttvm::network::xend::{Scripts, State, Xend, XendConfig};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xend");

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use ttvm::base::error::{Classify, Exit, chain};
 use ttvm::config::types::Mac;
-use ttvm::error::{Classify, Exit, chain};
 use ttvm::network::xend::{Error, Scripts, State, Switched, Xend, vif_line};
 use ttvm::network::{Backend, Mode, Network, Options, Request};
 

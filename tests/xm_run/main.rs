@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, raise};
+use ttvm::base::error::{Classify, Exit, chain, one_line};
 use ttvm::config::guest::Guest;
 use ttvm::config::guests;
 use ttvm::config::host::{self, HostConfig};
 use ttvm::config::places::{Given, Places};
 use ttvm::config::types::GuestName;
-use ttvm::error::{Classify, Exit, chain, one_line};
 use ttvm::recording::library::manifest::RunExit;
 use ttvm::recording::record::{Options, Recorded};
 use ttvm::recording::session::limit::Limit;

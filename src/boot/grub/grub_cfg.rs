@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use crate::base::root::under;
 use crate::boot::TT_DIRECTORY;
-use crate::root::under;
 
 /// How deep menus may be in one another. grub-mkconfig makes one in the first; thousands would exhaust the stack.
 const DEPTH: usize = 16;

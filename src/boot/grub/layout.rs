@@ -9,12 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::environment::Environment;
-use super::place;
 use super::probe::Probe;
-use super::quote;
 use super::settings::DIRECTORIES;
+use super::{place, quote};
+use crate::base::root::under;
 use crate::boot::Error;
-use crate::root::under;
 
 /// The file systems, as grub-mkconfig or grub-probe describes them.
 pub struct Layout<'a> {

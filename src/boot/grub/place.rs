@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{major, minor};
 
 use super::probe::Probe;
+use crate::base::root::under;
 use crate::boot::Error;
-use crate::root::under;
 
 /// File systems whose paths GRUB sees as the kernel does: no subvolumes, no datasets.
 const PLAIN: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "vfat"];

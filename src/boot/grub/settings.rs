@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::assignments;
 use super::environment::Environment;
-use crate::root::under;
+use crate::base::root::under;
 use crate::run::{self, Command, Program};
 
 static SH: Program = Program::new(&["sh"]);

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::root::under;
+use crate::base::root::under;
 
 const NAME: &str = "systemd-debug-generator";
 /// One in an earlier directory counts (systemd.generator(7)).

@@ -23,9 +23,8 @@ use super::grub::grubenv::{self, GrubEnv};
 use super::grub::probe::Probe;
 use super::grub::settings::{DIRECTORIES, DROP_IN};
 use super::xen_options::stands_still;
-use crate::file;
-use crate::root::under;
-use crate::run;
+use crate::base::root::under;
+use crate::{file, run};
 
 /// What is in [`DROP_IN`].
 const DROP_IN_TEXT: &str = "# Written by `ttvm boot default`: the entry that is booted is the one that command has chosen.\n\

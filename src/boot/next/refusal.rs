@@ -4,10 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::base::error::{Classify, Exit};
 use crate::boot::entry_id::EntryId;
 use crate::boot::grub::grubenv;
 use crate::boot::grub::settings::{DIRECTORIES, DROP_IN};
-use crate::error::{Classify, Exit};
 use crate::run;
 
 /// What cannot be done with the boot menu.

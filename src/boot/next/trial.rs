@@ -12,10 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::base::root::under;
 use crate::boot::entry_id::EntryId;
 use crate::boot::grub::grub_cfg::{MenuEntry, files};
 use crate::file;
-use crate::root::under;
 
 const PATH: &str = "/var/lib/ttvm/boot.json";
 

@@ -9,8 +9,8 @@ mod task;
 use clap::Subcommand;
 
 use super::{Error, guest_name};
+use crate::base::error::Exit;
 use crate::config::places::Places;
-use crate::error::Exit;
 
 #[derive(Subcommand)]
 pub(super) enum Command {

@@ -4,6 +4,8 @@
 use std::io::{self, Write};
 
 use super::Error;
+use crate::base::error::Exit;
+use crate::base::text;
 use crate::batch::Batch;
 use crate::batch::summary::{Answer, Came, answers};
 use crate::batch::task::Work;
@@ -12,11 +14,9 @@ use crate::cli::runs::branch_tries::{Ends, end_of};
 use crate::cli::runs::{record, replay};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::branch::tries::Tried;
 use crate::recording::replay::verdict::grouped;
 use crate::recording::{Id, Library, Recording};
-use crate::text;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {

@@ -4,6 +4,8 @@
 use serde::Serialize;
 
 use super::Error;
+use crate::base::error::{Exit, one_line};
+use crate::base::text;
 use crate::batch::outcome::{Done, Outcome};
 use crate::batch::slurm::{self, Queued};
 use crate::batch::task::Task;
@@ -11,11 +13,9 @@ use crate::batch::{self, Batch};
 use crate::cli::print_json;
 use crate::cli::terminal::table::{self, Cell, Tone};
 use crate::config::places::Places;
-use crate::error::{Exit, one_line};
 use crate::recording::Id;
 use crate::recording::pieces::Piece;
 use crate::recording::replay::verdict::Verdict;
-use crate::text;
 
 /// Of a task that Slurm no longer has, and that came to nothing.
 const GONE: &str = "ended without a result: cancelled, or out of time? See its output; submit it again";

@@ -6,16 +6,16 @@ use std::io::{self, Write};
 use std::num::NonZero;
 
 use super::{Error, guest_name};
+use crate::base::error::Exit;
+use crate::base::text;
 use crate::batch::Batch;
 use crate::batch::slurm::Submission;
 use crate::batch::task::{self, Task};
 use crate::cli::runs::branch::{Left, Series};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::session::limit::Limit;
 use crate::recording::{Library, Recording, State, branch as branching};
-use crate::text;
 
 /// Where it is submitted, and how.
 #[derive(clap::Args)]

@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use nix::unistd::{gethostname, mkdtemp};
 
 use super::Error;
+use crate::base::clock::now;
+use crate::base::error::Exit;
+use crate::base::fail_point;
 use crate::batch::outcome::{Done, Outcome};
 use crate::batch::task::{Bench, Task, Work};
 use crate::batch::{Batch, Error as BatchError};
 use crate::cli::runs::foreground::{Follower, Foreground};
-use crate::clock::now;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
-use crate::fail_point;
 use crate::recording::Id;
 use crate::recording::session::{Environment, Error as SessionError};
 
@@ -95,7 +95,7 @@ fn done(
         // Somebody will do it again, or nobody wants it.
         Err(error @ BatchError::Session(SessionError::Interrupted)) => return Err(error.into()),
         Err(error) => {
-            tracing::error!(ttvm_guest = %task.guest, "{}", crate::error::chain(&error));
+            tracing::error!(ttvm_guest = %task.guest, "{}", crate::base::error::chain(&error));
             Outcome::failed(&error)
         }
         Ok(outcome) => outcome,

@@ -5,11 +5,11 @@ use nix::unistd::geteuid;
 
 use super::lifecycle::{system, unknown};
 use super::logs::become_it;
+use crate::base::error::Exit;
 use crate::cli::{Error, guest_name, host_or_defaults};
 use crate::config::guests;
 use crate::config::places::Given;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::guest::domain::{self, Presence};
 use crate::guest::toolstack;
 use crate::xenstore::{self, XenStore};

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{guest_new, import};
+use crate::base::error::Exit;
 use crate::cli::terminal::table;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::guest::{Boot, DiskSource, Guest};
@@ -14,7 +15,6 @@ use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
-use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
 use crate::guest::obstacles;
 use crate::guest::toolstack::{self, xl_config};
@@ -224,7 +224,7 @@ fn check(places: &Places, host: &HostConfig, wanted: &[GuestName]) -> Result<Exi
             Ok(_) => exit = Exit::Config,
             Err(error) => {
                 exit = Exit::Config;
-                eprintln!("{}", crate::error::chain(&error));
+                eprintln!("{}", crate::base::error::chain(&error));
             }
         }
     }

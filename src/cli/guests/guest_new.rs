@@ -9,6 +9,8 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use super::snapshot::print_plan;
+use crate::base::error::{Exit, reason};
+use crate::base::signals;
 use crate::cli::image::create;
 use crate::cli::terminal::password;
 use crate::cli::terminal::progress::Progress;
@@ -18,12 +20,10 @@ use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
-use crate::error::{Exit, reason};
 use crate::ext4::Kind;
 use crate::image::create::{Creation, Request, usual_place};
 use crate::image::{Origin, create as image};
 use crate::making::{self, Disk, Kept, Plan, Ram, RamRequest};
-use crate::signals;
 
 /// The size of a disk if nobody says: a file that takes no more than what is in it.
 const SIZE: Size = Size::mib(4096);

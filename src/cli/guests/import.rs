@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::base::error::{Exit, chain};
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::guest::Toolstack;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Target, Volume};
-use crate::error::{Exit, chain};
 use crate::import::{Asked, Dialect, Known, Note, Plan, Request, plan};
 use crate::{lvm2_cmd, run};
 

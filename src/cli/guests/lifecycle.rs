@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::base::clock::now;
+use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::systemd::{self, FOR_EVER, JOURNALCTL, SYSTEMCTL, State, Unit, Units};
 use crate::cli::{Error, guest_name};
-use crate::clock::now;
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::config::{self, guests, host};
-use crate::error::Exit;
 use crate::guest::record::Record;
 use crate::guest::watch::AT_ONCE;
 use crate::run::{self, Command};
-use crate::text;
 
 /// So much of the journal is shown of a start that failed.
 const LINES: &str = "10";

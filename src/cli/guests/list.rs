@@ -4,13 +4,13 @@
 use serde::Serialize;
 
 use super::status::World;
+use crate::base::error::Exit;
 use crate::cli::terminal::table::{self, Cell, Tone};
 use crate::cli::{Error, host_or_defaults, print_json};
 use crate::config::guest::{DiskSource, Guest};
 use crate::config::guests;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::guest::mode::GuestNetwork;
 
 #[derive(clap::Args)]

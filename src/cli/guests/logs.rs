@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::lifecycle::{system, unknown};
+use crate::base::error::Exit;
 use crate::cli::systemd::{self, JOURNALCTL, Unit};
 use crate::cli::{Error, guest_name};
 use crate::config::guests;
 use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::guest::record::Record;
 use crate::run;
 

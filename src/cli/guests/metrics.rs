@@ -7,11 +7,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::status::{self, Row, World};
+use crate::base::clock::now;
+use crate::base::error::Exit;
 use crate::cli::Error;
-use crate::clock::now;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::file;
 use crate::guest::record::Record;
 use crate::recording::{Library, Verdict};

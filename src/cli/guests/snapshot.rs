@@ -6,14 +6,14 @@ use std::io::{self, Write};
 use clap::Subcommand;
 use serde::Serialize;
 
+use crate::base::error::Exit;
 use crate::cli::terminal::table;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{guests, host};
-use crate::error::Exit;
+use crate::file::lock::Attempt;
 use crate::guest::{self, claim};
-use crate::lock::Attempt;
 use crate::snapshot::{Fill, Store};
 
 #[derive(Subcommand)]

@@ -7,21 +7,21 @@ use serde::Serialize;
 
 use super::snapshot::describe;
 use super::watch;
+use crate::base::clock::{duration, now};
+use crate::base::error::{Exit, one_line};
+use crate::base::text;
 use crate::cli::systemd::{self, State, Units};
 use crate::cli::terminal::table::{self, Cell, Tone};
 use crate::cli::{Error, guest_name, print_json, without_host};
-use crate::clock::{duration, now};
 use crate::config::guest::Guest;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{self, guests};
-use crate::error::{Exit, one_line};
 use crate::guest::domain::{self, Domain, Presence};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::Record;
 use crate::snapshot::{Fill, Store};
-use crate::text;
 use crate::xenstore::{self, XenStore};
 
 #[derive(clap::Args)]

@@ -23,18 +23,18 @@ use zbus::message::{Message, Type};
 use zbus::{Connection, MatchRule, MessageStream};
 
 use super::status::{self, Arguments, Found, Row, World};
+use crate::base::clock::now;
+use crate::base::error::one_line;
+use crate::base::text;
 use crate::cli::systemd::{self, Unit};
 use crate::cli::terminal::clock::date_and_time;
 use crate::cli::terminal::keyboard::Raw;
 use crate::cli::terminal::table::{self, Cell};
 use crate::cli::{Error, Exit};
-use crate::clock::now;
 use crate::config::guests;
 use crate::config::places::Places;
-use crate::error::one_line;
 use crate::guest::domain::{self, Domain};
 use crate::guest::record;
-use crate::text;
 use crate::xenstore::{self, XenStore};
 
 /// How often the fill of snapshots is read.
@@ -553,7 +553,7 @@ impl Lines {
         let mut out = io::stdout().lock();
         if self.json {
             for row in changed {
-                writeln!(out, "{}", crate::text::json(&serde_json::to_string(row)?))?;
+                writeln!(out, "{}", crate::base::text::json(&serde_json::to_string(row)?))?;
             }
             return Ok(out.flush()?);
         }

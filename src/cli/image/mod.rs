@@ -13,12 +13,12 @@ use super::guests::snapshot::print_plan;
 use super::terminal::progress::Progress;
 use super::terminal::table;
 use super::{Error, print_json};
+use crate::base::error::{Classify, Exit, report};
 use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
-use crate::digest::Digest;
-use crate::error::{Classify, Exit, report};
+use crate::file::digest::Digest;
 use crate::image::seal::{self, Outcome, Seal, State};
 use crate::image::{self, Origin};
 

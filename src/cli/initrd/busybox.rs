@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::base::error::Exit;
+use crate::base::root::under;
+use crate::base::signals;
 use crate::cli::Error;
 use crate::cli::terminal::progress::Progress;
 use crate::config::places::{Given, Places};
-use crate::error::Exit;
 use crate::initrd::busybox::{self, Image, NoPassword, Password, Settings};
-use crate::root::under;
-use crate::signals;
 
 #[derive(Args)]
 pub(in crate::cli) struct Arguments {

@@ -2,9 +2,9 @@
 //! `ttvm network attachments`: the interfaces of guests.
 
 use super::client::{Client, attachments};
+use crate::base::error::Exit;
 use crate::cli::terminal::table;
 use crate::cli::{Error, print_json};
-use crate::error::Exit;
 use crate::network::Attachment;
 
 pub(super) async fn run(json: bool) -> Result<Exit, Error> {

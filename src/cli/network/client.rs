@@ -10,8 +10,8 @@ use zbus::wire::DynamicDeserialize;
 use zbus::{DynamicType, OwnedObjectPath};
 
 use super::Asking;
+use crate::base::error::{Classify, Exit, reason};
 use crate::cli::systemd::in_time;
-use crate::error::{Classify, Exit, reason};
 use crate::netd::proxy::{ManagerProxy, NAME, Plan, answer};
 use crate::network::{Attachment, Mode, Preview, error};
 

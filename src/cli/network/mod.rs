@@ -18,10 +18,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use self::client::Client;
 pub(super) use self::client::Error;
+use crate::base::error::Exit;
 use crate::config::network::Subnet;
 use crate::config::places::Given;
 use crate::config::types::{InterfaceName, Invalid, Seconds};
-use crate::error::Exit;
 use crate::netd::proxy;
 use crate::network::Mode;
 

@@ -9,8 +9,8 @@ use zbus::OwnedObjectPath;
 use super::Asking;
 use super::client::Client;
 use super::clock::undecided;
+use crate::base::error::Exit;
 use crate::cli::Error;
-use crate::error::Exit;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {

@@ -14,8 +14,8 @@ use super::answer::{Answer, Question};
 use super::client::{Client, preview};
 use super::clock::undecided;
 use super::{Asking, Wanted, waiting};
+use crate::base::error::Exit;
 use crate::cli::{Error, print_json};
-use crate::error::Exit;
 use crate::netd::proxy::{NAME, PATH, TransactionFinishedStream};
 use crate::network::{Preview, State};
 

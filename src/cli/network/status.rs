@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 use super::client::{self, Client};
 use super::clock;
+use crate::base::clock::duration;
+use crate::base::error::Exit;
 use crate::cli::{Error, print_json};
-use crate::clock::duration;
 use crate::config::network::Subnet;
-use crate::error::Exit;
 use crate::network::xend::Xend;
 use crate::network::{Attachment, Backend, Mode, State};
 

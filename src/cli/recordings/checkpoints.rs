@@ -4,12 +4,12 @@
 use std::io::{self, Write};
 
 use super::{Error, print_json};
+use crate::base::text::bytes;
 use crate::cli::terminal::table;
 use crate::recording::checkpoints::{Checkpoint, Checkpoints};
 use crate::recording::replay::moment::Moment;
 use crate::recording::replay::verdict::grouped;
 use crate::recording::{Entry, Library};
-use crate::text::bytes;
 
 pub(super) fn list(entry: &Entry, json: bool) -> Result<(), Error> {
     let checkpoints = Checkpoints::load(&entry.directory)?;

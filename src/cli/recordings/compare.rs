@@ -4,11 +4,11 @@
 use std::io::{self, Write};
 
 use super::Error;
+use crate::base::error::Exit;
 use crate::cli::runs::foreground::{Follower, Foreground};
 use crate::cli::runs::replay::show;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::explain;
 
 #[derive(clap::Args)]

@@ -7,13 +7,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Error, print_json, state};
+use crate::base::clock::duration;
+use crate::base::text::bytes;
 use crate::cli::terminal::clock::date_and_time;
 use crate::cli::terminal::table;
-use crate::clock::duration;
 use crate::config::types::GuestName;
 use crate::recording::replay::verdict::Replays;
 use crate::recording::{Entry, Id, Library, State};
-use crate::text::bytes;
 
 /// A recording as JSON.
 #[derive(Serialize)]

@@ -17,10 +17,10 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::{Error, guest_name, print_json};
+use crate::base::error::Exit;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::digest::Digest;
-use crate::error::Exit;
+use crate::file::digest::Digest;
 use crate::recording::library::export::With;
 use crate::recording::{Entry, Library, State};
 

@@ -4,12 +4,12 @@
 use std::io::{self, Write};
 
 use super::{Error, guest_name};
-use crate::clock::now;
+use crate::base::clock::now;
+use crate::base::error::{Classify, Exit, chain, report};
+use crate::base::signals;
+use crate::base::text::bytes;
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit, chain, report};
 use crate::recording::{Entry, Library, State};
-use crate::signals;
-use crate::text::bytes;
 
 const DAY: u64 = 86_400;
 

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use super::{Error, guest_name};
+use crate::base::error::{Classify, Exit, report};
+use crate::base::signals;
 use crate::cli::terminal::progress::Progress;
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit, report};
 use crate::recording::{Library, State};
-use crate::signals;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {

@@ -7,15 +7,15 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Error, print_json, state};
+use crate::base::clock::duration;
+use crate::base::error::one_line;
+use crate::base::text::{self, bytes};
 use crate::cli::terminal::clock::date_and_time;
-use crate::clock::duration;
 use crate::config::types::{GuestName, Size};
-use crate::digest::Digest;
-use crate::error::one_line;
+use crate::file::digest::Digest;
 use crate::recording::library::manifest::{FileDigest, Manifest, RunExit};
 use crate::recording::replay::verdict::{Replays, grouped};
 use crate::recording::{Entry, Id, Library, State};
-use crate::text::{self, bytes};
 
 /// A recording as JSON.
 #[derive(Serialize)]

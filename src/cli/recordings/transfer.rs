@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::base::signals;
+use crate::base::text::{self, bytes};
 use crate::cli::runs::foreground::Foreground;
 use crate::cli::terminal::progress::Progress;
 use crate::config::places::Places;
@@ -13,8 +15,6 @@ use crate::config::types::GuestName;
 use crate::recording::library::export::With;
 use crate::recording::library::import::Imported;
 use crate::recording::{self, Library, Recording};
-use crate::signals;
-use crate::text::{self, bytes};
 
 pub(super) fn export(recording: &Recording, output: Option<&Path>, with: With, replace: bool) -> Result<(), Error> {
     let (guest, id) = (recording.guest(), recording.id());

@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Error, print_json};
+use crate::base::error::Exit;
+use crate::base::{signals, text};
 use crate::cli::terminal::progress::Progress;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::library::check::Fault;
 use crate::recording::{Entry, Id, Library, State};
-use crate::{signals, text};
 
 /// A check as JSON.
 #[derive(Serialize)]

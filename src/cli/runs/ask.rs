@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::foreground::{Follower, Foreground};
 use super::trace::{find, symbols};
+use crate::base::error::Exit;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::replay::verdict::grouped;
 use crate::recording::session::Error as SessionError;
 use crate::recording::watch::Watcher;

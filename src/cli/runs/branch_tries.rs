@@ -6,11 +6,12 @@ use std::io::{self, Write};
 use super::branch::{Source, named};
 use super::foreground::{Follower, Foreground};
 use super::record;
+use crate::base::error::{Exit, one_line};
+use crate::base::text;
 use crate::cli::Error;
 use crate::cli::terminal::table;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::{Exit, one_line};
 use crate::recording::Recording;
 use crate::recording::branch::tries::{End, Tried, certain_from};
 use crate::recording::branch::{self, Branching, steps};
@@ -19,7 +20,6 @@ use crate::recording::record::Recorded;
 use crate::recording::replay::verdict::grouped;
 use crate::recording::session::Error as SessionError;
 use crate::recording::session::limit::Limit;
-use crate::text;
 
 /// What is tried.
 pub(super) struct Tries<'a> {

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use super::foreground::{Follower, Foreground, unit_root};
 use super::unit;
+use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::{Error, guest_name};
 use crate::config::guest::Guest;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::explain::{self, Explanation};
 use crate::recording::log::point::{NotAPoint, Point};
 use crate::recording::replay::debugger::Wanted;
@@ -19,7 +20,6 @@ use crate::recording::replay::{self, At, Choice, Options, Then};
 use crate::recording::session::Error as SessionError;
 use crate::recording::unit::toolstack;
 use crate::recording::{Divergence, Recording, Verdict};
-use crate::text;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -217,7 +217,7 @@ fn explain(
 
 /// Says below the verdict why there is no more of it.
 fn not_found(error: &(dyn std::error::Error + 'static)) -> Result<(), Error> {
-    let why = crate::error::one_line(error);
+    let why = crate::base::error::one_line(error);
     Ok(writeln!(
         io::stdout(),
         "    no first different instruction: {}",

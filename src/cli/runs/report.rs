@@ -5,15 +5,16 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::base::error::Exit;
+use crate::base::signals;
+use crate::base::text::bytes;
 use crate::cli::terminal::progress::Progress;
 use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::file::{self, Seen};
 use crate::recording::{self, Library};
-use crate::text::bytes;
-use crate::{report, signals};
+use crate::report;
 
 #[derive(clap::Args)]
 pub(in crate::cli) struct Arguments {

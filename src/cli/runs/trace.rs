@@ -9,10 +9,10 @@ use qemu_watch::Watch;
 
 use super::foreground::{Follower, Foreground};
 use super::replay;
+use crate::base::error::Exit;
 use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::Recording;
 use crate::recording::log::point::Point;
 use crate::recording::session::Error as SessionError;

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 
 use super::record;
 use super::replay::{Arguments, gdb_line, tell};
+use crate::base::error::Exit;
 use crate::cli::Error;
 use crate::cli::systemd::{self, FOR_EVER, SYSTEMCTL, Unit};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
+use crate::file::lock::Attempt;
 use crate::guest::claim;
-use crate::lock::Attempt;
 use crate::recording::session::limit::Limit;
 use crate::recording::unit::order::{Order, socket};
 use crate::recording::{Id, Library};

@@ -5,10 +5,10 @@ use std::num::NonZero;
 
 use super::foreground::{Follower, Foreground};
 use super::replay;
+use crate::base::error::Exit;
 use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
-use crate::error::Exit;
 use crate::recording::pieces;
 
 #[derive(clap::Args)]

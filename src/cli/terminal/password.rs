@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
+use crate::base::signals;
 use crate::cli::Error;
 use crate::initrd::busybox::{NoPassword, Password};
-use crate::signals;
 
 /// Asks for a password, twice; if the standard input is no terminal, its first line is the password.
 pub(in crate::cli) fn ask() -> Result<Password, Error> {

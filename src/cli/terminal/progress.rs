@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::signals;
+use crate::base::signals;
 
 /// Work that is done within this time is not talked about.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -86,7 +86,7 @@ pub(in crate::cli) fn lines(head: &[&str], rows: &[Vec<Cell>], width: usize, col
 }
 
 fn plain(cell: &Cell) -> Cell {
-    Cell::toned(crate::text::line(&cell.text), cell.tone)
+    Cell::toned(crate::base::text::line(&cell.text), cell.tone)
 }
 
 fn line(row: &[Cell], widths: &[usize], width: usize, colours: bool) -> String {

@@ -6,14 +6,12 @@ use std::str::FromStr;
 
 use super::claims::{Claim, Claims};
 use super::disk::read_disks;
-use super::toolstack;
-use super::verbatim;
 use super::vif::read_vifs;
-use super::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack};
+use super::{Boot, Guest, GuestType, OnReboot, QemuConfig, Toolstack, toolstack, verbatim};
+use crate::base::root::under;
 use crate::config::host::{GuestDefaults, seconds};
 use crate::config::reader::{Located, Source, Table, from_toml_str};
 use crate::config::types::{GuestName, GuestUuid, Size};
-use crate::root::under;
 
 /// Makes an enum of words readable.
 macro_rules! words {
@@ -139,7 +137,7 @@ fn file(table: &Table<'_>, key: &'static str, context: &Context<'_>) -> Option<L
             format!(
                 "{key}: {}: {}; see that it is there, or name another one",
                 path.value.display(),
-                crate::error::reason(&error)
+                crate::base::error::reason(&error)
             ),
         ),
     }

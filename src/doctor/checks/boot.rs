@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::base::error::one_line;
 use crate::boot::grub::grubenv;
 use crate::boot::{BootMenu, EntryId, Firmware, Stage, System, TT_DIRECTORY};
 use crate::doctor::answers::{Answers, Asked};
@@ -10,7 +11,6 @@ use crate::doctor::check::{Area, Check};
 use crate::doctor::facts::Facts;
 use crate::doctor::fix::Fix;
 use crate::doctor::purpose::Need;
-use crate::error::one_line;
 use crate::xenstore;
 
 const AREA: Area = Area::Boot;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The machine itself, and ttvm's settings.
 
-use crate::clock::Calendar;
+use crate::base::clock::Calendar;
+use crate::base::error::one_line;
 use crate::config::Error;
 use crate::config::guest::Guest;
 use crate::config::types::Size;
 use crate::doctor::answers::Answers;
 use crate::doctor::check::{Area, Check};
 use crate::doctor::facts::Facts;
-use crate::error::one_line;
 use crate::recording::Library;
 use crate::recording::library::id::Id;
 use crate::recording::session::memory_free;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guests' network.
 
+use crate::base::error::one_line;
 use crate::doctor::answers::{Answers, Asked};
 use crate::doctor::check::{Area, Check};
 use crate::doctor::facts::Facts;
 use crate::doctor::purpose::Need;
-use crate::error::one_line;
 use crate::network::{Backend, Mode, State, Status};
 
 const AREA: Area = Area::Network;

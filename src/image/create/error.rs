@@ -4,10 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::base::error::{Classify, Exit};
 use crate::config::types::{LvmName, Size, Volume};
-use crate::error::{Classify, Exit};
-use crate::ext4::Kind;
-use crate::{ext4, image, lvm2_cmd, run, snapshot};
+use crate::ext4::{self, Kind};
+use crate::{image, lvm2_cmd, run, snapshot};
 
 /// Why an image was not made.
 #[derive(Debug, thiserror::Error)]

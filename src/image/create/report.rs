@@ -67,7 +67,7 @@ impl std::fmt::Display for Problem {
             Self::Changed => f.write_str("changed while it was copied"),
             Self::Unreadable(errno) => {
                 let error = std::io::Error::from_raw_os_error(*errno);
-                write!(f, "could not be read ({})", crate::error::reason(&error))
+                write!(f, "could not be read ({})", crate::base::error::reason(&error))
             }
             Self::Attributes => f.write_str("lost extended attributes"),
             Self::Unmade => f.write_str("could not be made the guest's own, since it changed while it was copied"),

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::DEFAULT;
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
 use crate::initrd::modules;
 use crate::run;
 

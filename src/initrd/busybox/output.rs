@@ -13,9 +13,9 @@ use flate2::{Compression, GzBuilder};
 
 use super::tree::Tree;
 use super::{Error, Image};
+use crate::base::signals;
 use crate::file::{self, Seen};
 use crate::initrd::newc::{HEADER_SIZE, Writer};
-use crate::signals;
 
 /// The name of the first entry.
 const MARK: &str = ".ttvm-initrd";

@@ -12,8 +12,8 @@ use liblzma::read::XzDecoder;
 use liblzma::stream::Stream;
 
 use super::Error;
+use crate::base::progress::Progress;
 use crate::initrd::modules::Modules;
-use crate::progress::Progress;
 
 const MAGIC: &[u8] = b"!<arch>\n";
 /// The head of a member, and where its size is in it.

@@ -24,8 +24,8 @@ use super::error::Error;
 use super::manifest::{self, Archive, Manifest, Owners, Padding};
 use super::tree::Tree;
 use super::umask::umask;
-use crate::progress::Progress;
-use crate::{fail_point, signals};
+use crate::base::progress::Progress;
+use crate::base::{fail_point, signals};
 
 /// How an image is made.
 #[derive(Debug, Clone, Copy, Default)]

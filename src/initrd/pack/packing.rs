@@ -14,6 +14,8 @@ use nix::sys::stat::{Mode, fstat};
 use super::Segment;
 use super::output::Output;
 use super::plan::{Data, Item};
+use crate::base::progress::Progress;
+use crate::base::signals;
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
 use crate::initrd::manifest::Padding;
@@ -21,8 +23,6 @@ use crate::initrd::names::{escape, parts};
 use crate::initrd::newc;
 use crate::initrd::pack::encode::Encoder;
 use crate::initrd::tree::Tree;
-use crate::progress::Progress;
-use crate::signals;
 
 /// An image that is being made.
 pub(super) struct Packing<'a, 'b> {

@@ -19,14 +19,13 @@ use self::decode::{Piece, Pieces};
 use self::event::{Event, Segment};
 use self::instead::instead;
 use self::limits::{Exceeded, Limits};
+use self::source::Source;
 use super::compression::Compression;
 use super::error::{Error, Place};
-
-use self::source::Source;
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
+use crate::base::signals;
 use crate::config::types::Size;
-use crate::signals;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {

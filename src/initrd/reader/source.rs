@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
+use crate::base::signals;
 use crate::initrd::error::Error;
-use crate::signals;
 
 /// An image to be read.
 #[derive(Debug)]

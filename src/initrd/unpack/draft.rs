@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
+use crate::file::xattr;
 use crate::initrd::beside::Beside;
 use crate::initrd::error::Error;
 use crate::initrd::manifest::{self, Line};
-use crate::xattr;
 
 /// What comes between the name to be and the number of the process.
 const MARK: &str = ".unpacking-";

@@ -29,9 +29,9 @@ use super::reader::Reader;
 use super::reader::event::Event;
 use super::reader::source::Source;
 use super::umask::umask;
+use crate::base::progress::Progress;
+use crate::base::{fail_point, signals};
 use crate::config::types::Size;
-use crate::progress::Progress;
-use crate::{fail_point, signals};
 
 /// The directory of the archive that is the only one.
 const ONLY: &str = "1";

@@ -19,8 +19,8 @@ use serde::Serialize;
 use self::host::Host;
 use self::packet::{Packet, is_dropped};
 use self::ruleset::{Chain, Ruleset};
+use crate::base::error::{Classify, Exit};
 use crate::config::types::InterfaceName;
-use crate::error::{Classify, Exit};
 use crate::run::{self, Command, Program};
 
 static NFT: Program = Program::new(&["nft"]);

@@ -16,8 +16,8 @@ use super::journal::{self, Chosen, Settings};
 use super::step::{Context, Op, Step};
 use super::xend::Xend;
 use super::{Error, Mode, Options, Request, attachments};
+use crate::base::root::under;
 use crate::config::network::{Firewall as Filter, NetworkConfig};
-use crate::root::under;
 
 /// A way from one mode to another.
 #[derive(Debug)]

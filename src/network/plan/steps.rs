@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::named;
+use crate::base::root::under;
 use crate::config::guests;
 use crate::config::network::Subnet;
 use crate::config::places::Places;
@@ -13,7 +14,6 @@ use crate::network::journal::{Chosen, Settings};
 use crate::network::netlink::Link;
 use crate::network::step::{self, Bridge, Context, Dnsmasq, Firewall, Step, Sysctl, Zoned};
 use crate::network::{Error, Mode, Request, firewalld, subnet, uplink};
-use crate::root::under;
 
 pub(super) fn nat(
     context: &mut Context<'_>,

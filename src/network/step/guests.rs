@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Context};
 use crate::config::types::InterfaceName;
-use crate::guest::{self, mode::GuestNetwork};
-use crate::lock::{Attempt, Lock};
+use crate::file::lock::{Attempt, Lock};
+use crate::guest;
+use crate::guest::mode::GuestNetwork;
 use crate::network::netlink::{self, Link};
 use crate::network::{Attachment, Error, attachments};
 use crate::xenstore::XenStore;
@@ -115,7 +116,7 @@ fn nobody_builds(root: &Path) -> Result<Lock, Error> {
         path: "/run/ttvm/.xl.lock".into(),
         source,
     };
-    match guest::building(root).map_err(|error| Error::NotSupported(crate::error::one_line(&error)))? {
+    match guest::building(root).map_err(|error| Error::NotSupported(crate::base::error::one_line(&error)))? {
         Attempt::Taken(lock) => Ok(lock),
         Attempt::Busy(waiting) => {
             let timeout = PollTimeout::try_from(BUILDING).unwrap_or(PollTimeout::MAX);

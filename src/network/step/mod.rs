@@ -28,8 +28,8 @@ pub use zone::Zoned;
 
 use super::Error;
 use super::netlink::Netlink;
+use crate::base::root::under;
 use crate::config::host::HostConfig;
-use crate::root::under;
 
 /// What a step works on.
 pub struct Context<'a> {

@@ -300,7 +300,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     let spaced: Vec<u8> = (bytes.iter())
         .map(|byte| if byte.is_ascii_whitespace() { b' ' } else { *byte })
         .collect();
-    crate::text::of_bytes(&spaced)
+    crate::base::text::of_bytes(&spaced)
 }
 
 #[cfg(test)]

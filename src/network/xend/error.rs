@@ -5,9 +5,8 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use super::edit;
-use super::sxp;
-use crate::error::{Classify, Exit, one_line};
+use super::{edit, sxp};
+use crate::base::error::{Classify, Exit, one_line};
 use crate::run;
 
 /// Why the network was not switched.

@@ -21,9 +21,9 @@ pub use edit::Error as EditError;
 pub use error::{Error, Step};
 pub use switch::Switched;
 
+use crate::base::root::under;
 use crate::config::types::{InterfaceName, Mac};
 use crate::file::Seen;
-use crate::root::under;
 use crate::run;
 
 /// Where xend has its configuration, unless its environment says otherwise.

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{EditError, Error, SCRIPTS, Scripts, State, Step, Xend, XendConfig};
-use crate::error::one_line;
+use crate::base::error::one_line;
+use crate::base::root::under;
 use crate::file::{self, Seen};
-use crate::root::under;
 use crate::run::{self, Command, Program};
 
 static SYSTEMD_RUN: Program = Program::new(&["systemd-run"]);

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{LOADER, PROGRAM};
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
 use crate::qemu::engine::{self, QEMU, all_firmware};
 use crate::run::{self, Command};
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::capsule::Capsule;
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
 use crate::run::{self, Command, Program};
 
 pub(super) static QEMU: Program = Program::new(&["qemu-system-x86_64"]);

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use replay_log::{Begun, Devices, Fork};
 use serde::{Deserialize, Serialize};
 
+use crate::base::fail_point;
+use crate::file;
 use crate::recording::error::Error;
 use crate::recording::library::draft::{self, new_file, sync};
-use crate::{fail_point, file};
 
 /// What QEMU writes: the log of a machine that was set up, and then loaded.
 const LOG: &str = "branch.log";

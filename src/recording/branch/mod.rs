@@ -33,16 +33,17 @@ use super::session::live::{self, Live};
 use super::session::scratch::Scratch;
 use super::session::{Environment, Error, Keys, Listener, devices, different, require_memory, unreadable};
 use super::{Draft, Library, Recording};
-use crate::clock::{boot_id, now};
+use crate::base::clock::{boot_id, now};
+use crate::base::fail_point;
 use crate::config::guest::{Guest, Shift};
 use crate::config::types::{GuestName, Size};
+use crate::file;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::log_position::LogPosition;
 use crate::qemu::machine::{self, Machine, Mode};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::Emulator;
 use crate::qemu::qmp::{self, Qmp};
-use crate::{fail_point, file};
 
 /// The machine that the parent's replay saves.
 const LEFT: &str = "left";

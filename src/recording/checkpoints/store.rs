@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use crate::digest::Digest;
+use crate::file::digest::Digest;
 use crate::qemu::memory::{Memory, PAGE, Pages};
 use crate::recording::library::draft::new_file;
 

@@ -22,9 +22,9 @@ use super::replay::{Checked, Choice, check, difference, open_log};
 use super::session::disks::COMPARED;
 use super::session::{Environment, Error, Listener, devices, live, reading, require_memory};
 use super::{Divergence, Error as LibraryError, Recording};
+use crate::base::fail_point::Flip;
 use crate::config::guest::Guest;
 use crate::config::types::Size;
-use crate::fail_point::Flip;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::registers::Registers;
 use nix::sys::signalfd::SignalFd;
@@ -214,7 +214,10 @@ pub fn replay(
             // It is older than what was noticed: a disk's content, before it was read.
             Ok(Explanation::FromTheBeginning(_)) => {}
             Err(error @ (Error::Checkpoints { .. } | Error::Qmp(_))) => {
-                tracing::warn!("it begins at the first instruction: {}", crate::error::one_line(&error));
+                tracing::warn!(
+                    "it begins at the first instruction: {}",
+                    crate::base::error::one_line(&error)
+                );
             }
             answer => return answer,
         }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 
+use crate::base::fail_point::Flip;
 use crate::config::guest::Guest;
 use crate::config::types::Size;
-use crate::fail_point::Flip;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Mode, Replaying};
 use crate::qemu::memory::{self, Memory};

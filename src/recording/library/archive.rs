@@ -8,8 +8,8 @@ use std::path::Path;
 use super::draft::{CONSOLE, GUEST_FILE, LOG};
 use super::manifest::{FileDigest, Manifest};
 use super::stored::{INITRD, KERNEL};
-use crate::digest::{Digest, Hasher};
-use crate::progress::Progress;
+use crate::base::progress::Progress;
+use crate::file::digest::{Digest, Hasher};
 use crate::qemu::capsule::{LIST, List, Member};
 
 /// What of the archive is the engine's.

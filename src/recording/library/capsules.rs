@@ -19,9 +19,9 @@ use super::check::{Fault, part};
 use super::manifest::Manifest;
 use super::stored::Recording;
 use super::{Library, allocated_files};
-use crate::digest::Digest;
+use crate::base::progress::Progress;
 use crate::file;
-use crate::progress::Progress;
+use crate::file::digest::Digest;
 use crate::qemu::capsule::{Capsule, List};
 use crate::recording::error::Error;
 
@@ -116,7 +116,8 @@ fn capsule(state: &Path, directory: &Path) -> Result<Option<Capsule>, Error> {
         return Ok(None);
     };
     let damaged = |why: String| Error::CapsuleDamaged { capsule: digest, why };
-    let capsule = Capsule::load(&place(state, digest)).map_err(|error| damaged(crate::error::one_line(&error)))?;
+    let capsule =
+        Capsule::load(&place(state, digest)).map_err(|error| damaged(crate::base::error::one_line(&error)))?;
     match capsule.digest() == digest {
         true => Ok(Some(capsule)),
         false => Err(damaged(format!("its list has {}", capsule.digest()))),
@@ -136,7 +137,7 @@ impl Recording {
             Ok(None) => Ok(Vec::new()),
             Err(error) => Ok(vec![Fault::Unreadable {
                 file: "its engine".to_owned(),
-                why: crate::error::one_line(&error),
+                why: crate::base::error::one_line(&error),
             }]),
         }
     }

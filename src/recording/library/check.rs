@@ -11,9 +11,9 @@ use serde::{Serialize, Serializer};
 use super::draft::{CONSOLE, GUEST_FILE, LOG};
 use super::manifest::{FileDigest, Manifest};
 use super::stored::{INITRD, KERNEL, Recording};
-use crate::digest::{self, Digest};
-use crate::error::reason;
-use crate::progress::Progress;
+use crate::base::error::reason;
+use crate::base::progress::Progress;
+use crate::file::digest::{self, Digest};
 use crate::recording::error::Error;
 
 /// What is wrong with a recording.

@@ -10,11 +10,12 @@ use super::id::Id;
 use super::manifest::{FileDigest, Manifest};
 use super::sealed;
 use super::stored::{self, Recording};
+use crate::base::fail_point;
+use crate::base::progress::Progress;
 use crate::config::types::GuestName;
-use crate::lock::Lock;
-use crate::progress::Progress;
+use crate::file::lock::Lock;
+use crate::file::{self, digest};
 use crate::recording::error::Error;
-use crate::{digest, fail_point, file};
 
 /// The toolstack's log.
 pub const LOG: &str = "replay.log";
@@ -220,7 +221,7 @@ pub(in crate::recording) fn why(directory: &Path) -> String {
     let unknown = || "what recorded it was killed, or the host lost power".to_owned();
     let text = fs::read_to_string(directory.join(WHY)).unwrap_or_default();
     let line = text.lines().next().unwrap_or_default().trim();
-    let line: String = crate::text::line(line).chars().take(WHY_LIMIT).collect();
+    let line: String = crate::base::text::line(line).chars().take(WHY_LIMIT).collect();
     if line.is_empty() { unknown() } else { line }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::clock::Calendar;
+use crate::base::clock::Calendar;
 
 /// When a recording began, `YYYYMMDD-HHMMSS` in UTC; with `-2`, `-3` and so on if that was taken. It is the name of a
 /// directory. They sort in the order of making.

@@ -18,13 +18,14 @@ use super::manifest::Manifest;
 use super::removal::{IMPORTING, remove_tree};
 use super::stored::{IMPORTED, LOCK, Recording, base, bases};
 use super::{Library, State, free_space, sealed};
-use crate::clock::now;
+use crate::base::clock::now;
+use crate::base::fail_point;
+use crate::base::progress::Progress;
 use crate::config::types::GuestName;
-use crate::digest::{self, Digest};
-use crate::progress::Progress;
+use crate::file;
+use crate::file::digest::{self, Digest};
 use crate::qemu::capsule::{self, LIST_LIMIT, List};
 use crate::recording::error::Error;
-use crate::{fail_point, file};
 
 /// Bytes that an import leaves free.
 pub const RESERVE: u64 = 64 << 20;

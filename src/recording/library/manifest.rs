@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::id::Id;
 use crate::config::guest::{Origin, Toolstack};
 use crate::config::types::{GuestName, Mac, Target};
-use crate::digest::Digest;
+use crate::file::digest::Digest;
 use crate::recording::replay::moment::Moment;
 
 /// The version of the format that is written. Since 2, the guest's time of day is that of its instructions, its machine can be

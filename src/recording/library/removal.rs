@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::draft::{make_directories, sync};
 use super::stored::{LOCK, bases, open_lock};
 use super::{Entry, Library, State, allocated, capsules, names};
+use crate::base::fail_point;
 use crate::config::types::GuestName;
-use crate::fail_point;
 use crate::recording::checkpoints;
 use crate::recording::error::Error;
 

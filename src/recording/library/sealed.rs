@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::manifest::{FORMAT, FileDigest, Manifest, OLDEST};
-use crate::digest::{self, Digest};
+use crate::file::digest::{self, Digest};
 
 /// The file.
 pub const NAME: &str = "manifest.toml";
@@ -23,7 +23,7 @@ pub enum Unsealed {
     #[error("manifest.toml is missing")]
     Missing,
     /// It cannot be read.
-    #[error("manifest.toml cannot be read: {}", crate::error::reason(.0))]
+    #[error("manifest.toml cannot be read: {}", crate::base::error::reason(.0))]
     Unreadable(io::Error),
     /// It is larger than any.
     #[error("manifest.toml is larger than any manifest")]

@@ -9,9 +9,9 @@ use std::time::Duration;
 use replay_log::{Devices, Kind, Reader};
 
 use super::point::between;
+use crate::base::progress::Progress;
 use crate::config::guest::Shift;
 use crate::file;
-use crate::progress::Progress;
 use crate::recording::Recording;
 use crate::recording::error::Error as LibraryError;
 use crate::recording::library::archive::Passing;

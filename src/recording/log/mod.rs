@@ -47,7 +47,7 @@ pub(super) fn check(recording: &Recording, listener: &mut dyn Listener) -> Resul
     let size = log.metadata().map_err(|error| failed(error.into()))?.len();
     let summary = replay_log::check(log, devices(manifest), &mut |done| {
         listener.progress("reading the log", done, size);
-        !crate::signals::waiting()
+        !crate::base::signals::waiting()
     });
     let summary = summary.map_err(|error| match error {
         replay_log::Error::Interrupted => Error::Interrupted,

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use replay_log::{Devices, Event, Kind, Reader};
 
-use crate::error::{Classify, Exit};
-use crate::text;
+use crate::base::error::{Classify, Exit};
+use crate::base::text;
 
 /// What is read at once.
 const PIECE: usize = 1 << 16;

@@ -13,11 +13,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc::O_NOFOLLOW;
 
+use crate::base::error::one_line;
+use crate::base::fail_point;
+use crate::base::progress::Progress;
 use crate::config::types::GuestName;
-use crate::error::one_line;
-use crate::fail_point;
-use crate::lock::Lock;
-use crate::progress::Progress;
+use crate::file::lock::Lock;
 use crate::qemu::cage;
 use crate::recording::branch::branch_log;
 use crate::recording::error::Error;

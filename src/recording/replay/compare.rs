@@ -5,15 +5,16 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::Choice;
+use crate::base::text;
 use crate::config::guest::{Boot, Guest, OnReboot, Origin, Shift};
 use crate::config::types::Size;
+use crate::file;
 use crate::qemu::engine::Version;
 use crate::qemu::machine::CPU;
 use crate::recording::Recording;
 use crate::recording::library::manifest::{FileDigest, Manifest, Outcome};
 use crate::recording::session::disks::{self, Seals};
 use crate::recording::session::{self, Error, Listener};
-use crate::{file, text};
 
 /// The last second of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;

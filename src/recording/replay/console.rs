@@ -143,7 +143,7 @@ impl Comparison {
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text: String = text.trim_end_matches('\r').chars().take(SHOWN).collect();
-    crate::text::line(&text).into_owned()
+    crate::base::text::line(&text).into_owned()
 }
 
 #[cfg(test)]

@@ -27,9 +27,9 @@ use super::log::{self, End, Log};
 use super::session::disks::{Disks, Seals};
 use super::session::{Environment, Error, Listener, devices, different, live, reading, require_memory, unreadable};
 use super::{Divergence, Recording, Verdict, tt_xen};
+use crate::base::fail_point::{self, Flip};
 use crate::config::guest::{Guest, Shift};
 use crate::config::types::Size;
-use crate::fail_point::{self, Flip};
 use crate::file;
 use crate::qemu::core;
 use crate::qemu::engine::{self, Engine, Version};
@@ -362,7 +362,7 @@ pub(super) fn open_log(recording: &Recording) -> Result<File, Error> {
 fn checkpoints(recording: &Recording, needed: bool) -> Result<Option<Checkpoints>, Error> {
     match Checkpoints::load(recording.directory()) {
         Err(error) if !needed => {
-            tracing::warn!("{}", crate::error::one_line(&error));
+            tracing::warn!("{}", crate::base::error::one_line(&error));
             Ok(None)
         }
         loaded => loaded,
@@ -402,7 +402,7 @@ fn keep(recording: &Recording, trail: Option<Trail>, maker: Option<Maker>, disks
     {
         tracing::warn!(
             "the checkpoints of this replay cannot be kept: {}",
-            crate::error::one_line(&error)
+            crate::base::error::one_line(&error)
         );
     }
 }
@@ -414,7 +414,7 @@ fn begin_checkpoints(recording: &Recording) -> Option<Maker> {
         return None;
     }
     Maker::begin(recording.directory(), manifest.engine.memory)
-        .inspect_err(|error| tracing::warn!("no checkpoints are made: {}", crate::error::one_line(error)))
+        .inspect_err(|error| tracing::warn!("no checkpoints are made: {}", crate::base::error::one_line(error)))
         .ok()
 }
 
@@ -527,7 +527,7 @@ pub(super) fn left_on(
     disks: &Disks<'_>,
     result: &Outcome,
     listener: &mut dyn Listener,
-) -> Result<Vec<crate::digest::Digest>, Error> {
+) -> Result<Vec<crate::file::digest::Digest>, Error> {
     match result.is_cut() {
         // Nobody knows what was on them when the run was cut off.
         true => Ok(Vec::new()),
@@ -536,7 +536,7 @@ pub(super) fn left_on(
 }
 
 /// The disk that a replay left otherwise than the recorded run did, if there is one.
-pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::digest::Digest]) -> Option<Verdict> {
+pub(super) fn disks_verdict(manifest: &Manifest, contents: &[crate::file::digest::Digest]) -> Option<Verdict> {
     manifest.disks.iter().zip(contents).find_map(|(disk, found)| {
         let expected = disk.end.filter(|end| end != found)?;
         Some(Verdict::Diverged {

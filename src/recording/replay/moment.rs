@@ -8,7 +8,7 @@ use std::io::Read;
 use replay_log::{Devices, Kind, Reader};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{self, Digest};
+use crate::file::digest::{self, Digest};
 use crate::qemu::memory::Memory;
 use crate::qemu::qmp::Qmp;
 use crate::recording::session::Error;

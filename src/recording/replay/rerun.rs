@@ -16,7 +16,7 @@ use super::moment::Moment;
 use super::start::Start;
 use super::stillness::{Progress, Stillness, Threads};
 use super::trail::{Stop, Stops};
-use crate::fail_point::Flip;
+use crate::base::fail_point::Flip;
 use crate::qemu::engine::Engine;
 use crate::qemu::machine::{Machine, Mode, Replaying, Watching};
 use crate::qemu::memory::Memory;
@@ -135,7 +135,7 @@ impl Rerun<'_> {
         let console = self.recording.console();
         let unreadable = |source| Error::Read {
             path: console.clone(),
-            source: crate::digest::Error::Open {
+            source: crate::file::digest::Error::Open {
                 path: console.clone(),
                 source,
             },
@@ -354,7 +354,7 @@ impl Rerun<'_> {
             // Those that there are will do.
             Ok(false) => maker.enough(),
             Err(error) => {
-                tracing::warn!("no checkpoints are made: {}", crate::error::one_line(&error));
+                tracing::warn!("no checkpoints are made: {}", crate::base::error::one_line(&error));
                 self.maker = None;
             }
         }

@@ -245,7 +245,7 @@ impl Stops {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest;
+    use crate::file::digest;
 
     fn moment(instructions: u64) -> Moment {
         Moment {

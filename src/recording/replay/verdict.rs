@@ -8,8 +8,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config::types::Target;
-use crate::digest::Digest;
 use crate::file;
+use crate::file::digest::Digest;
 use crate::recording::library::manifest::RunExit;
 
 /// The file, beside the manifest.

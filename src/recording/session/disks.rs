@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Environment, Error, Listener};
 use crate::config::guest::{DiskFormat, DiskSource, Guest, Origin};
 use crate::config::types::{GuestName, Target, Volume};
-use crate::digest::{self, Digest};
+use crate::file::digest::{self, Digest};
 use crate::image::seal;
 use crate::qemu::machine::{Backing, Drive};
 use crate::qemu::{content, engine};
@@ -167,7 +167,7 @@ impl Drop for Disks<'_> {
         if let Some(store) = &self.store
             && let Err(error) = store.discard()
         {
-            tracing::warn!("{}", crate::error::chain(&error));
+            tracing::warn!("{}", crate::base::error::chain(&error));
         }
     }
 }
@@ -262,7 +262,7 @@ pub(in crate::recording) fn digest_file(path: &Path, listener: &mut dyn Listener
 fn digest_of(path: &Path, what: &str, listener: &mut dyn Listener) -> Result<Digest, Error> {
     let digest = digest::of_path(path, &mut |done, total| {
         listener.progress(what, done, total);
-        match crate::signals::waiting() {
+        match crate::base::signals::waiting() {
             true => std::ops::ControlFlow::Break(()),
             false => std::ops::ControlFlow::Continue(()),
         }

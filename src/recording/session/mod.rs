@@ -20,14 +20,15 @@ use super::error::Error as LibraryError;
 use super::library::manifest::Manifest;
 use super::log::point;
 use super::{Divergence, Recording, tt_xen};
+use crate::base::error::{Classify, Exit};
+use crate::base::root::under;
 use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
-use crate::error::{Classify, Exit};
+use crate::file::digest;
 use crate::qemu::machine::{Format, Kernel, Machine, Network};
 use crate::qemu::{content, core, engine, process, qmp, watch};
-use crate::root::under;
-use crate::{digest, image, run, snapshot};
+use crate::{image, run, snapshot};
 
 /// Whoever follows a run.
 pub trait Listener {
@@ -45,7 +46,7 @@ pub trait Listener {
 pub(super) fn reading(what: &'static str, listener: &mut dyn Listener) -> impl FnMut(u64, u64) -> ControlFlow<()> {
     move |done, total| {
         listener.progress(what, done, total);
-        match crate::signals::waiting() {
+        match crate::base::signals::waiting() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }

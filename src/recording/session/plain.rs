@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
 use super::{Environment, Error, Listener, died, require_memory};
-use crate::catalogue::Message;
+use crate::base::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
 use crate::qemu::engine::{self, Engine};
@@ -106,7 +106,7 @@ pub fn run(
                 return Ok(Ending::Killed);
             }
             Happened::Signal { .. } if until.is_none() => {
-                crate::notify::stopping();
+                crate::base::notify::stopping();
                 until = Some(Instant::now() + guest.shutdown_timeout);
                 live.emulator.qmp().execute("system_powerdown", Value::Null)?;
             }

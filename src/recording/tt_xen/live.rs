@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use crate::catalogue::Message;
-use crate::clock::now;
+use crate::base::catalogue::Message;
+use crate::base::clock::now;
+use crate::base::error::chain;
+use crate::base::{fail_point, notify};
 use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::places::Places;
-use crate::error::chain;
 use crate::guest::mode::{self, GuestNetwork};
 use crate::guest::record::Ending;
 use crate::guest::toolstack::tt_xen::deviced::Deviced;
@@ -23,7 +24,7 @@ use crate::recording::Library;
 use crate::recording::library::manifest::RunExit;
 use crate::recording::record::Space;
 use crate::recording::session::{Error as SessionError, Listener};
-use crate::{fail_point, notify, run};
+use crate::run;
 
 /// Destroying a domain takes this long at most, and then some.
 const DESTROYING: Duration = Duration::from_secs(150);

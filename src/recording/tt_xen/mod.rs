@@ -10,15 +10,14 @@ pub mod replay;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::error::{Classify, Exit};
 use crate::config::guest::{Boot, DiskFormat, DiskSource, Guest, Toolstack};
 use crate::config::types::GuestName;
-use crate::digest::{self, Digest};
-use crate::error::{Classify, Exit};
-use crate::guest;
+use crate::file::digest::{self, Digest};
 use crate::guest::mode::GuestNetwork;
 use crate::guest::toolstack::tt_xen::xm::Xm;
 use crate::guest::toolstack::tt_xen::{deviced, xm_config};
-use crate::run;
+use crate::{guest, run};
 
 /// Why TT Xen did not record or replay.
 #[derive(Debug, thiserror::Error)]

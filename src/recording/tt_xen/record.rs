@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::live::{Bounds, Domain, Ended};
 use super::{Error, config_digest, engine};
-use crate::clock::now;
+use crate::base::clock::now;
 use crate::config::guest::{Boot, Guest};
 use crate::guest::toolstack::tt_xen::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::toolstack::tt_xen::xm::{Mode, Xm};
@@ -79,7 +79,7 @@ pub fn record(
     let ended = RunDirectory::new(draft.directory())
         .map_err(|error| SessionError::from(Error::from(error)))
         .and_then(|directory| domain(&directory));
-    let ended = ended.inspect_err(|error| draft.note_why(&crate::error::one_line(error)))?;
+    let ended = ended.inspect_err(|error| draft.note_why(&crate::base::error::one_line(error)))?;
     record::finish(draft, manifest, Some(&disks), listener, |log, console| Outcome {
         ended: ended.at,
         exit: ended.exit,

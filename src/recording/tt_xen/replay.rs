@@ -8,7 +8,7 @@ use std::path::Path;
 use super::live::{Bounds, Domain, Ended};
 use super::{Error, config_digest, engine};
 use crate::config::guest::{Boot, Guest, Toolstack};
-use crate::digest;
+use crate::file::digest;
 use crate::guest::toolstack::tt_xen::deviced::{self, RunDirectory, require_debugfs};
 use crate::guest::toolstack::tt_xen::xm::{Mode, Xm};
 use crate::guest::watch::Watch;

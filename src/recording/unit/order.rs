@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::error::{Classify, Exit};
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit};
 use crate::file;
 use crate::recording::Id;
 use crate::recording::session::limit::Limit;

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::order::{self, Order};
 use super::toolstack;
-use crate::catalogue::Message;
-use crate::clock::now;
+use crate::base::catalogue::Message;
+use crate::base::clock::now;
+use crate::base::error::{Classify, Exit};
+use crate::base::{notify, signals};
 use crate::config::guest::{Guest, OnReboot};
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
-use crate::error::{Classify, Exit};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::{Ending, Record};
 use crate::guest::supervisor::Next;
@@ -27,7 +28,6 @@ use crate::recording::session::disks::Seals;
 use crate::recording::session::limit::Limit;
 use crate::recording::session::{Environment, Error as SessionError, Listener, plain};
 use crate::recording::{Error as LibraryError, Id, Library, Verdict, record};
-use crate::{notify, signals};
 
 /// Between two lines for `systemctl status`.
 const STATUS: Duration = Duration::from_secs(2);
@@ -144,7 +144,7 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
             true => Ok(Ending::Stopped),
             false => Err(error),
         });
-    run.why = result.as_ref().err().map(|error| crate::error::one_line(error));
+    run.why = result.as_ref().err().map(|error| crate::base::error::one_line(error));
     run.end(match &result {
         Ok(ending) => *ending,
         Err(_) if run.up => Ending::Abandoned,

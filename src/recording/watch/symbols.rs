@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::text;
+use crate::base::text;
 
 /// What an ELF file begins with, of 64 bits, the least byte first.
 const ELF: &[u8; 6] = b"\x7fELF\x02\x01";

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use ttvm::file::digest;
 use ttvm::recording::library::manifest::{FileDigest, Manifest};
 use ttvm::recording::library::sealed;
 

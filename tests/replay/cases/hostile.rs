@@ -133,7 +133,7 @@ impl<'a> Trial<'a> {
         let mut trial = Self {
             place,
             before: BTreeMap::new(),
-            secret: ttvm::digest::of_bytes(SECRET).to_string(),
+            secret: ttvm::file::digest::of_bytes(SECRET).to_string(),
             wrong: Vec::new(),
         };
         // Directories that are made once and stay.
@@ -180,7 +180,7 @@ impl<'a> Trial<'a> {
         self.require((0..=5).contains(&ran.status), || {
             format!("{args:?}: status {}: {said}", ran.status)
         });
-        let raw = |c: char| c != '\n' && !ttvm::text::is_plain(c);
+        let raw = |c: char| c != '\n' && !ttvm::base::text::is_plain(c);
         self.require(!said.contains(raw), || format!("{args:?} prints {said:?}"));
         let secret = self.secret.clone();
         self.require(!said.contains(&secret), || {

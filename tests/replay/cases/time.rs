@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use ttvm::digest::Digest;
+use ttvm::file::digest::{self, Digest};
 
 use super::super::Outcome;
 use super::super::lab::{GUEST, Lab, Place, STATE, contents};

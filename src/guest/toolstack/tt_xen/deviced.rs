@@ -17,11 +17,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::xm::Mode;
+use crate::base::error::{Classify, Exit};
+use crate::base::root::under;
 use crate::config::types::GuestName;
-use crate::error::{Classify, Exit};
 use crate::file;
 use crate::guest::DIRECTORY;
-use crate::root::under;
 use crate::run::{self, Command, find};
 
 /// The log of a run, in its directory.

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use crate::base::root::under;
 use crate::config::types::GuestName;
 use crate::guest::record::Ending;
 use crate::guest::toolstack::Shutdown;
-use crate::root::under;
 
 /// xend's log, of Xen 3.0.4 and later and of those before.
 const XEND: [&str; 2] = ["/var/log/xen/xend.log", "/var/log/xend.log"];

@@ -32,10 +32,9 @@ use super::error::Error;
 use super::exclude::{Exclusions, is_swap_page};
 use super::survey::bounds::Bounds;
 use super::survey::{Found, LARGEST, Survey};
+use crate::base::progress::Progress;
+use crate::base::{signals, text};
 use crate::ext4::FileType;
-use crate::progress::Progress;
-use crate::signals;
-use crate::text;
 
 /// Of memory, at whose end a swap file has its signature.
 const PAGE: usize = 4096;

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Seek};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::child::{Child, Streams};
+use crate::run::child::{Child, Streams};
 use crate::run::{self, Program};
 
 static ZSTD: Program = Program::new(&["zstd"]);

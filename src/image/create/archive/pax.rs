@@ -9,7 +9,7 @@ use std::rc::Rc;
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::sparse::Sparse;
-use crate::signals;
+use crate::base::signals;
 
 /// Of an archive.
 pub(in crate::image::create) const BLOCK: usize = 512;

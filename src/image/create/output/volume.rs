@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
+use crate::base::fail_point;
 use crate::config::types::{LvmName, Size, Volume};
 use crate::dm::{By, DeviceMapper, State};
-use crate::fail_point;
+use crate::file::lock::{Attempt, Lock, take};
 use crate::image::create::error::Error;
-use crate::lock::{Attempt, Lock, take};
 use crate::lvm2_cmd::{self, Group, LogicalVolume, Selection};
 use crate::snapshot;
 use crate::snapshot::lock::lock;
@@ -275,7 +275,7 @@ impl Unfinished<'_> {
         let tags = ["ttvm".to_owned(), wanted.tag()];
         if let Err(error) = lvm2_cmd::remove_tags(wanted.volume, &tags) {
             // It is whole, and has its name.
-            let why = crate::error::one_line(&error);
+            let why = crate::base::error::one_line(&error);
             tracing::warn!(ttvm_lv = %wanted.volume, "{} is made, but still has the tag {}: {why}", wanted.volume, wanted.tag());
         }
         Ok(())
@@ -294,7 +294,7 @@ impl Drop for Unfinished<'_> {
                 self.wanted.remove(&self.volume, &self.uuid, self.wanted.pool.is_some())
             });
         if let Err(error) = removed {
-            let why = crate::error::one_line(&error);
+            let why = crate::base::error::one_line(&error);
             tracing::warn!(ttvm_lv = %self.volume, "{} is left, and the next `ttvm image create` removes it: {why}", self.volume);
         }
     }

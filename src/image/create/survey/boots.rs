@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
+use crate::base::version;
 use crate::image::create::error::Error;
 use crate::image::create::{Creation, Source};
 use crate::initrd::kernel::is_usual;
-use crate::version;
 
 /// No kernel and no initial RAM disk is so large.
 const LARGEST: u64 = 1 << 30;

@@ -22,7 +22,7 @@ use super::filler::item::{Key, has_holes};
 use super::tree::walk::walk;
 use super::tree::{At, Problem, Tree, Visitor};
 use crate::ext4::{self, Attribute, BLOCK, Kind};
-use crate::xattr;
+use crate::file::xattr;
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use super::statx::Mark;
 use super::walk::walk;
 use super::{At, Problem, Tree, Visitor};
 use crate::ext4::{Attribute, FileType};
+use crate::file::xattr;
 use crate::image::create::exclude::{Exclusions, Reason, is_swap};
 use crate::image::create::filler::item::{Content, Item, Key, meta};
-use crate::xattr;
 
 /// How many files it is ahead, at the most.
 pub(in crate::image::create) const AHEAD: usize = 128;

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writing files so that nobody ever sees half of one.
 
+pub mod digest;
+pub mod lock;
+pub(crate) mod xattr;
+
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -11,7 +15,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use nix::unistd::{gethostname, linkat};
 
-use crate::{fail_point, xattr};
+use crate::base::fail_point;
 
 /// Puts `content` in place of the file at `path` in one step: a temporary file beside it, fsync, rename.
 /// A file that already has that content is not touched. `mode` is for a new file; an existing one keeps its own.

@@ -31,7 +31,7 @@ pub fn extend(limit: Duration) {
 }
 
 fn status_of(text: &str) -> NotifyState {
-    NotifyState::Status(crate::text::line(text).into_owned())
+    NotifyState::Status(crate::base::text::line(text).into_owned())
 }
 
 fn extension(limit: Duration) -> NotifyState {

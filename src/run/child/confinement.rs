@@ -22,7 +22,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use crate::error::{Classify, Exit};
+use crate::base::error::{Classify, Exit};
 
 /// What of Landlock is used as far as the kernel has it; the first version of it has to be there.
 const LANDLOCK: ABI = ABI::V6;
@@ -306,7 +306,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::child::{Child, Start, Streams};
+    use crate::run::child::{Child, Start, Streams};
 
     /// Tries what a hostile program would, and prints what it could do. `$ARGV[0]` is a directory of ours; descriptor 3 is what
     /// `$ARGV[1]` says.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::Message;
+use crate::base::catalogue::Message;
 
 /// Exit codes of every ttvm program (`ttvm(1)`, EXIT STATUS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ pub fn reason(error: &std::io::Error) -> String {
 /// Prints `error` to stderr in the name of `program` and returns its exit code.
 pub fn report(program: &str, error: &dyn Classify) -> ExitCode {
     // `dyn Classify` to `dyn Error` is a plain upcast.
-    eprintln!("{program}: {}", crate::text::lines(&chain(error)));
+    eprintln!("{program}: {}", crate::base::text::lines(&chain(error)));
     error.exit().into()
 }
 

@@ -53,7 +53,7 @@ impl<S: Subscriber> Layer<S> for Stderr {
         };
         let mut message = Message(String::new());
         event.record(&mut message);
-        eprintln!("{}: {level}{}", self.program, crate::text::lines(&message.0));
+        eprintln!("{}: {level}{}", self.program, crate::base::text::lines(&message.0));
     }
 }
 

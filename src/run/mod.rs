@@ -2,6 +2,7 @@
 //! The one place that runs other programs: absolute paths looked up once, a clean environment, no shell,
 //! a deadline, and an error that carries the command, how it ended and what it printed.
 
+pub mod child;
 mod watched;
 
 use std::fmt;
