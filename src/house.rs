@@ -109,6 +109,26 @@ fn arrows_point_down() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Whoever looks into a folder sees all that is in it.
+#[test]
+fn a_folder_has_a_dozen_files() {
+    const MOST: usize = 12;
+    let top = source().parent().expect("the package").to_owned();
+    let mut wrong: Vec<String> = Vec::new();
+    let mut directories = vec![source(), top.join("crates")];
+    while let Some(directory) = directories.pop() {
+        let entries = fs::read_dir(&directory).expect("a directory").flatten();
+        let (inner, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.map(|it| it.path()).partition(|path| path.is_dir());
+        let code = files.iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+        let count = code.count();
+        if count > MOST {
+            wrong.push(format!("{} has {count} files side by side", directory.display()));
+        }
+        directories.extend(inner);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The programs that run before, beside and after each guest, and in the boot: small, and up at once.
 #[test]
 fn small_programs_have_no_bus_and_no_executor() {
