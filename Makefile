@@ -46,7 +46,8 @@ DEB = target/debian/ttvm_$(VERSION)_$$(dpkg --print-architecture).deb
 RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 
 # What needs no emulated machine.
-QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))) \
+	$(basename $(notdir $(wildcard crates/*/tests/*.rs)))
 
 .PHONY: rust build docs deb rpm install demo race shell check check-all bench fuzz fuzz-corpus image lint lint-packages quick-tests package-name test host-tests hostile clean
 

@@ -119,7 +119,9 @@ fn a_folder_has_a_dozen_files() {
     while let Some(directory) = directories.pop() {
         let entries = fs::read_dir(&directory).expect("a directory").flatten();
         let (inner, files): (Vec<PathBuf>, Vec<PathBuf>) = entries.map(|it| it.path()).partition(|path| path.is_dir());
-        let code = files.iter().filter(|path| path.extension().is_some_and(|it| it == "rs"));
+        let code = files
+            .iter()
+            .filter(|path| path.extension().is_some_and(|it| it == "rs"));
         let count = code.count();
         if count > MOST {
             wrong.push(format!("{} has {count} files side by side", directory.display()));

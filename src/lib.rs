@@ -20,13 +20,13 @@
 //! lvm2_cmd                 the one place that runs LVM2, and reads what it keeps on disks
 //! config                   /etc/ttvm as typed values
 //! dm xenstore              what the kernel and Xen know, without a program
-//! ext4                     a file system that is written without the kernel
 //! file run                 files that appear when they are finished, locks, digests; other programs, run to their end or beside
 //! base                     the journal, systemd, exit codes, signals, text for a person, the clock, failing on purpose
 //! ```
 //!
 //! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's),
-//! `qemu-watch` (a plugin that watches a run from within QEMU, and what it writes).
+//! `qemu-watch` (a plugin that watches a run from within QEMU, and what it writes), `ext4-fill` (a file system that is written without
+//! the kernel).
 
 #![warn(missing_docs)]
 // Tests say by them what they expect; the programs have errors.
@@ -39,7 +39,6 @@ pub mod cli;
 pub mod config;
 pub mod dm;
 pub mod doctor;
-pub mod ext4;
 pub mod file;
 pub mod guest;
 #[cfg(test)]

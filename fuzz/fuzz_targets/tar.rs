@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
 use ttvm::config::types::Size;
-use ttvm::ext4::{BLOCK, Kind, mke2fs_arguments};
+use ext4_fill::{BLOCK, Kind, mke2fs_arguments};
 use ttvm::image::Origin;
 use ttvm::image::create::{Creation, Request};
 use ttvm_fuzz::place::{Place, Sheet};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::ValueEnum;
+use ext4_fill::Kind;
 
 use super::snapshot::print_plan;
 use crate::base::error::{Exit, reason};
@@ -20,7 +21,6 @@ use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
-use crate::ext4::Kind;
 use crate::image::create::{Creation, Request, usual_place};
 use crate::image::{Origin, create as image};
 use crate::making::{self, Disk, Kept, Plan, Ram, RamRequest};

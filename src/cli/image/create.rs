@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use ext4_fill::Kind;
 use serde::Serialize;
 
 use super::super::{Error, guest_name, print_json};
@@ -17,7 +18,6 @@ use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
-use crate::ext4::Kind;
 use crate::image::Origin;
 use crate::image::create::{self, Creation, Keep, NoBoots, Pattern, Reason, Report, Request, usual_place};
 use crate::image::seal::{Outcome, Seal, State};

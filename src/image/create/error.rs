@@ -4,9 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use ext4_fill::Kind;
+
 use crate::base::error::{Classify, Exit};
 use crate::config::types::{LvmName, Size, Volume};
-use crate::ext4::{self, Kind};
 use crate::{image, lvm2_cmd, run, snapshot};
 
 /// Why an image was not made.
@@ -137,7 +138,7 @@ pub enum Error {
         size: Size,
         /// What was used up.
         #[source]
-        source: ext4::Error,
+        source: ext4_fill::Error,
     },
     /// A file is larger than any can be.
     #[error(
@@ -172,14 +173,14 @@ pub enum Error {
         path: String,
         /// Why.
         #[source]
-        source: ext4::Error,
+        source: ext4_fill::Error,
     },
     /// mke2fs failed.
     #[error("cannot make the file system: is e2fsprogs installed?")]
     MakeFilesystem(#[source] run::Error),
     /// The file system is not what it was to be.
     #[error("cannot fill the file system that mke2fs has made")]
-    Filesystem(#[source] ext4::Error),
+    Filesystem(#[source] ext4_fill::Error),
     /// The image's file cannot be made.
     #[error("cannot {action} {}", path.display())]
     Image {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether the size that is asked for is enough, and which one would be.
 
+use ext4_fill::BLOCK;
+
 use super::{Creation, Error, Request};
 use crate::config::types::Size;
-use crate::ext4::{self, BLOCK};
 
 impl Creation {
     /// Files there will be.
@@ -22,12 +23,12 @@ impl Creation {
     /// Bytes that are written, with the file system's own.
     pub(super) fn written(&self) -> u64 {
         let Request { kind, size, .. } = self.request;
-        let room = ext4::room(kind, size.bytes(), self.files()).blocks * BLOCK as u64;
+        let room = ext4_fill::room(kind, size.bytes(), self.files()).blocks * BLOCK as u64;
         size.bytes().saturating_sub(room) + self.survey.blocks(kind) * BLOCK as u64
     }
 
     fn fits_into(&self, size: u64) -> bool {
-        ext4::room(self.request.kind, size, self.files()).blocks >= self.survey.blocks(self.request.kind)
+        ext4_fill::room(self.request.kind, size, self.files()).blocks >= self.survey.blocks(self.request.kind)
     }
 
     /// What size would do.

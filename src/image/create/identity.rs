@@ -11,6 +11,7 @@ mod network;
 mod ssh;
 mod work;
 
+use ext4_fill::Kind;
 use uuid::Uuid;
 
 use self::inittab::Table;
@@ -21,7 +22,6 @@ use super::edits::{Edit, Edits};
 use super::exclude::{Exclusions, Reason};
 use super::survey::Found;
 use crate::config::types::GuestName;
-use crate::ext4::Kind;
 
 /// Files that are looked at before.
 pub(super) const LOOKED_AT: [&str; 34] = [

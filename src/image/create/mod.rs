@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, SystemTime};
 
+use ext4_fill::{BLOCK, Filesystem, Time};
 use nix::libc;
 
 use self::archive::member::excluded;
@@ -56,7 +57,6 @@ use super::Origin;
 use crate::base::progress::Progress;
 use crate::base::{fail_point, signals};
 use crate::config::types::{GuestName, Size};
-use crate::ext4::{self, BLOCK, Filesystem, Time};
 use crate::run::{Command, Program};
 
 pub use error::Error;
@@ -221,9 +221,9 @@ impl Creation {
 
     fn make_filesystem(&self, device: &str, size: u64, zeroed: bool) -> Result<(), Error> {
         let Request { kind, .. } = self.request;
-        let inodes = ext4::room(kind, size, self.files()).inodes;
+        let inodes = ext4_fill::room(kind, size, self.files()).inodes;
         let made = Command::new(&MKE2FS)
-            .args(ext4::mke2fs_arguments(kind, inodes, zeroed))
+            .args(ext4_fill::mke2fs_arguments(kind, inodes, zeroed))
             .arg(device)
             .deadline(MKE2FS_LIMIT)
             .run();
@@ -306,13 +306,13 @@ impl Creation {
                 }
                 let (path, kind) = (report::shown(&path), self.request.kind);
                 match source {
-                    ext4::Error::Full(_) => Error::Full {
+                    ext4_fill::Error::Full(_) => Error::Full {
                         path,
                         size: self.request.size,
                         source,
                     },
-                    ext4::Error::TooLarge => Error::LargeFile { path, kind },
-                    ext4::Error::Links(_) => Error::ManyNames { path, kind },
+                    ext4_fill::Error::TooLarge => Error::LargeFile { path, kind },
+                    ext4_fill::Error::Links(_) => Error::ManyNames { path, kind },
                     source => Error::File { path, source },
                 }
             }
@@ -320,9 +320,9 @@ impl Creation {
     }
 
     /// That the place of the image is full, if that is why it cannot be written.
-    fn full_place(&self, source: &ext4::Error) -> Option<Error> {
+    fn full_place(&self, source: &ext4_fill::Error) -> Option<Error> {
         let code = match source {
-            ext4::Error::Io {
+            ext4_fill::Error::Io {
                 action: "write",
                 source,
             } => source.raw_os_error()?,

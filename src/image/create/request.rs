@@ -4,12 +4,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ext4_fill::Kind;
+
 use super::exclude::{Exclusions, Reason};
 use super::identity::{self, Keep};
 use super::output::volume::Wanted;
 use super::pattern::Pattern;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
-use crate::ext4::Kind;
 use crate::image::Origin;
 
 /// What is to be made, and from what.

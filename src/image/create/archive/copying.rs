@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
+use ext4_fill::{FileType, Meta, Time};
 use tar::EntryType;
 
 use super::Archive;
@@ -11,7 +12,6 @@ use super::lists::Names;
 use super::member::{Judge, Member, parents};
 use super::pax::Map;
 use super::seen::Seen;
-use crate::ext4::{FileType, Meta, Time};
 use crate::image::create::exclude::{Exclusions, Reason};
 use crate::image::create::filler::item::{Content, Item, Key};
 use crate::image::create::filler::{Filler, Stop};

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
+use ext4_fill::Attribute;
+
 use super::pax::Records;
-use crate::ext4::{self, Attribute};
 use crate::image::create::survey::Found;
 
 /// Of the form that attributes have (`linux/posix_acl_xattr.h`).
@@ -76,7 +77,7 @@ pub(super) fn texts(extended: &Records) -> Vec<TextList> {
     let access = list(
         b"SCHILY.acl.access",
         b"SCHILY.xattr.system.posix_acl_access",
-        ext4::ACCESS,
+        ext4_fill::ACCESS,
         4,
     );
     let default = list(
@@ -123,7 +124,7 @@ impl TextList {
     /// The permissions that a file may have without the list: the group's bits of its mode are the list's mask, and the group
     /// has what its own entry gives it (acl(5)).
     pub(super) fn permissions_without(&self, permissions: u32) -> u32 {
-        if self.attribute != ext4::ACCESS {
+        if self.attribute != ext4_fill::ACCESS {
             return permissions;
         }
         let names = Names::default();

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use ext4_fill::{Attribute, BLOCK, FileType, Meta, Time};
 use tar::EntryType;
 
 use super::incremental::{self, DUMP};
 use super::lists::{self, TextList};
 use super::pax::{Extended, Map};
-use crate::ext4::{Attribute, BLOCK, FileType, Meta, Time};
 use crate::image::create::exclude::{Exclusions, Reason};
 use crate::image::create::filler::LABEL;
 use crate::image::create::report::shown;

@@ -19,6 +19,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ext4_fill::FileType;
 use tar::EntryType;
 
 use self::incremental::DUMP;
@@ -34,7 +35,6 @@ use super::survey::bounds::Bounds;
 use super::survey::{Found, LARGEST, Survey};
 use crate::base::progress::Progress;
 use crate::base::{signals, text};
-use crate::ext4::FileType;
 
 /// Of memory, at whose end a swap file has its signature.
 const PAGE: usize = 4096;

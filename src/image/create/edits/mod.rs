@@ -5,7 +5,7 @@ pub(super) mod resolve;
 
 use std::collections::BTreeMap;
 
-use crate::ext4::FileType;
+use ext4_fill::FileType;
 
 /// One file that is otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]

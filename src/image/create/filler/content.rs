@@ -4,10 +4,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use ext4_fill::BLOCK;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
-
-use crate::ext4::BLOCK;
 
 /// The next data of a file with holes: from where to where; whole blocks, since only whole ones can be holes.
 pub(in crate::image::create) fn piece(file: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, Errno> {

@@ -4,11 +4,11 @@
 use std::fs::File;
 use std::io::Read;
 
+use ext4_fill::{BLOCK, Mapping, Unlinked};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::FileStat;
 
 use super::{Filler, Stop, failed};
-use crate::ext4::{self, BLOCK, Mapping, Unlinked};
 use crate::image::create::archive::pax::Map;
 use crate::image::create::filler::content::{piece, read_at};
 use crate::image::create::filler::item::{Content, Item, has_holes};
@@ -57,7 +57,7 @@ impl Filler<'_> {
         while at < size {
             let want = (size - at).min(PIECE as u64) as usize;
             let read = reader.read_exact(&mut buffer[..want]);
-            let unread = |source| ext4::Error::Io {
+            let unread = |source| ext4_fill::Error::Io {
                 action: "read what goes into",
                 source,
             };

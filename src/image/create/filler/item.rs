@@ -3,10 +3,9 @@
 
 use std::fs::File;
 
+use ext4_fill::{Attribute, FileType, Meta, Time};
 use nix::libc;
 use nix::sys::stat::{FileStat, major, minor};
-
-use crate::ext4::{Attribute, FileType, Meta, Time};
 
 /// A file on its way.
 #[derive(Debug)]

@@ -8,13 +8,14 @@ pub(super) mod item;
 use std::collections::HashMap;
 use std::io::Read;
 
+use ext4_fill::{Attribute, Directory, FileType, Filesystem, Meta, Time, Unlinked};
+
 use self::item::{Content, Item, Key};
 use super::archive::pax::Map;
 use super::edits::{Edit, Edits};
 use super::error::Error;
 use super::report::Report;
 use super::tree::Problem;
-use crate::ext4::{self, Attribute, Directory, FileType, Filesystem, Meta, Time, Unlinked};
 
 /// What SELinux knows a file by.
 pub(super) const LABEL: &[u8] = b"security.selinux";
@@ -23,7 +24,7 @@ pub(super) const LABEL: &[u8] = b"security.selinux";
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The file system said so, of the file at this path.
-    Failed(Vec<u8>, ext4::Error),
+    Failed(Vec<u8>, ext4_fill::Error),
     /// What is wrong with the source.
     Source(Box<Error>),
     /// Whoever hears of the progress.
@@ -257,14 +258,14 @@ impl<'a> Filler<'a> {
 
     /// Drops the attributes that cannot be stored. Nobody gains a right by that.
     fn keep(&mut self, item: &mut Item) {
-        let list = |attributes: &[Attribute]| attributes.iter().position(|one| one.name == ext4::ACCESS);
+        let list = |attributes: &[Attribute]| attributes.iter().position(|one| one.name == ext4_fill::ACCESS);
         let before = list(&item.attributes).map(|at| item.attributes[at].value.clone());
-        if ext4::keep_storable(&mut item.attributes, self.fs.kind()) {
+        if ext4_fill::keep_storable(&mut item.attributes, self.fs.kind()) {
             return;
         }
         self.report.problem(&item.path, Problem::Attributes);
         if let (Some(before), None) = (before, list(&item.attributes)) {
-            item.meta.permissions = ext4::permissions_without(&before, item.meta.permissions);
+            item.meta.permissions = ext4_fill::permissions_without(&before, item.meta.permissions);
         }
     }
 
@@ -371,7 +372,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn failed(path: &[u8]) -> impl FnOnce(ext4::Error) -> Stop {
+fn failed(path: &[u8]) -> impl FnOnce(ext4_fill::Error) -> Stop {
     let path = path.to_vec();
     move |error| Stop::Failed(path, error)
 }

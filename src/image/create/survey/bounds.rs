@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::ext4::Kind;
+use ext4_fill::Kind;
+
 use crate::image::create::error::Error;
 use crate::image::create::report::shown;
 

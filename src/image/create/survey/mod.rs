@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::ops::ControlFlow;
 
+use ext4_fill::{Attribute, BLOCK, Kind};
 use nix::fcntl::AtFlags;
 use nix::libc;
 use nix::unistd::{AccessFlags, faccessat, geteuid};
@@ -21,7 +22,6 @@ use super::filler::content::piece;
 use super::filler::item::{Key, has_holes};
 use super::tree::walk::walk;
 use super::tree::{At, Problem, Tree, Visitor};
-use crate::ext4::{self, Attribute, BLOCK, Kind};
 use crate::file::xattr;
 
 /// How much there is.
@@ -62,7 +62,7 @@ impl Survey {
         self.bytes += bytes;
         let blocks = taken.div_ceil(BLOCK as u64);
         self.blocks += blocks;
-        self.pointers += ext4::pointer_blocks(blocks, blocks);
+        self.pointers += ext4_fill::pointer_blocks(blocks, blocks);
     }
 
     /// A file of this size with so many bytes that are not holes.
@@ -71,15 +71,15 @@ impl Survey {
         self.files += 1;
         self.bytes += data;
         self.blocks += data.div_ceil(block);
-        self.pointers += ext4::pointer_blocks(data.div_ceil(block), size.div_ceil(block));
+        self.pointers += ext4_fill::pointer_blocks(data.div_ceil(block), size.div_ceil(block));
         self.sparse += 1;
     }
 
     /// A file with these attributes, which stands for so many.
     pub(super) fn attributes(&mut self, mut attributes: Vec<Attribute>, kind: Kind, stands_for: u64) {
         if !attributes.is_empty() {
-            ext4::keep_storable(&mut attributes, kind);
-            self.attributes += stands_for * u64::from(ext4::need_a_block(&attributes, kind));
+            ext4_fill::keep_storable(&mut attributes, kind);
+            self.attributes += stands_for * u64::from(ext4_fill::need_a_block(&attributes, kind));
         }
     }
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::mpsc::SyncSender;
 
+use ext4_fill::{Attribute, FileType};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 use nix::sys::stat::{FileStat, fstat};
@@ -14,7 +15,6 @@ use nix::sys::stat::{FileStat, fstat};
 use super::statx::Mark;
 use super::walk::walk;
 use super::{At, Problem, Tree, Visitor};
-use crate::ext4::{Attribute, FileType};
 use crate::file::xattr;
 use crate::image::create::exclude::{Exclusions, Reason, is_swap};
 use crate::image::create::filler::item::{Content, Item, Key, meta};

@@ -47,6 +47,10 @@ impl Filesystem {
 
     /// The file system that mke2fs has just made on `file`, which was `zeroed` before, or not. What is made of it is called
     /// changed at `now`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is not what [`mke2fs_arguments`](crate::mke2fs_arguments) make.
     pub fn open(file: File, zeroed: bool, now: Time) -> Result<Self, Error> {
         let output = Output::new(file);
         let mut first = vec![0; BLOCK];
@@ -152,6 +156,10 @@ impl Filesystem {
     }
 
     /// A new directory in `parent`. [`finish_directory`](Self::finish_directory) makes it one.
+    ///
+    /// # Errors
+    ///
+    /// If no inode is left.
     pub fn directory(&mut self, parent: &mut Directory, name: &[u8]) -> Result<Directory, Error> {
         let inode = self.new_inode()?;
         let group = self.group(inode);
@@ -161,6 +169,10 @@ impl Filesystem {
     }
 
     /// Writes a directory that has all its names.
+    ///
+    /// # Errors
+    ///
+    /// If the file system is full, it has too many directories in it, the attributes are too much, or the disk does not take it.
     pub fn finish_directory(
         &mut self,
         directory: &Directory,
@@ -189,6 +201,10 @@ impl Filesystem {
     }
 
     /// Appends `data` to a file at its block `at`; only the last piece of a file may end within a block.
+    ///
+    /// # Errors
+    ///
+    /// If no block is left, or the disk does not take it.
     pub fn append(&mut self, mapping: &mut Mapping, at: u64, data: &[u8]) -> Result<(), Error> {
         let (mut at, mut data) = (at, data);
         while !data.is_empty() {
@@ -203,6 +219,10 @@ impl Filesystem {
     }
 
     /// A file whose content has been [appended](Self::append), or a device, a pipe or a socket, with one name.
+    ///
+    /// # Errors
+    ///
+    /// If the file system is full, the attributes are too much, the content too large, or the disk does not take it.
     pub fn file(
         &mut self,
         meta: &Meta,
@@ -219,6 +239,10 @@ impl Filesystem {
     }
 
     /// A symbolic link with this target, which is of 1 to 4095 bytes without a zero.
+    ///
+    /// # Errors
+    ///
+    /// If the target is none, the file system is full, the attributes are too much, or the disk does not take it.
     pub fn symlink(&mut self, meta: &Meta, target: &[u8], attributes: &[Attribute]) -> Result<Unlinked, Error> {
         // Linux takes no other, and e2fsck calls one with a zero damaged.
         if target.is_empty() || target.len() >= BLOCK || target.contains(&0) {
@@ -239,6 +263,10 @@ impl Filesystem {
     }
 
     /// Writes a file that has all its names.
+    ///
+    /// # Errors
+    ///
+    /// If it has more names than a file can have, or the disk does not take it.
     pub fn finish_file(&mut self, file: &Unlinked) -> Result<(), Error> {
         let most = if self.geometry.kind == Kind::Ext4 {
             LINKS
@@ -298,6 +326,10 @@ impl Filesystem {
     }
 
     /// Writes what is left, and waits until all of it is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// If the disk does not take it. The file system is damaged then.
     pub fn finish(mut self) -> Result<(), Error> {
         self.output.flush()?;
         for (block, (bytes, _)) in std::mem::take(&mut self.inodes) {
@@ -354,48 +386,5 @@ impl Unlinked {
     /// Counts one more name.
     pub fn link(&mut self) {
         self.inode.links += 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ext4::{Kind, mke2fs_arguments};
-    use crate::run::{Command, Program};
-
-    #[test]
-    fn links_lead_to_names() {
-        static MKE2FS: Program = Program::new(&["mke2fs"]);
-        if MKE2FS.path().is_err() {
-            return eprintln!("skipped: there is no mke2fs");
-        }
-        let path = std::env::temp_dir().join(format!("ttvm-links-{}", std::process::id()));
-        let file = File::create_new(&path).expect("a file");
-        file.set_len(8 << 20).expect("its size");
-        let made = Command::new(&MKE2FS)
-            .args(mke2fs_arguments(Kind::Ext4, 100, true))
-            .arg(path.display().to_string())
-            .run();
-        let file = File::options().read(true).write(true).open(&path);
-        std::fs::remove_file(&path).expect("the file goes");
-        made.expect("mke2fs runs");
-        let mut fs = Filesystem::open(file.expect("the file"), true, Time::default()).expect("a fresh file system");
-        let meta = Meta {
-            kind: FileType::Symlink,
-            permissions: 0o777,
-            uid: 0,
-            gid: 0,
-            accessed: Time::default(),
-            modified: Time::default(),
-            device: (0, 0),
-        };
-        let free = fs.free_inodes();
-        for bad in [&b""[..], b"a\0b", &[b'a'; BLOCK]] {
-            assert!(matches!(fs.symlink(&meta, bad, &[]), Err(Error::Target)));
-        }
-        assert_eq!(fs.free_inodes(), free);
-        for good in [&b"a"[..], &[b'a'; BLOCK - 1]] {
-            assert!(fs.symlink(&meta, good, &[]).is_ok());
-        }
     }
 }

@@ -15,7 +15,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// It is not what [`mke2fs_arguments`](super::mke2fs_arguments) make.
+    /// It is not what [`mke2fs_arguments`](crate::mke2fs_arguments) make.
     #[error("this is no fresh file system of a kind that can be filled: {0}")]
     Unfit(&'static str),
     /// No block or inode is left.

@@ -7,6 +7,8 @@
 //! journal to write nor a block to free. What is on the disk then is described in
 //! <https://docs.kernel.org/filesystems/ext4/>; `e2fsck -fn` is the judge of it.
 
+#![warn(missing_docs)]
+
 mod attributes;
 mod blocks;
 mod checksum;
