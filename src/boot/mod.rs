@@ -147,9 +147,9 @@ pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn P
         Ok(_) => images::first_kernel(root, &distribution, None, dom0, notes).ok_or(Absent::NoDom0),
         Err(_) => Err(Absent::None(no_linux)),
     };
-    let tt_linux = find_tt_linux(root, config, notes)?;
+    let tt_linux = find_tt_linux(root, config, notes)?.found();
     note_kernels([("TT Linux", &tt_linux), ("Linux", &dom0), ("Linux", &linux)], notes);
-    let xen = find_xen(root, config, probe, notes)?;
+    let xen = find_xen(root, config, probe, notes)?.found();
 
     let plan = [
         (EntryId::TtXenTtLinux, Some(&xen), &tt_linux, "TT Linux"),
@@ -182,9 +182,27 @@ pub fn render(root: &Path, env: &Environment, config: &BootConfig, probe: &dyn P
     Ok(menu)
 }
 
+/// What is looked for, or why there is none that can be used.
 type Found<T> = Result<T, Absent>;
 
-fn find_tt_linux(root: &Path, config: &BootConfig, notes: &mut Vec<String>) -> Result<Found<Kernel>, Error> {
+/// What a search came to that did not fail.
+enum Search<T> {
+    /// The newest that can be used.
+    Found(T),
+    /// There is none, and why.
+    Absent(Absent),
+}
+
+impl<T> Search<T> {
+    fn found(self) -> Found<T> {
+        match self {
+            Self::Found(found) => Ok(found),
+            Self::Absent(why) => Err(why),
+        }
+    }
+}
+
+fn find_tt_linux(root: &Path, config: &BootConfig, notes: &mut Vec<String>) -> Result<Search<Kernel>, Error> {
     let initrd = config.tt_initrd.as_deref();
     // TT Linux may come without its build configuration: that it is there says what it is for.
     let fits = |kernel: &Kernel| kernel.built.is_none_or(|built| built.dom0);
@@ -197,36 +215,45 @@ fn find_tt_linux(root: &Path, config: &BootConfig, notes: &mut Vec<String>) -> R
                 .filter(|_| !images.is_empty())
                 .map(|path| BootFile::find(root, path))
             {
-                return Ok(Err(why.into()));
+                return Ok(Search::Absent(why.into()));
             }
             match images::first_kernel(root, &images, initrd, fits, notes) {
-                Some(kernel) => return Ok(Ok(kernel)),
+                Some(kernel) => return Ok(Search::Found(kernel)),
                 // Why even the newest one is not taken.
                 None => match images.into_iter().next() {
                     Some(image) => Ok(image),
-                    None => return Ok(Err(Absent::None("there is no TT Linux (vmlinuz-*) in /boot/ttvm"))),
+                    None => {
+                        return Ok(Search::Absent(Absent::None(
+                            "there is no TT Linux (vmlinuz-*) in /boot/ttvm",
+                        )));
+                    }
                 },
             }
         }
     };
     let kernel = image.and_then(|image| Kernel::new(root, image, initrd));
     Ok(match kernel {
-        Err(why) => Err(why.into()),
-        Ok(kernel) if !fits(&kernel) => Err(Absent::NotDom0(path_of(&kernel.image))),
-        Ok(kernel) => Ok(kernel),
+        Err(why) => Search::Absent(why.into()),
+        Ok(kernel) if !fits(&kernel) => Search::Absent(Absent::NotDom0(path_of(&kernel.image))),
+        Ok(kernel) => Search::Found(kernel),
     })
 }
 
 /// TT Xen, else the newest Xen of the distribution that GRUB can start.
-fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec<String>) -> Result<Found<Xen>, Error> {
+fn find_xen(
+    root: &Path,
+    config: &BootConfig,
+    probe: &dyn Probe,
+    notes: &mut Vec<String>,
+) -> Result<Search<Xen>, Error> {
     let firmware = Firmware::of(root);
     if let Some(why) = firmware.without_xen() {
-        return Ok(Err(Absent::Firmware(why)));
+        return Ok(Search::Absent(Absent::Firmware(why)));
     }
     let (images, tt) = match &config.tt_xen {
         Some(path) => match BootFile::find(root, path) {
             Ok(file) => (vec![Image::new(file, images::XEN)], true),
-            Err(why) => return Ok(Err(why.into())),
+            Err(why) => return Ok(Search::Absent(why.into())),
         },
         None => match images::list(root, TT_DIRECTORY, images::XEN, notes)? {
             images if images.is_empty() => (images::list(root, "/boot", images::XEN, notes)?, false),
@@ -252,14 +279,14 @@ fn find_xen(root: &Path, config: &BootConfig, probe: &dyn Probe, notes: &mut Vec
         let what = if tt { "TT Xen" } else { "Xen" };
         notes.push(format!("Found {what} image: {}", path_of(&image)));
         let policy = images::policy(root, &image);
-        return Ok(Ok(Xen {
+        return Ok(Search::Found(Xen {
             image,
             tt,
             loader,
             policy,
         }));
     }
-    Ok(Err(newest.unwrap_or(Absent::None(
+    Ok(Search::Absent(newest.unwrap_or(Absent::None(
         "there is no Xen (xen-*) in /boot/ttvm or /boot",
     ))))
 }
