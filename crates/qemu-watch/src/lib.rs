@@ -28,5 +28,5 @@ mod settings;
 #[macro_use]
 pub mod watcher;
 
-pub use record::{Decoder, Foreign, Record};
+pub use record::{Call, Decoder, Foreign, Record};
 pub use settings::{Settings, Watch};

@@ -51,22 +51,7 @@ pub enum Record {
         space: u64,
     },
     /// A system call was begun.
-    Call {
-        /// Instructions before the one that begins it.
-        at: u64,
-        /// Where that is.
-        address: u64,
-        /// Which address space it is made in.
-        space: u64,
-        /// The stack's address.
-        stack: u64,
-        /// Its number.
-        number: u64,
-        /// What tells the program's threads apart: the base of `%fs`.
-        thread: u64,
-        /// What it is given.
-        arguments: [u64; 6],
-    },
+    Call(Call),
     /// The program goes on behind a system call.
     Return {
         /// Instructions before it goes on.
@@ -82,6 +67,25 @@ pub enum Record {
     },
 }
 
+/// A system call, as it was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// Instructions before the one that begins it.
+    pub at: u64,
+    /// Where that is.
+    pub address: u64,
+    /// Which address space it is made in.
+    pub space: u64,
+    /// The stack's address.
+    pub stack: u64,
+    /// Its number.
+    pub number: u64,
+    /// What tells the program's threads apart: the base of `%fs`.
+    pub thread: u64,
+    /// What it is given.
+    pub arguments: [u64; 6],
+}
+
 impl Record {
     /// How many instructions the guest had executed before it.
     pub fn at(&self) -> u64 {
@@ -90,7 +94,7 @@ impl Record {
             | Self::NewBlock { at, .. }
             | Self::Instruction { at, .. }
             | Self::Write { at, .. }
-            | Self::Call { at, .. }
+            | Self::Call(Call { at, .. })
             | Self::Return { at, .. } => at,
         }
     }
@@ -120,7 +124,7 @@ impl Record {
                     space,
                 ]);
             }
-            Self::Call {
+            Self::Call(Call {
                 at,
                 address,
                 space,
@@ -128,7 +132,7 @@ impl Record {
                 number,
                 thread,
                 arguments,
-            } => {
+            }) => {
                 put(&[4, at, address, space, stack, number, thread]);
                 put(&arguments);
             }
@@ -176,7 +180,7 @@ impl Record {
                 value: (kind & 0xff == 3).then_some(d),
                 space: e,
             },
-            4 => Self::Call {
+            4 => Self::Call(Call {
                 at,
                 address,
                 space: c,
@@ -184,7 +188,7 @@ impl Record {
                 number: e,
                 thread,
                 arguments,
-            },
+            }),
             5 => Self::Return {
                 at,
                 address,
@@ -290,7 +294,7 @@ mod tests {
                 value: None,
                 space: 8,
             },
-            Record::Call {
+            Record::Call(Call {
                 at: 8,
                 address: 9,
                 space: 10,
@@ -298,7 +302,7 @@ mod tests {
                 number: 12,
                 thread: 20,
                 arguments: [13, 14, 15, 16, 17, 18],
-            },
+            }),
             Record::Return {
                 at: 19,
                 address: 20,

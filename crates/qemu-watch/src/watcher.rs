@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::inside::{Inside, Processor, Register};
-use crate::{Record, Settings, Watch};
+use crate::{Call, Record, Settings, Watch};
 
 /// A block that QEMU translates (`struct qemu_plugin_tb`).
 #[repr(C)]
@@ -504,22 +504,24 @@ extern "C" fn on_entry(_processor: c_uint, _data: *mut c_void) {
     let behind = address.wrapping_add(CALL.len() as u64);
     let record = watcher.ask(|processor| {
         let mut of = |register| processor.register(register);
-        (of(Register::Rcx) == behind).then(|| Record::Call {
-            at,
-            address,
-            space: of(Register::Cr3),
-            stack: of(Register::Rsp),
-            number: of(Register::Rax),
-            thread: of(Register::FsBase),
-            arguments: [
-                Register::Rdi,
-                Register::Rsi,
-                Register::Rdx,
-                Register::R10,
-                Register::R8,
-                Register::R9,
-            ]
-            .map(of),
+        (of(Register::Rcx) == behind).then(|| {
+            Record::Call(Call {
+                at,
+                address,
+                space: of(Register::Cr3),
+                stack: of(Register::Rsp),
+                number: of(Register::Rax),
+                thread: of(Register::FsBase),
+                arguments: [
+                    Register::Rdi,
+                    Register::Rsi,
+                    Register::Rdx,
+                    Register::R10,
+                    Register::R8,
+                    Register::R9,
+                ]
+                .map(of),
+            })
         })
     });
     if let Some(record) = record.flatten()

@@ -80,26 +80,19 @@ impl Calls {
     /// Takes in what was seen; returns a call that is over by it.
     pub fn take(&mut self, record: Record) -> Option<Call> {
         match record {
-            Record::Call {
-                at,
-                address,
-                space,
-                stack,
-                number,
-                thread,
-                arguments,
-            } => {
-                let takes = TABLE.get(&number).map_or(arguments.len(), |(_, takes)| *takes);
+            Record::Call(begun) => {
+                let arguments = begun.arguments;
+                let takes = TABLE.get(&begun.number).map_or(arguments.len(), |(_, takes)| *takes);
                 let call = Call {
-                    at,
+                    at: begun.at,
                     until: None,
-                    address,
-                    space: space & !NOT_THE_SPACE,
-                    number,
-                    thread,
+                    address: begun.address,
+                    space: begun.space & !NOT_THE_SPACE,
+                    number: begun.number,
+                    thread: begun.thread,
                     arguments: arguments.into_iter().take(takes).collect(),
                     result: None,
-                    stack,
+                    stack: begun.stack,
                 };
                 // One from there that is not over never will be: its program has ended.
                 self.begun.insert(call.place(), call)
@@ -148,7 +141,7 @@ mod tests {
     use super::*;
 
     fn call(at: u64, number: u64, space: u64) -> Record {
-        Record::Call {
+        Record::Call(qemu_watch::Call {
             at,
             address: 0x1000,
             space,
@@ -156,7 +149,7 @@ mod tests {
             number,
             thread: 0x9000,
             arguments: [1, 2, 3, 4, 5, 6],
-        }
+        })
     }
 
     fn back(at: u64, result: u64, space: u64) -> Record {
