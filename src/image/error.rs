@@ -98,16 +98,8 @@ pub enum Error {
         source: digest::Error,
     },
     /// LVM itself failed.
-    #[error("LVM could not {action} {volume}")]
-    Lvm {
-        /// What was to be done.
-        action: &'static str,
-        /// The volume.
-        volume: Volume,
-        /// What it said.
-        #[source]
-        source: Box<lvm2_cmd::Error>,
-    },
+    #[error(transparent)]
+    Lvm(#[from] lvm2_cmd::Failure),
     /// The volume group is locked, or its lock cannot be used.
     #[error(transparent)]
     Lock(#[from] snapshot::Error),

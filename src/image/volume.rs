@@ -15,7 +15,7 @@ use crate::base::{fail_point, signals};
 use crate::config::types::{Size, Volume};
 use crate::dm::{By, Device, DeviceMapper};
 use crate::file::digest::{self, Digest};
-use crate::lvm2_cmd::{self, LogicalVolume};
+use crate::lvm2_cmd::{self, Failure, LogicalVolume};
 use crate::snapshot::lock::lock;
 use crate::snapshot::{self, guest_of, holders};
 
@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) fn all(volume: &Volume) -> Result<Vec<LogicalVolume>, Error> {
     lvm2_cmd::volumes(&volume.vg).map_err(|source| match lvm2_cmd::report(&volume.vg) {
         Ok(None) => Error::NoGroup(volume.clone()),
-        _ => lvm("examine", volume)(source),
+        _ => Failure::to("examine", volume)(source).into(),
     })
 }
 
@@ -83,10 +83,10 @@ pub(super) fn seal(volume: &Volume, limit: Duration, progress: &mut Progress<'_>
         free(&dm, volume, SETTLE)?;
         let old = our_tags(&found);
         if !old.is_empty() {
-            lvm2_cmd::remove_tags(volume, &old).map_err(lvm("take the old digest from", volume))?;
+            lvm2_cmd::remove_tags(volume, &old).map_err(Failure::to("take the old digest from", volume))?;
         }
         if !is_read_only(&found, &device) {
-            lvm2_cmd::set_read_only(volume, true).map_err(lvm("make read-only", volume))?;
+            lvm2_cmd::set_read_only(volume, true).map_err(Failure::to("make read-only", volume))?;
         }
         found
     };
@@ -121,7 +121,7 @@ fn read_and_tag(
         return Err(Error::Changed(Origin::Volume(volume.clone())));
     }
     let tags = [format!("{DIGEST_TAG}{digest}"), format!("{SIZE_TAG}{}", now.size)];
-    lvm2_cmd::add_tags(volume, &tags).map_err(lvm("keep the digest with", volume))?;
+    lvm2_cmd::add_tags(volume, &tags).map_err(Failure::to("keep the digest with", volume))?;
     fail_point::reach("image.sealed");
     Ok(digest)
 }
@@ -131,7 +131,10 @@ fn undo(volume: &Volume, limit: Duration) {
     let undone = (|| {
         let _lock = lock(&volume.vg, limit)?;
         match examine(volume)?.permissions == READ_ONLY {
-            true => lvm2_cmd::set_read_only(volume, false).map_err(lvm("make writable", volume)),
+            true => {
+                let failed = Failure::to("make writable", volume);
+                lvm2_cmd::set_read_only(volume, false).map_err(|source| Error::from(failed(source)))
+            }
             // Somebody else was first.
             false => Ok(()),
         }
@@ -163,11 +166,11 @@ pub(super) fn unseal(volume: &Volume, limit: Duration) -> Result<bool, Error> {
     let found = examine(volume)?;
     let tags = our_tags(&found);
     if !tags.is_empty() {
-        lvm2_cmd::remove_tags(volume, &tags).map_err(lvm("take the digest from", volume))?;
+        lvm2_cmd::remove_tags(volume, &tags).map_err(Failure::to("take the digest from", volume))?;
     }
     fail_point::reach("image.untagged");
     if refuses_writes(&found) {
-        lvm2_cmd::set_read_only(volume, false).map_err(lvm("make writable", volume))?;
+        lvm2_cmd::set_read_only(volume, false).map_err(Failure::to("make writable", volume))?;
     }
     Ok(!tags.is_empty() || refuses_writes(&found))
 }
@@ -175,7 +178,7 @@ pub(super) fn unseal(volume: &Volume, limit: Duration) -> Result<bool, Error> {
 /// The volume in LVM's report, if it is one that can be sealed.
 fn examine(volume: &Volume) -> Result<LogicalVolume, Error> {
     let group = lvm2_cmd::report(&volume.vg)
-        .map_err(lvm("examine", volume))?
+        .map_err(Failure::to("examine", volume))?
         .ok_or_else(|| Error::NoGroup(volume.clone()))?;
     if !group.lock_type.is_empty() && group.lock_type != "none" {
         return Err(Error::Lock(snapshot::Error::Shared {
@@ -276,15 +279,6 @@ fn judge(found: &LogicalVolume, device: Option<&Device>) -> State {
         Ok(digest) if digests.len() == 1 => State::Sealed { digest },
         Ok(_) => broken("it has several digests"),
         Err(_) => broken("its digest cannot be read"),
-    }
-}
-
-fn lvm(action: &'static str, volume: &Volume) -> impl FnOnce(lvm2_cmd::Error) -> Error {
-    let volume = volume.clone();
-    move |source| Error::Lvm {
-        action,
-        volume,
-        source: Box::new(source),
     }
 }
 

@@ -34,6 +34,30 @@ pub enum Error {
     Report(#[source] serde_json::Error),
 }
 
+/// What LVM did not do, to which volume.
+#[derive(Debug, thiserror::Error)]
+#[error("LVM could not {action} {volume}")]
+pub struct Failure {
+    /// What was to be done, such as `remove`.
+    action: &'static str,
+    /// The volume.
+    volume: Volume,
+    /// What LVM said.
+    #[source]
+    source: Box<Error>,
+}
+
+impl Failure {
+    /// For `map_err` of what is done to `volume`.
+    pub fn to(action: &'static str, volume: &Volume) -> impl FnOnce(Error) -> Self + use<> {
+        let volume = volume.clone();
+        move |source| {
+            let source = Box::new(source);
+            Self { action, volume, source }
+        }
+    }
+}
+
 /// What a volume must be at the moment LVM removes it, as an LVM selection (lvmreport(7)). LVM evaluates it under
 /// its own lock, on the metadata it is about to change: nothing can slip in between a check and the removal.
 #[derive(Debug, Clone)]

@@ -123,16 +123,8 @@ pub enum Error {
         volume: Volume,
     },
     /// LVM itself failed.
-    #[error("LVM could not {action} {volume}")]
-    Lvm {
-        /// `remove`, `create`, `activate` or `examine`.
-        action: &'static str,
-        /// The snapshot.
-        volume: Volume,
-        /// What it said.
-        #[source]
-        source: Box<lvm2_cmd::Error>,
-    },
+    #[error(transparent)]
+    Lvm(#[from] lvm2_cmd::Failure),
     /// The kernel could not be asked.
     #[error(transparent)]
     DeviceMapper(#[from] dm::Error),

@@ -23,9 +23,9 @@ use crate::base::error::one_line;
 use crate::base::{fail_point, signals};
 use crate::config::guest::Snapshot;
 use crate::config::host::SnapshotConfig;
-use crate::config::types::{GuestName, Size, Volume};
+use crate::config::types::{GuestName, Size};
 use crate::dm::{By, Device, DeviceMapper, State};
-use crate::lvm2_cmd::{self, Group, Kind};
+use crate::lvm2_cmd::{self, Failure, Group, Kind};
 pub use error::{Error, Refusal};
 use examine::Place;
 pub use examine::guest_of;
@@ -395,12 +395,8 @@ impl<'a> Store<'a> {
     }
 
     fn lvm(&self, action: &'static str, snapshot: &Snapshot) -> impl FnOnce(lvm2_cmd::Error) -> Error {
-        let volume: Volume = snapshot.volume.clone();
-        move |source| Error::Lvm {
-            action,
-            volume,
-            source: Box::new(source),
-        }
+        let failed = Failure::to(action, &snapshot.volume);
+        move |source| failed(source).into()
     }
 
     fn group(&self, snapshot: &Snapshot) -> Result<Group, Error> {

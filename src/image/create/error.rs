@@ -246,16 +246,8 @@ pub enum Error {
     #[error("the name {0} is too long to be made under another one meanwhile: choose a shorter one")]
     LongName(Volume),
     /// LVM itself failed.
-    #[error("LVM could not {action} {volume}")]
-    Lvm {
-        /// What was to be done.
-        action: &'static str,
-        /// The volume.
-        volume: Volume,
-        /// What it said.
-        #[source]
-        source: Box<lvm2_cmd::Error>,
-    },
+    #[error(transparent)]
+    Lvm(#[from] lvm2_cmd::Failure),
     /// The lock of a volume group.
     #[error(transparent)]
     Lock(#[from] snapshot::Error),

@@ -15,7 +15,7 @@ use crate::config::types::{LvmName, Size, Volume};
 use crate::dm::{By, DeviceMapper, State};
 use crate::file::lock::{Attempt, Lock, take};
 use crate::image::create::error::Error;
-use crate::lvm2_cmd::{self, Group, LogicalVolume, Selection};
+use crate::lvm2_cmd::{self, Failure, Group, LogicalVolume, Selection};
 use crate::snapshot;
 use crate::snapshot::lock::lock;
 
@@ -63,19 +63,10 @@ impl Wanted<'_> {
         format!("{TAG}{}", self.volume.lv)
     }
 
-    fn lvm(&self, action: &'static str, volume: &Volume) -> impl FnOnce(lvm2_cmd::Error) -> Error {
-        let volume = volume.clone();
-        move |source| Error::Lvm {
-            action,
-            volume,
-            source: Box::new(source),
-        }
-    }
-
     /// The group, unless the volume is there or the group has no room for it.
     pub(in crate::image::create) fn examine(&self) -> Result<Group, Error> {
         let vg = &self.volume.vg;
-        let group = lvm2_cmd::report(vg).map_err(self.lvm("examine the group of", self.volume))?;
+        let group = lvm2_cmd::report(vg).map_err(Failure::to("examine the group of", self.volume))?;
         let group = group.ok_or_else(|| Error::NoGroup(vg.clone()))?;
         if !group.lock_type.is_empty() && group.lock_type != "none" {
             let lock_type = group.lock_type;
@@ -162,7 +153,8 @@ impl Wanted<'_> {
             true => selection.thin(),
             false => selection.plain(),
         };
-        lvm2_cmd::remove(temporary, &selection).map_err(self.lvm("remove", temporary))
+        lvm2_cmd::remove(temporary, &selection).map_err(Failure::to("remove", temporary))?;
+        Ok(())
     }
 
     /// Makes it, under its temporary name; so many bytes of it will be written.
@@ -188,8 +180,8 @@ impl Wanted<'_> {
         self.fits(&group, need)?;
         fail_point::reach("create.volume");
         let tags = ["ttvm".to_owned(), self.tag()];
-        lvm2_cmd::create_volume(&temporary, self.size, self.pool, &tags).map_err(self.lvm("make", &temporary))?;
-        let volumes = lvm2_cmd::volumes(&temporary.vg).map_err(self.lvm("examine", &temporary))?;
+        lvm2_cmd::create_volume(&temporary, self.size, self.pool, &tags).map_err(Failure::to("make", &temporary))?;
+        let volumes = lvm2_cmd::volumes(&temporary.vg).map_err(Failure::to("examine", &temporary))?;
         let made = volumes.into_iter().find(|volume| volume.name == temporary.lv.as_str());
         let made = made.ok_or_else(|| Error::InTheWay(temporary.clone()))?;
         fail_point::reach("create.volume-made");
@@ -269,7 +261,7 @@ impl Unfinished<'_> {
     pub(in crate::image::create) fn finish(mut self) -> Result<(), Error> {
         let wanted = self.wanted;
         let _group = lock(&wanted.volume.vg, wanted.limit)?;
-        lvm2_cmd::rename(&self.volume, &wanted.volume.lv).map_err(wanted.lvm("rename", &self.volume))?;
+        lvm2_cmd::rename(&self.volume, &wanted.volume.lv).map_err(Failure::to("rename", &self.volume))?;
         self.finished = true;
         fail_point::reach("create.volume-named");
         let tags = ["ttvm".to_owned(), wanted.tag()];
