@@ -270,6 +270,9 @@ impl Report<'_> {
                 rows.link("Last line before it", line);
             }
         }
+        for (at, line) in replays.explanation.iter().enumerate() {
+            rows.text(if at == 0 { "Because" } else { "" }, line);
+        }
         rows.text("Ended", &date(replays.when));
         if replays.identical > 0 {
             rows.text("Identical in a row", &replays.identical.to_string());
@@ -278,7 +281,7 @@ impl Report<'_> {
             rows.text("Identical on", engine);
         }
         rows.end();
-        if self.diverged().is_some() {
+        if self.diverged().is_some() && replays.explanation.is_empty() {
             let _ = writeln!(
                 page,
                 "<p><code>{command} --verify --explain</code> looks for the first instruction that went another way.</p>"
