@@ -45,6 +45,7 @@ pub mod explain;
 pub mod export;
 pub mod id;
 pub mod import;
+mod joined;
 pub mod library;
 pub mod limit;
 mod live;

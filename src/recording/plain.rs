@@ -10,7 +10,7 @@ use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
 use super::manifest::RunExit;
 use super::record::{RESERVE, Space, exit_of};
-use super::session::{self, Environment, Error, Listener, died, require_memory};
+use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
 use crate::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
@@ -32,6 +32,7 @@ pub fn run(
     library: &Library,
     environment: &Environment<'_>,
     listener: &mut dyn Listener,
+    keys: Option<&mut dyn Keys>,
 ) -> Result<Ending, Error> {
     disks::check_disks(guest)?;
     require_memory(guest.memory)?;
@@ -59,7 +60,7 @@ pub fn run(
     let mut live = Live::new(
         Emulator::start(&Engine::Installed, &machine, &Mode::Plain, None, &environment.overlays)?,
         &signals,
-        None,
+        keys,
     );
     listener.ready("running");
     let mut until: Option<Instant> = None;

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::disks::Seals;
+use super::joined::Joined;
 use super::limit::Limit;
 use super::order::{self, Order};
-use super::session::{Environment, Error as SessionError, Listener};
+use super::session::{Environment, Error as SessionError, Keys, Listener};
 use super::{Error as LibraryError, Id, Library, Verdict, debugger, plain, record, replay, tt_xen};
 use crate::catalogue::Message;
 use crate::clock::now;
@@ -220,8 +221,13 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
         shared: false,
     };
     let mut listener = Notifier::new(guest, run);
+    let mut joined = None;
+    if guest.toolstack == Toolstack::Qemu && !matches!(what, Work::Replay { .. }) {
+        joined = Joined::open(&guest.name);
+    }
+    let keys = joined.as_mut().map(|joined| joined as &mut dyn Keys);
     match what {
-        Work::Plain => Ok(plain::run(guest, &library, &environment, &mut listener)?),
+        Work::Plain => Ok(plain::run(guest, &library, &environment, &mut listener, keys)?),
         Work::Record { limit } => {
             let path = guests::path(&places, &guest.name);
             let text =
@@ -231,7 +237,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                 Toolstack::Xm => {
                     tt_xen::record::record(root, guest, &text, &library, &environment, &options, &mut listener)
                 }
-                _ => record::record(guest, &text, &library, &environment, &options, &mut listener, None),
+                _ => record::record(guest, &text, &library, &environment, &options, &mut listener, keys),
             }?;
             if recorded.full {
                 tracing::warn!(

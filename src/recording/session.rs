@@ -55,6 +55,8 @@ pub trait Keys {
     fn read(&mut self) -> io::Result<Option<Vec<u8>>>;
     /// What to poll for.
     fn descriptor(&self) -> BorrowedFd<'_>;
+    /// What the guest prints, for whoever types.
+    fn show(&mut self, _text: &[u8]) {}
 }
 
 /// Where a run finds and leaves things.
