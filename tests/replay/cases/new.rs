@@ -201,15 +201,13 @@ pub fn what_it_does(lab: &Lab) -> Outcome {
         place.run(&["status"]).expect(0, &[&format!("hello  {state}")]);
     };
     says("stopped");
-    let mut recording = Running::start(place.command(&["record", "hello"]));
-    recording.wait_for("recording as");
+    let recording = place.start(&["record", "hello"], "recording as");
     says("recording");
     recording.signal(Signal::SIGINT);
     recording.end().expect(0, &["recorded hello "]);
     says("stopped");
     // It stands still until somebody comes.
-    let mut replay = Running::start(place.command(&["replay", "hello", "--gdb", "--paused"]));
-    replay.wait_for("gdb -ex");
+    let replay = place.start(&["replay", "hello", "--gdb", "--paused"], "replaying");
     says("replaying");
     replay.signal(Signal::SIGINT);
     replay.end();
