@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::doctor::doctor;
 use super::{cases, until};
-use crate::machine::{Host, Output, Result};
+use crate::machine::{Host, Output, Result, Suite};
 
 cases! {
     Plain {
@@ -112,10 +112,28 @@ fn serve(host: &mut Host, listener: &UnixListener) -> Value {
     }
 }
 
+/// The first ansible-core whose modules run under the Python of Debian 13.
+const FOR_PYTHON_3_13: (u32, u32) = (2, 16);
+
+/// The version of ansible-core, if there is one.
+fn ansible_core() -> Option<(u32, u32)> {
+    let output = Command::new("ansible-playbook").arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = text.split_once("[core ")?.1.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// The play, run by a real Ansible, which reaches the host through its agent. The second time, nothing is left to be changed.
 fn ansible(host: &mut Host) {
-    if ttvm::run::find("/".as_ref(), "ansible-playbook").is_none() {
+    let Some(version) = ansible_core() else {
         println!("skipped: there is no ansible-playbook (ansible-core)");
+        return;
+    };
+    if host.suite() == Suite::Trixie && version < FOR_PYTHON_3_13 {
+        println!(
+            "skipped: ansible-core {}.{} is too old for the Python of Debian 13",
+            version.0, version.1
+        );
         return;
     }
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
