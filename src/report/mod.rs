@@ -225,7 +225,11 @@ impl Report<'_> {
                 let checkpoints: Vec<u64> = (self.checkpoints.iter())
                     .map(|checkpoint| checkpoint.moment.instructions)
                     .collect();
+                let branches: Vec<u64> = (self.branches.iter())
+                    .filter_map(|entry| entry.parent().map(|parent| parent.instructions))
+                    .collect();
                 Timeline {
+                    branches: &branches,
                     activity,
                     console: &self.console,
                     checkpoints: &checkpoints,
