@@ -70,7 +70,13 @@ ended() {
 build() {
     local status=0 suite job jobs=()
     # Where it cannot be installed, batch::slurm says that it is skipped.
-    [ -z "$all" ] || packaging/need.sh slurmctld:slurm-wlm munged:munge unshare:util-linux || true
+    # So do the page in a browser, and the play of Ansible.
+    if [ -n "$all" ]; then
+        packaging/need.sh slurmctld:slurm-wlm munged:munge unshare:util-linux || true
+        packaging/need.sh chromium:chromium ansible-playbook:ansible-core || true
+        # Its service is not wanted where systemd would start it.
+        [ -d /run/systemd/system ] || packaging/need.sh promtool:prometheus || true
+    fi
     tests/guest/build.sh >/dev/null || status=$?
     for suite in bookworm trixie; do
         SUITE=$suite tests/host/image.sh >/dev/null &
@@ -88,6 +94,7 @@ quick() {
     local status=0 waiting others
     waiting=$($make -s quick-tests | grep -oE -- '--test (netd|network)( |$)')
     others=$($make -s quick-tests | sed -E 's/--test (netd|network)( |$)//g')
+    [ -z "$all" ] || export TTVM_DEBIAN=1
     $cargo test --locked --no-fail-fast --features host-tests $waiting >"$logs/waiting" 2>&1 &
     $cargo test --locked --no-fail-fast --features host-tests --lib --bins $others || status=$?
     wait $! || status=$?

@@ -3,6 +3,8 @@
 
 #[path = "support/bus.rs"]
 mod bus;
+#[path = "support/promtool.rs"]
+mod promtool;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -321,6 +323,9 @@ fn a_mistake_in_the_host_s_file() {
         );
         assert!(shown.contains('b'), "{line}: {shown}");
         assert!(output.status.success(), "{line}");
+        if line == "metrics" {
+            promtool::approves(&shown);
+        }
     }
 }
 
@@ -459,6 +464,42 @@ fn on_a_terminal() {
     assert!(last.ends_with("\x1b[?25h\x1b[?1049l"), "{last:?}");
     assert_eq!(ttvm.wait().expect("it ends").code(), Some(0));
     assert_eq!(tcgetattr(&terminal.slave).expect("its settings"), before);
+}
+
+/// Whatever ends it, the terminal is as before, and what is wrong is said on the screen that stays.
+#[test]
+fn killed_on_a_terminal() {
+    for (point, said) in [
+        ("status.shown", ""),
+        ("status.shown:panic", "a mistake at status.shown"),
+    ] {
+        let world = World::new(if said.is_empty() { "killed" } else { "panic" });
+        world.say(&[("ttvm@a.service", "active", "running")]);
+        let terminal = openpty(None, None).expect("a terminal");
+        let before = tcgetattr(&terminal.slave).expect("its settings");
+        let side = || Stdio::from(terminal.slave.try_clone().expect("a descriptor"));
+        let mut ttvm = world
+            .command("status --watch")
+            .env("TERM", "xterm")
+            .env("TTVM_FAIL_POINT", point)
+            .stdin(side())
+            .stdout(side())
+            .stderr(side())
+            .spawn()
+            .expect("ttvm runs");
+        let mut screen = File::from(terminal.master);
+        let shown = read_until(&mut screen, "\x1b[?25h\x1b[?1049l");
+        assert!(shown.starts_with("\x1b[?1049h\x1b[?25l"), "{shown:?}");
+        assert_eq!(tcgetattr(&terminal.slave).expect("its settings"), before);
+        let after = shown.split("\x1b[?1049l").nth(1).unwrap_or_default().to_owned();
+        let rest = if after.contains(said) {
+            after
+        } else {
+            after + &read_until(&mut screen, said)
+        };
+        assert!(!rest.contains("\x1b[?1049"), "{rest:?}");
+        assert!(!ttvm.wait().expect("it ends").success());
+    }
 }
 
 /// What is said on the standard error where there is no bus, and how it ends.

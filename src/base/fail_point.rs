@@ -3,7 +3,8 @@
 //!
 //! `TTVM_FAIL_POINT=snapshot.removed` kills the process (SIGKILL) when it comes to the point of that name;
 //! `snapshot.removed:hang` makes it stand still there, so that the machine under it can be switched off;
-//! `snapshot.removed:stop` stops it (SIGSTOP), so that something can be done behind its back before it goes on (SIGCONT).
+//! `snapshot.removed:stop` stops it (SIGSTOP), so that something can be done behind its back before it goes on (SIGCONT);
+//! `snapshot.removed:panic` is a mistake in the program there.
 //! The points are in the shipped programs: what is tested is what is used. Only root can set the
 //! environment of a unit.
 
@@ -25,6 +26,8 @@ pub fn reach(point: &str) {
         Some((name, "stop")) if name == point => {
             let _ = raise(Signal::SIGSTOP);
         }
+        #[allow(clippy::panic, reason = "that is what was asked for")]
+        Some((name, "panic")) if name == point => panic!("a mistake at {point}"),
         _ => {}
     }
 }

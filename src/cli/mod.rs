@@ -177,7 +177,7 @@ enum Error {
     #[error("guest \"{0}\" is your own and has no unit: `ttvm record {0}` runs it, and Ctrl-C ends it")]
     Own(GuestName),
     #[error(
-        "guest \"{0}\" is an emulated machine, whose console cannot be joined while its unit runs: `ttvm stop {0}`, then `ttvm record --console {0}` runs it on this terminal"
+        "guest \"{0}\" has no console that can be joined now: it is replayed, which nobody can type to (`ttvm replay --console {0}` shows what it prints), or on a terminal already, or just begins"
     )]
     NoConsole(GuestName),
     #[error("only root may do this: `sudo ttvm {0}`")]

@@ -27,6 +27,7 @@ pub use error::Error;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -64,6 +65,9 @@ pub fn building(root: &Path) -> Result<Attempt, Error> {
     lock::take(&path).map_err(|source| Error::Write { path, source })
 }
 
+/// So long at the most has a lock who only looks whether somebody has it.
+pub const LOOK: Duration = Duration::from_millis(200);
+
 /// The guest's lock: its supervisor holds it as long as the run lasts, whoever changes its snapshots by hand as long as
 /// that takes.
 pub fn claim(guest: &GuestName) -> Result<Attempt, Error> {
@@ -74,6 +78,37 @@ pub fn claim(guest: &GuestName) -> Result<Attempt, Error> {
 pub fn claim_below(directory: &Path, guest: &GuestName) -> Result<Attempt, Error> {
     let path = directory.join(format!("{guest}.lock"));
     lock::take(&path).map_err(|source| Error::Write { path, source })
+}
+
+/// Where the locks of the guests of whoever calls are: the system's if that is root, else below their `state` directory.
+pub fn locks(state: &Path) -> PathBuf {
+    match nix::unistd::geteuid().is_root() {
+        true => PathBuf::from(DIRECTORY),
+        false => state.join("run"),
+    }
+}
+
+/// Whether somebody has the lock of a guest, which is in `directory`. Whoever claims it at this very moment may have to wait
+/// for [`LOOK`].
+pub fn is_claimed(directory: &Path, guest: &GuestName) -> bool {
+    let file = std::fs::File::open(directory.join(format!("{guest}.lock")));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+/// The socket at which the console of an emulated guest that runs in a unit is joined. Root's alone.
+pub fn console_socket(guest: &GuestName) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{guest}.console"))
+}
+
+/// The lock that somebody has who only looks, as they do not have it any more; nothing if somebody means to keep it.
+pub fn soon(waiting: Waiting) -> Result<Option<Lock>, Error> {
+    let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+    let mut fds = [PollFd::new(waiting.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, limit).map_err(|errno| Error::Wait(errno.into()))?;
+    if !fds[0].any().unwrap_or_default() {
+        return Ok(None);
+    }
+    waiting.take().map(Some).map_err(Error::Wait)
 }
 
 /// [`claim`] for a run, which waits for whoever has it: nothing if we are asked to end meanwhile by a signal that is held back

@@ -225,7 +225,11 @@ impl Report<'_> {
                 let checkpoints: Vec<u64> = (self.checkpoints.iter())
                     .map(|checkpoint| checkpoint.moment.instructions)
                     .collect();
+                let branches: Vec<u64> = (self.branches.iter())
+                    .filter_map(|entry| entry.parent().map(|parent| parent.instructions))
+                    .collect();
                 Timeline {
+                    branches: &branches,
                     activity,
                     console: &self.console,
                     checkpoints: &checkpoints,
@@ -270,6 +274,9 @@ impl Report<'_> {
                 rows.link("Last line before it", line);
             }
         }
+        for (at, line) in replays.explanation.iter().enumerate() {
+            rows.text(if at == 0 { "Because" } else { "" }, line);
+        }
         rows.text("Ended", &date(replays.when));
         if replays.identical > 0 {
             rows.text("Identical in a row", &replays.identical.to_string());
@@ -278,7 +285,7 @@ impl Report<'_> {
             rows.text("Identical on", engine);
         }
         rows.end();
-        if self.diverged().is_some() {
+        if self.diverged().is_some() && replays.explanation.is_empty() {
             let _ = writeln!(
                 page,
                 "<p><code>{command} --verify --explain</code> looks for the first instruction that went another way.</p>"

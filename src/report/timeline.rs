@@ -77,6 +77,8 @@ pub(super) struct Timeline<'a> {
     pub(super) console: &'a Console,
     /// Where checkpoints are.
     pub(super) checkpoints: &'a [u64],
+    /// Where branches leave it.
+    pub(super) branches: &'a [u64],
     /// Where replays are compared.
     pub(super) compared: &'a BTreeSet<u64>,
     /// Up to where a replay that diverged is known to have been the same, and where it was seen not to be.
@@ -158,12 +160,13 @@ impl Timeline<'_> {
         let total = self.activity.total();
         let counts: Vec<String> = lanes.iter().map(|lane| plural((lane.of)(&total), lane.one)).collect();
         let checkpoints = plural(self.checkpoints.len() as u64, "checkpoint");
+        let branches = Self::leaving(self.branches.len());
         let diverged = match self.diverged {
             Some((_, at)) => format!("; a replay diverged after {} instructions", grouped(at)),
             None => String::new(),
         };
         format!(
-            "The run in {} instructions: {}, {checkpoints}{diverged}. The table below has its parts.",
+            "The run in {} instructions: {}, {checkpoints}{branches}{diverged}. The table below has its parts.",
             grouped(self.activity.end),
             counts.join(", ")
         )
@@ -235,16 +238,26 @@ impl Timeline<'_> {
         );
     }
 
+    /// So many branches, as the rest of a sentence.
+    fn leaving(count: usize) -> String {
+        match count {
+            0 => String::new(),
+            1 => ", 1 branch".to_owned(),
+            count => format!(", {count} branches"),
+        }
+    }
+
     fn marks(&self, top: u32, page: &mut String) {
         let (label, middle) = (top + 13, top + 29);
         let _ = writeln!(
             page,
-            "<text x=\"0\" y=\"{label}\" class=\"name\">Checkpoints</text><text x=\"100%\" y=\"{label}\" text-anchor=\"end\">{}; \
+            "<text x=\"0\" y=\"{label}\" class=\"name\">Checkpoints</text><text x=\"100%\" y=\"{label}\" text-anchor=\"end\">{}{}; \
              compared at {}</text>",
             match self.checkpoints.len() {
                 0 => "none".to_owned(),
                 count => count.to_string(),
             },
+            Self::leaving(self.branches.len()),
             plural(self.compared.len() as u64, "moment")
         );
         // Many would be many lines on top of each other.
@@ -262,6 +275,13 @@ impl Timeline<'_> {
         }
         for at in self.checkpoints {
             let _ = write!(page, "<circle cx=\"{}\" cy=\"{middle}\" r=\"4\"/>", self.share(*at));
+        }
+        for at in self.branches {
+            let _ = write!(
+                page,
+                "<ellipse cx=\"{}\" cy=\"{middle}\" rx=\"4\" ry=\"8\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"2\"/>",
+                self.share(*at)
+            );
         }
         page.push('\n');
     }
@@ -370,11 +390,13 @@ impl Timeline<'_> {
                 let _ = write!(page, "<td>{}</td>", grouped((lane.of)(&counts)));
             }
             let checkpoints = self.checkpoints.iter().filter(|at| (from..to).contains(at)).count();
+            let branches = self.branches.iter().filter(|at| (from..to).contains(at)).count();
+            let branches = Self::leaving(branches);
             let diverged = match self.diverged {
                 Some((_, at)) if (from..to).contains(&at) => " <strong class=\"bad\">a replay diverged</strong>",
                 _ => "",
             };
-            let _ = writeln!(page, "<td>{checkpoints}{diverged}</td></tr>");
+            let _ = writeln!(page, "<td>{checkpoints}{branches}{diverged}</td></tr>");
         }
         page.push_str("</tbody></table></div></details>\n");
     }

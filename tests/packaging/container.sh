@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# container.sh SUITE DEB SCRIPT: runs a shell script as an ordinary user in a container in which the package DEB was installed: a Debian
-# with QEMU and without systemd, whose files are this machine's (bookworm, if it is one) or those of tests/on-trixie.sh. What is
-# written there is gone afterwards. A kernel with its modules is in /kernel.
+# container.sh SUITE DEB SCRIPT [FILE]: runs a shell script as an ordinary user in a container in which the package DEB was installed: a
+# Debian with QEMU and without systemd, whose files are this machine's (bookworm, if it is one) or those of tests/on-trixie.sh. What is
+# written there is gone afterwards. A kernel with its modules is in /kernel, FILE is where the script begins.
 set -euo pipefail
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")/../.." && pwd)
 suite=$1
-CONTAINER_DEB=$2 CONTAINER_SCRIPT=$3 CONTAINER_KERNEL=$("$here/tests/guest/build.sh")
+CONTAINER_DEB=$2 CONTAINER_SCRIPT=$3 CONTAINER_FILE=${4:-} CONTAINER_KERNEL=$("$here/tests/guest/build.sh")
 case $suite in
     bookworm)
         grep -qs '^VERSION_CODENAME=bookworm$' /etc/os-release || { echo "container: this is no Debian 12" >&2; exit 77; }
@@ -22,7 +22,7 @@ case $suite in
         ;;
     *) echo "container: no such Debian: $suite" >&2; exit 2 ;;
 esac
-export CONTAINER_DEB CONTAINER_SCRIPT CONTAINER_KERNEL CONTAINER_LOWER
+export CONTAINER_DEB CONTAINER_SCRIPT CONTAINER_FILE CONTAINER_KERNEL CONTAINER_LOWER
 exec unshare --mount --propagation private -- bash -ec '
     place=$(mktemp -d)
     mount -t tmpfs container "$place"
@@ -37,6 +37,12 @@ exec unshare --mount --propagation private -- bash -ec '
     cp "$CONTAINER_KERNEL"/vmlinuz "$root/kernel/boot/vmlinuz-$(ls "$CONTAINER_KERNEL"/system/lib/modules)"
     cp "$CONTAINER_DEB" "$root"/ttvm.deb
     chown -R 65534:65534 "$root"/home/you
+    if [ -n "$CONTAINER_FILE" ]; then
+        file=$root/home/you/${CONTAINER_FILE##*/}
+        touch "$file"
+        mount --bind "$CONTAINER_FILE" "$file"
+        mount -o remount,bind,ro "$file"
+    fi
     chroot "$root" dpkg -i --force-depends /ttvm.deb >"$place/log" 2>&1 || { cat "$place/log" >&2; exit 1; }
     exec chroot "$root" setpriv --reuid 65534 --regid 65534 --clear-groups \
         env -i HOME=/home/you PATH=/usr/bin:/bin TERM=dumb sh -ec "cd; $CONTAINER_SCRIPT"'

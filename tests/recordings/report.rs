@@ -122,18 +122,14 @@ fn a_run_and_its_replays() {
     ] {
         assert!(text.contains(part), "{part}");
     }
-    recording.note_verdict(
-        &Verdict::Diverged {
-            at: Divergence::Memory {
-                instructions: 2_000_000,
-                same: Some(1_500_000),
-                memory: true,
-                registers: false,
-                differences: vec!["the byte at 0x10 of the memory was <0>, is <1>".to_owned()],
-            },
-        },
-        "7.2.22",
-    );
+    let at = Divergence::Memory {
+        instructions: 2_000_000,
+        same: Some(1_500_000),
+        memory: true,
+        registers: false,
+        differences: vec!["the byte at 0x10 of the memory was <0>, is <1>".to_owned()],
+    };
+    recording.note_verdict(&Verdict::Diverged { at: at.clone() }, "7.2.22");
     let text = page(&world);
     for part in [
         "<strong>DIVERGED</strong> the memory is not the same after 2,000,000 instructions, and was after 1,500,000",
@@ -144,6 +140,25 @@ fn a_run_and_its_replays() {
     ] {
         assert!(text.contains(part), "{part}");
     }
+    // Why, once somebody has looked; of another replay nothing is kept.
+    let why = [
+        "the first different instruction is number 1,723,456, at 0x10: movq %rdx, (<r14>)",
+        "behind it, it is 1",
+    ];
+    let why = why.map(str::to_owned);
+    recording.note_explanation(&Divergence::Stalled { instructions: None }, &why);
+    assert_eq!(page(&world), text);
+    recording.note_explanation(&at, &why);
+    let text = page(&world);
+    for part in [
+        "<tr><th scope=\"row\">Because</th><td>the first different instruction is number 1,723,456, at 0x10: movq %rdx, (&lt;r14&gt;)</td>",
+        "<td>behind it, it is 1</td>",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(!text.contains("--explain"));
+    recording.note_verdict(&identical(), "7.2.22");
+    assert!(!page(&world).contains("Because"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! `ttvm status`: all guests at a glance. Asks systemd once, Xen's store and the kernel; starts no program, and runs no LVM command.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::snapshot::describe;
@@ -18,9 +20,11 @@ use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{self, guests};
+use crate::guest as claims;
 use crate::guest::domain::{self, Domain, Presence};
 use crate::guest::preparation::Preparation;
 use crate::guest::record::Record;
+use crate::recording::{self, Library};
 use crate::snapshot::{Fill, Store};
 use crate::xenstore::{self, XenStore};
 
@@ -110,7 +114,32 @@ impl Row {
 pub(super) struct World {
     /// Nothing if systemd cannot be asked.
     pub(in crate::cli) units: Option<Units>,
+    /// Where no systemd looks after guests, which then run in the foreground.
+    pub(in crate::cli) own: Option<Foreground>,
     pub(super) domains: BTreeMap<u32, Domain>,
+}
+
+/// Guests that run as long as the command that runs them.
+pub(super) struct Foreground {
+    locks: PathBuf,
+    library: Library,
+}
+
+impl Foreground {
+    /// What a guest does: whoever runs it has its lock, and whoever records it a recording that has not ended.
+    fn state(&self, guest: &GuestName) -> State {
+        if !claims::is_claimed(&self.locks, guest) {
+            return State::Stopped;
+        }
+        let recordings = self.library.list(Some(guest)).unwrap_or_default();
+        match recordings
+            .iter()
+            .any(|entry| entry.state == recording::State::Recording)
+        {
+            true => State::Recording,
+            false => State::Replaying,
+        }
+    }
 }
 
 impl World {
@@ -118,6 +147,7 @@ impl World {
     pub(in crate::cli) fn look(places: &Places) -> Self {
         // Of a user's own guests systemd knows nothing, and where it does not run nobody expects it to.
         let asked = systemd::is_here() && !places.is_own();
+        let runs_here = !asked && (places.is_own() || geteuid().is_root());
         let units = asked.then(systemd::units_now).and_then(|units| {
             units
                 .map_err(|error| eprintln!("ttvm: note: units are not shown: {error}"))
@@ -125,6 +155,10 @@ impl World {
         });
         Self {
             units,
+            own: runs_here.then(|| Foreground {
+                locks: claims::locks(places.state_dir()),
+                library: Library::open(places.state_dir()),
+            }),
             domains: domains(),
         }
     }
@@ -138,7 +172,8 @@ impl World {
     }
 
     fn unit(&self, guest: &GuestName) -> Option<State> {
-        Some(self.units.as_ref()?.of(guest).1)
+        let units = self.units.as_ref().map(|units| units.of(guest).1);
+        units.or_else(|| Some(self.own.as_ref()?.state(guest)))
     }
 }
 

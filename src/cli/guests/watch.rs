@@ -28,6 +28,7 @@ use crate::base::error::one_line;
 use crate::base::text;
 use crate::cli::systemd::{self, Unit};
 use crate::cli::terminal::clock::date_and_time;
+use crate::cli::terminal::guard::Guard;
 use crate::cli::terminal::keyboard::Raw;
 use crate::cli::terminal::table::{self, Cell};
 use crate::cli::{Error, Exit};
@@ -163,6 +164,7 @@ impl News {
         };
         Ok(Some(World {
             units: Some(units),
+            own: None,
             domains: self.xen.as_mut().map_or_else(|| Ok(BTreeMap::new()), Xen::domains)?,
         }))
     }
@@ -455,6 +457,8 @@ fn until_older(uptime: u64) -> u64 {
 struct Screen {
     keys: Option<AsyncFd<OwnedFd>>,
     _raw: Option<Raw>,
+    /// Where nobody types on it.
+    _guard: Option<Guard>,
 }
 
 /// The terminal's other screen, without a cursor, and back (xterm's control sequences).
@@ -463,11 +467,13 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
 impl Screen {
     fn begin() -> Result<Self, Error> {
-        let raw = Raw::begin();
+        let raw = Raw::begin(LEAVE);
+        let guard = raw.is_none().then(|| Guard::begin(LEAVE, None)).flatten();
         let keys = raw.as_ref().map(|_| readable(&io::stdin())).transpose();
         let screen = Self {
             keys: keys.map_err(systemd::Error::Runtime)?,
             _raw: raw,
+            _guard: guard,
         };
         io::stdout().write_all(ENTER.as_bytes())?;
         Ok(screen)
@@ -477,12 +483,18 @@ impl Screen {
         let (width, height) = size();
         let mut out = io::stdout().lock();
         out.write_all(frame(found, width, height, table::has_colours()).as_bytes())?;
-        Ok(out.flush()?)
+        out.flush()?;
+        crate::base::fail_point::reach("status.shown");
+        Ok(())
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
+        // Then it was brought back before that was said.
+        if std::thread::panicking() {
+            return;
+        }
         let mut out = io::stdout().lock();
         let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
     }

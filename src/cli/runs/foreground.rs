@@ -5,8 +5,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
-
 use crate::cli::Error;
 use crate::cli::terminal::progress::Progress;
 use crate::config::guest::{DiskSource, Guest};
@@ -83,13 +81,10 @@ impl<'a> Foreground<'a> {
     /// Makes sure that no other run of the guest is going on.
     pub(in crate::cli) fn claim(&self) -> Result<Lock, Error> {
         // LVM's snapshots are the system's, wherever the configuration is.
-        let attempt = match geteuid().is_root() {
-            true => running::claim(&self.name)?,
-            false => running::claim_below(&self.places.state_dir().join("run"), &self.name)?,
-        };
-        match attempt {
+        let locks = running::locks(self.places.state_dir());
+        match running::claim_below(&locks, &self.name)? {
             Attempt::Taken(lock) => Ok(lock),
-            Attempt::Busy(_) => Err(Error::Running(self.name.clone())),
+            Attempt::Busy(waiting) => running::soon(waiting)?.ok_or_else(|| Error::Running(self.name.clone())),
         }
     }
 

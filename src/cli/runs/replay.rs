@@ -210,7 +210,11 @@ fn explain(
     let found = explain::replay(recording, guest, &run.environment(), choice, at, &mut follower);
     follower.end();
     match found {
-        Ok(found) => show(&found),
+        Ok(found) => {
+            let lines: Vec<String> = found.to_string().lines().map(str::to_owned).collect();
+            recording.note_explanation(at, &lines);
+            show(&found)
+        }
         Err(error) => not_found(&error),
     }
 }

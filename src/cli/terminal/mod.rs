@@ -2,6 +2,7 @@
 //! What a person sees and types: tables, progress, times, passwords, keys.
 
 pub(super) mod clock;
+pub(super) mod guard;
 pub(super) mod keyboard;
 pub(super) mod password;
 pub(super) mod progress;

@@ -222,6 +222,14 @@ impl Recording {
             tracing::warn!(ttvm_guest = %self.guest, "cannot remember what the replay of {} came to: {error}", self.id);
         }
     }
+
+    /// Remembers what was found of the first different instruction of a replay that came to `at`, a line each; as long as no other
+    /// replay has come to something since.
+    pub fn note_explanation(&self, at: &crate::recording::Divergence, explanation: &[String]) {
+        if let Err(error) = Replays::explain(&self.directory, at, explanation) {
+            tracing::warn!(ttvm_guest = %self.guest, "cannot remember why the replay of {} was another run: {error}", self.id);
+        }
+    }
 }
 
 /// A file that is there, to be locked alone or shared. On NFS that is a lock of its bytes, for which Linux wants the file to be open

@@ -272,6 +272,9 @@ pub struct Replays {
     /// The engines on which one was, as they say it.
     #[serde(default)]
     pub engines: Vec<String>,
+    /// If the newest diverged: what was found of the first different instruction, a line each; nothing if nobody looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explanation: Vec<String>,
 }
 
 impl Replays {
@@ -303,8 +306,29 @@ impl Replays {
             newest: verdict.clone(),
             identical,
             engines,
+            explanation: Vec::new(),
         };
-        file::replace(&directory.join(NAME), &serde_json::to_vec(&replays)?, 0o600)
+        replays.save(directory)
+    }
+
+    /// Adds why the newest replay was another run, if that is still the one that came to `at`.
+    pub(in crate::recording) fn explain(
+        directory: &Path,
+        at: &Divergence,
+        explanation: &[String],
+    ) -> std::io::Result<()> {
+        match Self::load(directory) {
+            Some(replays) if matches!(&replays.newest, Verdict::Diverged { at: newest } if newest == at) => Self {
+                explanation: explanation.to_vec(),
+                ..replays
+            }
+            .save(directory),
+            _ => Ok(()),
+        }
+    }
+
+    fn save(&self, directory: &Path) -> std::io::Result<()> {
+        file::replace(&directory.join(NAME), &serde_json::to_vec(self)?, 0o600)
     }
 }
 

@@ -66,6 +66,9 @@ impl<'s, 'k> Live<'s, 'k> {
             // In this order: the end of a run comes after everything it printed and said.
             let text = self.emulator.console().map_err(Error::Wait)?;
             if !text.is_empty() {
+                if let Some(keys) = &mut self.keys {
+                    keys.show(&text);
+                }
                 return Ok(Happened::Console(text));
             }
             let gone = match self.emulator.qmp().event() {
@@ -93,6 +96,7 @@ impl<'s, 'k> Live<'s, 'k> {
                 && let Some(keys) = &mut self.keys
             {
                 match keys.read().map_err(Error::Wait)? {
+                    Some(text) if text.is_empty() => {}
                     Some(text) => self.emulator.keys(&text).map_err(Error::Wait)?,
                     None => return Ok(Happened::Signal { at_once: false }),
                 }

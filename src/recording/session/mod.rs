@@ -2,6 +2,7 @@
 //! What recording and replaying have in common: the guest's disks made fresh, its machine, and the errors.
 
 pub mod disks;
+pub(super) mod joined;
 pub mod limit;
 pub(super) mod live;
 pub mod plain;
@@ -59,6 +60,8 @@ pub trait Keys {
     fn read(&mut self) -> io::Result<Option<Vec<u8>>>;
     /// What to poll for.
     fn descriptor(&self) -> BorrowedFd<'_>;
+    /// What the guest prints, for whoever types.
+    fn show(&mut self, _text: &[u8]) {}
 }
 
 /// Where a run finds and leaves things.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
-use super::{Environment, Error, Listener, died, require_memory};
+use super::{Environment, Error, Keys, Listener, died, require_memory};
 use crate::base::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
@@ -32,6 +32,7 @@ pub fn run(
     library: &Library,
     environment: &Environment<'_>,
     listener: &mut dyn Listener,
+    keys: Option<&mut dyn Keys>,
 ) -> Result<Ending, Error> {
     disks::check_disks(guest)?;
     require_memory(guest.memory)?;
@@ -59,7 +60,7 @@ pub fn run(
     let mut live = Live::new(
         Emulator::start(&Engine::Installed, &machine, &Mode::Plain, None, &environment.overlays)?,
         &signals,
-        None,
+        keys,
     );
     listener.ready("running");
     let mut until: Option<Instant> = None;

@@ -26,7 +26,7 @@ use crate::guest::{self, claim_for_run, unit};
 use crate::recording::replay::{self, debugger};
 use crate::recording::session::disks::Seals;
 use crate::recording::session::limit::Limit;
-use crate::recording::session::{Environment, Error as SessionError, Listener, plain};
+use crate::recording::session::{Environment, Error as SessionError, Keys, Listener, plain};
 use crate::recording::{Error as LibraryError, Id, Library, Verdict, record};
 
 /// Between two lines for `systemctl status`.
@@ -222,14 +222,28 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
         shared: false,
     };
     let mut listener = Notifier::new(guest, run);
+    let mut joined = match what {
+        Work::Plain | Work::Record { .. } => toolstack::joined(guest),
+        Work::Replay { .. } => None,
+    };
+    let keys = joined.as_mut().map(|joined| joined as &mut dyn Keys);
     match what {
-        Work::Plain => Ok(plain::run(guest, &library, &environment, &mut listener)?),
+        Work::Plain => Ok(plain::run(guest, &library, &environment, &mut listener, keys)?),
         Work::Record { limit } => {
             let path = guests::path(&places, &guest.name);
             let text =
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: *limit };
-            let recorded = toolstack::record(root, guest, &text, &library, &environment, &options, &mut listener)?;
+            let recorded = toolstack::record(
+                root,
+                guest,
+                &text,
+                &library,
+                &environment,
+                &options,
+                &mut listener,
+                keys,
+            )?;
             if recorded.full {
                 tracing::warn!(
                     message_id = Message::RecordingCut.id(),

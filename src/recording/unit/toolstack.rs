@@ -11,7 +11,8 @@ use crate::config::types::GuestName;
 use crate::recording::record::{self, Options as RecordOptions, Recorded};
 use crate::recording::replay::{self, Choice, Options as ReplayOptions};
 use crate::recording::session::disks::Seals;
-use crate::recording::session::{Environment, Error, Listener};
+use crate::recording::session::joined::Joined;
+use crate::recording::session::{Environment, Error, Keys, Listener};
 use crate::recording::{Library, Recording, Verdict, tt_xen};
 
 /// Whether a run of `guest` can be recorded into `library`, by a unit if there is a `root`.
@@ -26,7 +27,8 @@ pub fn check_record(root: Option<&Path>, guest: &Guest, library: &Library) -> Re
     }
 }
 
-/// Records a run of `guest`, whose file has the text `file`, as a unit of the system below `root`.
+/// Records a run of `guest`, whose file has the text `file`, as a unit of the system below `root`. `keys` are typed on an emulated one's
+/// console.
 ///
 /// # Errors
 ///
@@ -39,10 +41,19 @@ pub fn record(
     environment: &Environment<'_>,
     options: &RecordOptions,
     listener: &mut dyn Listener,
+    keys: Option<&mut dyn Keys>,
 ) -> Result<Recorded, Error> {
     match guest.toolstack {
         Toolstack::Xm => tt_xen::record::record(root, guest, file, library, environment, options, listener),
-        Toolstack::Xl | Toolstack::Qemu => record::record(guest, file, library, environment, options, listener, None),
+        Toolstack::Xl | Toolstack::Qemu => record::record(guest, file, library, environment, options, listener, keys),
+    }
+}
+
+/// The console of an emulated guest, for whoever joins it. Xen has its own.
+pub(super) fn joined(guest: &Guest) -> Option<Joined> {
+    match guest.toolstack {
+        Toolstack::Qemu => Joined::open(&guest.name),
+        Toolstack::Xl | Toolstack::Xm => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! Guests by their names: `ttvm start`, `stop`, `restart`, `kill`, `logs`, `list`, `status --watch`; what the journal explains, and
 //! figures; and the page that teaches it (man/ttvm.7).
 
-use super::{THIN, cases, emulated_guest, nothing_left, until};
+use super::{THIN, cases, emulated_guest, nothing_left, promtool, until};
 use crate::machine::Host;
 use crate::tutorial;
 
@@ -78,6 +78,7 @@ fn several_at_once(host: &mut Host) {
     host.run("mkdir -p /var/lib/prometheus/node-exporter && systemctl start ttvm-metrics.service")
         .unwrap();
     let figures = host.run("cat /var/lib/prometheus/node-exporter/ttvm.prom").unwrap();
+    promtool::approves(&(figures.clone() + "\n"));
     for line in [
         "ttvm_guests 3",
         "ttvm_guest_state{guest=\"b\",state=\"running\"} 1",

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `ttvm doctor` on the real thing: a good host, the same one broken in many places, and a fresh Debian that becomes a good one by
-//! the file for cloud-init. What it says of each fault by itself is tested on trees (tests/doctor).
+//! `ttvm doctor` on the real thing: a good host, and the same one broken in many places. What it says of each fault by itself is
+//! tested on trees (tests/doctor).
 
-use super::{THICK, THIN, cases, until};
+use super::{THICK, THIN, cases};
 use crate::machine::{Host, guest_file};
 
 cases! {
-    Plain {
-        Later: unattended;
-    }
     Xen {
         Bookworm: good_and_broken;
         Later: missing_programs;
@@ -19,7 +16,7 @@ cases! {
 const AUTOEXTEND: &str = "sed -i 's/# \\(snapshot\\|thin_pool\\)_autoextend_threshold = 100/\\1_autoextend_threshold = 70/' /etc/lvm/lvm.conf";
 
 /// What the doctor says; it must end with this status.
-fn doctor(host: &mut Host, options: &str, status: i32) -> String {
+pub fn doctor(host: &mut Host, options: &str, status: i32) -> String {
     let output = host.sh(&format!("ttvm doctor {options}")).unwrap();
     let text = output.text();
     assert_eq!(output.status, status, "{text}\n{}", output.errors());
@@ -140,26 +137,4 @@ fn missing_programs(host: &mut Host) {
             "FAIL  boot        the entry ttvm-ttxen-linux loads /boot/vmlinuz-6",
         ],
     );
-}
-
-/// A fresh Debian, and the commands of the file for cloud-init: what it installs is in the machine already, but for the package,
-/// which lies where it would be fetched to.
-fn unattended(host: &mut Host) {
-    let file = include_str!("../../../examples/unattended/cloud-init.yaml");
-    let script = file.split("\nruncmd:\n  - |\n").nth(1).expect("a script");
-    let lines = script.lines().map_while(|line| line.strip_prefix("    "));
-    let lines: Vec<&str> = lines.filter(|line| !line.starts_with("wget ")).collect();
-    assert!(lines.len() > 5 && lines[0] == "set -e", "{file}");
-    // There is no archive to install from here.
-    let script = lines.join("\n").replace("apt-get install -y", "dpkg -i");
-    host.run(&script).unwrap();
-    host.run("test -e /run/ttvm-to-reboot && systemctl is-enabled -q dm-event.socket")
-        .unwrap();
-    host.reboot().unwrap();
-    until(
-        host,
-        "ttvm boot status --json | grep -q \"\\\"default\\\": \\\"ttvm-ttxen-linux\\\"\"",
-    );
-    let said = doctor(host, "", 0);
-    assert!(said.ends_with("doctor: all ok"), "{said}");
 }

@@ -19,12 +19,15 @@ mod mutants;
 mod network;
 mod package;
 mod power_cuts;
+#[path = "../../support/promtool.rs"]
+mod promtool;
 mod recordings;
 #[path = "../../guest/tiny.rs"]
 mod tiny;
 mod traps;
 mod trials;
 mod types;
+mod unattended;
 
 use super::Case;
 pub use super::machine::THICK;
@@ -52,6 +55,7 @@ pub fn all() -> Vec<Case> {
         traps::cases(),
         trials::cases(),
         types::cases(),
+        unattended::cases(),
     ]
     .into_iter()
     .flatten()

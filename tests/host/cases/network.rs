@@ -282,6 +282,22 @@ fn who_may(host: &mut Host) {
         "ttvm network status --json | grep -q \"\\\"mode\\\": \\\"nat\\\"\"",
     );
     host.run("ttvm network set none").unwrap();
+    // The example of a rule, which polkit reads when it is there, lets a group do some of it.
+    let rule = include_bytes!("../../../packaging/examples/50-ttvm-network.rules");
+    host.write("/etc/polkit-1/rules.d/50-ttvm-network.rules", rule, 0o644)
+        .unwrap();
+    host.run("groupadd ttvm-network && useradd -G ttvm-network someone")
+        .unwrap();
+    let someone = "setpriv --reuid=someone --regid=someone --init-groups ";
+    until(host, &format!("{someone}ttvm network set nat --no-ask-password"));
+    for arguments in ["set bridge --manage-uplink", "reconcile"] {
+        let denied = host
+            .sh(&format!("{someone}ttvm network {arguments} --no-ask-password"))
+            .unwrap();
+        assert_ne!(denied.status, 0, "{arguments}");
+    }
+    host.run(&format!("{someone}ttvm network set none --no-ask-password"))
+        .unwrap();
     // It does not stay.
     until(host, "! systemctl is-active -q ttvm-netd");
 }

@@ -88,6 +88,8 @@ pub fn all() -> Vec<Case> {
         new::from_a_directory,
         new::from_a_package,
         new::as_root_without_systemd,
+        new::what_it_does,
+        new::joined,
         ends::at_an_instruction,
         salvage::killed,
         verdicts::emulator_killed,

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use super::super::lab::{Lab, Place, Running};
@@ -186,5 +187,72 @@ pub fn as_root_without_systemd(lab: &Lab) -> Outcome {
         .stderr(Stdio::piped());
     let words = ["box: ok", "recorded box ", "powered itself off", "IDENTICAL: box "];
     Running::start(command).end().expect(0, &words);
+    Ok(())
+}
+
+/// A user's own guest, in the table of all: nobody but whoever runs it knows what it does.
+pub fn what_it_does(lab: &Lab) -> Outcome {
+    let (place, _) = with_kernel(lab)?;
+    place
+        .run(&["guest", "new", "hello", "--kernel", "system"])
+        .expect(0, &["made hello: "]);
+    let says = |state: &str| {
+        place.run(&["list"]).expect(0, &[&format!("hello  qemu       {state}")]);
+        place.run(&["status"]).expect(0, &[&format!("hello  {state}")]);
+    };
+    says("stopped");
+    let recording = place.start(&["record", "hello"], "recording as");
+    says("recording");
+    recording.signal(Signal::SIGINT);
+    recording.end().expect(0, &["recorded hello "]);
+    says("stopped");
+    // It stands still until somebody comes.
+    let replay = place.start(&["replay", "hello", "--gdb", "--paused"], "replaying");
+    says("replaying");
+    replay.signal(Signal::SIGINT);
+    replay.end();
+    says("stopped");
+    Ok(())
+}
+
+/// The console of a guest that a unit runs, and then records, joined and left by typing; what was typed is in the recording.
+pub fn joined(lab: &Lab) -> Outcome {
+    if !geteuid().is_root() {
+        return Err(Skipped("root"));
+    }
+    let (place, _) = with_kernel(lab)?;
+    let script = "cp -a /etc own-etc && mkdir -p own-etc/ttvm own-lib
+        mount --bind own-etc /etc && mount --bind own-lib /var/lib && mount -t tmpfs run /run
+        ttvm guest new hello --kernel system
+        export INVOCATION_ID=5d1f1b0c6a1c4d8c9f1e2d3c4b5a6978
+        for what in run record; do
+            $SNAPSHOT reset -- hello
+            (exec -a ttvm-run ttvm $what -- hello) &
+            until [ -S /run/ttvm/hello.console ]; do sleep 0.1; done
+            ttvm console hello
+            wait
+            $SNAPSHOT discard -- hello
+        done
+        ttvm console hello || echo \"status $?\"
+        ttvm replay hello --verify";
+    let programs = place.program().parent().expect("its directory").display();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "bash", "-ec", script])
+        .env("TERM", "dumb")
+        .env("PATH", format!("{programs}:{path}"))
+        .env("SNAPSHOT", env!("CARGO_BIN_EXE_ttvm-snapshot"))
+        .stderr(Stdio::null())
+        .current_dir(place.path(""));
+    let typing = [
+        ("hello login: ", "root"),
+        ("Password: ", "root"),
+        ("~# ", "echo it is $((6 * 7)); poweroff"),
+    ];
+    let said = typed(command, &[typing, typing].concat());
+    assert_eq!(said.matches("it is 42").count(), 2, "{said}");
+    assert!(said.contains("status 4"), "{said}");
+    assert!(said.contains("IDENTICAL: hello "), "{said}");
     Ok(())
 }
