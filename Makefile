@@ -16,7 +16,7 @@ first = $(shell sed -n 's/^$(1) = "\(.*\)"$$/\1/p' Cargo.toml | head -n1)
 VERSION := $(call first,version)
 RUST_VERSION := $(call first,rust-version)
 
-LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot ttvm-netd
+LIBEXEC = ttvm-grub ttvm-snapshot ttvm-guest ttvm-boot
 # What watches a run from within QEMU, for each version of its plugin interface.
 PLUGINS = libqemu_watch_1.so libqemu_watch_4.so
 UNITS = $(wildcard units/*)
@@ -104,6 +104,8 @@ install: $(BUILT) docs
 	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
 	install -m 755 $(BINDIR)/ttvm $(DESTDIR)/usr/bin/
 	install -m 755 $(LIBEXEC:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
+	# By this name ttvm is the service of the networks.
+	ln -sf ../../bin/ttvm $(DESTDIR)/usr/libexec/ttvm/ttvm-netd
 	install -m 644 $(PLUGINS:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
 	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
 	install -D -m 644 packaging/systemd/80-ttvm.preset $(DESTDIR)/usr/lib/systemd/system-preset/80-ttvm.preset

@@ -293,7 +293,8 @@ fn sizes(table: &mut Table) -> Result<()> {
         "ttvm-snapshot",
         "ttvm-guest",
         "ttvm-boot",
-        "ttvm-netd",
+        "libqemu_watch_1.so",
+        "libqemu_watch_4.so",
     ];
     let all: u64 = names.iter().map(|name| size(name)).sum();
     let mb = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);

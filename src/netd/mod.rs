@@ -7,6 +7,7 @@
 //! changes news            the change on its way, how it ends, what blocks, systemd's timer behind it; who is told of it
 //! users                   how much of it each user may want at once
 //! view error idle         what is shown; how it is told; when it is over
+//! program                 what it is started as
 //! socket                  the connection, and how much comes through it
 //! proxy                   the same for clients
 //! ```
@@ -20,6 +21,7 @@ mod idle;
 mod manager;
 mod news;
 pub mod options;
+pub mod program;
 pub mod proxy;
 mod socket;
 mod transaction;

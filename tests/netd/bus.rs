@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -74,10 +75,14 @@ impl Bus {
     pub fn netd_with(&self, wrapped: &[&str], arguments: &[&str]) -> Netd {
         let mut words: Vec<&str> = wrapped.to_vec();
         let root = self.directory.join("root");
-        // Of another build, to measure it: TTVM_NETD=target/release/ttvm-netd.
+        // By this name the program is the service. Of another build, to measure it: TTVM_NETD=$PWD/target/release/ttvm.
         let program = std::env::var("TTVM_NETD");
-        let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_ttvm-netd"));
-        words.extend([program, "--root", root.to_str().expect("a path")]);
+        let named = self.directory.join("ttvm-netd");
+        match symlink(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_ttvm")), &named) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => panic!("{}: {error}", named.display()),
+            _ => words.push(named.to_str().expect("a path")),
+        }
+        words.extend(["--root", root.to_str().expect("a path")]);
         words.extend(arguments);
         let child = Command::new(words[0])
             .args(&words[1..])
@@ -184,19 +189,20 @@ impl Netd {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
     }
 
-    /// Its exit code, if it ends in time.
-    pub async fn exit(&mut self, limit: Duration) -> Option<i32> {
-        let until = Instant::now() + limit;
-        while Instant::now() < until {
+    /// How it ends: its exit code, or none if a signal killed it.
+    pub async fn exit(&mut self) -> Option<i32> {
+        // Far above what it takes on any machine.
+        let until = Instant::now() + Duration::from_secs(120);
+        loop {
             if let Some(status) = self.0.try_wait().expect("a child") {
                 return status.code();
             }
+            assert!(Instant::now() < until, "it does not end");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        None
     }
 
-    /// What it has in memory, in kB (VmRSS; VmHWM for the most it ever had).
+    /// What it has in memory, in kB (proc_pid_status(5): VmRSS, VmHWM for the most it ever had; RssAnon without what files are).
     pub fn memory(&self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("a process");
         let line = status.lines().find(|line| line.starts_with(what)).expect("a line");

@@ -5,8 +5,6 @@ mod bus;
 mod limits;
 mod switching;
 
-use std::time::Duration;
-
 use bus::{Answer, Bus, manager};
 use ttvm::netd::proxy::{NAME, PATH, Settings, answer};
 use zbus::proxy::MethodFlags;
@@ -97,9 +95,9 @@ async fn everybody_may_look_and_only_root_may_be_it() {
     assert_eq!(name_of(set), DENIED);
     // There is one of it.
     let mut second = bus.netd(&[]);
-    assert_eq!(second.exit(Duration::from_secs(10)).await, Some(1));
+    assert_eq!(second.exit().await, Some(1));
     netd.terminate();
-    assert_eq!(netd.exit(Duration::from_secs(5)).await, Some(0), "SIGTERM");
+    assert_eq!(netd.exit().await, Some(0), "SIGTERM");
 }
 
 /// The answers to everything that would change something.

@@ -210,7 +210,7 @@ async fn a_change_is_undone_whoever_is_killed() {
     let mut netd = bus.netd(&[&["env", "TTVM_FAIL_POINT=network.made"], &namespace.enter()[..]].concat());
     let manager = crate::bus::manager(&root).await;
     manager.switch_mode("nat", &options(), 60, 0).await.expect("a change");
-    assert_eq!(netd.exit(Duration::from_secs(10)).await, None, "it was killed");
+    assert_eq!(netd.exit().await, None, "it was killed");
     assert!(netd.is_gone());
     let mut netd = bus.netd(&namespace.enter());
     let manager = crate::bus::manager(&root).await;
@@ -225,14 +225,14 @@ async fn a_change_is_undone_whoever_is_killed() {
     let begin = std::time::Instant::now();
     netd.kill();
     let mut early = bus.netd_with(&namespace.enter(), &["rollback", "1"]);
-    assert_eq!(early.exit(Duration::from_secs(10)).await, Some(0));
+    assert_eq!(early.exit().await, Some(0));
     assert_eq!(bus.pending(), Some("pending".to_owned()), "it was too early");
     tokio::time::sleep(Duration::from_secs(11).saturating_sub(begin.elapsed())).await;
     let mut late = bus.netd_with(&namespace.enter(), &["rollback", "1"]);
-    assert_eq!(late.exit(Duration::from_secs(10)).await, Some(0));
+    assert_eq!(late.exit().await, Some(0));
     assert_eq!(bus.pending(), None);
     let mut boot = bus.netd_with(&namespace.enter(), &["boot"]);
-    assert_eq!(boot.exit(Duration::from_secs(10)).await, Some(0));
+    assert_eq!(boot.exit().await, Some(0));
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn what_a_crash_has_made_of_a_change_is_told_as_it_is() {
             waits(&manager).await;
             assert!(manager.confirm(&path).await.is_err(), "it was killed");
         }
-        assert_eq!(netd.exit(Duration::from_secs(10)).await, None, "it was killed");
+        assert_eq!(netd.exit().await, None, "it was killed");
         assert!(netd.is_gone());
         let mut netd = bus.netd(&namespace.enter());
         let manager = crate::bus::manager(&root).await;

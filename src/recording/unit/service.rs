@@ -211,8 +211,7 @@ impl Work {
 }
 
 fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Result<Ending, Error> {
-    let root = Path::new("/");
-    let places = Places::system(root);
+    let places = Places::system(Path::new(toolstack::SYSTEM));
     let library = Library::open(places.state_dir());
     let environment = Environment {
         snapshot: &host.snapshot,
@@ -234,16 +233,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
             let text =
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: *limit };
-            let recorded = toolstack::record(
-                root,
-                guest,
-                &text,
-                &library,
-                &environment,
-                &options,
-                &mut listener,
-                keys,
-            )?;
+            let recorded = toolstack::record(guest, &text, &library, &environment, &options, &mut listener, keys)?;
             if recorded.full {
                 tracing::warn!(
                     message_id = Message::RecordingCut.id(),
@@ -284,7 +274,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                     replay::Choice::Installed
                 },
             };
-            match toolstack::replay(root, &recording, guest, &environment, &options, *paused, &mut listener) {
+            match toolstack::replay(&recording, guest, &environment, &options, *paused, &mut listener) {
                 Ok(Some(verdict @ Verdict::Diverged { .. })) => Err(Error::Diverged {
                     guest: guest.name.clone(),
                     id: recording.id().to_string(),

@@ -15,6 +15,9 @@ use crate::recording::session::joined::Joined;
 use crate::recording::session::{Environment, Error, Keys, Listener};
 use crate::recording::{Library, Recording, Verdict, tt_xen};
 
+/// Below which units find the system.
+pub(super) const SYSTEM: &str = "/";
+
 /// Whether a run of `guest` can be recorded into `library`, by a unit if there is a `root`.
 ///
 /// # Errors
@@ -27,14 +30,13 @@ pub fn check_record(root: Option<&Path>, guest: &Guest, library: &Library) -> Re
     }
 }
 
-/// Records a run of `guest`, whose file has the text `file`, as a unit of the system below `root`. `keys` are typed on an emulated one's
+/// Records a run of `guest`, whose file has the text `file`, as a unit of the system. `keys` are typed on an emulated one's
 /// console.
 ///
 /// # Errors
 ///
 /// Why there is no recording, or an incomplete one.
 pub fn record(
-    root: &Path,
     guest: &Guest,
     file: &str,
     library: &Library,
@@ -44,7 +46,9 @@ pub fn record(
     keys: Option<&mut dyn Keys>,
 ) -> Result<Recorded, Error> {
     match guest.toolstack {
-        Toolstack::Xm => tt_xen::record::record(root, guest, file, library, environment, options, listener),
+        Toolstack::Xm => {
+            tt_xen::record::record(Path::new(SYSTEM), guest, file, library, environment, options, listener)
+        }
         Toolstack::Xl | Toolstack::Qemu => record::record(guest, file, library, environment, options, listener, keys),
     }
 }
@@ -79,14 +83,13 @@ pub fn check_replay(
     }
 }
 
-/// Replays `recording`, as a unit of the system below `root`. `guest` is the guest's file as it is now. TT Xen's guest stands still
+/// Replays `recording`, as a unit of the system. `guest` is the guest's file as it is now. TT Xen's guest stands still
 /// before its first instruction if it is to begin `paused`; of an emulated one the debugger's options say so.
 ///
 /// # Errors
 ///
 /// Why there is no verdict.
 pub fn replay(
-    root: &Path,
     recording: &Recording,
     guest: &Guest,
     environment: &Environment<'_>,
@@ -99,7 +102,7 @@ pub fn replay(
             if options.gdb.is_some() {
                 require_debugger(&guest.name, guest.toolstack)?;
             }
-            tt_xen::replay::replay(root, recording, guest, environment, paused, listener).map(Some)
+            tt_xen::replay::replay(Path::new(SYSTEM), recording, guest, environment, paused, listener).map(Some)
         }
         Toolstack::Xl | Toolstack::Qemu => replay::replay(recording, Some(guest), environment, options, listener),
     }

@@ -12,8 +12,7 @@ cases! {
         Bookworm: given_up;
     }
     Xen {
-        Bookworm: reboot_stop, not_restarted_for_a_wrong_file, ram_only_on_a_bridge;
-        Trixie: thin_is_fresh;
+        Bookworm: reboot_stop, not_restarted_for_a_wrong_file, ram_only_on_a_bridge, thin_is_fresh;
         Later: four_guests_at_once, reboot_fresh, deaf_guest_is_destroyed, foreign_domain, overflow_is_noticed, several_disks,
             thick_is_fresh_five_times, thin_is_fresh_five_times, reboots_at_once;
     }

@@ -11,10 +11,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: snapshot_program_killed_at_every_step_thick, killed_at_every_step_in_place, lock_holder_dies,
-            power_cut_in_place;
+        Bookworm: killed_at_every_step_in_place, lock_holder_dies, power_cut_in_place;
         Trixie: half_made_volume;
-        Later: snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place, power_cut_after_removal,
+        Later: snapshot_program_killed_at_every_step_thick, snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place, power_cut_after_removal,
             lvm_killed_in_lvremove, power_cut_within_lvcreate, lvm_killed_in_lvcreate;
     }
     Xen {

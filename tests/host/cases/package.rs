@@ -9,11 +9,11 @@ use crate::machine::Host;
 
 cases! {
     Plain {
-        Bookworm: install_remove_purge;
+        Trixie: install_remove_purge;
     }
     Guest {
         Bookworm: upgrade_under_a_running_guest;
-        Trixie: remove_with_a_running_guest;
+        Later: remove_with_a_running_guest;
     }
 }
 

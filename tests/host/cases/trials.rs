@@ -8,9 +8,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: a_good_try, withdrawn_and_damaged;
-        Trixie: dom0_panics;
-        Later: a_unit_hangs, truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
+        Bookworm: a_good_try;
+        Trixie: withdrawn_and_damaged;
+        Later: dom0_panics, a_unit_hangs, truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
     }
     Uefi {
         Bookworm: uefi_xen_panics;

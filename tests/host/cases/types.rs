@@ -9,7 +9,7 @@ use crate::machine::Host;
 
 cases! {
     Xen {
-        Trixie: pvh;
+        Bookworm: pvh;
         // Its firmware loads the kernel through a device model, byte by byte, on an emulated processor: minutes.
         Later: hvm;
     }

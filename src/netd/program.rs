@@ -5,14 +5,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ttvm::base::error::{Classify, Exit, report};
-use ttvm::base::log;
-use ttvm::netd::{self, Backup};
-use ttvm::network::{Error, Network};
+use super::Backup;
+use crate::base::error::{Classify, Exit, report};
+use crate::base::log;
+use crate::network::{Error, Network};
 
-const PROGRAM: &str = "ttvm-netd";
+/// By this name `ttvm` is the service: in /usr/libexec/ttvm it is a link to it. A program of its own would have most of
+/// `ttvm` in it once more.
+pub const PROGRAM: &str = "ttvm-netd";
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut root = PathBuf::from("/");
     if let [option, directory, ..] = &arguments[..]
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
     }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        [] => end("ttvm-netd.service", || netd::serve(&root)),
+        [] => end("ttvm-netd.service", || super::serve(&root)),
         ["boot"] => end("ttvm-network.service", || boot(&root)),
         ["rollback", id] => match id.parse() {
             Ok(id) => end("ttvm-netd.service", || rollback(&root, id)),
