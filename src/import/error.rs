@@ -48,6 +48,16 @@ pub enum Error {
         /// Which program would not, as the message has it.
         program: &'static str,
     },
+    /// It is another program's.
+    #[error("{} is {what}, which neither xl nor xm reads: {remedy}", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What makes a file of xl of it.
+        remedy: &'static str,
+    },
     /// xl would not read it, and it is no file of xm's either.
     #[error("{}:{}:{}: {}; so xl would not read this file, and \"{key}\" in line {line} means nothing to xm: mend that, or say --dialect xm; nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
     ForXl {
@@ -164,6 +174,7 @@ impl Classify for Error {
             Self::Exists { .. } => Exit::Refused,
             Self::Large { .. }
             | Self::Syntax { .. }
+            | Self::Other { .. }
             | Self::ForXl { .. }
             | Self::Nameless { .. }
             | Self::UnknownName { .. }

@@ -138,9 +138,34 @@ pub fn plan(
     })
 }
 
+/// What people take for a file of xl or xm, by its beginning, and what makes one of it.
+fn instead(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    Some(match bytes.trim_ascii_start() {
+        [b'<', ..] => (
+            "XML, as libvirt has it",
+            "`virsh domxml-to-native xen-xl FILE` makes a file of xl of it",
+        ),
+        [b'(', b'v', b'm', ..] | [b'(', b'd', b'o', b'm', b'a', b'i', b'n', ..] => (
+            "xend's own description of a domain",
+            "take the file that the guest was made from, or write one",
+        ),
+        [b'{', ..] => (
+            "JSON, as xl prints it",
+            "take the file that the guest was made from, or write one",
+        ),
+        [0x1f, 0x8b, ..] => ("packed by gzip", "gzip -d first"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => ("packed by xz", "xz -d first"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => ("packed by zstd", "zstd -d first"),
+        _ => return None,
+    })
+}
+
 /// The file, in the language that is asked for or that it is written in.
 fn read(bytes: &[u8], request: &Request<'_>) -> Result<(Dialect, Document), Error> {
     let path = request.file.to_owned();
+    if let Some((what, remedy)) = instead(bytes) {
+        return Err(Error::Other { path, what, remedy });
+    }
     let syntax = |path, dialect: Dialect, mistake| Error::Syntax {
         path,
         mistake,

@@ -229,6 +229,11 @@ impl Modules {
         self.files.insert(name, File { path, needs });
     }
 
+    /// Bytes that they have said of devices.
+    pub fn said(&self) -> usize {
+        self.aliases.len()
+    }
+
     /// All have come: each needs what those need that it needs, too, as depmod lists it, with what is to be loaded first at the end.
     pub fn complete(&mut self) {
         let names: Vec<String> = self.files.keys().cloned().collect();

@@ -109,7 +109,8 @@ fn logical_volume(name: &str, volume: &Section<'_>, all: &Relations<'_>, extent_
     roles.extend(origin.map(|_| "snapshot".to_owned()));
     roles.extend(all.origins.contains(name).then(|| "origin".to_owned()));
     let segments = volume.sections().filter(|(name, _)| name.starts_with("segment"));
-    let extents: u64 = segments.filter_map(|(_, segment)| segment.number("extent_count")).sum();
+    let mut extents = segments.filter_map(|(_, segment)| segment.number("extent_count"));
+    let extents = extents.try_fold(0_u64, u64::checked_add)?;
     let writable = volume.list("status").contains(&"WRITE");
     Some(LogicalVolume {
         name: name.to_owned(),

@@ -4,6 +4,8 @@
 //!
 //! There are two forms: `RAX=…` while the processor runs code of 64 bits, `EAX=…` without R8 to R15 while it does not.
 
+use std::collections::{HashMap, HashSet};
+
 /// A field of the text: its name, and the words behind it.
 type Field<'a> = (&'a str, Vec<&'a str>);
 
@@ -143,16 +145,26 @@ impl Segment {
 /// as QEMU writes it, in `a` and in `b`. Where one of them does not have the register, that is nothing.
 pub fn differences(a: &str, b: &str) -> Vec<(String, String, String)> {
     let (a, b) = (fields(a), fields(b));
-    let value = |fields: &[Field<'_>], name: &str| {
-        let mut named = fields.iter().filter(|(it, _)| *it == name);
-        named.next().map(|(_, words)| words.join(" ")).unwrap_or_default()
-    };
-    let only_b = b.iter().filter(|(name, _)| !a.iter().any(|(it, _)| it == name));
+    let (of_a, of_b) = (by_name(&a), by_name(&b));
+    let value = |fields: &HashMap<_, &[&str]>, name| fields.get(name).map(|words| words.join(" ")).unwrap_or_default();
+    let only_b = b.iter().filter(|(name, _)| !of_a.contains_key(name));
+    // A guest that has broken out of its QEMU may have said a name again and again.
+    let mut seen = HashSet::new();
     a.iter()
         .chain(only_b)
-        .map(|(name, _)| ((*name).to_owned(), value(&a, name), value(&b, name)))
+        .filter(|(name, _)| seen.insert(*name))
+        .map(|(name, _)| ((*name).to_owned(), value(&of_a, name), value(&of_b, name)))
         .filter(|(_, a, b)| a != b)
         .collect()
+}
+
+/// What is in each field; of those with one name, in the first.
+fn by_name<'a, 'b>(fields: &'b [Field<'a>]) -> HashMap<&'a str, &'b [&'a str]> {
+    let mut named = HashMap::new();
+    for (name, words) in fields {
+        named.entry(*name).or_insert(words.as_slice());
+    }
+    named
 }
 
 /// All of `text` that has the form `NAME=VALUE`.

@@ -214,6 +214,11 @@ fn what_it_is_instead() {
     let with = |beginning: &[u8]| [beginning, &[b'x'; 600]].concat();
     let mut tar = [b'a'; 1024];
     tar[257..262].copy_from_slice(b"ustar");
+    let mut ext = [0; 4096];
+    ext[1024..2048].copy_from_slice(&[b'x'; 1024]);
+    // 8192 inodes.
+    ext[1024..1028].copy_from_slice(&8192_u32.to_le_bytes());
+    ext[1080..1082].copy_from_slice(&[0x53, 0xef]);
     for (bytes, why) in [
         (
             with(b"\xc7\x71"),
@@ -226,6 +231,12 @@ fn what_it_is_instead() {
             "it is in the old portable format of cpio (odc), which Linux does not read",
         ),
         (tar.to_vec(), "it is an archive of tar, which Linux does not read"),
+        (ext.to_vec(), "it is a file system (ext2, ext3 or ext4)"),
+        (
+            [&[0; 32768][..], &with(b"\x01CD001")].concat(),
+            "it is an image of a CD",
+        ),
+        ([&[0; 1024][..], &with(b"\xe2\xe1\xf5\xe0")].concat(), "it is an erofs"),
     ] {
         for image in [bytes.clone(), gzip(&bytes)] {
             place.put("i", &image);

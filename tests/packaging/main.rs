@@ -8,3 +8,4 @@ mod root;
 mod rpm;
 #[path = "../support/terminal.rs"]
 mod terminal;
+mod units;

@@ -2,10 +2,12 @@
 //! A kernel in a package of Debian that is not installed (deb(5)): an archive of `ar` with an archive of tar in it. It is read
 //! twice: the modules that are wanted are few, and which ones they need is known when all were seen.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
 use liblzma::read::XzDecoder;
@@ -13,6 +15,7 @@ use liblzma::stream::Stream;
 
 use super::Error;
 use crate::base::progress::Progress;
+use crate::base::signals;
 use crate::initrd::modules::Modules;
 
 const MAGIC: &[u8] = b"!<arch>\n";
@@ -28,6 +31,12 @@ const LARGEST: u64 = 256 << 20;
 
 /// No package of a kernel has so much in it.
 const MOST: u64 = 8 << 30;
+
+/// More than the heads of a file in a package take: those of tar stay in memory, and may say that they are as long as they like.
+const HEADS: u64 = 1 << 20;
+
+/// More than the modules of any kernel say of devices: Debian's say 1.5 MB.
+const ALIASES: usize = 32 << 20;
 
 /// A package.
 #[derive(Debug)]
@@ -77,6 +86,12 @@ impl Package {
         let mut modules = Modules::coming(version, &self.builtin(version)?);
         self.each_module(version, (0, progress), &mut |path, elf| {
             modules.add(path, &elf);
+            match modules.said() {
+                ..=ALIASES => Ok(()),
+                _ => Err(io::Error::other(
+                    "its modules say more of devices than those of any kernel",
+                )),
+            }
         })?;
         modules.complete();
         let wanted = chosen(&modules);
@@ -84,6 +99,7 @@ impl Package {
             if wanted.contains(&Modules::name(path)) {
                 modules.keep(path, elf);
             }
+            Ok(())
         })?;
         Ok(modules)
     }
@@ -105,7 +121,7 @@ impl Package {
         &self,
         version: &str,
         (time, progress): (u64, &mut Progress<'_>),
-        take: &mut dyn FnMut(&Path, Vec<u8>),
+        take: &mut dyn FnMut(&Path, Vec<u8>) -> io::Result<()>,
     ) -> Result<(), Error> {
         let mut interrupted = false;
         self.look(&mut |path, content| {
@@ -116,7 +132,7 @@ impl Package {
                 return Ok(ControlFlow::Break(()));
             }
             if let Some(path) = below(path, version).filter(|path| is_module(path)) {
-                take(path, whole(&mut decoder(content)?)?);
+                take(path, whole(&mut decoder(content)?)?)?;
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -129,20 +145,83 @@ impl Package {
             let (from, length) = self.data;
             (&self.file).seek(SeekFrom::Start(from))?;
             let packed = (&self.file).take(length);
-            let mut archive = tar::Archive::new(decoder(packed)?.take(MOST));
+            let heads = Rc::new(Cell::new(HEADS));
+            let mut archive = tar::Archive::new(Bounded {
+                reader: decoder(packed)?.take(MOST),
+                left: Rc::clone(&heads),
+            });
             for entry in archive.entries()? {
-                let mut entry = entry?;
-                let Some(path) = inside(&entry.path()?) else { continue };
-                if entry.header().entry_type().is_file() && look(&path, &mut entry)?.is_break() {
+                let entry = entry?;
+                let kind = entry.header().entry_type();
+                if kind.is_gnu_sparse() {
+                    return Err(io::Error::other("a file in it has holes, as none in a package has"));
+                }
+                heads.set(u64::MAX);
+                let path = inside(&entry.path()?).filter(|_| kind.is_file());
+                let mut entry = Whole {
+                    left: entry.size(),
+                    reader: entry,
+                };
+                if path
+                    .map(|path| look(&path, &mut entry))
+                    .transpose()?
+                    .is_some_and(|looked| looked.is_break())
+                {
                     break;
                 }
+                // What is left of it is not to be taken for heads.
+                io::copy(&mut entry, &mut io::sink())?;
+                heads.set(HEADS);
             }
             Ok(())
         })();
-        looked.map_err(|source| Error::Package {
-            path: self.path.clone(),
-            source,
+        looked.map_err(|source| match signals::waiting() {
+            true => Error::Interrupted,
+            false => Error::Package {
+                path: self.path.clone(),
+                source,
+            },
         })
+    }
+}
+
+/// What is in a file of an archive: all of it, or it is an error.
+struct Whole<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Whole<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(buffer)?;
+        self.left = self.left.saturating_sub(length as u64);
+        match length {
+            0 if self.left > 0 && !buffer.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => Ok(length),
+        }
+    }
+}
+
+/// What an archive is read through: no more than what is left.
+struct Bounded<R> {
+    reader: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // What is packed may be far more than the package.
+        if signals::waiting() {
+            return Err(io::Error::other("it was interrupted"));
+        }
+        let left = self.left.get();
+        if left == 0 {
+            return Err(io::Error::other("the heads of a file in it have no end"));
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let length = self.reader.read(&mut buffer[..most])?;
+        self.left.set(left - length as u64);
+        Ok(length)
     }
 }
 
@@ -217,6 +296,8 @@ fn decoder<'a>(packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -231,5 +312,99 @@ mod tests {
         assert_eq!(modules("usr/lib/modules/6.1/kernel/a.ko"), Some("kernel/a.ko"));
         assert_eq!(modules("lib/modules/6.1/modules.builtin"), Some("modules.builtin"));
         assert_eq!(modules("lib/modules/6.10/kernel/a.ko"), None);
+    }
+
+    /// A package whose files are `members`, packed by gzip.
+    fn package(name: &str, members: &[u8]) -> (PathBuf, Option<Package>) {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(members).expect("room");
+        let packed = packed.finish().expect("room");
+        let mut content = MAGIC.to_vec();
+        for (name, member) in [("debian-binary", &b"2.0\n"[..]), ("data.tar.gz", &packed)] {
+            content.extend(format!("{name:<48}{:<10}`\n", member.len()).bytes());
+            content.extend(member);
+            content.resize(content.len().next_multiple_of(2), b'\n');
+        }
+        let path = std::env::temp_dir().join(format!("ttvm-{name}-{}.deb", std::process::id()));
+        std::fs::write(&path, content).expect("a file");
+        let package = Package::open(&path).expect("a file");
+        (path, package)
+    }
+
+    fn head(kind: tar::EntryType, path: &str, size: u64) -> Vec<u8> {
+        let mut head = tar::Header::new_gnu();
+        head.set_path(path).expect("a path");
+        head.set_entry_type(kind);
+        head.set_size(size);
+        head.set_cksum();
+        head.as_bytes().to_vec()
+    }
+
+    fn kernel_of(name: &str, members: &[u8]) -> Result<(String, Vec<u8>), String> {
+        let (path, package) = package(name, members);
+        std::fs::remove_file(path).expect("it goes");
+        let kernel = package.expect("a package").kernel();
+        kernel.map_err(|error| match error {
+            Error::Package { source, .. } => source.to_string(),
+            error => error.to_string(),
+        })
+    }
+
+    #[test]
+    fn a_kernel_behind_long_names() {
+        let mut members = head(tar::EntryType::GNULongName, "././@LongLink", 200);
+        members.extend([b'a'; 200]);
+        members.resize(1024, 0);
+        members.extend(head(tar::EntryType::Regular, "aaa", 3 << 20));
+        members.resize(members.len() + (3 << 20), 1);
+        members.extend(head(tar::EntryType::Regular, "./boot/vmlinuz-6.1", 5));
+        members.extend(b"Linux");
+        members.resize(members.len().next_multiple_of(512) + 1024, 0);
+        assert_eq!(
+            kernel_of("long-names", &members),
+            Ok(("vmlinuz-6.1".to_owned(), b"Linux".to_vec()))
+        );
+    }
+
+    /// What others write may say of itself that it is as long as it likes: nothing of that is believed, nor kept.
+    #[test]
+    fn heads_without_end() {
+        use tar::EntryType;
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let mut members = head(kind, "x", 1 << 33);
+            members.resize(64 << 20, b'a');
+            assert_eq!(
+                kernel_of("heads", &members).expect_err("no kernel"),
+                "the heads of a file in it have no end"
+            );
+        }
+        // Many that are small.
+        let one = [head(EntryType::GNULongName, "x", 512), vec![b'a'; 512]].concat();
+        assert!(kernel_of("many-heads", &one.repeat(2000)).is_err());
+        let sparse = head(EntryType::GNUSparse, "boot/vmlinuz-1", 0);
+        assert!(kernel_of("sparse", &sparse).is_err());
+    }
+
+    #[test]
+    fn no_kernel_is_so_large() {
+        assert!(whole(&mut io::repeat(0)).is_err());
+    }
+
+    #[test]
+    fn members_that_are_cut_off() {
+        for members in [
+            &head(tar::EntryType::Regular, "boot/vmlinuz-1", 99)[..],
+            b"no archive at all, for certain",
+            b"",
+        ] {
+            assert!(kernel_of("cut", members).is_err());
+        }
+        let path = std::env::temp_dir().join(format!("ttvm-sizes-{}.deb", std::process::id()));
+        for size in ["", "x", "-5", "9999999999", "+1"] {
+            let head = format!("!<arch>\n{:<48}{size:<10}`\n", "debian-binary");
+            std::fs::write(&path, head).expect("a file");
+            assert!(!matches!(Package::open(&path), Ok(Some(_))), "{size}");
+        }
+        std::fs::remove_file(&path).expect("it goes");
     }
 }

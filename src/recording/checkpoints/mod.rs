@@ -123,7 +123,11 @@ impl Checkpoints {
     }
 
     /// Fills `memory`, which is all zeros.
-    pub(super) fn fill(&self, checkpoint: &Checkpoint, memory: &Memory) -> Result<(), Error> {
+    ///
+    /// # Errors
+    ///
+    /// If what was saved cannot be read, or is not what was written.
+    pub fn fill(&self, checkpoint: &Checkpoint, memory: &Memory) -> Result<(), Error> {
         store::fill(&self.directory, &self.index.blocks, checkpoint.map, memory).map_err(|source| self.damaged(source))
     }
 

@@ -202,7 +202,7 @@ fn put(pages: &File, blocks: &[Piece], group: &[(u32, u32)], memory: &Memory) ->
     };
     let block = blocks.get(block_of(*first)).ok_or_else(damaged)?;
     let block = piece(pages, *block, BLOCK * PAGE)?;
-    for run in group.chunk_by(|a, b| (a.0 + 1, a.1 + 1) == *b) {
+    for run in group.chunk_by(|a, b| (b.0.checked_sub(1), b.1.checked_sub(1)) == (Some(a.0), Some(a.1))) {
         let from = (run[0].0 as usize - 1) % BLOCK * PAGE;
         let content = block.get(from..from + run.len() * PAGE).ok_or_else(damaged)?;
         memory.write(run[0].1 as usize, content)?;

@@ -89,14 +89,17 @@ fn changed(
         return Ok(Some(format!("{what}: {} is not there any more", now.display())));
     }
     let found = disks::digest_file(now, listener)?;
-    Ok((found.digest != recorded.digest).then(|| {
-        format!(
-            "{what}: {} has changed: it was {}, now it is {}",
-            now.display(),
-            recorded.digest,
-            found.digest
-        )
-    }))
+    let now = now.display();
+    Ok(if found.digest != recorded.digest {
+        let (was, is) = (recorded.digest, found.digest);
+        Some(format!("{what}: {now} has changed: it was {was}, now it is {is}"))
+    } else if found.size != recorded.size {
+        // Whoever wrote that has not measured it.
+        let (was, is) = (recorded.size, found.size);
+        Some(format!("{what}: {now} has {is} bytes, and the recording says {was}"))
+    } else {
+        None
+    })
 }
 
 /// What of a manifest, which may have come from anywhere, becomes words of QEMU's command line, and what a replay is compared
@@ -189,6 +192,14 @@ pub(in crate::recording) fn qemu(
             Some(now) => differences.0.extend(changed(&what, file, now, listener)?),
             None => differences.0.push(format!("{what}: this QEMU has none")),
         }
+    }
+    let is_named =
+        |now: &PathBuf| (manifest.engine.firmware.iter()).any(|file| file.path.file_name() == now.file_name());
+    for now in firmware.iter().filter(|now| manifest.format > 1 && !is_named(now)) {
+        let name = now.file_name().unwrap_or_default().display();
+        differences
+            .0
+            .push(format!("firmware {name}: the recording does not say which it had"));
     }
     if !differences.0.is_empty() {
         let has_capsule = matches!(recording.capsule(), Ok(Some(_)));

@@ -22,6 +22,12 @@ const SYMBOLS: u32 = 2;
 /// No table is larger: that of a kernel with everything has 20 MB.
 const LARGEST: u64 = 1 << 28;
 
+/// No name is longer: KSYM_NAME_LEN is 512 in Linux.
+const LONGEST: usize = 512;
+
+/// No kernel has more names: one with everything has 300,000, one with those of its modules, too, a million.
+const MOST: usize = 1 << 22;
+
 /// How far behind the beginning of a symbol an address is still said to be in it.
 const FARTHEST: u64 = 1 << 20;
 
@@ -56,10 +62,16 @@ impl Symbols {
     }
 
     /// Those of lines `ADDRESS TYPE NAME`.
-    fn of_list(list: impl BufRead) -> io::Result<Self> {
+    fn of_list(mut list: impl BufRead) -> io::Result<Self> {
         let mut symbols = Self::default();
-        for line in list.lines() {
-            let line = line?;
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // An address, a type and a name; and a module's.
+            if list.by_ref().take(3 * LONGEST as u64).read_until(b'\n', &mut line)? == 0 {
+                return Ok(symbols);
+            }
+            let line = String::from_utf8_lossy(&line);
             let mut words = line.split_whitespace();
             let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next()) else {
                 continue;
@@ -67,11 +79,10 @@ impl Symbols {
             // To whoever may not see them, the kernel says that all of them are 0.
             match u64::from_str_radix(address, 16) {
                 Ok(0) => {}
-                Ok(address) => symbols.insert(address, name),
+                Ok(address) => symbols.insert(address, name)?,
                 Err(_) => return Err(unlike("it is neither an ELF file nor a list of addresses and names")),
             }
         }
-        Ok(symbols)
     }
 
     fn of_elf(file: &mut File) -> io::Result<Self> {
@@ -79,9 +90,10 @@ impl Symbols {
         let sections = read(file, long(&head, 0x28), SECTION as u64 * u64::from(short(&head, 0x3c)))?;
         let sections: Vec<&[u8]> = sections.chunks_exact(SECTION).collect();
         let mut symbols = Self::default();
-        for section in sections.iter().filter(|section| word(section, 4) == SYMBOLS) {
+        // There is one.
+        if let Some(section) = sections.iter().find(|section| word(section, 4) == SYMBOLS) {
             let Some(names) = sections.get(word(section, 40) as usize) else {
-                continue;
+                return Ok(symbols);
             };
             let table = read(file, long(section, 24), long(section, 32))?;
             let names = read(file, long(names, 24), long(names, 32))?;
@@ -89,9 +101,10 @@ impl Symbols {
                 // A function, an object, or a label; and it is somewhere.
                 let is_one = symbol[4] & 0xf <= 2 && short(symbol, 6) != 0;
                 let name = names.get(word(symbol, 0) as usize..).unwrap_or_default();
+                let name = &name[..name.len().min(LONGEST)];
                 let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
                 if is_one && !name.is_empty() {
-                    symbols.insert(long(symbol, 8), &String::from_utf8_lossy(name));
+                    symbols.insert(long(symbol, 8), &String::from_utf8_lossy(name))?;
                 }
             }
         }
@@ -99,10 +112,14 @@ impl Symbols {
     }
 
     /// A name is whoever's file that is, and is printed.
-    fn insert(&mut self, address: u64, name: &str) {
+    fn insert(&mut self, address: u64, name: &str) -> io::Result<()> {
+        if self.by_name.len() >= MOST {
+            return Err(unlike("it has more names than any kernel"));
+        }
         let name = text::line(name).into_owned();
         self.by_address.entry(address).or_insert_with(|| name.clone());
         self.by_name.entry(name).or_insert(address);
+        Ok(())
     }
 
     /// Where `name` is.

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs that are recorded from LVM snapshots and replayed, by their units, with a QEMU within the emulated host.
 
-use super::mutants::Good;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::mutants::{Good, numbers};
 use super::{THICK, cases, emulated_guest, until};
 use crate::machine::Host;
 
@@ -9,7 +12,7 @@ cases! {
     Installed {
         Bookworm: from_lvm;
         Trixie: no_room;
-        Later: ends, from_lvm_ten_times, hostile;
+        Later: ends, from_lvm_ten_times, hostile, mutants;
     }
 }
 
@@ -228,6 +231,75 @@ fn hostile(host: &mut Host) {
         ))
         .unwrap();
     }
+}
+
+/// How many of them are tried if nobody says: a replay takes seconds here.
+const FEW: u64 = 12;
+
+/// The same, each with one change by chance (tests/replay, hostile::recordings); `TTVM_HOSTILE` says which.
+fn mutants(host: &mut Host) {
+    prepare_file(host, "once");
+    host.run(
+        "ttvm record clientA --for 2min && ttvm recordings export clientA --with-disks -o /root/good.ttvm && \
+         mkdir /root/bait && cd /root/bait && echo secret >secret && ln -s secret link && mkfifo pipe",
+    )
+    .unwrap();
+    let good = Good::read(&host.read("/root/good.ttvm").unwrap());
+    // What is made once and stays: the copy of the disk, the lock.
+    host.write("/root/hostile.ttvm", &good.archive(), 0o600).unwrap();
+    let replayed = host
+        .run("ttvm recordings import --as hostile /root/hostile.ttvm && ttvm replay --verify hostile 2>&1")
+        .unwrap();
+    assert!(replayed.contains("IDENTICAL"), "{replayed}");
+    host.run("ttvm recordings rm hostile --keep 0").unwrap();
+    let own = "/var/lib/ttvm/recordings/hostile";
+    let before = traces(host, own);
+    let secret = ttvm::file::digest::of_bytes(b"secret\n").to_string();
+    let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
+    for number in numbers(FEW) {
+        let mutant = good.mutant(number, Path::new("/root/bait"));
+        host.write("/root/hostile.ttvm", &mutant.archive, 0o600).unwrap();
+        let tried = host
+            .sh(
+                "cd /root; ttvm recordings import --as hostile hostile.ttvm 2>&1 || exit 100
+                 timeout -s INT 20 ttvm replay --verify hostile 2>&1; ended=$?
+                 ttvm recordings show hostile 2>&1; ttvm recordings list 2>&1; ls /var/lib/ttvm/recordings/hostile/*
+                 exit $ended",
+            )
+            .unwrap();
+        let (status, said) = (tried.status, tried.text());
+        let end = match status {
+            0 => "identical",
+            1 => "failed",
+            3 | 4 => "refused",
+            5 => "diverged",
+            100 => "not imported",
+            // Whoever waited for it has ended it.
+            124 | 130 => "stood still",
+            _ => panic!("{number}, {}: {status}: {said}", mutant.what),
+        };
+        *ends.entry(end).or_default() += 1;
+        let require = |is_so: bool, what: &str| assert!(is_so, "{number}, {}: {what}: {end}: {said}", mutant.what);
+        require(status != 0 || mutant.may_be_identical, "it cannot be IDENTICAL");
+        require(
+            said.contains("replay.json") == [0, 5].contains(&status),
+            "what is stored",
+        );
+        require(
+            !said.contains(|c: char| c != '\n' && !ttvm::base::text::is_plain(c)),
+            "what a terminal would do",
+        );
+        require(!said.contains(&secret), "it has read the secret");
+        let left = host
+            .run("pgrep -af '[q]emu-system'; ls -A /var/lib/ttvm/overlays; systemctl is-active ttvm-replay@hostile; true")
+            .unwrap();
+        require(["inactive\n", "failed\n"].contains(&left.as_str()), &left);
+        host.run("ttvm recordings rm hostile --keep 0 2>&1 || ! ls /var/lib/ttvm/recordings/hostile/*")
+            .unwrap();
+        let now = traces(host, own);
+        require(now == before, &now);
+    }
+    println!("hostile recordings {:?} as root's unit: {ends:?}", numbers(FEW));
 }
 
 /// A guest that runs as its unit stands still while there is no room for what it writes, and says so.

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -16,7 +15,7 @@ use ttvm::recording::Entry;
 
 use super::super::Outcome;
 use super::super::lab::{FILE, GUEST, Lab, Place, Ran, Running, STATE};
-use super::super::mutants::{Good, Mutant};
+use super::super::mutants::{Good, Mutant, numbers};
 use super::{TINY_DISK, describe_tiny};
 
 /// Whose they become. There is no such guest here.
@@ -33,17 +32,6 @@ const PATIENT: u64 = 100;
 
 /// In none of what is said, wherever a manifest points.
 const SECRET: &[u8] = b"nobody else's business\n";
-
-fn numbers() -> Range<u64> {
-    let Ok(text) = std::env::var("TTVM_HOSTILE") else {
-        return 0..FEW;
-    };
-    let number = |text: &str| text.parse().expect("TTVM_HOSTILE is a number, or two as in 5..9");
-    match text.split_once("..") {
-        Some((first, end)) => number(first)..number(end),
-        None => 0..number(&text),
-    }
-}
 
 /// A place with a recording that is good, exported.
 fn prepared(lab: &Lab) -> (Place, Good) {
@@ -277,7 +265,7 @@ pub fn recordings(lab: &Lab) -> Outcome {
     let (place, good) = prepared(lab);
     let mut trial = Trial::new(&place, &good);
     assert!(trial.wrong.is_empty(), "{:?}", trial.wrong);
-    let numbers = numbers();
+    let numbers = numbers(FEW);
     let started = Instant::now();
     let mut ends: BTreeMap<End, u32> = BTreeMap::new();
     let mut failures = String::new();

@@ -314,12 +314,22 @@ impl Archive {
                 .wrong("it is cut off: what says that it is whole is missing at its end")
                 .into());
         }
+        listener.stop();
+        let mut rest = archive.into_inner();
+        // Two blocks of zeros are the end, and whatever is behind them is nobody's. One alone is damage: tar stops there, too.
+        let mut second = Vec::new();
+        let read = rest.by_ref().take(512).read_to_end(&mut second);
+        read.map_err(|error| self.cut(&error))?;
+        if second.iter().any(|byte| *byte != 0) {
+            return Err(self
+                .wrong("it is damaged: a block of zeros stands alone in it, and more follows")
+                .into());
+        }
         if self.packed == Packed::Not {
             return Ok(());
         }
         // What says whether the content is what was packed comes last, behind all that tar has use for.
-        listener.stop();
-        self.read_out(&mut archive.into_inner())?;
+        self.read_out(&mut rest)?;
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 //! How archives are packed: gzip is read here, the others are unpacked by their own programs.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::run::child::{Child, Streams};
 use crate::run::{self, Program};
@@ -58,7 +58,7 @@ impl Packed {
             Self::Not => return Ok(Box::new(BufReader::with_capacity(PIECE, file))),
             Self::Gzip => {
                 let packed = BufReader::with_capacity(PIECE, file);
-                return Ok(Box::new(MultiGzDecoder::new(packed)));
+                return Ok(Box::new(Gzip(Some(GzDecoder::new(packed)))));
             }
             Self::Zstd => (&ZSTD, "zstd", Some(format!("--memory={MEMORY}"))),
             Self::Xz => (&XZ, "xz", Some(format!("--memlimit-decompress={MEMORY}"))),
@@ -76,6 +76,43 @@ impl Packed {
         let child = Child::spawn(program, &arguments, streams);
         let child = child.map_err(|error| Unopened::Program(name, error))?;
         Ok(Box::new(BufReader::with_capacity(PIECE, Unpacker { child, output })))
+    }
+}
+
+/// What gzip(1) unpacks: one stream behind the other, and zeros at the end, with which tapes and blocks are filled.
+struct Gzip<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.0 {
+            let length = decoder.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            let Some(mut rest) = self.0.take().map(GzDecoder::into_inner) else {
+                break;
+            };
+            if !is_over(&mut rest)? {
+                self.0 = Some(GzDecoder::new(rest));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Whether nothing follows, or zeros alone.
+fn is_over(rest: &mut impl BufRead) -> io::Result<bool> {
+    let mut zeros = false;
+    loop {
+        let bytes = rest.fill_buf()?;
+        let length = bytes.len();
+        match bytes.iter().any(|byte| *byte != 0) {
+            _ if length == 0 => return Ok(true),
+            true if zeros || bytes[0] == 0 => return Err(io::Error::other("something is behind the zeros at its end")),
+            true => return Ok(false),
+            false => zeros = true,
+        }
+        rest.consume(length);
     }
 }
 

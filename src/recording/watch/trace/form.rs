@@ -209,16 +209,16 @@ impl<W: Write> Writer<W> {
         let (name, at, until, (process, thread)) = match entry {
             Entry::Block { at, address, length } => {
                 let name = self.symbols.name(*address).unwrap_or_else(|| format!("{address:#x}"));
-                (name, *at, at + u64::from(*length), (0, 0))
+                (name, *at, at.saturating_add((*length).into()), (0, 0))
             }
-            Entry::Instruction { at, address } => (self.place(*address), *at, at + 1, (0, 0)),
+            Entry::Instruction { at, address } => (self.place(*address), *at, at.saturating_add(1), (0, 0)),
             Entry::Call(call) => (
                 call.name(),
                 call.at,
-                call.until.unwrap_or(call.at + 1),
+                call.until.unwrap_or(call.at.saturating_add(1)),
                 self.thread(call)?,
             ),
-            Entry::Write(write) => (self.place(write.address), write.at, write.at + 1, (0, 0)),
+            Entry::Write(write) => (self.place(write.address), write.at, write.at.saturating_add(1), (0, 0)),
             Entry::Disk { at, request } => (format!("request {request}"), *at, *at, (0, 0)),
             Entry::Packet { at, network, .. } => (format!("interface {network}"), *at, *at, (0, 0)),
         };

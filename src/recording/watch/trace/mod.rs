@@ -10,7 +10,7 @@ use std::ops::{ControlFlow, Range};
 use qemu_watch::{Record, Watch};
 use replay_log::{Kind, Reader};
 
-pub use calls::Call;
+pub use calls::{Call, Calls};
 pub use form::{Form, Writer, word};
 
 use super::Watcher;
@@ -18,7 +18,6 @@ use crate::recording::log::point::Point;
 use crate::recording::replay::{self, open_log};
 use crate::recording::session::{Error, Listener, devices};
 use crate::recording::{Recording, log};
-use calls::Calls;
 
 /// One thing that happened. `at` is how many instructions the guest had executed before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
