@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ttvm::guest::toolstack::qemu::RUNNER;
-use ttvm::netd::program as netd;
+use ttvm::netd;
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();

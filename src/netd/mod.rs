@@ -7,7 +7,6 @@
 //! changes news            the change on its way, how it ends, what blocks, systemd's timer behind it; who is told of it
 //! users                   how much of it each user may want at once
 //! view error idle         what is shown; how it is told; when it is over
-//! program                 what it is started as
 //! socket                  the connection, and how much comes through it
 //! proxy                   the same for clients
 //! ```
@@ -21,14 +20,14 @@ mod idle;
 mod manager;
 mod news;
 pub mod options;
-pub mod program;
 pub mod proxy;
 mod socket;
 mod transaction;
 mod users;
 mod view;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,14 +35,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
-use crate::base::error::{Classify, Exit};
-use crate::base::notify;
-use crate::network::Network;
+use crate::base::error::{Classify, Exit, report};
+use crate::base::{log, notify};
+use crate::network::{self, Network};
 use changes::Service;
 use manager::Manager;
 use proxy::{NAME, PATH};
 
 pub use changes::backup::Backup;
+
+/// By this name `ttvm` is the service: in /usr/libexec/ttvm it is a link to it. A program of its own would have most of
+/// `ttvm` in it once more.
+pub const PROGRAM: &str = "ttvm-netd";
 
 /// Why the service ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +91,63 @@ fn keep_little() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut root = PathBuf::from("/");
+    if let [option, directory, ..] = &arguments[..]
+        && option == "--root"
+    {
+        root = PathBuf::from(directory);
+        arguments.drain(..2);
+    }
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => end("ttvm-netd.service", || serve(&root)),
+        ["boot"] => end("ttvm-network.service", || boot(&root)),
+        ["rollback", id] => match id.parse() {
+            Ok(id) => end("ttvm-netd.service", || rollback(&root, id)),
+            Err(_) => usage(),
+        },
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: {PROGRAM} [--root DIR] [rollback ID | boot]");
+    Exit::Usage.into()
+}
+
+fn end<E: Classify>(unit: &str, work: impl FnOnce() -> Result<(), E>) -> ExitCode {
+    log::init(PROGRAM, Some(unit));
+    match work() {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => report(PROGRAM, &error),
+    }
+}
+
+/// The host is coming up.
+fn boot(root: &Path) -> Result<(), network::Error> {
+    let network = Network::new(root);
+    network.recover()?;
+    for done in network.reconcile()? {
+        tracing::info!("{done}");
+    }
+    Ok(())
+}
+
+/// The timer of a change has run out. The change may be over, or another be on its way, or the deadline have been moved,
+/// and then a later timer is there: what is overdue or half made is undone, and nothing else.
+fn rollback(root: &Path, id: u64) -> Result<(), network::Error> {
+    let network = Network::new(root);
+    network.recover()?;
+    // Others were armed for the same change, for as long as it might have taken to be made.
+    if network.status()?.pending.is_none_or(|pending| pending.id != id) {
+        Backup::new(root).disarm(id);
+    }
+    Ok(())
 }
 
 /// Serves until nobody has called for a while, or SIGTERM.
