@@ -254,11 +254,12 @@ async fn what_a_crash_has_made_of_a_change_is_told_as_it_is() {
         let mut netd = bus.netd(&[&["env", &fail_point], &namespace.enter()[..]].concat());
         let manager = crate::bus::manager(&root).await;
         let path = manager.switch_mode("nat", &settings, 60, 0).await.expect("a change");
+        let mut said = None;
         if confirmed {
             waits(&manager).await;
-            assert!(manager.confirm(&path).await.is_err(), "it was killed");
+            said = Some(manager.confirm(&path).await.expect_err("it was killed"));
         }
-        assert_eq!(netd.exit().await, None, "it was killed");
+        assert_eq!(netd.exit().await, None, "it was killed, and did not say {said:?}");
         assert!(netd.is_gone());
         let mut netd = bus.netd(&namespace.enter());
         let manager = crate::bus::manager(&root).await;
