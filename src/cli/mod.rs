@@ -180,6 +180,8 @@ enum Error {
         "guest \"{0}\" has no console that can be joined now: it is replayed, which nobody can type to (`ttvm replay --console {0}` shows what it prints), or on a terminal already, or just begins"
     )]
     NoConsole(GuestName),
+    #[error("the console was left: it was not read fast enough; the guest goes on (`ttvm console` joins it again)")]
+    SlowReader,
     #[error("only root may do this: `sudo ttvm {0}`")]
     RootOnly(String),
     #[error(

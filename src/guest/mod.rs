@@ -100,6 +100,13 @@ pub fn console_socket(guest: &GuestName) -> PathBuf {
     Path::new(DIRECTORY).join(format!("{guest}.console"))
 }
 
+/// The lock of whoever sits at that console: one at a time.
+pub fn claim_console(guest: &GuestName) -> Result<Attempt, Error> {
+    // No guest's name begins with a dot: a guest "a.console" has a lock of its own beside it.
+    let path = Path::new(DIRECTORY).join(format!(".{guest}.console.lock"));
+    lock::take(&path).map_err(|source| Error::Write { path, source })
+}
+
 /// The lock that somebody has who only looks, as they do not have it any more; nothing if somebody means to keep it.
 pub fn soon(waiting: Waiting) -> Result<Option<Lock>, Error> {
     let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);

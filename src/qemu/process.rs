@@ -24,7 +24,7 @@ use crate::run::child::{Child, Start, Streams, confinement};
 /// What is left to write when it ends has to be on the disk by then.
 const QUIT: Duration = Duration::from_secs(120);
 
-/// So much is kept of what was typed and not read yet; what comes after it is lost, as on any terminal.
+/// While so much of what was typed is not taken yet, there is no room for more.
 const TYPED: usize = 1 << 16;
 
 /// So much is typed at once, and then it is waited until the guest has taken that: a serial port has room for 16 bytes, and while
@@ -196,10 +196,14 @@ impl Emulator {
         Ok(text)
     }
 
-    /// Types on the guest's console. A guest that does not read it does not keep us waiting.
+    /// Whether more may be typed: whoever types waits for a guest that does not read it.
+    pub fn has_room(&self) -> bool {
+        self.typed.len() < TYPED
+    }
+
+    /// Types on the guest's console, while [there is room](Self::has_room). A guest that does not read it does not keep us waiting.
     pub fn keys(&mut self, text: &[u8]) -> io::Result<()> {
-        let room = TYPED.saturating_sub(self.typed.len());
-        self.typed.extend_from_slice(&text[..text.len().min(room)]);
+        self.typed.extend_from_slice(text);
         self.type_on()
     }
 

@@ -592,14 +592,11 @@ impl Course<'_> {
         if live.emulator.complaint().contains(LOST) || self.library.free_space()? < LAST {
             return Err(Error::LogLost);
         }
-        loop {
-            let text = live.emulator.console().map_err(Error::Wait)?;
-            if text.is_empty() {
-                break;
-            }
-            self.console.add(&text)?;
-            listener.console(&text);
-        }
+        live.rest(|text| {
+            self.console.add(text)?;
+            listener.console(text);
+            Ok(())
+        })?;
         Ok(Ended {
             exit,
             instructions,

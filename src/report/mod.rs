@@ -274,9 +274,8 @@ impl Report<'_> {
                 rows.link("Last line before it", line);
             }
         }
-        for (at, line) in replays.explanation.iter().enumerate() {
-            rows.text(if at == 0 { "Because" } else { "" }, line);
-        }
+        let name = if replays.unexplained { "Looked for" } else { "Because" };
+        rows.texts(name, &replays.explanation);
         rows.text("Ended", &date(replays.when));
         if replays.identical > 0 {
             rows.text("Identical in a row", &replays.identical.to_string());
@@ -285,7 +284,7 @@ impl Report<'_> {
             rows.text("Identical on", engine);
         }
         rows.end();
-        if self.diverged().is_some() && replays.explanation.is_empty() {
+        if self.diverged().is_some() && (replays.unexplained || replays.explanation.is_empty()) {
             let _ = writeln!(
                 page,
                 "<p><code>{command} --verify --explain</code> looks for the first instruction that went another way.</p>"
@@ -464,6 +463,18 @@ impl<'a> Rows<'a> {
 
     fn text(&mut self, name: &str, value: &str) {
         let _ = writeln!(self.0, "<tr><th scope=\"row\">{name}</th><td>{}</td></tr>", Text(value));
+    }
+
+    /// Several values of one name.
+    fn texts(&mut self, name: &str, values: &[String]) {
+        for (at, value) in values.iter().enumerate() {
+            let head = match (at, values.len()) {
+                (0, 1) => format!("<th scope=\"row\">{name}</th>"),
+                (0, rows) => format!("<th scope=\"row\" rowspan=\"{rows}\">{name}</th>"),
+                _ => String::new(),
+            };
+            let _ = writeln!(self.0, "<tr>{head}<td>{}</td></tr>", Text(value));
+        }
     }
 
     /// The way to a line of the console.

@@ -146,17 +146,27 @@ fn a_run_and_its_replays() {
         "behind it, it is 1",
     ];
     let why = why.map(str::to_owned);
-    recording.note_explanation(&Divergence::Stalled { instructions: None }, &why);
+    recording.note_explanation(&Divergence::Stalled { instructions: None }, &why, false);
     assert_eq!(page(&world), text);
-    recording.note_explanation(&at, &why);
+    recording.note_explanation(&at, &why, false);
     let text = page(&world);
     for part in [
-        "<tr><th scope=\"row\">Because</th><td>the first different instruction is number 1,723,456, at 0x10: movq %rdx, (&lt;r14&gt;)</td>",
-        "<td>behind it, it is 1</td>",
+        "<tr><th scope=\"row\" rowspan=\"2\">Because</th><td>the first different instruction is number 1,723,456, at 0x10: movq %rdx, (&lt;r14&gt;)</td>",
+        "<tr><td>behind it, it is 1</td></tr>",
     ] {
         assert!(text.contains(part), "{part}");
     }
     assert!(!text.contains("--explain"));
+    // No reason was found: that is no reason.
+    recording.note_explanation(&at, &["the difference did not come again".to_owned()], true);
+    let text = page(&world);
+    for part in [
+        "<tr><th scope=\"row\">Looked for</th><td>the difference did not come again</td></tr>",
+        "--verify --explain</code>",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    assert!(!text.contains("Because"));
     recording.note_verdict(&identical(), "7.2.22");
     assert!(!page(&world).contains("Because"));
 }

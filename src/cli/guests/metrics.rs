@@ -13,7 +13,6 @@ use crate::cli::Error;
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::file;
-use crate::guest::record::Record;
 use crate::recording::{Library, Verdict};
 use crate::snapshot::Fill;
 
@@ -32,7 +31,7 @@ pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit
         .rows
         .into_iter()
         .map(|row| Figures {
-            failed_starts: Record::load(places.root(), &row.guest).map_or(0, |record| record.failed_starts),
+            failed_starts: status::record_of(places, &row.guest).map_or(0, |record| record.failed_starts),
             replay: newest_replay(&library, &row.guest),
             row,
         })

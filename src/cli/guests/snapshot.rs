@@ -13,7 +13,7 @@ use crate::config::places::Places;
 use crate::config::types::{GuestName, Size, Volume};
 use crate::config::{guests, host};
 use crate::file::lock::Attempt;
-use crate::guest::{self, claim};
+use crate::guest::{self, claim, soon};
 use crate::snapshot::{Fill, Store};
 
 #[derive(Subcommand)]
@@ -62,10 +62,11 @@ pub(in crate::cli) fn run(places: &Places, command: &Command) -> Result<Exit, Er
     let store = Store::open(name, snapshots, &host.snapshot)?;
     let _claim = match command {
         Command::Reset(Change { dry_run: false, .. }) | Command::Discard(Change { dry_run: false, .. }) => {
-            match claim(name)? {
+            let lock = match claim(name)? {
                 Attempt::Taken(lock) => Some(lock),
-                Attempt::Busy(_) => return Err(guest::Error::Claimed { guest: name.clone() }.into()),
-            }
+                Attempt::Busy(waiting) => soon(waiting)?,
+            };
+            Some(lock.ok_or_else(|| guest::Error::Claimed { guest: name.clone() })?)
         }
         _ => None,
     };

@@ -257,7 +257,7 @@ fn row(
     notes: &mut Vec<String>,
 ) -> Result<Row, Error> {
     let (state, tone) = world.state(name);
-    let record = Record::load(places.root(), name);
+    let record = record_of(places, name);
     let row = Row {
         tone,
         reboots: record.as_ref().map_or(0, |record| record.reboots),
@@ -267,16 +267,25 @@ fn row(
     match guests::load(places, host, name) {
         Ok(guest) => Ok(of_guest(row, &guest, record, host, world, notes)),
         Err(error @ config::Error::NoSuchGuest { .. }) => Err(error.into()),
-        Err(_) => Ok(invalid(row, world)),
+        Err(_) => Ok(invalid(row, places, world)),
+    }
+}
+
+/// What is remembered of the newest run of a guest. It is of the system's guests alone, and a user's own may have the same name.
+pub(super) fn record_of(places: &Places, name: &GuestName) -> Option<Record> {
+    match places.is_own() {
+        true => None,
+        false => Record::load(places.root(), name),
     }
 }
 
 /// A guest whose file is wrong.
-fn invalid(mut row: Row, world: &World) -> Row {
+fn invalid(mut row: Row, places: &Places, world: &World) -> Row {
     (row.state, row.tone) = ("invalid".to_owned(), Tone::Bad);
     row.last_exit = Some(format!("ttvm guest check {}", row.guest));
     // It may have been right when the guest was started.
-    if let Some(preparation) = Preparation::load(&row.guest)
+    if !places.is_own()
+        && let Some(preparation) = Preparation::load(&row.guest)
         && let Presence::Own(domain) = domain::presence(&world.domains, &row.guest, preparation.uuid())
     {
         row.state = "running, file invalid".to_owned();

@@ -98,7 +98,8 @@ pub(super) fn run(library: &Library, entry: Entry, json: bool) -> Result<(), Err
             format!("{replays}, the last time {}", date_and_time(replays.when)),
         ));
         lines.push(("last replay", replays.newest.to_string()));
-        lines.extend(replays.explanation.iter().map(|line| ("explained", line.clone())));
+        let explained = if replays.unexplained { "looked for" } else { "explained" };
+        lines.extend(replays.explanation.iter().map(|line| (explained, line.clone())));
         lines.extend(replays.engines.iter().map(|engine| ("identical on", engine.clone())));
     }
     let mut out = io::stdout().lock();

@@ -212,7 +212,7 @@ fn explain(
     match found {
         Ok(found) => {
             let lines: Vec<String> = found.to_string().lines().map(str::to_owned).collect();
-            recording.note_explanation(at, &lines);
+            recording.note_explanation(at, &lines, found.is_open());
             show(&found)
         }
         Err(error) => not_found(&error),

@@ -11,7 +11,7 @@ use crate::cli::systemd::{self, FOR_EVER, SYSTEMCTL, Unit};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::file::lock::Attempt;
-use crate::guest::claim;
+use crate::guest::{claim, soon};
 use crate::recording::session::limit::Limit;
 use crate::recording::unit::order::{Order, socket};
 use crate::recording::{Id, Library};
@@ -67,10 +67,12 @@ pub(in crate::cli) fn replay(guest: &GuestName, id: &Id, arguments: &Arguments) 
 /// Starts the unit; with `wait`, until it has ended.
 fn start(guest: &GuestName, order: &Order, unit: &str, wait: bool) -> Result<(), Error> {
     // The unit's Conflicts= would end the other run.
-    match claim(guest)? {
-        Attempt::Taken(_) => {}
-        Attempt::Busy(_) => return Err(Error::Running(guest.clone())),
-    }
+    let lock = match claim(guest)? {
+        Attempt::Taken(lock) => Some(lock),
+        Attempt::Busy(waiting) => soon(waiting)?,
+    };
+    // The unit takes it for itself.
+    drop(lock.ok_or_else(|| Error::Running(guest.clone()))?);
     order.give(guest)?;
     let mut command = Command::new(&SYSTEMCTL).arg("start");
     if wait {

@@ -74,6 +74,11 @@ impl Explanation {
     pub fn is_same(&self) -> bool {
         matches!(self, Self::Same { ends, .. } if ends.is_empty())
     }
+
+    /// Whether it leaves open why two runs differ: no difference was found.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Same { .. } | Self::NotAgain { .. } | Self::Unseen { .. })
+    }
 }
 
 /// The first different instruction.

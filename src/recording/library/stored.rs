@@ -224,9 +224,9 @@ impl Recording {
     }
 
     /// Remembers what was found of the first different instruction of a replay that came to `at`, a line each; as long as no other
-    /// replay has come to something since.
-    pub fn note_explanation(&self, at: &crate::recording::Divergence, explanation: &[String]) {
-        if let Err(error) = Replays::explain(&self.directory, at, explanation) {
+    /// replay has come to something since. It may be that nothing was, which leaves the replay `unexplained`.
+    pub fn note_explanation(&self, at: &crate::recording::Divergence, explanation: &[String], unexplained: bool) {
+        if let Err(error) = Replays::explain(&self.directory, at, explanation, unexplained) {
             tracing::warn!(ttvm_guest = %self.guest, "cannot remember why the replay of {} was another run: {error}", self.id);
         }
     }

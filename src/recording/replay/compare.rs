@@ -185,7 +185,9 @@ pub(in crate::recording) fn qemu(
     if !version.is_of(recorded) {
         differences.of("QEMU", recorded.as_str(), version.text.as_str());
     }
-    for file in &manifest.engine.firmware {
+    // Which QEMU puts into the machine is told by the kernel. That there is none is said of the kernel.
+    let is_known = recording.kernel_path().is_none_or(|kernel| kernel.exists());
+    for file in manifest.engine.firmware.iter().filter(|_| is_known) {
         let name = file.path.file_name().unwrap_or_default();
         let what = format!("firmware {}", text::line(&name.to_string_lossy()));
         match firmware.iter().find(|now| now.file_name() == Some(name)) {
@@ -195,7 +197,10 @@ pub(in crate::recording) fn qemu(
     }
     let is_named =
         |now: &PathBuf| (manifest.engine.firmware.iter()).any(|file| file.path.file_name() == now.file_name());
-    for now in firmware.iter().filter(|now| manifest.format > 1 && !is_named(now)) {
+    for now in firmware
+        .iter()
+        .filter(|now| is_known && manifest.format > 1 && !is_named(now))
+    {
         let name = now.file_name().unwrap_or_default().display();
         differences
             .0

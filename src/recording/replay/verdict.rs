@@ -2,7 +2,7 @@
 //! What a replay came to: the same run, or where it left it.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::types::Target;
 use crate::file;
 use crate::file::digest::Digest;
+use crate::file::lock::Lock;
 use crate::recording::library::manifest::RunExit;
 
 /// The file, beside the manifest.
@@ -275,6 +276,9 @@ pub struct Replays {
     /// If the newest diverged: what was found of the first different instruction, a line each; nothing if nobody looked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub explanation: Vec<String>,
+    /// Whether that explains nothing: it was looked for, and no such instruction was found.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unexplained: bool,
 }
 
 impl Replays {
@@ -291,6 +295,7 @@ impl Replays {
         engine: &str,
         when: u64,
     ) -> std::io::Result<()> {
+        let _lock = lock(directory);
         let (before, mut engines) = Self::load(directory).map_or((0, Vec::new()), |it| (it.identical, it.engines));
         let identical = match verdict {
             Verdict::Identical { .. } => {
@@ -307,19 +312,24 @@ impl Replays {
             identical,
             engines,
             explanation: Vec::new(),
+            unexplained: false,
         };
         replays.save(directory)
     }
 
-    /// Adds why the newest replay was another run, if that is still the one that came to `at`.
+    /// Adds why the newest replay was another run, if that is still the one that came to `at`; or what was found in place of a
+    /// reason, if it is `unexplained`.
     pub(in crate::recording) fn explain(
         directory: &Path,
         at: &Divergence,
         explanation: &[String],
+        unexplained: bool,
     ) -> std::io::Result<()> {
+        let _lock = lock(directory);
         match Self::load(directory) {
             Some(replays) if matches!(&replays.newest, Verdict::Diverged { at: newest } if newest == at) => Self {
                 explanation: explanation.to_vec(),
+                unexplained,
                 ..replays
             }
             .save(directory),
@@ -330,6 +340,13 @@ impl Replays {
     fn save(&self, directory: &Path) -> std::io::Result<()> {
         file::replace(&directory.join(NAME), &serde_json::to_vec(self)?, 0o600)
     }
+}
+
+/// Held while what is remembered of a recording is read and written anew. NFS locks no directories: nothing is held there, and of
+/// two who write at the same moment one is lost.
+fn lock(directory: &Path) -> Option<Lock> {
+    let file = File::open(directory).ok()?;
+    file.lock().ok().map(|()| Lock::taken(file))
 }
 
 /// As a column of a table.

@@ -99,10 +99,48 @@ impl Keys for Joined {
             self.who = None;
         }
     }
+
+    fn end(&mut self) {
+        // First, so that who finds the socket as it was knows that the guest goes on.
+        drop(fs::remove_file(&self.path));
+        self.who = None;
+        // Who came just now sees the end.
+        while self.greet().is_ok() {}
+        self.who = None;
+    }
 }
 
 impl Drop for Joined {
     fn drop(&mut self) {
         drop(fs::remove_file(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_seen_by_who_is_there() {
+        let path = std::env::temp_dir().join(format!("ttvm-joined-{}", std::process::id()));
+        let mut joined = Joined {
+            listener: listen(&path).expect("a socket"),
+            path: path.clone(),
+            who: None,
+            last: VecDeque::new(),
+        };
+        let come = || UnixStream::connect(&path).expect("a console");
+        let read = |mut who: UnixStream| {
+            let mut text = String::new();
+            who.read_to_string(&mut text).map(|_| text).expect("what was printed")
+        };
+        joined.show(b"begins ");
+        let first = come();
+        assert_eq!(joined.read().expect("nobody has typed"), Some(Vec::new()));
+        joined.show(b"ends");
+        let second = come();
+        joined.end();
+        assert_eq!([read(first), read(second)], ["begins ends", "begins ends"]);
+        assert!(!path.exists());
     }
 }

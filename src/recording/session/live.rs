@@ -64,11 +64,8 @@ impl<'s, 'k> Live<'s, 'k> {
                 return Ok(signal);
             }
             // In this order: the end of a run comes after everything it printed and said.
-            let text = self.emulator.console().map_err(Error::Wait)?;
+            let text = self.printed()?;
             if !text.is_empty() {
-                if let Some(keys) = &mut self.keys {
-                    keys.show(&text);
-                }
                 return Ok(Happened::Console(text));
             }
             let gone = match self.emulator.qmp().event() {
@@ -104,6 +101,28 @@ impl<'s, 'k> Live<'s, 'k> {
         }
     }
 
+    /// What the guest has printed since. Does not wait; empty if there is nothing, and behind the end nothing more.
+    pub(in crate::recording) fn printed(&mut self) -> Result<Vec<u8>, Error> {
+        let text = self.emulator.console().map_err(Error::Wait)?;
+        if !text.is_empty()
+            && let Some(keys) = &mut self.keys
+        {
+            keys.show(&text);
+        }
+        Ok(text)
+    }
+
+    /// Hands over what the guest has printed last, when it has ended.
+    pub(in crate::recording) fn rest(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        loop {
+            let text = self.printed()?;
+            if text.is_empty() {
+                return Ok(());
+            }
+            take(&text)?;
+        }
+    }
+
     /// One that has come, taken off, so that the next one is another.
     fn signal(&self) -> Option<Happened> {
         let signal = self.signals.read_signal().ok().flatten()?;
@@ -115,7 +134,9 @@ impl<'s, 'k> Live<'s, 'k> {
         let [_, qmp, console, complaints] = self.emulator.descriptors();
         let watched = [qmp, console, complaints, self.signals.as_fd()];
         let mut fds: Vec<PollFd<'_>> = watched.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-        if let Some(keys) = &self.keys {
+        // What is typed is not read before there is room for it.
+        let keys = self.keys.as_ref().filter(|_| self.emulator.has_room());
+        if let Some(keys) = keys {
             fds.push(PollFd::new(keys.descriptor(), PollFlags::POLLIN));
         }
         let until = until.into_iter().chain(self.emulator.typing_due()).min();
@@ -134,8 +155,17 @@ impl<'s, 'k> Live<'s, 'k> {
         Ok(Ready {
             complaint: ready(2),
             signal: ready(3),
-            keys: self.keys.is_some() && ready(4),
+            keys: keys.is_some() && ready(4),
         })
+    }
+}
+
+/// However a run ends, who types to the guest is told.
+impl Drop for Live<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(keys) = &mut self.keys {
+            keys.end();
+        }
     }
 }
 

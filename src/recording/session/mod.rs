@@ -62,6 +62,8 @@ pub trait Keys {
     fn descriptor(&self) -> BorrowedFd<'_>;
     /// What the guest prints, for whoever types.
     fn show(&mut self, _text: &[u8]) {}
+    /// The guest has ended: nothing is typed or printed from now on.
+    fn end(&mut self) {}
 }
 
 /// Where a run finds and leaves things.

@@ -63,6 +63,25 @@ pub fn run(
         keys,
     );
     listener.ready("running");
+    let ending = follow(&mut live, &mut room, guest, library, environment, listener)?;
+    // What is printed without end has one.
+    live.emulator.kill();
+    live.rest(|text| {
+        listener.console(text);
+        Ok(())
+    })?;
+    Ok(ending)
+}
+
+/// Follows a run until it ends, and says how.
+fn follow(
+    live: &mut Live<'_, '_>,
+    room: &mut Room,
+    guest: &Guest,
+    library: &Library,
+    environment: &Environment<'_>,
+    listener: &mut dyn Listener,
+) -> Result<Ending, Error> {
     let mut until: Option<Instant> = None;
     loop {
         let wake = [until, room.again()].into_iter().flatten().min();

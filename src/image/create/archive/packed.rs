@@ -104,7 +104,10 @@ impl<R: BufRead> Read for Gzip<R> {
 fn is_over(rest: &mut impl BufRead) -> io::Result<bool> {
     let mut zeros = false;
     loop {
-        let bytes = rest.fill_buf()?;
+        let bytes = match rest.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            bytes => bytes?,
+        };
         let length = bytes.len();
         match bytes.iter().any(|byte| *byte != 0) {
             _ if length == 0 => return Ok(true),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! System calls of 64-bit programs for Linux: their names, and each with its result.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use qemu_watch::Record;
@@ -77,8 +77,13 @@ impl std::fmt::Display for Call {
 #[derive(Debug, Default)]
 pub struct Calls {
     /// Those that have begun, by where their programs will go on: the address space, the address and the stack.
-    begun: BTreeMap<(u64, u64, u64), Call>,
+    begun: BTreeMap<Place, Call>,
+    /// When each began: the oldest is first.
+    ages: BTreeSet<(u64, Place)>,
 }
+
+/// Where a program goes on.
+type Place = (u64, u64, u64);
 
 impl Calls {
     /// Takes in what was seen; returns a call that is over by it.
@@ -99,14 +104,10 @@ impl Calls {
                     stack: begun.stack,
                 };
                 // One from there that is not over never will be: its program has ended.
-                let another = self.begun.insert(call.place(), call);
+                let another = self.begin(call.place(), call);
                 another.or_else(|| {
-                    if self.begun.len() > MOST {
-                        self.begun.pop_first()
-                    } else {
-                        None
-                    }
-                    .map(|(_, call)| call)
+                    let (_, oldest) = *self.ages.first().filter(|_| self.begun.len() > MOST)?;
+                    self.end(oldest)
                 })
             }
             Record::Return {
@@ -117,10 +118,10 @@ impl Calls {
                 result,
             } => {
                 let place = (space & !NOT_THE_SPACE, address, stack);
-                let call = self.begun.remove(&place)?;
+                let call = self.end(place)?;
                 // Until a child has a program of its own, it may be where its parent waits, and is there first.
                 if result == 0 && FORKS.contains(&call.number) {
-                    self.begun.insert(place, call);
+                    self.begin(place, call);
                     return None;
                 }
                 Some(Call {
@@ -133,6 +134,21 @@ impl Calls {
         }
     }
 
+    /// One that begins; returns the one that has begun there before.
+    fn begin(&mut self, place: Place, call: Call) -> Option<Call> {
+        let another = self.end(place);
+        self.ages.insert((call.at, place));
+        self.begun.insert(place, call);
+        another
+    }
+
+    /// The one that has begun there.
+    fn end(&mut self, place: Place) -> Option<Call> {
+        let call = self.begun.remove(&place)?;
+        self.ages.remove(&(call.at, place));
+        Some(call)
+    }
+
     /// Those that are not over, in the order in which they began.
     pub fn rest(self) -> Vec<Call> {
         let mut rest: Vec<Call> = self.begun.into_values().collect();
@@ -143,7 +159,7 @@ impl Calls {
 
 impl Call {
     /// Its instruction has two bytes.
-    fn place(&self) -> (u64, u64, u64) {
+    fn place(&self) -> Place {
         (self.space, self.address.wrapping_add(2), self.stack)
     }
 }
