@@ -104,8 +104,8 @@ install: $(BUILT) docs
 	install -d $(DESTDIR)/etc/grub.d $(DESTDIR)/etc/ttvm/guests
 	install -m 755 $(BINDIR)/ttvm $(DESTDIR)/usr/bin/
 	install -m 755 $(LIBEXEC:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
-	# By this name ttvm is the service of the networks. No symbolic link: dpkg has that in place before the new program is.
-	ln -f $(DESTDIR)/usr/bin/ttvm $(DESTDIR)/usr/libexec/ttvm/ttvm-netd
+	# By this name ttvm is the service of the networks.
+	ln -sf ../../bin/ttvm $(DESTDIR)/usr/libexec/ttvm/ttvm-netd
 	install -m 644 $(PLUGINS:%=$(BINDIR)/%) $(DESTDIR)/usr/libexec/ttvm/
 	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
 	install -D -m 644 packaging/systemd/80-ttvm.preset $(DESTDIR)/usr/lib/systemd/system-preset/80-ttvm.preset
