@@ -44,8 +44,8 @@ use proxy::{NAME, PATH};
 
 pub use changes::backup::Backup;
 
-/// By this name `ttvm` is the service: in /usr/libexec/ttvm it is a hard link to it, so that during an upgrade it is the old program
-/// or the new one. A program of its own would have most of `ttvm` in it once more.
+/// By this name `ttvm` is the service: in /usr/libexec/ttvm it is a link to it, in Debian's package a hard one, so that during an
+/// upgrade it is the old program or the new one. A program of its own would have most of `ttvm` in it once more.
 pub const PROGRAM: &str = "ttvm-netd";
 
 /// Why the service ended, or did not begin.
