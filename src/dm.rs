@@ -69,6 +69,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The kernel's reason.
+    pub fn errno(&self) -> Option<Errno> {
+        let (Self::Open(source) | Self::Ask { source, .. }) = self;
+        source.raw_os_error().map(Errno::from_raw)
+    }
+}
+
 /// How to name a device.
 #[derive(Debug, Clone, Copy)]
 pub enum By<'a> {

@@ -27,7 +27,8 @@ impl DeviceMapper {
     }
 
     /// Does `work` while a device holds all I/O back, and what came before has reached it. Whoever is killed meanwhile leaves it so
-    /// ([`suspended`](super::Device::suspended)).
+    /// ([`suspended`](super::Device::suspended)), and whoever waits for anything has all wait who use it: `work` asks the kernel, and
+    /// logs nothing.
     ///
     /// # Errors
     ///

@@ -41,6 +41,14 @@ pub struct Metadata {
     pub disks: Vec<(String, String)>,
 }
 
+impl Metadata {
+    /// Whether no other volume of its pool has the number of a thin one, and so has what is kept under it.
+    pub fn is_alone(&self, thin: &Thin) -> bool {
+        let is_same = |other: &&Thin| other.pool == thin.pool && other.device == thin.device;
+        self.thin.values().filter(is_same).count() == 1
+    }
+}
+
 /// A thin volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thin {
@@ -453,6 +461,21 @@ xenvg {
             assert!(
                 !parse(&text, "xenvg").expect("metadata").thin["thin"].is_plain,
                 "{more}"
+            );
+        }
+        let thin = "        thin {";
+        let second =
+            &text[text.find(thin).expect("it is there")..text.find("        base {").expect("it is behind it")];
+        for (from, to, is_alone) in [
+            ("none", "", false),
+            ("device_id = 7", "device_id = 8", true),
+            ("thin_pool = \"pool\"", "thin_pool = \"other\"", true),
+        ] {
+            let other = second.replace("        thin {", "        other {").replace(from, to);
+            let group = parse(&text.replacen(thin, &format!("{other}{thin}"), 1), "xenvg").expect("metadata");
+            assert!(
+                group.thin.len() == 2 && group.is_alone(&group.thin["thin"]) == is_alone,
+                "{to}"
             );
         }
         let nameless = text.replace("device_id = 7", "");

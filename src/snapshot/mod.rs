@@ -84,6 +84,8 @@ impl<'a> Store<'a> {
             }
             None => self.path_is_ours(snapshot, None)?,
         }
+        // LVM makes no snapshot of it as long as it is suspended.
+        self.origin_runs(snapshot)?;
         self.create(snapshot)
     }
 

@@ -26,6 +26,7 @@ use super::device::LOOK_AGAIN;
 use super::error::Error;
 use super::examine::{self, Place};
 use super::{Store, lock};
+use crate::base::{fail_point, signals};
 use crate::config::guest::Snapshot;
 use crate::dm::{self, By, Device, State, Table, device_number};
 use crate::lvm2_cmd::{LogicalVolume, Metadata, disk};
@@ -81,19 +82,7 @@ impl Store<'_> {
         let _lvm = lvm.ok_or(Unusual::Not("an LVM command is at work on its group"))?;
         let proven = self.prove(snapshot)?;
         self.reach(snapshot, "emptying", "emptying");
-        self.close(&proven)?;
-        self.reach(snapshot, "closed", "closed the changes of");
-        self.nobody_came(snapshot, &proven)?;
-        match &proven.kept {
-            Kept::Thick(area) => thick::forget(area)?,
-            Kept::Thin(place) => self.forget(snapshot, &proven, place)?,
-        }
-        self.reach(snapshot, "emptied", "forgot the changes of");
-        let written = match proven.kept {
-            Kept::Thick(_) => None,
-            Kept::Thin(_) => Some(thin::written(&proven.device)?),
-        };
-        self.put_back(&proven)?;
+        let written = self.forget_closed(snapshot, &proven)?;
         let table = self.dm.table(By::Uuid(&proven.device.uuid))?;
         must(table.as_ref() == Some(&proven.table), "its table is another one")?;
         // Whoever opened it meanwhile may have kept what was read, and not yet written what was to be: with the last who closes it,
@@ -114,6 +103,27 @@ impl Store<'_> {
         Ok(())
     }
 
+    /// Forgets what was kept, while the device has nothing of it. Returns what was written to a thin one by then.
+    ///
+    /// Nothing is logged meanwhile, and no terminal stops us: whoever uses the origin could wait for whoever is to read what is logged.
+    fn forget_closed(&self, snapshot: &Snapshot, proven: &Proven) -> Result<Option<[u64; 4]>, Unusual> {
+        let _goes_on = signals::defer_stop();
+        self.close(proven)?;
+        fail_point::reach("snapshot.closed");
+        self.nobody_came(snapshot, proven)?;
+        match &proven.kept {
+            Kept::Thick(area) => thick::forget(area)?,
+            Kept::Thin(place) => self.forget(snapshot, proven, place)?,
+        }
+        fail_point::reach("snapshot.emptied");
+        let written = match proven.kept {
+            Kept::Thick(_) => None,
+            Kept::Thin(_) => Some(thin::written(&proven.device)?),
+        };
+        self.put_back(proven)?;
+        Ok(written)
+    }
+
     /// Has the kernel let go of the changes. Programs of udev's look at devices at any time: zeros do not have the kernel report an
     /// error of the disk, but not every kernel has the module for them.
     fn close(&self, proven: &Proven) -> Result<(), dm::Error> {
@@ -130,28 +140,38 @@ impl Store<'_> {
     /// Makes sure that nobody has opened the device since it was proved that nobody had; udev's programs may, for a moment. If
     /// somebody has, all that was kept is in the device again. A signal to end waits: it would leave the device without content.
     fn nobody_came(&self, snapshot: &Snapshot, proven: &Proven) -> Result<(), Unusual> {
-        let pause = || std::thread::sleep(LOOK_AGAIN);
-        let Err(somebody) = self.device_is_closed(snapshot, &proven.device, LOOK, pause) else {
+        let Err(somebody) = self.looked_at(snapshot, &proven.device) else {
             return Ok(());
         };
         self.undo(proven)?;
         Err(somebody.into())
     }
 
+    /// Waits until nobody has the device open, for as long as udev's programs may.
+    fn looked_at(&self, snapshot: &Snapshot, device: &Device) -> Result<(), Error> {
+        self.device_is_closed(snapshot, device, LOOK, || std::thread::sleep(LOOK_AGAIN))
+    }
+
     /// Gives the device its table while nothing was forgotten yet.
-    fn undo(&self, proven: &Proven) -> Result<(), Unusual> {
+    fn undo(&self, proven: &Proven) -> Result<(), dm::Error> {
         self.put_back(proven)?;
-        // Zeros that somebody has read are not to be what they read next, from the cache.
-        let file = File::open(Path::new("/dev/mapper").join(&proven.device.name))?;
-        must(is_device(&file, proven.device.number)?, "its path leads elsewhere")?;
-        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)?;
+        // Zeros that somebody has read are not to be what they read next, from the cache: as far as that can be had, since the device
+        // is what it was.
+        let file = File::open(Path::new("/dev/mapper").join(&proven.device.name));
+        if let Ok(file) = file
+            && is_device(&file, proven.device.number).unwrap_or(false)
+        {
+            let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
         Ok(())
     }
 
     /// Proves that it is this guest's, and nothing but a snapshot as LVM made it for the guest's file.
     pub(super) fn prove(&self, snapshot: &Snapshot) -> Result<Proven, Unusual> {
         let device = self.device(&snapshot.volume.dm_name())?;
-        must(!device.read_only && device.open_count == 0, "it is in use")?;
+        must(!device.read_only, "it is read-only")?;
+        // Whoever has written to it has just closed it, and udev's programs look at it.
+        self.looked_at(snapshot, &device)?;
         must(self.path_fits(snapshot, Some(&device)), "its path leads elsewhere")?;
         let table = self.dm.table(By::Number(device.number))?;
         let table = table.ok_or(Unusual::Not("it is of several parts"))?;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Of a thin snapshot: the kernel knows a thin volume by a number in its pool. That one is deleted, and a snapshot of the origin made
-//! under the same number (Documentation/admin-guide/device-mapper/thin-provisioning.rst). Each of the two is on the disk before the
-//! kernel says that it is done. LVM counts its changes of a pool in it, and this is none of them: the count stays.
+//! under the same number (Documentation/admin-guide/device-mapper/thin-provisioning.rst). The kernel writes each of the two to the disk
+//! before it says that it is done, but does not say if it could not: then a power cut takes it back. LVM counts its changes of a pool in
+//! it, and this is none of them: the count stays.
 //!
 //! Who is killed between the two leaves a number of which the kernel knows nothing. LVM removes such a volume as any other, and an
 //! inactive one, after a power cut, as well.
@@ -11,16 +12,33 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::{LOOK, Proven, SECTOR, Store, Unusual, at_rest, is_device, must, uuid};
+use crate::base::fail_point;
 use crate::config::guest::Snapshot;
-use crate::dm::{By, Device, State, Table, device_number};
-use crate::lvm2_cmd::LogicalVolume;
+use crate::dm::{self, By, Device, State, Table, device_number};
+use crate::lvm2_cmd::{LogicalVolume, Metadata};
 use crate::snapshot::device::LOOK_AGAIN;
 use crate::snapshot::holders::{self, Holder};
 use crate::snapshot::{Error, lock};
 
 /// What a device that is read past the cache wants addresses and lengths to be multiples of.
 const BLOCK: usize = 4096;
+
+/// What a pool says that has failed.
+const FAILED: Errno = Errno::EINVAL;
+/// What a pool says that is read-only, or out of space for its metadata.
+const READ_ONLY: Errno = Errno::EOPNOTSUPP;
+
+/// A pool, as both know it.
+struct Pool {
+    device: Device,
+    state: dm::Pool,
+    /// LVM's name of it.
+    name: String,
+    metadata: Metadata,
+}
 
 /// Where a thin snapshot is.
 pub(super) struct Place {
@@ -36,31 +54,29 @@ impl Store<'_> {
     /// That a thin snapshot is the one to be had, and nothing else, and that its pool is well.
     pub(super) fn prove_thin(&self, snapshot: &Snapshot, device: &Device, table: &Table) -> Result<Place, Unusual> {
         let (pool, number) = numbers(table)?;
-        let pool = self.dm.find(By::Number(pool))?;
-        let pool = at_rest(pool.ok_or(Unusual::Not("its pool is missing"))?)?;
-        let State::ThinPool(state) = &pool.state else {
-            return Err(Unusual::Not("its pool is none"));
-        };
+        let Pool {
+            device: pool,
+            state,
+            name,
+            metadata,
+        } = self.pool(snapshot, pool)?;
         must(state.writable && state.is_settled, "its pool wants to be looked at")?;
         let limit = self.config.thin_pool_limit;
         must(
             state.data_percent.max(state.metadata_percent) <= limit,
             "its pool is over its limit",
         )?;
-        let parts = self.dm.table(By::Number(pool.number))?;
-        let parts = parts.filter(|table| table.kind == "thin-pool");
-        let first = parts.as_ref().and_then(|table| table.parameters.split(' ').next());
-        let first = first.and_then(device_number).ok_or(Unusual::Not("its pool is none"))?;
-        let metadata = self.metadata(snapshot, first, "the metadata of its pool is of several parts")?;
         let [volume, base] = self.volumes(snapshot, &metadata, (device, None))?;
         let thin = |volume: &LogicalVolume| metadata.thin.get(&volume.name).filter(|thin| thin.is_plain);
         let (Some(own), Some(origin)) = (thin(volume), thin(base)) else {
             return Err(Unusual::Not("LVM knows it otherwise"));
         };
         must(
-            own.pool == origin.pool && own.device == number,
+            own.pool == name && origin.pool == name && own.device == number,
             "LVM knows it otherwise",
         )?;
+        // It is deleted by its number.
+        must(metadata.is_alone(own), "LVM knows others of its number")?;
         must(volume.size == table.sectors * SECTOR, "LVM knows it otherwise")?;
         must(volume.size == base.size, "its origin has another size")?;
         let is_target = |name: &String| *name == base.name || *name == volume.name;
@@ -69,14 +85,6 @@ impl Store<'_> {
             .values()
             .any(|thin| thin.merged_into.as_ref().is_some_and(is_target));
         must(!is_merged, "a snapshot is merged into its origin")?;
-        let known = metadata.volumes.iter().find(|volume| volume.name == own.pool);
-        let is_pool = known.is_some_and(|known| pool.uuid == format!("{}-tpool", uuid(&metadata, known)));
-        must(is_pool, "LVM knows another pool")?;
-        let is_told = metadata
-            .pools
-            .get(&own.pool)
-            .is_some_and(|known| !known.has_messages && known.transaction == state.transaction);
-        must(is_told, "a change of its pool was begun")?;
         let table = |number| Table {
             parameters: format!("{} {number}", table.parameters.split(' ').next().unwrap_or_default()),
             ..table.clone()
@@ -88,6 +96,34 @@ impl Store<'_> {
             origin: origin.device,
             device,
             pool,
+        })
+    }
+
+    /// A pool of which LVM and the kernel know the same: no change of it was begun.
+    fn pool(&self, snapshot: &Snapshot, number: u64) -> Result<Pool, Unusual> {
+        let device = self.dm.find(By::Number(number))?;
+        let device = at_rest(device.ok_or(Unusual::Not("its pool is missing"))?)?;
+        let State::ThinPool(state) = device.state.clone() else {
+            return Err(Unusual::Not("its pool is none"));
+        };
+        let parts = self.dm.table(By::Number(number))?;
+        let parts = parts.filter(|table| table.kind == "thin-pool");
+        let first = parts.as_ref().and_then(|table| table.parameters.split(' ').next());
+        let first = first.and_then(device_number).ok_or(Unusual::Not("its pool is none"))?;
+        let metadata = self.metadata(snapshot, first, "the metadata of its pool is of several parts")?;
+        let is_it = |volume: &&LogicalVolume| device.uuid == format!("{}-tpool", uuid(&metadata, volume));
+        let name = metadata.volumes.iter().find(is_it).map(|volume| volume.name.clone());
+        let name = name.ok_or(Unusual::Not("LVM knows another pool"))?;
+        let is_told = metadata
+            .pools
+            .get(&name)
+            .is_some_and(|known| !known.has_messages && known.transaction == state.transaction);
+        must(is_told, "a change of its pool was begun")?;
+        Ok(Pool {
+            device,
+            state,
+            name,
+            metadata,
         })
     }
 
@@ -135,41 +171,72 @@ impl Store<'_> {
         let Ok(Some(_lvm)) = lock::lvms(&snapshot.volume.vg) else {
             return Ok(());
         };
-        if let Some(origin) = find()?.filter(is_left) {
-            self.step(snapshot, "resuming", "letting the suspended origin go on for");
+        if let Some(origin) = find()?.filter(is_left)
+            && self.is_left_by_a_reset(snapshot, &origin)
+        {
             self.dm.resume(By::Uuid(&origin.uuid))?;
+            self.step(snapshot, "resumed", "let the suspended origin go on for");
         }
         Ok(())
+    }
+
+    /// Whether it can have been a reset in place that has left a thin origin suspended. An LVM command that was killed has begun a change
+    /// of the pool, which LVM is to end.
+    fn is_left_by_a_reset(&self, snapshot: &Snapshot, origin: &Device) -> bool {
+        let table = self.dm.table(By::Number(origin.number)).ok().flatten();
+        let pool = table.and_then(|table| numbers(&table).ok());
+        pool.is_some_and(|(pool, _)| self.pool(snapshot, pool).is_ok_and(|pool| pool.metadata.is_ordinary))
     }
 
     /// Deletes what the pool has of the snapshot, and makes one of the same number.
     pub(super) fn forget(&self, snapshot: &Snapshot, proven: &Proven, place: &Place) -> Result<(), Unusual> {
         let pool = By::Uuid(&place.pool.uuid);
-        if self.dm.tell(pool, &format!("delete {}", place.number)).is_err() {
-            self.undo(proven)?;
-            // Another device has the same number, by hand. LVM would count the removal in its metadata, fail, and do nothing more with
-            // the pool from then on.
-            return Err(Unusual::LeftAlone(Error::InUse {
+        let delete = format!("delete {}", place.number);
+        let create = format!("create_snap {} {}", place.number, place.origin);
+        let deleted = self.dm.tell(pool, &delete);
+        deleted.map_err(|error| self.not_deleted(snapshot, proven, error))?;
+        fail_point::reach("snapshot.deleted");
+        let make = || self.dm.tell(pool, &create);
+        let made = match &place.device {
+            None => make(),
+            Some(origin) => self.dm.while_suspended(By::Uuid(&origin.uuid), || {
+                fail_point::reach("snapshot.suspended");
+                let made = make();
+                fail_point::reach("snapshot.snapped");
+                made
+            })?,
+        };
+        made.map_err(|error| match error.errno() {
+            Some(FAILED | READ_ONLY) => Unusual::LeftAlone(broken(snapshot)),
+            _ => error.into(),
+        })
+    }
+
+    /// What comes of it if the pool did not delete the number: only what is not there any more is for LVM to remove. All else LVM could
+    /// not do, either: it would count the removal in its metadata, fail, and do nothing more with the pool from then on. So the device
+    /// gets its table, and if it does not, it is left alone all the same.
+    fn not_deleted(&self, snapshot: &Snapshot, proven: &Proven, error: dm::Error) -> Unusual {
+        let errno = error.errno();
+        if errno == Some(Errno::ENODATA) {
+            return error.into();
+        }
+        let _ = self.undo(proven);
+        Unusual::LeftAlone(match errno {
+            // Another device has the same number, by hand.
+            Some(Errno::EBUSY) => Error::InUse {
                 volume: snapshot.volume.clone(),
                 holders: Vec::new(),
                 waited: Duration::ZERO,
-            }));
-        }
-        self.reach(snapshot, "deleted", "deleted the changes of");
-        let make = || {
-            self.dm
-                .tell(pool, &format!("create_snap {} {}", place.number, place.origin))
-        };
-        let Some(origin) = &place.device else {
-            return Ok(make()?);
-        };
-        let made = self.dm.while_suspended(By::Uuid(&origin.uuid), || {
-            self.reach(snapshot, "suspended", "suspended the origin of");
-            make()?;
-            self.reach(snapshot, "snapped", "made the kernel's snapshot for");
-            Ok(())
-        });
-        made?
+            },
+            Some(FAILED | READ_ONLY) => broken(snapshot),
+            _ => error.into(),
+        })
+    }
+}
+
+fn broken(snapshot: &Snapshot) -> Error {
+    Error::PoolBroken {
+        origin: snapshot.origin.clone(),
     }
 }
 

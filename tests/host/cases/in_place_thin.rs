@@ -45,6 +45,11 @@ fn thin_without_lvm(host: &mut Host) {
         reset(host, 0);
         assert_eq!(host.run(KNOWN).unwrap(), before);
     }
+    // What it says cannot be written: that is no reason to end.
+    host.run(WRITE).unwrap();
+    host.run("ttvm snapshot reset clientA 2>/dev/full").unwrap();
+    is_fresh(host);
+    assert_eq!(host.run(KNOWN).unwrap(), before);
     let whole = host.run("cksum </dev/xenvg/snap1; cksum </dev/xenvg/tbase").unwrap();
     assert_eq!(whole.lines().next(), whole.lines().last());
     assert_eq!(host.run("cksum /dev/xenvg/plain1").unwrap(), plain);
