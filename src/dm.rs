@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 pub use table::Table;
 
+mod message;
 mod table;
 
 const CONTROL: &str = "/dev/mapper/control";
@@ -66,6 +67,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+impl Error {
+    /// The kernel's reason.
+    pub fn errno(&self) -> Option<Errno> {
+        let (Self::Open(source) | Self::Ask { source, .. }) = self;
+        source.raw_os_error().map(Errno::from_raw)
+    }
 }
 
 /// How to name a device.
@@ -166,6 +175,10 @@ pub struct Pool {
     pub metadata_percent: u8,
     /// Whether it still takes writes: not out of data space, not read-only, not failed.
     pub writable: bool,
+    /// Whether its metadata need not be checked, and nobody holds an older state of it (`thin_dump` does).
+    pub is_settled: bool,
+    /// The number that its user counts its changes with.
+    pub transaction: u64,
 }
 
 /// A connection to device-mapper.
@@ -348,18 +361,24 @@ fn parse_state(kind: &str, status: &str) -> State {
         ("snapshot-origin", _) => State::SnapshotOrigin,
         ("thin", ["Fail" | "Error", ..]) => State::ThinFailed,
         ("thin", _) => State::Thin,
-        ("thin-pool", [_, metadata, data, _, mode, ..]) => match (fraction(data), fraction(metadata)) {
-            (Some(data), Some(metadata)) => State::ThinPool(Pool {
-                data_percent: percent(data),
-                metadata_percent: percent(metadata),
-                writable: *mode == "rw",
-            }),
-            _ => State::Other(kind.into()),
-        },
+        ("thin-pool", [transaction, metadata, data, held, mode, rest @ ..]) => {
+            match (transaction.parse(), fraction(data), fraction(metadata)) {
+                (Ok(transaction), Some(data), Some(metadata)) => State::ThinPool(Pool {
+                    data_percent: percent(data),
+                    metadata_percent: percent(metadata),
+                    writable: *mode == "rw",
+                    is_settled: *held == "-" && rest.get(2) == Some(&"-"),
+                    transaction,
+                }),
+                _ => State::Other(kind.into()),
+            }
+        }
         ("thin-pool", _) => State::ThinPool(Pool {
             data_percent: 100,
             metadata_percent: 100,
             writable: false,
+            is_settled: false,
+            transaction: 0,
         }),
         _ => State::Other(kind.into()),
     }
@@ -392,12 +411,24 @@ mod tests {
                 data_percent,
                 metadata_percent,
                 writable,
+                is_settled: true,
+                transaction: 1,
             })
         };
         let status = "1 11/1024 1024/8192 - rw discard_passdown queue_if_no_space - 1024";
         assert_eq!(parse_state("thin-pool", status), pool(13, 2, true));
         let full = "1 1/1024 8192/8192 - out_of_data_space discard_passdown queue_if_no_space - 1024";
         assert_eq!(parse_state("thin-pool", full), pool(100, 1, false));
+        for unsettled in [
+            "1 11/1024 1024/8192 - rw discard_passdown queue_if_no_space needs_check 1024",
+            "1 11/1024 1024/8192 7 rw discard_passdown queue_if_no_space - 1024",
+            "1 11/1024 1024/8192 - rw",
+        ] {
+            let State::ThinPool(pool) = parse_state("thin-pool", unsettled) else {
+                panic!("{unsettled}");
+            };
+            assert!(!pool.is_settled, "{unsettled}");
+        }
     }
 
     #[test]

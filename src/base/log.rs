@@ -5,6 +5,7 @@
 //! `TTVM_GUEST=` and `TTVM_LV=`.
 
 use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 
 use libsystemd::logging::connected_to_journal;
 use tracing::field::{Field, Visit};
@@ -53,7 +54,13 @@ impl<S: Subscriber> Layer<S> for Stderr {
         };
         let mut message = Message(String::new());
         event.record(&mut message);
-        eprintln!("{}: {level}{}", self.program, crate::base::text::lines(&message.0));
+        // Whoever was to read it may be gone, or the disk be full: that is no reason to end, least of all in the middle of something.
+        let _ = writeln!(
+            io::stderr(),
+            "{}: {level}{}",
+            self.program,
+            crate::base::text::lines(&message.0)
+        );
     }
 }
 

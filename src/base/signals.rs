@@ -16,6 +16,8 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+/// With these, a terminal stops a program until somebody has it go on.
+const STOPPING: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// Not those that whoever started us has told us to take no notice of: `nohup`, or a shell that starts a job in the background.
 /// Blocked, they would wait like the others.
@@ -32,7 +34,7 @@ fn is_ignored(signal: Signal) -> bool {
     }
 }
 
-/// As long as this lives, a signal to end waits. Programs that are started meanwhile are not part of that
+/// As long as this lives, a signal to end, or to stop, waits. Programs that are started meanwhile are not part of that
 /// ([`crate::run`]).
 #[must_use]
 pub struct Deferred {
@@ -72,6 +74,13 @@ pub fn hold(signal: Signal) {
 pub fn defer() -> Deferred {
     Deferred {
         before: swap(&ending(), SigmaskHow::SIG_BLOCK),
+    }
+}
+
+/// Lets the signals of a terminal that stop a program wait from now on: for a moment in which others wait for what is done.
+pub fn defer_stop() -> Deferred {
+    Deferred {
+        before: swap(&STOPPING.into_iter().collect(), SigmaskHow::SIG_BLOCK),
     }
 }
 

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use super::{By, DeviceMapper, Error, Header, PAYLOAD, Request, STATUS_TABLE_FLAG, first_target, request};
 
-const DEV_SUSPEND: u8 = 6;
+pub(super) const DEV_SUSPEND: u8 = 6;
 const TABLE_LOAD: u8 = 9;
 const TABLE_CLEAR: u8 = 10;
 /// `struct dm_target_spec`, before its parameters.
@@ -92,7 +92,7 @@ impl DeviceMapper {
     }
 }
 
-fn failed(by: By<'_>, errno: Errno) -> Error {
+pub(super) fn failed(by: By<'_>, errno: Errno) -> Error {
     Error::Ask {
         device: by.to_string(),
         source: errno.into(),

@@ -33,8 +33,42 @@ pub struct Metadata {
     pub extent_size: u64,
     /// Its volumes, the inner ones, too.
     pub volumes: Vec<LogicalVolume>,
+    /// What is said of thin ones of them, by name.
+    pub thin: BTreeMap<String, Thin>,
+    /// What is said of pools of these, by name.
+    pub pools: BTreeMap<String, ThinPool>,
     /// Its disks: their UUIDs without dashes, and where LVM found each.
     pub disks: Vec<(String, String)>,
+}
+
+impl Metadata {
+    /// Whether no other volume of its pool has the number of a thin one, and so has what is kept under it.
+    pub fn is_alone(&self, thin: &Thin) -> bool {
+        let is_same = |other: &&Thin| other.pool == thin.pool && other.device == thin.device;
+        self.thin.values().filter(is_same).count() == 1
+    }
+}
+
+/// A thin volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thin {
+    /// Its pool.
+    pub pool: String,
+    /// Its number there, by which the kernel knows it.
+    pub device: u64,
+    /// The volume that it is just merged into.
+    pub merged_into: Option<String>,
+    /// Whether nothing else is said of it, as an origin outside of the pool would be.
+    pub is_plain: bool,
+}
+
+/// A thin pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThinPool {
+    /// The number of its newest change, which the kernel should have as well.
+    pub transaction: u64,
+    /// Whether there is a change that the kernel has not been told of.
+    pub has_messages: bool,
 }
 
 /// Reads the metadata of group `vg`.
@@ -71,6 +105,8 @@ pub fn parse(text: &str, vg: &str) -> Result<Metadata, Error> {
             .map(|(name, volume)| logical_volume(name, volume, &relations, extent_size))
             .collect::<Option<_>>()
             .ok_or(Error::Lacks("a volume's UUID or segments"))?,
+        thin: each(volumes, "thin", thin)?,
+        pools: each(volumes, "thin-pool", thin_pool)?,
         disks: disks
             .sections()
             .map(|(_, disk)| Some((disk.word("id")?.replace('-', ""), disk.word("device")?.to_owned())))
@@ -121,6 +157,47 @@ fn logical_volume(name: &str, volume: &Section<'_>, all: &Relations<'_>, extent_
         origin: origin.unwrap_or_default().to_owned(),
         segtype: kind(first)?.to_owned(),
         permissions: if writable { "writeable" } else { "read-only" }.to_owned(),
+    })
+}
+
+/// What `read` makes of each volume whose first segment is of this type.
+fn each<T>(
+    volumes: &Section<'_>,
+    kind: &str,
+    read: impl Fn(&Section<'_>, &Section<'_>) -> Option<T>,
+) -> Result<BTreeMap<String, T>, Error> {
+    let segments = volumes.sections().filter_map(|(name, volume)| {
+        let segment = volume.section("segment1")?;
+        (segment.word("type") == Some(kind)).then_some((name, volume, segment))
+    });
+    segments
+        .map(|(name, volume, segment)| Some((name.to_owned(), read(volume, segment)?)))
+        .collect::<Option<_>>()
+        .ok_or(Error::Lacks("a thin volume's number or pool"))
+}
+
+fn thin(volume: &Section<'_>, segment: &Section<'_>) -> Option<Thin> {
+    const PLAIN: [&str; 7] = [
+        "start_extent",
+        "extent_count",
+        "type",
+        "thin_pool",
+        "transaction_id",
+        "device_id",
+        "origin",
+    ];
+    Some(Thin {
+        pool: segment.word("thin_pool")?.to_owned(),
+        device: segment.number("device_id")?,
+        merged_into: segment.word("merge").map(str::to_owned),
+        is_plain: segment.0.iter().all(|(name, _)| PLAIN.contains(name)) && volume.section("segment2").is_none(),
+    })
+}
+
+fn thin_pool(_: &Section<'_>, segment: &Section<'_>) -> Option<ThinPool> {
+    Some(ThinPool {
+        transaction: segment.number("transaction_id")?,
+        has_messages: segment.sections().next().is_some(),
     })
 }
 
@@ -355,6 +432,54 @@ xenvg {
                 .iter()
                 .any(|volume| volume.is("snapshot") && volume.name == "snap-1")
         );
+    }
+
+    #[test]
+    fn thin_volumes() {
+        let pool = r#"logical_volumes {
+        pool {
+            id = "AAAAAA-yZhr-0Ll9-9QVs-6pD5-BeL1-OopuKK"
+            segment1 { start_extent = 0 extent_count = 8 type = "thin-pool" metadata = "pool_tmeta" pool = "pool_tdata"
+                transaction_id = 3 chunk_size = 128 discards = "passdown" zero_new_blocks = 1 }
+        }
+        thin {
+            id = "BBBBBB-yZhr-0Ll9-9QVs-6pD5-BeL1-OopuKK"
+            status = ["READ", "WRITE", "VISIBLE"]
+            segment1 { start_extent = 0 extent_count = 16 type = "thin" thin_pool = "pool" transaction_id = 2
+                device_id = 7 origin = "tbase" }
+        }"#;
+        let text = TEXT.replacen("logical_volumes {", pool, 1);
+        let group = parse(&text, "xenvg").expect("metadata");
+        let thin = group.thin.get("thin").expect("it is thin");
+        assert!(group.thin.len() == 1 && thin.is_plain && thin.device == 7 && thin.pool == "pool");
+        let known = group.pools.get("pool").expect("its pool");
+        assert!(group.pools.len() == 1 && known.transaction == 3 && !known.has_messages);
+        let queued = text.replace("zero_new_blocks = 1", "message1 { create = \"thin\" }");
+        assert!(parse(&queued, "xenvg").expect("metadata").pools["pool"].has_messages);
+        for more in ["merge = \"tbase\"", "external_origin = \"base\"", "unheard_of = 1"] {
+            let text = text.replace("device_id = 7", &format!("device_id = 7 {more}"));
+            assert!(
+                !parse(&text, "xenvg").expect("metadata").thin["thin"].is_plain,
+                "{more}"
+            );
+        }
+        let thin = "        thin {";
+        let second =
+            &text[text.find(thin).expect("it is there")..text.find("        base {").expect("it is behind it")];
+        for (from, to, is_alone) in [
+            ("none", "", false),
+            ("device_id = 7", "device_id = 8", true),
+            ("thin_pool = \"pool\"", "thin_pool = \"other\"", true),
+        ] {
+            let other = second.replace("        thin {", "        other {").replace(from, to);
+            let group = parse(&text.replacen(thin, &format!("{other}{thin}"), 1), "xenvg").expect("metadata");
+            assert!(
+                group.thin.len() == 2 && group.is_alone(&group.thin["thin"]) == is_alone,
+                "{to}"
+            );
+        }
+        let nameless = text.replace("device_id = 7", "");
+        assert!(matches!(parse(&nameless, "xenvg"), Err(Error::Lacks(_))));
     }
 
     #[test]

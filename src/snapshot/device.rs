@@ -2,6 +2,7 @@
 //! What must hold of a snapshot's device and of its path before anything is done: nobody has the one open, and the
 //! other leads there.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -19,10 +20,22 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 impl Store<'_> {
     /// Waits until nobody has the device open, and ends if there is a signal to end.
     pub(super) fn device_is_free(&self, snapshot: &Snapshot, device: &Device, limit: Duration) -> Result<(), Error> {
-        self.device_is_closed(snapshot, device, limit, || self.pause())
+        let announced = Cell::new(false);
+        self.device_is_closed(snapshot, device, limit, || {
+            if !announced.replace(true) {
+                let holders = holders::list(&holders::find(device));
+                tracing::info!(
+                    ttvm_guest = %self.guest,
+                    ttvm_lv = %snapshot.volume,
+                    "waiting: {} is in use by {holders}",
+                    snapshot.volume
+                );
+            }
+            self.pause();
+        })
     }
 
-    /// The same, with `pause` between two looks.
+    /// The same, with `pause` between two looks, and nothing is logged.
     pub(super) fn device_is_closed(
         &self,
         snapshot: &Snapshot,
@@ -31,7 +44,6 @@ impl Store<'_> {
         pause: impl Fn(),
     ) -> Result<(), Error> {
         let until = Instant::now() + limit;
-        let mut announced = false;
         while self
             .dm
             .find(By::Number(device.number))?
@@ -43,16 +55,6 @@ impl Store<'_> {
                     holders: holders::find(device),
                     waited: limit,
                 });
-            }
-            if !announced {
-                announced = true;
-                let holders = holders::list(&holders::find(device));
-                tracing::info!(
-                    ttvm_guest = %self.guest,
-                    ttvm_lv = %snapshot.volume,
-                    "waiting: {} is in use by {holders}",
-                    snapshot.volume
-                );
             }
             pause();
         }

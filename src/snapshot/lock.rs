@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One ttvm program at a time works on a volume group: LVM's own lock lasts for one command, and a reset is two.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -45,6 +46,10 @@ pub fn lock(vg: &LvmName, limit: Duration) -> Result<Lock, Error> {
 /// LVM's own lock of `vg`, as its commands take it to change the group (lib/misc/lvm-flock.c in LVM2): none of them is at work as long
 /// as it is held, and none may be run. `None` if one is at work, or if LVM's locks are elsewhere.
 pub(super) fn lvms(vg: &LvmName) -> io::Result<Option<Lock>> {
+    if env::var_os("LVM_SYSTEM_DIR").is_some() {
+        // Its configuration is elsewhere.
+        return Ok(None);
+    }
     if !Path::new(LVMS).is_dir() || !uses_own_directory(Path::new("/etc/lvm")).unwrap_or(false) {
         return Ok(None);
     }
@@ -68,7 +73,7 @@ fn uses_own_directory(configuration: &Path) -> io::Result<bool> {
         if path.extension().is_some_and(|extension| extension == "conf") {
             let bytes = fs::read(path)?;
             let text = String::from_utf8_lossy(&bytes);
-            if text.lines().any(|line| sets_other_directory(line.trim_start())) {
+            if text.lines().any(sets_other_directory) {
                 return Ok(false);
             }
         }
@@ -76,8 +81,19 @@ fn uses_own_directory(configuration: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether a line may name another directory than LVM's own: all that is not exactly that one does.
 fn sets_other_directory(line: &str) -> bool {
-    !line.starts_with('#') && line.contains("locking_dir") && !line.contains(&format!("\"{LVMS}\""))
+    let Some((before, after)) = line.split_once("locking_dir") else {
+        return false;
+    };
+    if before.contains('#') {
+        // A comment; but not in a string.
+        return before.contains(['"', '\'']);
+    }
+    let value = after.trim_start().strip_prefix('=').map(str::trim_start);
+    let rest = value.and_then(|value| value.strip_prefix(&format!("\"{LVMS}\"")));
+    let rest = rest.map(|rest| rest.trim_matches([' ', '\t', '\r', '}']));
+    !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
 }
 
 #[cfg(test)]
@@ -108,11 +124,21 @@ mod tests {
             "locking_dir = \"/var/lock/lvm\"",
             "global { locking_dir=\"/x\" }",
             "global/locking_dir=\"/x\"",
+            "locking_dir = \"/x\" # not \"/run/lock/lvm\"",
+            "locking_dir = \"/run/lock/lvm/x\"",
+            "locking_dir = \"/run/lock/lvm\" locking_dir = \"/x\"",
+            "library_dir = \"/a#b\" locking_dir = \"/x\"",
+            "locking_dir =",
+            "\"locking_dir\" = \"/run/lock/lvm\"",
         ];
         assert!(others.into_iter().all(sets_other_directory));
         let same = [
             "# locking_dir = \"/x\"",
+            "\t# locking_dir = \"/x\"",
+            "wait_for_locks = 1 # locking_dir = \"/x\"",
             "locking_dir = \"/run/lock/lvm\"",
+            "\tlocking_dir=\"/run/lock/lvm\"\t# as in \"/x\"",
+            "global { locking_dir = \"/run/lock/lvm\" }",
             "wait_for_locks = 1",
         ];
         assert!(!same.into_iter().any(sets_other_directory));

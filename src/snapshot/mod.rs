@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The snapshot store: a fresh disk for each run, and nothing removed that is not provably ours.
 //!
-//! A thick snapshot is emptied in its place ([`in_place`]). Otherwise a reset costs two LVM commands, the removal and the
+//! A snapshot that is there is emptied in its place ([`in_place`]). Otherwise a reset costs two LVM commands, the removal and the
 //! creation. What else has to be known is asked of the kernel ([`crate::dm`]); what must hold of the old snapshot is part
 //! of the removal itself ([`lvm2_cmd::Selection`]). Only when something is not as it should be is LVM asked for a report,
 //! to say what.
@@ -59,39 +59,52 @@ impl<'a> Store<'a> {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
             let _deferred = signals::defer();
             self.step(snapshot, "locked", "resetting");
-            if Path::new(LVMLOCKD).exists() {
-                // Without it, LVM itself refuses a shared group; with it, it would not.
-                self.examine(snapshot)?;
-            }
-            match self.dm.find(By::Name(&snapshot.volume.dm_name()))? {
-                Some(device) => {
-                    self.path_is_ours(snapshot, Some(&device))?;
-                    self.device_is_free(snapshot, &device, self.config.busy_timeout)?;
-                    if self.is_emptied(snapshot) {
-                        continue;
-                    }
-                    self.remove(snapshot)?;
-                }
-                None => self.path_is_ours(snapshot, None)?,
-            }
-            self.create(snapshot)?;
+            let renewed = self.renew(snapshot);
+            // Whether it could be made or not.
+            let runs = self.origin_runs(snapshot);
+            renewed.and(runs)?;
         }
         Ok(())
     }
 
-    /// Makes the snapshot fresh in its place, if that can be done.
-    fn is_emptied(&self, snapshot: &Snapshot) -> bool {
-        let result = self.empty(snapshot);
-        if let Err(unusual) = &result {
-            tracing::info!(
-                ttvm_guest = %self.guest,
-                ttvm_lv = %snapshot.volume,
-                "{} is not emptied in its place: {}",
-                snapshot.volume,
-                one_line(unusual)
-            );
+    fn renew(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        if Path::new(LVMLOCKD).exists() {
+            // Without it, LVM itself refuses a shared group; with it, it would not.
+            self.examine(snapshot)?;
         }
-        result.is_ok()
+        self.thin_origin_goes_on(snapshot)?;
+        match self.dm.find(By::Name(&snapshot.volume.dm_name()))? {
+            Some(device) => {
+                self.path_is_ours(snapshot, Some(&device))?;
+                self.device_is_free(snapshot, &device, self.config.busy_timeout)?;
+                if self.is_emptied(snapshot)? {
+                    return Ok(());
+                }
+                self.remove(snapshot)?;
+            }
+            None => self.path_is_ours(snapshot, None)?,
+        }
+        // LVM makes no snapshot of it as long as it is suspended.
+        self.origin_runs(snapshot)?;
+        self.create(snapshot)
+    }
+
+    /// Makes the snapshot fresh in its place, if that can be done.
+    fn is_emptied(&self, snapshot: &Snapshot) -> Result<bool, Error> {
+        match self.empty(snapshot) {
+            Ok(()) => Ok(true),
+            Err(in_place::Unusual::LeftAlone(why)) => Err(why),
+            Err(unusual) => {
+                tracing::info!(
+                    ttvm_guest = %self.guest,
+                    ttvm_lv = %snapshot.volume,
+                    "{} is not emptied in its place: {}",
+                    snapshot.volume,
+                    one_line(&unusual)
+                );
+                Ok(false)
+            }
+        }
     }
 
     /// Removes every snapshot that is there. One that cannot be removed does not stand in the way of the others; the
@@ -100,8 +113,9 @@ impl<'a> Store<'a> {
         let discard = |snapshot: &Snapshot| {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
             let _deferred = signals::defer();
-            self.remove(snapshot)?;
-            self.origin_runs(snapshot)
+            let removed = self.remove(snapshot);
+            let runs = self.origin_runs(snapshot);
+            removed.and(runs)
         };
         let results: Vec<_> = self.snapshots.iter().map(discard).collect();
         results.into_iter().collect()
@@ -115,15 +129,11 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// An LVM command that was killed may have left the origin suspended, and with it all guests that use it.
+    /// An LVM command, or a reset in place, that was killed may have left the origin suspended, and with it all guests that use it.
     fn origin_runs(&self, snapshot: &Snapshot) -> Result<(), Error> {
         match self.dm.find(By::Name(&snapshot.origin.dm_name()))? {
             Some(origin) if origin.suspended => {
-                self.step(
-                    snapshot,
-                    "refreshing",
-                    "letting the suspended origin go on after removing",
-                );
+                self.step(snapshot, "refreshing", "letting the suspended origin go on for");
                 lvm2_cmd::refresh(&snapshot.origin).map_err(self.lvm("let go on the origin of", snapshot))
             }
             _ => Ok(()),
@@ -377,6 +387,13 @@ impl<'a> Store<'a> {
                 }
             }
         }
+        self.size_is_not_used(snapshot);
+        Ok(Kind::Thin)
+    }
+
+    /// Says so of a thin snapshot for which the guest's file has one.
+    fn size_is_not_used(&self, snapshot: &Snapshot) {
+        let origin = &snapshot.origin;
         if snapshot.size.is_some() {
             tracing::info!(
                 ttvm_guest = %self.guest,
@@ -384,7 +401,6 @@ impl<'a> Store<'a> {
                 "{origin} is a thin volume: the configured snapshot size is not used"
             );
         }
-        Ok(Kind::Thin)
     }
 
     fn refused(&self, snapshot: &Snapshot, why: Refusal) -> Error {

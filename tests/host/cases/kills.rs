@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::in_place_thin::AGREED;
 use super::{
     THICK, THIN, cases, console, emulated_guest, guest, journal, nothing_left, other_volumes, tell, tried_again,
     wait_for,
@@ -11,9 +12,10 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: killed_at_every_step_in_place, lock_holder_dies, power_cut_in_place;
+        Bookworm: killed_at_every_step_in_place, killed_at_every_step_in_place_thin, lock_holder_dies, power_cut_in_place;
         Trixie: half_made_volume;
-        Later: snapshot_program_killed_at_every_step_thick, snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place, power_cut_after_removal,
+        Later: snapshot_program_killed_at_every_step_thick, snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place, power_cuts_at_every_step_in_place_thin,
+            power_cut_after_removal,
             lvm_killed_in_lvremove, power_cut_within_lvcreate, lvm_killed_in_lvcreate;
     }
     Xen {
@@ -29,8 +31,8 @@ cases! {
 pub(super) const ONCE: &str = "mkdir -p /run/systemd/system/ttvm@clientA.service.d && \
     printf '[Service]\\nRestart=no\\n' > /run/systemd/system/ttvm@clientA.service.d/once.conf && systemctl daemon-reload";
 
-/// An old snapshot that has been written to.
-const WRITTEN: &str = "ttvm snapshot reset clientA 2>/dev/null && dd if=/dev/urandom of=/dev/xenvg/snap1 bs=1M count=3 oflag=direct 2>/dev/null";
+/// An old snapshot that has been written to. Programs of udev's that still look at the origin would have it left to LVM.
+const WRITTEN: &str = "ttvm snapshot reset clientA 2>/dev/null && dd if=/dev/urandom of=/dev/xenvg/snap1 bs=1M count=3 oflag=direct 2>/dev/null && udevadm settle";
 
 /// One that is larger than it should be, and so has to be removed.
 const TOO_LARGE: &str = "lvextend -q -L +4M xenvg/snap1 >/dev/null";
@@ -100,7 +102,42 @@ fn killed_at_every_step_in_place(host: &mut Host) {
 
 fn snapshot_program_killed_at_every_step_thin(host: &mut Host) {
     emulated_guest(host, THIN, "loop");
-    survives(host, "true", &STEPS);
+    survives(host, TOO_LARGE, &STEPS);
+}
+
+const STEPS_IN_PLACE_THIN: [&str; 7] = [
+    "snapshot.emptying",
+    "snapshot.closed",
+    "snapshot.deleted",
+    "snapshot.suspended",
+    "snapshot.snapped",
+    "snapshot.emptied",
+    "snapshot.created",
+];
+
+/// The next start by its unit, for which the end of this one has tidied up; and a reset that finds all as it was left.
+fn killed_at_every_step_in_place_thin(host: &mut Host) {
+    emulated_guest(host, THIN, "loop");
+    survives(host, "true", &STEPS_IN_PLACE_THIN);
+    for point in STEPS_IN_PLACE_THIN {
+        host.run(WRITTEN).unwrap();
+        let killed = host
+            .sh(&format!("TTVM_FAIL_POINT={point} ttvm snapshot reset clientA 2>&1"))
+            .unwrap();
+        let said = killed.text();
+        // One that is left to LVM comes to other points.
+        let is_killed = matches!(killed.status, -9 | 137);
+        assert!(
+            is_killed && !said.contains("not emptied in its place"),
+            "{point}: {} {said}",
+            killed.status
+        );
+        host.run("ttvm snapshot reset clientA").unwrap();
+        let odd = host.run("dmsetup info | grep -E 'SUSPENDED|INACTIVE'; true").unwrap();
+        assert_eq!(odd, "", "{point}");
+        is_fresh(host);
+    }
+    host.run(AGREED).unwrap();
 }
 
 fn supervisor_killed_around_create(host: &mut Host) {
@@ -298,6 +335,16 @@ fn power_cuts_at_every_step_in_place(host: &mut Host) {
     for point in STEPS_IN_PLACE {
         power_cut(host, "true", point);
         after_power_cut(host, &others);
+    }
+}
+
+fn power_cuts_at_every_step_in_place_thin(host: &mut Host) {
+    let others = other_volumes(host);
+    emulated_guest(host, THIN, "loop");
+    for point in STEPS_IN_PLACE_THIN {
+        power_cut(host, "true", point);
+        after_power_cut(host, &others);
+        host.run(AGREED).unwrap();
     }
 }
 

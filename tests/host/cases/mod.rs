@@ -10,6 +10,7 @@ mod image;
 mod image_create;
 mod import;
 mod in_place;
+mod in_place_thin;
 mod initrds;
 mod kills;
 mod lvm_errors;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
         image_create::cases(),
         import::cases(),
         in_place::cases(),
+        in_place_thin::cases(),
         initrds::cases(),
         kills::cases(),
         lvm_errors::cases(),
