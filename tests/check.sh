@@ -15,7 +15,9 @@ all=
 make=${MAKE:-make}
 # Tests send SIGINT, of which what a shell starts in the background takes no notice.
 heeding="env --default-signal=INT,QUIT"
-cargo="$heeding ${CARGO:-cargo}"
+# clippy's compiler compiles what is tested and says meanwhile what it has to say (`lint`): nothing is read twice. The package is
+# made by rustc.
+cargo="$heeding RUSTC_WORKSPACE_WRAPPER=clippy-driver ${CARGO:-cargo}"
 logs=target/check
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -64,9 +66,8 @@ ended() {
     echo "=== $1: $seconds s, $passed passed, $failed failed"
 }
 
-# The disks of the emulated hosts are made while the compilers run, both at once: each is one process after the other. The guest
-# is first, which sees to apt's package lists. The package is built as it is shipped, everything else once; linking the one leaves
-# a processor for the other.
+# Everything that is tested but the package. The disks of the emulated hosts are made meanwhile: each is one process after the
+# other. The guest is first, which sees to apt's package lists.
 build() {
     local status=0 suite job jobs=()
     # Where it cannot be installed, batch::slurm says that it is skipped.
@@ -82,10 +83,16 @@ build() {
         SUITE=$suite tests/host/image.sh >/dev/null &
         jobs+=($!)
     done
-    $make -s --no-print-directory deb &
-    jobs+=($!)
-    $cargo test -q --locked --features host-tests --no-run --lib --bins --tests || status=$?
+    $cargo test -q --locked --features host-tests --no-run --all-targets || status=$?
     for job in "${jobs[@]}"; do wait "$job" || status=$?; done
+    return "$status"
+}
+
+# What is compiled already has its warnings said once more: whatever is said is too much.
+lint() {
+    local status=0
+    ${CARGO:-cargo} fmt --all --check || status=$?
+    $cargo test -q --locked --features host-tests --no-run --all-targets 2>&1 | { ! grep .; } || status=1
     return "$status"
 }
 
@@ -93,13 +100,17 @@ build() {
 quick() {
     local status=0 waiting others
     waiting=$($make -s quick-tests | grep -oE -- '--test (netd|network)( |$)')
-    others=$($make -s quick-tests | sed -E 's/--test (netd|network)( |$)//g')
-    [ -z "$all" ] || export TTVM_DEBIAN=1
+    others=$($make -s quick-tests | sed -E 's/--test (netd|network|packaging)( |$)//g')
     $cargo test --locked --no-fail-fast --features host-tests $waiting >"$logs/waiting" 2>&1 &
     $cargo test --locked --no-fail-fast --features host-tests --lib --bins $others || status=$?
     wait $! || status=$?
     cat "$logs/waiting"
     return "$status"
+}
+
+# The packages by themselves: what is in them, and their lives in containers.
+packages() {
+    ${all:+env TTVM_DEBIAN=1} $cargo test --locked --features host-tests --test packaging
 }
 
 # The test program of that name. What runs for minutes is started without cargo, which may keep others from its cache meanwhile.
@@ -108,33 +119,50 @@ program() {
         sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
+# With the program of the package, which costs a sixth less than one compiled for tests.
 replay() {
-    ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $all
+    TTVM_PROGRAM=target/release/ttvm ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $all
 }
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
-    $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::disk time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
+    TTVM_PROGRAM=target/release/ttvm $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::disk time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
 }
 
 host() {
+    read -r _ <&5
     $cargo test -q --locked --features host-tests --test host -- $all
 }
 
-stage build build
-# Replays wait a third of their time, for deadlines that nobody can shorten: the compilers have it.
-counted replay replay 3>/dev/null &
+# The package is made by one compiler after the other, and replays wait a third of their time, for deadlines that nobody can
+# shorten: others have the processors meanwhile. Stages that are not shown while they run are shown when they have ended.
+behind=(deb rpm lint-packages packages replay replay-trixie)
+packaged() {
+    local name
+    counted deb $make -s --no-print-directory deb
+    echo >&5
+    for name in rpm lint-packages; do counted "$name" $make -s --no-print-directory "$name"; done
+    read -r _ <&4
+    counted packages packages
+    counted replay replay
+    counted replay-trixie replay_on_trixie
+}
+# What tells the one that the tests are compiled (4), and the other that there is a package (5).
+mkfifo "$logs/tests" "$logs/package"
+exec 4<>"$logs/tests" 5<>"$logs/package"
+packaged 3>/dev/null &
 beside=$!
-stage rpm $make -s --no-print-directory rpm
-stage lint $make -s --no-print-directory lint
-stage lint-packages $make -s --no-print-directory lint-packages
+stage build build
+echo >&4
+stage lint lint
 stage quick quick
-echo "=== replay"
-wait $beside
-cat "$logs/replay.log"
-ended replay
-stage replay-trixie replay_on_trixie
 stage host host
+wait $beside
+for name in "${behind[@]}"; do
+    echo "=== $name"
+    cat "$logs/$name.log"
+    ended "$name"
+done
 
 echo
 echo "STAGE            SECONDS  PASSED  FAILED  IDLE"

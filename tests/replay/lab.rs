@@ -101,8 +101,9 @@ impl Lab {
             guest: guest.clone(),
             next: AtomicU32::new(0),
         };
-        // What cargo makes for whoever depends on it.
-        let plugins = program.with_file_name("deps");
+        // What cargo makes for whoever depends on it is not where the program is.
+        let beside = program.with_file_name(PLUGINS[0]).exists();
+        let plugins = program.with_file_name(if beside { "." } else { "deps" });
         // The directories they are in may be closed to others.
         for (from, to, mode) in [
             (program, "ttvm", 0o755),

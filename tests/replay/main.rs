@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME… [--all]]`.
 //!
-//! Real guests (tests/guest), the real program, two cases at a time. Where QEMU is not installed nothing is run.
+//! Real guests (tests/guest), the real program, two cases at a time. Where QEMU is not installed nothing is run. `TTVM_PROGRAM`
+//! names the `ttvm` under test: that of the package, in `make check`; else it is cargo's.
 
 mod cases;
 mod lab;
@@ -45,7 +46,9 @@ fn main() -> ExitCode {
     }
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
     let total = cases.len();
-    let lab = match Lab::with(Path::new(env!("CARGO_BIN_EXE_ttvm"))) {
+    let given = std::env::var_os("TTVM_PROGRAM");
+    let program = given.unwrap_or_else(|| env!("CARGO_BIN_EXE_ttvm").into());
+    let lab = match Lab::with(Path::new(&program)) {
         Ok(lab) => lab,
         Err(missing) => {
             println!("record and replay: {total} tests skipped: {missing}");

@@ -8,7 +8,7 @@ use super::super::Outcome;
 use super::super::lab::{FILE, Lab, Place, STATE, contents};
 
 /// How often, but for who wants more (`TTVM_REPLAYS`, ten in `make check-all`).
-const REPLAYS: usize = 4;
+const REPLAYS: usize = 2;
 
 pub fn disk_clocks_and_random_numbers(lab: &Lab) -> Outcome {
     let place = lab.place();
