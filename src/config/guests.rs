@@ -161,5 +161,5 @@ fn machine(root: &Path) -> uuid::Uuid {
     fs::read_to_string(under(root, Path::new("/etc/machine-id")))
         .ok()
         .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(uuid::Uuid::nil())
+        .unwrap_or_default()
 }

@@ -228,7 +228,7 @@ pub(super) fn bridged(
 /// The same on this machine whenever the bridge is made: a guest's cache of addresses stays true.
 fn stable_mac(root: &Path, bridge: &InterfaceName) -> Mac {
     let machine = fs::read_to_string(under(root, Path::new("/etc/machine-id"))).unwrap_or_default();
-    let machine = uuid::Uuid::try_parse(machine.trim()).unwrap_or(uuid::Uuid::nil());
+    let machine = uuid::Uuid::try_parse(machine.trim()).unwrap_or_default();
     let [_, a, b, c, d, e, ..] = *uuid::Uuid::new_v5(&machine, bridge.as_str().as_bytes()).as_bytes();
     // Locally administered, for one station.
     Mac([0x02, a, b, c, d, e])
