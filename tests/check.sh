@@ -130,39 +130,30 @@ replay_on_trixie() {
 }
 
 host() {
-    read -r _ <&5
     $cargo test -q --locked --features host-tests --test host -- $all
 }
 
-# The package is made by one compiler after the other, and replays wait a third of their time, for deadlines that nobody can
-# shorten: others have the processors meanwhile. Stages that are not shown while they run are shown when they have ended.
-behind=(deb rpm lint-packages packages replay replay-trixie)
+# The package is made by one compiler after the other, which leaves a processor to those of the tests. Nothing else is done beside
+# another stage that works: more emulators than processors take twice the time of as many one after the other.
 packaged() {
     local name
-    counted deb $make -s --no-print-directory deb
-    echo >&5
-    for name in rpm lint-packages; do counted "$name" $make -s --no-print-directory "$name"; done
-    read -r _ <&4
-    counted packages packages
-    counted replay replay
-    counted replay-trixie replay_on_trixie
+    for name in deb rpm lint-packages; do counted "$name" $make -s --no-print-directory "$name"; done
 }
-# What tells the one that the tests are compiled (4), and the other that there is a package (5).
-mkfifo "$logs/tests" "$logs/package"
-exec 4<>"$logs/tests" 5<>"$logs/package"
 packaged 3>/dev/null &
 beside=$!
 stage build build
-echo >&4
 stage lint lint
 stage quick quick
-stage host host
 wait $beside
-for name in "${behind[@]}"; do
+for name in deb rpm lint-packages; do
     echo "=== $name"
     cat "$logs/$name.log"
     ended "$name"
 done
+stage packages packages
+stage replay replay
+stage replay-trixie replay_on_trixie
+stage host host
 
 echo
 echo "STAGE            SECONDS  PASSED  FAILED  IDLE"

@@ -153,7 +153,7 @@ say "file system made after $((SECONDS - start)) s"
 # setpriv: this emulator does not outlive us.
 if ! timeout -k 5 600 setpriv --pdeathsig KILL qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 \
     -nodefaults -display none -no-reboot -serial "file:$work/setup.log" -kernel "$work/vmlinuz" -initrd "$work/initrd" \
-    -append 'root=/dev/vda1 rw console=ttyS0 quiet panic=-1 init=/usr/lib/ttvm-host/setup' \
+    -append 'root=/dev/vda1 rw console=ttyS0 quiet cryptomgr.notests panic=-1 init=/usr/lib/ttvm-host/setup' \
     -drive "if=virtio,format=raw,cache=unsafe,file=$work/root.raw" \
     -drive "if=virtio,format=raw,cache=unsafe,file=$work/data.raw" \
     -drive "if=virtio,format=raw,cache=unsafe,file=$work/esp.raw" </dev/null >&2 ||

@@ -85,7 +85,7 @@ pub const THICK: &str =
 pub fn guest_file(disk: &str, steps: &str, more: &str) -> String {
     format!(
         "memory = \"96M\"\nkernel = \"/usr/lib/ttvm-host/vmlinux\"\ninitrd = \"/boot/initrd-busybox-based-ram-linux.img\"\n\
-         cmdline = \"console=hvc0 quiet {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
+         cmdline = \"console=hvc0 quiet cryptomgr.notests {steps}\"\nshutdown_timeout = \"30s\"\n{more}\n{disk}\n"
     )
 }
 
