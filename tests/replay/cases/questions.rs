@@ -217,6 +217,8 @@ pub fn shared_code(lab: &Lab) -> Outcome {
     place.give_program("twice", &compiled("twice", "-static-pie -fPIE -mno-red-zone"));
     place.script("/twice; /twice; poweroff -f");
     place.record(&[]);
+    // Leaves checkpoints.
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
     let console = fs::read_to_string(place.recording().console()).expect("its console");
     let said = |word: &str| -> Vec<u64> {
         let lines = console.lines().filter_map(|line| line.strip_prefix(word));
