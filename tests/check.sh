@@ -126,7 +126,7 @@ replay() {
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
-    TTVM_PROGRAM=target/release/ttvm $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::disk time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
+    TTVM_PROGRAM=target/release/ttvm $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
 }
 
 host() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME… [--all]]`.
 //!
-//! Real guests (tests/guest), the real program, two cases at a time. Where QEMU is not installed nothing is run. `TTVM_PROGRAM`
+//! Real guests (tests/guest), the real program, two cases at a time, and beside them one that waits. Where QEMU is not installed nothing is run. `TTVM_PROGRAM`
 //! names the `ttvm` under test: that of the package, in `make check`; else it is cargo's.
 
 mod cases;
@@ -37,6 +37,38 @@ pub struct Skipped(pub &'static str);
 
 const WORKERS: usize = 2;
 
+/// What comes of the cases.
+#[derive(Default)]
+struct Results {
+    failed: Mutex<Vec<&'static str>>,
+    skipped: Mutex<usize>,
+}
+
+impl Results {
+    /// Runs cases until none is left, the last one first.
+    fn work(&self, lab: &Lab, queue: &Mutex<Vec<Case>>) {
+        loop {
+            let Some(case) = queue.lock().expect("the queue").pop() else {
+                return;
+            };
+            let started = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| (case.test)(lab)));
+            let seconds = started.elapsed().as_secs_f64();
+            match result {
+                Ok(Ok(())) => println!("test {} ... ok ({seconds:.1} s)", case.name),
+                Ok(Err(Skipped(missing))) => {
+                    println!("test {} ... skipped: {missing}", case.name);
+                    *self.skipped.lock().expect("a number") += 1;
+                }
+                Err(_) => {
+                    println!("test {} ... FAILED ({seconds:.1} s)", case.name);
+                    self.failed.lock().expect("the list of failures").push(case.name);
+                }
+            }
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let all = std::env::args().any(|arg| arg == "--all");
@@ -59,36 +91,17 @@ fn main() -> ExitCode {
     let started = Instant::now();
     // Taken from the end.
     cases.reverse();
-    let queue = Mutex::new(cases);
-    let failed: Mutex<Vec<&str>> = Mutex::default();
-    let skipped = Mutex::new(0);
+    let (waiting, busy) = cases.into_iter().partition(|case| cases::WAITING.contains(&case.name));
+    let (waiting, busy): (Mutex<Vec<Case>>, Mutex<Vec<Case>>) = (Mutex::new(waiting), Mutex::new(busy));
+    let results = Results::default();
     std::thread::scope(|scope| {
-        for _ in 0..WORKERS.min(total) {
-            scope.spawn(|| {
-                loop {
-                    let Some(case) = queue.lock().expect("the queue").pop() else {
-                        return;
-                    };
-                    let started = Instant::now();
-                    let result = catch_unwind(AssertUnwindSafe(|| (case.test)(&lab)));
-                    let seconds = started.elapsed().as_secs_f64();
-                    match result {
-                        Ok(Ok(())) => println!("test {} ... ok ({seconds:.1} s)", case.name),
-                        Ok(Err(Skipped(missing))) => {
-                            println!("test {} ... skipped: {missing}", case.name);
-                            *skipped.lock().expect("a number") += 1;
-                        }
-                        Err(_) => {
-                            println!("test {} ... FAILED ({seconds:.1} s)", case.name);
-                            failed.lock().expect("the list of failures").push(case.name);
-                        }
-                    }
-                }
-            });
+        scope.spawn(|| results.work(&lab, &waiting));
+        for _ in 0..WORKERS {
+            scope.spawn(|| results.work(&lab, &busy));
         }
     });
-    let failed = failed.into_inner().unwrap_or_default();
-    let skipped = skipped.into_inner().unwrap_or_default();
+    let failed = results.failed.into_inner().unwrap_or_default();
+    let skipped = results.skipped.into_inner().unwrap_or_default();
     for name in &failed {
         println!("failed: {name}");
     }

@@ -21,7 +21,7 @@ const FEW: Range<u64> = 2..4;
 const DEVICES: Devices = Devices { networks: 1, disks: 1 };
 
 /// Behind this, Linux runs what is not the start of a machine.
-pub const LINUX: u64 = 600_000_000;
+pub const LINUX: u64 = 400_000_000;
 
 /// In the memory, something of Linux's own: it loads itself from 16 MiB on.
 pub const KERNEL_TEXT: u64 = (16 << 20) + 0x123;

@@ -51,7 +51,10 @@ macro_rules! cases {
     };
 }
 
-/// The long ones first; of the two that wait for a minute, one after the other.
+/// What waits for deadlines most of the time: it is run beside the others, one after the other.
+pub const WAITING: [&str; 1] = ["verdicts::emulator_stopped"];
+
+/// The long ones first.
 pub fn all() -> Vec<Case> {
     cases![
         verdicts::emulator_stopped,
@@ -62,7 +65,6 @@ pub fn all() -> Vec<Case> {
         time::disk_and_network,
         time::from_each_checkpoint,
         time::points_by_name,
-        branch::anywhere,
         branch::other_answers,
         branch::refused,
         branch::careful,
@@ -70,7 +72,6 @@ pub fn all() -> Vec<Case> {
         jobs::refused,
         questions::watched,
         questions::last_writes,
-        questions::first_executions,
         questions::shared_code,
         questions::zeros,
         questions::sectors,
@@ -141,10 +142,13 @@ pub fn all() -> Vec<Case> {
 pub fn later() -> Vec<Case> {
     cases![
         batch::slurm,
+        branch::anywhere,
         branch::killed,
         branch::tries,
         capsule::points_and_packets,
         explain::nothing_to_find,
+        jobs::differences,
+        questions::first_executions,
         time::busy_disk,
         time::memory_alone
     ]
