@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
 
 use super::cage::{self, Handed, Lent, SANDBOX};
 use super::capsule::Opened;
@@ -23,6 +25,9 @@ use crate::run::child::{Child, Start, Streams, confinement};
 
 /// What is left to write when it ends has to be on the disk by then.
 const QUIT: Duration = Duration::from_secs(120);
+
+/// The most that is between the end of its connection and its own.
+const LAST: Duration = Duration::from_secs(5);
 
 /// While so much of what was typed is not taken yet, there is no room for more.
 const TYPED: usize = 1 << 16;
@@ -79,6 +84,17 @@ pub enum Error {
         /// What it printed, or what the connection says.
         why: String,
     },
+}
+
+/// Why QEMU is gone: what it said last, else what ended it.
+pub fn died(status: ExitStatus, why: String) -> String {
+    match status.signal() {
+        Some(signal) if why.is_empty() => {
+            let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+            format!("{name} ended it")
+        }
+        _ => why,
+    }
 }
 
 impl Classify for Error {
@@ -163,8 +179,17 @@ impl Emulator {
             Ok(qmp) => qmp,
             Err(error) => {
                 let mut child = child;
+                // What ends it closes its connection first. One that does not end would not be ended by the signal that is named.
+                let status = match error {
+                    qmp::Error::Ended => child.wait_for(LAST).ok().flatten(),
+                    _ => None,
+                };
                 drop(child.kill());
                 let said = complaints.take();
+                let said = match status {
+                    Some(status) => died(status, said),
+                    None => said,
+                };
                 return Err(Error::GaveUp {
                     why: if said.is_empty() { error.to_string() } else { said },
                 });
@@ -332,4 +357,17 @@ fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 fn unblocked(fd: OwnedFd) -> io::Result<File> {
     fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(fd.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_it_is_gone() {
+        let killed = ExitStatus::from_raw(Signal::SIGSYS as i32);
+        assert_eq!(died(killed, String::new()), "SIGSYS ended it");
+        assert_eq!(died(killed, "out of memory".into()), "out of memory");
+        assert_eq!(died(ExitStatus::from_raw(1 << 8), String::new()), "");
+    }
 }

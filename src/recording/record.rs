@@ -18,7 +18,7 @@ use super::replay::moment::{self, Moment};
 use super::session::disks::{self, Disks, Seals, Wanted};
 use super::session::limit::Limit;
 use super::session::live::{self, Happened, Live};
-use super::session::{self, Environment, Error, Keys, Listener, died, require_memory};
+use super::session::{self, Environment, Error, Keys, Listener, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
 use crate::base::clock::{boot_id, now};
 use crate::base::fail_point;
@@ -28,7 +28,7 @@ use crate::guest::obstacles;
 use crate::qemu::engine::{self, Version};
 use crate::qemu::machine::{self, CPU, Format, Machine, Mode};
 use crate::qemu::memory::Memory;
-use crate::qemu::process::Emulator;
+use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::{Event, Qmp};
 
 /// No guest writes faster, in bytes a second: its machine is emulated.

@@ -15,7 +15,7 @@ use crate::config::types::Size;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Mode, Replaying};
 use crate::qemu::memory::{self, Memory};
-use crate::qemu::process::Emulator;
+use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::{self, Event, Qmp};
 use crate::qemu::registers;
 use crate::recording::Recording;
@@ -27,7 +27,7 @@ use crate::recording::replay::start::Start;
 use crate::recording::replay::stillness::{Progress, Stillness, Threads};
 use crate::recording::session::live::{Happened, Live};
 use crate::recording::session::scratch::Scratch;
-use crate::recording::session::{Environment, Error, died};
+use crate::recording::session::{Environment, Error};
 
 /// The file for the machine's states.
 const STATES: &str = "states.qcow2";

@@ -16,11 +16,11 @@ use crate::file;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::{Machine, Mode, Replaying, Shared};
 use crate::qemu::memory::Memory;
-use crate::qemu::process::Emulator;
+use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::{self, Event, Qmp};
 use crate::recording::Id;
 use crate::recording::session::live::{Happened, Live};
-use crate::recording::session::{Error, Listener, Removed, died};
+use crate::recording::session::{Error, Listener, Removed};
 
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -88,6 +88,13 @@ pub(in crate::recording) fn serve(
         signals,
         None,
     );
+    // From the first moment somebody may have it do what it is not allowed to, which ends it.
+    let followed = follow(run, debugger, &mut live, listener);
+    live.told(followed)
+}
+
+/// Follows what the debugger does, until it is over.
+fn follow(run: &Run<'_>, debugger: &Wanted, live: &mut Live<'_, '_>, listener: &mut dyn Listener) -> Result<(), Error> {
     if let Some(start) = run.at.as_ref().and_then(|at| at.start) {
         start.load(live.emulator.qmp())?;
         start.forget(live.emulator.qmp())?;
@@ -95,7 +102,7 @@ pub(in crate::recording) fn serve(
     // What a debugger that goes backwards starts from.
     live.emulator.qmp().monitor("savevm start")?;
     if let Some(at) = &run.at {
-        go_to(at.instructions, &mut live, listener)?;
+        go_to(at.instructions, live, listener)?;
     }
     stop_before(run.last, live.emulator.qmp())?;
     if !debugger.paused && run.at.is_none() {

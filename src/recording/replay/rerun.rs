@@ -20,7 +20,7 @@ use crate::base::fail_point::Flip;
 use crate::qemu::engine::Engine;
 use crate::qemu::machine::{Machine, Mode, Replaying, Watching};
 use crate::qemu::memory::Memory;
-use crate::qemu::process::Emulator;
+use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::{self, Event, Qmp};
 use crate::recording::checkpoints::{Checkpoints, Maker};
 use crate::recording::library::free_space;
@@ -28,7 +28,7 @@ use crate::recording::library::manifest::{Outcome, RunExit};
 use crate::recording::log::End;
 use crate::recording::record::{RESERVE, exit_of};
 use crate::recording::session::live::{Happened, Live};
-use crate::recording::session::{Error, Listener, died};
+use crate::recording::session::{Error, Listener};
 use crate::recording::{Divergence, Recording};
 
 /// What QEMU says, and ends, when the log does not have what the guest asks for: `Missing character write event in the replay log`.
@@ -163,7 +163,8 @@ impl Rerun<'_> {
         let mut live = Live::new(emulator, signals, None);
         if let Some(start) = &self.start {
             comparison.pass_over(start.printed).map_err(unreadable)?;
-            start.load(live.emulator.qmp())?;
+            let loaded = start.load(live.emulator.qmp());
+            live.told(loaded)?;
         } else if keeps {
             live.emulator.qmp().leave_memory_out(true)?;
         }

@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{Error, Keys};
 use crate::guest::watch::AT_ONCE;
-use crate::qemu::process::Emulator;
+use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::{self, Event};
 
 /// What happened.
@@ -98,6 +98,18 @@ impl<'s, 'k> Live<'s, 'k> {
                     None => return Ok(Happened::Signal { at_once: false }),
                 }
             }
+        }
+    }
+
+    /// What came of asking QEMU; if it was gone by then, what ended it.
+    pub(in crate::recording) fn told<T>(&mut self, answer: Result<T, Error>) -> Result<T, Error> {
+        match answer {
+            Err(Error::Qmp(qmp::Error::Ended)) => {
+                let status = self.emulator.wait().map_err(Error::Wait)?;
+                let why = died(status, self.emulator.complaint());
+                Err(Error::EngineDied { why })
+            }
+            answer => answer,
         }
     }
 

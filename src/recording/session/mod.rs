@@ -10,11 +10,7 @@ pub(super) mod scratch;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-
-use nix::sys::signal::Signal;
 
 use self::disks::Seals;
 use super::error::Error as LibraryError;
@@ -396,17 +392,6 @@ pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Read {
         path: path.clone(),
         source: digest::Error::Open { path, source },
-    }
-}
-
-/// Why QEMU is gone: what it said last, else what ended it.
-pub(super) fn died(status: ExitStatus, why: String) -> String {
-    match status.signal() {
-        Some(signal) if why.is_empty() => {
-            let name = Signal::try_from(signal).map_or_else(|_| signal.to_string(), |signal| signal.to_string());
-            format!("{name} ended it")
-        }
-        _ => why,
     }
 }
 

@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use super::disks::{self, Disks, Wanted};
 use super::live::{self, Happened, Live};
-use super::{Environment, Error, Keys, Listener, died, require_memory};
+use super::{Environment, Error, Keys, Listener, require_memory};
 use crate::base::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::Mode;
-use crate::qemu::process::Emulator;
+use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::Event;
 use crate::recording::library::manifest::RunExit;
 use crate::recording::record::{RESERVE, Space, exit_of};
