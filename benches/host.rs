@@ -164,52 +164,33 @@ fn start(host: &mut Host, table: &mut Table) -> Result<()> {
     let ours_again = String::from("systemctl start ttvm@clientA\n")
         + &timed("restart", "systemctl restart ttvm@clientA")
         + &timed("stop", "systemctl stop ttvm@clientA");
-    // The same with what a stop keeps for the next start.
-    let prepare = |value| format!("sed -i 's/^\\(# \\)*prepare = .*/prepare = {value}/' /etc/ttvm/ttvm.toml\n");
-    let prepared = prepare(true)
-        + "systemctl start ttvm@clientA; systemctl stop ttvm@clientA\n"
-        + &timed("prepared", "systemctl start ttvm@clientA")
-        + &timed("preparedrestart", "systemctl restart ttvm@clientA")
-        + &timed("preparedstop", "systemctl stop ttvm@clientA")
-        + "ttvm snapshot discard clientA >/dev/null\n"
-        + &prepare(false);
     let mut script = String::new();
     for run in 0..START_RUNS {
         script += &in_turns(run, &plain, &ours);
         if run < FEW_RUNS {
             script += &clean;
             script += &in_turns(run, &plain_again, &ours_again);
-            script += &prepared;
         }
     }
     let output = bash(host, &script)?;
     let plain = numbers(&output, "plain");
-    for (key, when, limit) in [
-        ("ours", "old snapshot still there", "0.80"),
-        ("clean", "after a clean stop", "1.05"),
-        ("prepared", "after a clean stop, prepare = true", "0.75"),
-    ] {
+    for (key, when) in [("ours", "old snapshot still there"), ("clean", "after a clean stop")] {
         table.ratio(
             &format!("systemctl start, {when} ÷ shell unit with lvremove; lvcreate; xl create"),
             &numbers(&output, key),
             &plain,
-            limit,
+            "1.05",
         );
     }
-    let restart = "systemctl restart ÷ that of the shell unit";
-    let stop = "systemctl stop ÷ xl shutdown -w; lvremove";
     for (key, plain, what, limit) in [
-        ("restart", "plainrestart", restart.to_owned(), "1.05"),
         (
-            "preparedrestart",
+            "restart",
             "plainrestart",
-            format!("{restart}, prepare = true"),
+            "systemctl restart ÷ that of the shell unit",
             "0.80",
         ),
-        ("stop", "plainstop", stop.to_owned(), "1.0"),
-        ("preparedstop", "plainstop", format!("{stop}, prepare = true"), "1.0"),
+        ("stop", "plainstop", "systemctl stop ÷ xl shutdown -w; lvremove", "1.0"),
     ] {
-        let what = &what;
         table.ratio(what, &numbers(&output, key), &numbers(&output, plain), limit);
     }
     let (pss, xl) = (median(&numbers(&output, "pss")), median(&numbers(&output, "xlpss")));

@@ -92,10 +92,7 @@ VmFlags: rd ex mr mw me de sd
     fn the_program_goes_on_with_less() {
         let files = || {
             let status = fs::read_to_string("/proc/self/status").expect("proc");
-            let line = status
-                .lines()
-                .find(|line| line.starts_with("RssFile:"))
-                .expect("RssFile");
+            let line = status.lines().find(|line| line.starts_with("RssFile:")).expect("RssFile");
             let kib = line.split_whitespace().nth(1).expect("a number");
             kib.parse::<u64>().expect("a number")
         };

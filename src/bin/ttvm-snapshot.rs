@@ -131,13 +131,7 @@ fn discard(name: &GuestName) -> Result<&'static str> {
         }
     };
     reap(name, preparation.uuid(), preparation.toolstack()).map_err(boxed)?;
-    let snapshots = preparation.snapshots().to_vec();
-    if config.prepare && !snapshots.is_empty() {
-        // It is not forgotten what there may be.
-        change(name, snapshots, &config, Store::prepare)?;
-        return Ok("snapshots are fresh for the next start");
-    }
-    change(name, snapshots, &config, Store::discard)?;
+    change(name, preparation.snapshots().to_vec(), &config, Store::discard)?;
     Preparation::forget(name);
     Ok("no snapshot is left")
 }

@@ -67,8 +67,6 @@ pub struct SnapshotConfig {
     pub lock_timeout: Duration,
     /// A thin pool fuller than this (data or metadata, percent) gets no new snapshots.
     pub thin_pool_limit: u8,
-    /// Whether a guest that has stopped keeps its snapshots, made fresh, for its next start.
-    pub prepare: bool,
 }
 
 impl Default for SnapshotConfig {
@@ -77,7 +75,6 @@ impl Default for SnapshotConfig {
             busy_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(120),
             thin_pool_limit: 95,
-            prepare: false,
         }
     }
 }
@@ -121,7 +118,6 @@ fn read(table: &Table<'_>, mut config: HostConfig) -> HostConfig {
                 .integer("thin_pool_limit", 1..=100)
                 .and_then(|limit| u8::try_from(limit.value).ok()),
         );
-        set(&mut snapshot.prepare, table.value("prepare"));
         table.finish();
     }
     if let Some(table) = table.table("boot") {

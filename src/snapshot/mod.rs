@@ -110,36 +110,15 @@ impl<'a> Store<'a> {
     /// Removes every snapshot that is there. One that cannot be removed does not stand in the way of the others; the
     /// first error is returned.
     pub fn discard(&self) -> Result<(), Error> {
-        self.after_a_run(|snapshot| self.remove(snapshot))
-    }
-
-    fn after_a_run(&self, tidy: impl Fn(&Snapshot) -> Result<(), Error>) -> Result<(), Error> {
-        let tidy = |snapshot: &Snapshot| {
+        let discard = |snapshot: &Snapshot| {
             let _lock = lock::lock(&snapshot.volume.vg, self.config.lock_timeout)?;
             let _deferred = signals::defer();
-            let tidied = tidy(snapshot);
+            let removed = self.remove(snapshot);
             let runs = self.origin_runs(snapshot);
-            tidied.and(runs)
+            removed.and(runs)
         };
-        let results: Vec<_> = self.snapshots.iter().map(tidy).collect();
+        let results: Vec<_> = self.snapshots.iter().map(discard).collect();
         results.into_iter().collect()
-    }
-
-    /// After a run: makes every snapshot fresh for the next one where that takes no LVM command, and removes the others. The next
-    /// reset finds them as it finds those of a run that was not tidied up, and proves all that it proves of these.
-    pub fn prepare(&self) -> Result<(), Error> {
-        self.after_a_run(|snapshot| match self.is_left_fresh(snapshot)? {
-            true => Ok(()),
-            false => self.remove(snapshot),
-        })
-    }
-
-    fn is_left_fresh(&self, snapshot: &Snapshot) -> Result<bool, Error> {
-        if Path::new(LVMLOCKD).exists() || self.dm.find(By::Name(&snapshot.volume.dm_name()))?.is_none() {
-            return Ok(false);
-        }
-        self.thin_origin_goes_on(snapshot)?;
-        self.is_emptied(snapshot)
     }
 
     /// Waits for LVM commands that are still at work on the groups: an orphan of a ttvm that was killed must not be

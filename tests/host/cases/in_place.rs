@@ -7,7 +7,7 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands, opened_meanwhile, table_loaded, kept_for_the_next_start;
+        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands, opened_meanwhile, table_loaded;
         Trixie: kept_by_lvm;
         Later: many_times;
     }
@@ -51,49 +51,6 @@ fn without_lvm(host: &mut Host) {
     // It is what LVM believes it is: it can be extended, and removed.
     host.run("lvextend -q -L +4M xenvg/snap1 && lvremove -q -y xenvg/plain1 xenvg/snap1")
         .unwrap();
-    assert_eq!(other_volumes(host), others);
-}
-
-/// The unit's own way there and back.
-fn kept_for_the_next_start(host: &mut Host) {
-    let others = other_volumes(host);
-    host.run("sed -i 's/# prepare.*/prepare = true/' /etc/ttvm/ttvm.toml")
-        .unwrap();
-    emulated_guest(host, THICK, "loop");
-    let last = |host: &mut Host, text: &str| {
-        host.run(&format!(
-            "journalctl -o cat -u ttvm@clientA | grep '{text}' | tail -n 1"
-        ))
-        .unwrap()
-    };
-    for commands in [1, 0] {
-        host.run("systemctl start ttvm@clientA").unwrap();
-        assert_eq!(
-            last(host, "^snapshots are fresh ("),
-            format!("snapshots are fresh ({commands} commands run)")
-        );
-        host.run(WRITE).unwrap();
-        host.run("systemctl stop ttvm@clientA").unwrap();
-        assert_eq!(
-            last(host, "for the next start ("),
-            "snapshots are fresh for the next start (0 commands run)"
-        );
-        is_fresh(host);
-    }
-    // What the guest's file does not name any more goes with the next start.
-    emulated_guest(host, &THICK.replace("snap1", "snap2"), "loop");
-    host.run("systemctl start ttvm@clientA").unwrap();
-    let there = host.run("lvs --noheadings -o lv_name @ttvm | xargs").unwrap();
-    assert_eq!(there, "snap2");
-    // One that cannot be kept is removed.
-    host.run(
-        "dd if=/dev/urandom of=/dev/xenvg/snap2 bs=1M count=40 conv=fsync 2>/dev/null; systemctl stop ttvm@clientA",
-    )
-    .unwrap();
-    assert_eq!(host.run("lvs --noheadings @ttvm").unwrap(), "");
-    host.run("ttvm snapshot reset clientA && ttvm snapshot discard clientA")
-        .unwrap();
-    assert_eq!(host.run("lvs --noheadings @ttvm").unwrap(), "");
     assert_eq!(other_volumes(host), others);
 }
 
