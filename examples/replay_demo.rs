@@ -16,7 +16,7 @@ use lab::{FILE, GUEST, Lab, Place, Ran, Running, contents};
 const POINT: &str = "written";
 
 /// After so many instructions, the host's memory fails.
-const FLIPPED: u64 = 1_234_567_890;
+const FLIPPED: u64 = 654_321_098;
 
 /// Where its memory goes.
 const CORE: &str = "core";

@@ -58,9 +58,10 @@ stage() {
     ended "$1"
 }
 
-# How a stage ended.
+# How a stage ended; one that was killed has failed.
 ended() {
     local seconds passed failed
+    [ -s "$logs/$1.counts" ] || echo "$1 0 0 1 0" >"$logs/$1.counts"
     read -r _ seconds passed failed _ <"$logs/$1.counts"
     stages+=("$1")
     echo "=== $1: $seconds s, $passed passed, $failed failed"
@@ -113,19 +114,27 @@ packages() {
     ${all:+env TTVM_DEBIAN=1} $cargo test --locked --features host-tests --test packaging
 }
 
+# Whether the package was made.
+packaged_now() {
+    grep -q ' 1 0 [0-9]*$' "$logs/deb.counts" || { echo "failed: there is no package"; return 1; }
+}
+
 # The test program of that name. What runs for minutes is started without cargo, which may keep others from its cache meanwhile.
 program() {
     $cargo test -q --locked --features host-tests --test "$1" --no-run --message-format json |
         sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
-# With the program of the package, which costs a sixth less than one compiled for tests.
+# With the program of the package, which costs a sixth less than one compiled for tests. Without a package, an older one is nothing
+# to be tested.
 replay() {
+    packaged_now || return 1
     TTVM_PROGRAM=target/release/ttvm ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $all
 }
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
+    packaged_now || return 1
     TTVM_PROGRAM=target/release/ttvm $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
 }
 
@@ -141,10 +150,13 @@ packaged() {
 }
 packaged 3>/dev/null &
 beside=$!
+# Who interrupts this does not interrupt what is in the background.
+trap 'pkill -TERM -P "$beside" 2>/dev/null; kill "$beside" 2>/dev/null' EXIT
 stage build build
 stage lint lint
 stage quick quick
 wait $beside
+trap - EXIT
 for name in deb rpm lint-packages; do
     echo "=== $name"
     cat "$logs/$name.log"

@@ -22,7 +22,8 @@ pub fn give_back() {
     }
 }
 
-/// Where files are mapped of which no page was changed, as proc_pid_smaps(5) has them.
+/// Where files are mapped of which no page was changed, as proc_pid_smaps(5) has them: one that was is a page of nobody's file, in
+/// memory ("Anonymous", whether it is dirty or was read in again) or swapped out.
 fn clean_mappings() -> io::Result<Vec<Range<usize>>> {
     Ok(clean_of(&fs::read_to_string("/proc/self/smaps")?))
 }
@@ -30,11 +31,18 @@ fn clean_mappings() -> io::Result<Vec<Range<usize>>> {
 fn clean_of(smaps: &str) -> Vec<Range<usize>> {
     let mut clean = Vec::new();
     let mut mapping = None;
+    let mut nothing_changed = false;
     for line in smaps.lines() {
+        let mut words = line.split_whitespace();
         if let Some(found) = mapping_of(line) {
-            mapping = found;
-        } else if line.split_whitespace().eq(["Private_Dirty:", "0", "kB"]) {
-            clean.extend(mapping.take());
+            (mapping, nothing_changed) = (found, false);
+        } else if let (Some(key @ ("Anonymous:" | "Swap:")), Some(kib)) = (words.next(), words.next()) {
+            // The second stands behind the first.
+            match key {
+                "Anonymous:" => nothing_changed = kib == "0",
+                _ if nothing_changed && kib == "0" => clean.extend(mapping.take()),
+                _ => {}
+            }
         }
     }
     clean
@@ -69,17 +77,29 @@ mod tests {
         let smaps = "\
 55d0a0000000-55d0a002d000 r--p 00000000 fd:00 1234  /usr/libexec/ttvm/ttvm-guest
 Rss:                 180 kB
-Private_Dirty:         0 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+SwapPss:               0 kB
 55d0a002d000-55d0a00e1000 r-xp 0002d000 fd:00 1234  /usr/libexec/ttvm/ttvm-guest
-Private_Dirty:         0 kB
+Private_Dirty:       716 kB
+Anonymous:             0 kB
+Swap:                  0 kB
 55d0a00e2000-55d0a00ea000 r--p 000e0000 fd:00 1234  /usr/libexec/ttvm/ttvm-guest
-Private_Dirty:        32 kB
+Private_Dirty:         0 kB
+Anonymous:            32 kB
+Swap:                  0 kB
+7f0000000000-7f0000004000 r--p 000e0000 fd:00 1235  /usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2
+Anonymous:             0 kB
+Swap:                 16 kB
 55d0a00eb000-55d0a00ec000 rw-p 000e8000 fd:00 1234  /usr/libexec/ttvm/ttvm-guest
-Private_Dirty:         0 kB
+Anonymous:             0 kB
+Swap:                  0 kB
 55d0a1000000-55d0a1021000 rw-p 00000000 00:00 0     [heap]
-Private_Dirty:         0 kB
+Anonymous:             0 kB
+Swap:                  0 kB
 7ffd5d3f0000-7ffd5d3f2000 r-xp 00000000 00:00 0     [vdso]
-Private_Dirty:         0 kB
+Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd ex mr mw me de sd
 ";
         assert_eq!(
@@ -92,7 +112,10 @@ VmFlags: rd ex mr mw me de sd
     fn the_program_goes_on_with_less() {
         let files = || {
             let status = fs::read_to_string("/proc/self/status").expect("proc");
-            let line = status.lines().find(|line| line.starts_with("RssFile:")).expect("RssFile");
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("RssFile:"))
+                .expect("RssFile");
             let kib = line.split_whitespace().nth(1).expect("a number");
             kib.parse::<u64>().expect("a number")
         };

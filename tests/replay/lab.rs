@@ -86,8 +86,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// With `program`.
+    /// With `program`, one of cargo's, which leaves the libraries that it makes for whoever depends on them in `deps`.
     pub fn with(program: &Path) -> Result<Self, String> {
+        Self::with_plugins(program, &program.with_file_name("deps"))
+    }
+
+    /// With `program`, and the libraries in `plugins` that watch from within QEMU.
+    pub fn with_plugins(program: &Path, plugins: &Path) -> Result<Self, String> {
         for name in ["qemu-system-x86_64", "qemu-img"] {
             if ttvm::run::find(Path::new("/"), name).is_none() {
                 return Err(format!("{name} is not installed"));
@@ -102,9 +107,6 @@ impl Lab {
             guest: guest.clone(),
             next: AtomicU32::new(0),
         };
-        // What cargo makes for whoever depends on it is not where the program is.
-        let beside = program.with_file_name(PLUGINS[0]).exists();
-        let plugins = program.with_file_name(if beside { "." } else { "deps" });
         // The directories they are in may be closed to others.
         for (from, to, mode) in [
             (program, "ttvm", 0o755),

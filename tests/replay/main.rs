@@ -79,9 +79,17 @@ fn main() -> ExitCode {
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
     let total = cases.len();
     let given = std::env::var_os("TTVM_PROGRAM");
-    let program = given.unwrap_or_else(|| env!("CARGO_BIN_EXE_ttvm").into());
-    let lab = match Lab::with(Path::new(&program)) {
+    let found = match given.as_ref().map(Path::new) {
+        // What is made to be shipped has them beside it.
+        Some(program) => Lab::with_plugins(program, &program.with_file_name(".")),
+        None => Lab::with(Path::new(env!("CARGO_BIN_EXE_ttvm"))),
+    };
+    let lab = match found {
         Ok(lab) => lab,
+        Err(error) if given.is_some() => {
+            println!("failed: TTVM_PROGRAM is not what is tested: {error}");
+            return ExitCode::FAILURE;
+        }
         Err(missing) => {
             println!("record and replay: {total} tests skipped: {missing}");
             return ExitCode::SUCCESS;

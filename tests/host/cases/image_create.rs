@@ -6,10 +6,10 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: on_a_thick_volume, name_is_taken, no_room_in_the_group, killed_at_each_step, what_is_not_ours_stays, two_at_once,
+        Bookworm: on_a_thick_volume, name_is_taken, no_room_in_the_group, what_is_not_ours_stays, two_at_once,
             told_to_end;
         Trixie: on_a_thin_volume;
-        Later: killed_while_lvm_works;
+        Later: killed_at_each_step, killed_while_lvm_works;
     }
     Xen {
         Later: the_host_as_a_guest;

@@ -7,9 +7,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: without_lvm, size_of_the_guests_file, lost, in_other_hands, opened_meanwhile, table_loaded;
+        Bookworm: without_lvm, lost, in_other_hands, opened_meanwhile;
         Trixie: kept_by_lvm;
-        Later: many_times;
+        Later: size_of_the_guests_file, table_loaded, many_times;
     }
 }
 

@@ -7,8 +7,8 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: thin_without_lvm, thin_left_to_lvm, thin_opened_meanwhile;
-        Later: thin_many_times, two_of_one_pool;
+        Bookworm: thin_without_lvm, thin_left_to_lvm;
+        Later: thin_opened_meanwhile, thin_many_times, two_of_one_pool;
     }
 }
 

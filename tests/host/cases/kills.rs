@@ -12,10 +12,11 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: killed_at_every_step_in_place, killed_at_every_step_in_place_thin, lock_holder_dies, power_cut_in_place;
+        Bookworm: killed_at_every_step_in_place, lock_holder_dies;
         Trixie: half_made_volume;
-        Later: snapshot_program_killed_at_every_step_thick, snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place, power_cuts_at_every_step_in_place_thin,
-            power_cut_after_removal,
+        Later: killed_at_every_step_in_place_thin, power_cut_in_place, snapshot_program_killed_at_every_step_thick,
+            snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place,
+            power_cuts_at_every_step_in_place_thin, power_cut_after_removal,
             lvm_killed_in_lvremove, power_cut_within_lvcreate, lvm_killed_in_lvcreate;
     }
     Xen {

@@ -13,8 +13,7 @@ cases! {
         Later: dom0_panics, a_unit_hangs, truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
     }
     Uefi {
-        Bookworm: uefi_xen_panics;
-        Later: uefi_truncated_kernel, uefi_truncated_initrd, uefi_dom0_panics, uefi_a_unit_hangs;
+        Later: uefi_xen_panics, uefi_truncated_kernel, uefi_truncated_initrd, uefi_dom0_panics, uefi_a_unit_hangs;
     }
 }
 

@@ -52,7 +52,7 @@ macro_rules! cases {
 }
 
 /// What waits for deadlines most of the time: it is run beside the others, one after the other.
-pub const WAITING: [&str; 1] = ["verdicts::emulator_stopped"];
+pub const WAITING: [&str; 2] = ["verdicts::emulator_stopped", "verdicts::emulator_killed"];
 
 /// The long ones first.
 pub fn all() -> Vec<Case> {
@@ -60,7 +60,6 @@ pub fn all() -> Vec<Case> {
         verdicts::emulator_stopped,
         identical::disk_clocks_and_random_numbers,
         identical::network,
-        capsule::debian_12_and_13,
         capsule::no_engine_installed,
         time::disk_and_network,
         time::from_each_checkpoint,
@@ -70,17 +69,11 @@ pub fn all() -> Vec<Case> {
         branch::careful,
         jobs::verdicts,
         jobs::refused,
-        questions::watched,
         questions::last_writes,
-        questions::shared_code,
-        questions::zeros,
-        questions::sectors,
         questions::from_the_log,
-        questions::another_run,
         questions::refused,
         batch::tasks,
         explain::differences,
-        explain::memory,
         time::packets,
         time::core_in_gdb,
         hostile::recordings,
@@ -145,10 +138,17 @@ pub fn later() -> Vec<Case> {
         branch::anywhere,
         branch::killed,
         branch::tries,
+        capsule::debian_12_and_13,
         capsule::points_and_packets,
+        explain::memory,
         explain::nothing_to_find,
         jobs::differences,
+        questions::another_run,
         questions::first_executions,
+        questions::sectors,
+        questions::shared_code,
+        questions::watched,
+        questions::zeros,
         time::busy_disk,
         time::memory_alone
     ]

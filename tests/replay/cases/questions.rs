@@ -11,7 +11,7 @@ use super::explain::{KERNEL_TEXT, LINUX};
 use crate::tiny::compiled;
 
 /// How many answers are compared with the machine, or with all that is there to find; `TTVM_QUESTIONS` for more.
-const QUESTIONS: usize = 3;
+const QUESTIONS: usize = 2;
 
 fn questions() -> usize {
     let wanted = std::env::var("TTVM_QUESTIONS").ok();

@@ -24,7 +24,9 @@ fn points(end: u64) -> Vec<u64> {
             state % end
         })
         .collect();
-    points.extend([0, end - 1]);
+    if count.is_some() {
+        points.extend([0, end - 1]);
+    }
     points
 }
 
