@@ -2,10 +2,12 @@
 //! Guests of TT Xen, which is not to be had: their files are executed by Python, as xm does, and looked at as it does; xm,
 //! systemctl and ttd-deviced are stand-ins that write down how they are called.
 
+#[path = "support/script.rs"]
+mod script;
+
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -202,8 +204,7 @@ impl System {
         let path = self.0.join("usr/sbin").join(name);
         let root = self.0.display();
         let text = format!("#!/bin/bash\nroot={root}\n(IFS='|'; echo \"{name}|$*\") >> $root/log\n{text}\n");
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        script::write(&path, &text);
     }
 
     /// How programs were called since the last question.

@@ -15,6 +15,7 @@ pub mod domain;
 mod error;
 pub mod mode;
 pub mod obstacles;
+mod own_memory;
 pub mod preparation;
 pub mod record;
 mod restarts;

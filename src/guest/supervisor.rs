@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::domain::{self, Presence};
 use super::mode::{self, GuestNetwork};
+use super::own_memory;
 use super::preparation::Preparation;
 use super::record::{Ending, Record};
 use super::restarts::{self, Step};
@@ -20,7 +21,7 @@ use super::{Error, claim_for_run, config_file, write_config};
 use crate::base::catalogue::Message;
 use crate::base::clock::now;
 use crate::base::error::{chain, one_line};
-use crate::base::{fail_point, memory, notify};
+use crate::base::{fail_point, notify};
 use crate::config::guest::{Guest, OnReboot, Toolstack};
 use crate::config::guests;
 use crate::config::host::HostConfig;
@@ -288,7 +289,7 @@ impl<'a> Run<'a> {
         notify::ready(&text);
         // After it: nobody has to wait for the disk.
         self.record.save(&self.guest.name);
-        memory::give_back();
+        own_memory::give_back();
     }
 
     /// Asks the guest to shut down; destroys it if it does not in time.
