@@ -125,8 +125,8 @@ program() {
         sed -n 's/.*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
-# With the program of the package, which costs a sixth less than one compiled for tests. Without a package, an older one is nothing
-# to be tested.
+# With the program of the package, which is what is shipped, and quicker than one compiled for tests. Without a package, an older one
+# is nothing to be tested.
 replay() {
     packaged_now || return 1
     TTVM_PROGRAM=target/release/ttvm ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $all

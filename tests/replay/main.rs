@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME… [--all]]`.
 //!
-//! Real guests (tests/guest), the real program, two cases at a time, and beside them one that waits. Where QEMU is not installed nothing is run. `TTVM_PROGRAM`
-//! names the `ttvm` under test: that of the package, in `make check`; else it is cargo's.
+//! Real guests (tests/guest), the real program, two cases at a time, and beside them one that waits. Where QEMU is not installed
+//! nothing is run. `TTVM_PROGRAM` names the `ttvm` under test: that of the package, in `make check`; else it is cargo's.
 
 mod cases;
 mod lab;

@@ -13,14 +13,15 @@ cases! {
     }
 }
 
-const RESET: &str = "/usr/libexec/ttvm/ttvm-snapshot reset -- clientA 2>&1";
+pub(super) const RESET: &str = "/usr/libexec/ttvm/ttvm-snapshot reset -- clientA 2>&1";
 /// What is left to udev of it is over.
-const WRITE: &str = "dd if=/dev/urandom of=/dev/xenvg/snap1 bs=1M count=5 oflag=direct 2>/dev/null; udevadm settle";
+pub(super) const WRITE: &str =
+    "dd if=/dev/urandom of=/dev/xenvg/snap1 bs=1M count=5 oflag=direct 2>/dev/null; udevadm settle";
 /// All that LVM and the kernel know of it, but for how full it is.
 const KNOWN: &str = "lvs --noheadings -o lv_uuid,lv_attr,lv_size,lv_tags,origin,seg_monitor,vg_seqno xenvg/snap1; \
     dmsetup table; dmsetup info -c --noheadings -o name,uuid,major,minor,suspended; for link in /dev/xenvg/* /dev/mapper/xenvg*; do echo $link $(readlink $link); done";
 
-fn reset(host: &mut Host, commands: u32) -> String {
+pub(super) fn reset(host: &mut Host, commands: u32) -> String {
     let said = host.run(RESET).unwrap();
     assert!(said.contains(&format!("({commands} commands run)")), "{said}");
     is_fresh(host);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A thin snapshot is made fresh in its place, and by LVM where anything is unusual.
 
+use super::in_place::{RESET, WRITE, reset};
 use super::kills::is_fresh;
 use super::{THIN, cases, emulated_guest, other_volumes};
 use crate::machine::Host;
@@ -12,8 +13,6 @@ cases! {
     }
 }
 
-const RESET: &str = "/usr/libexec/ttvm/ttvm-snapshot reset -- clientA 2>&1";
-const WRITE: &str = "dd if=/dev/urandom of=/dev/xenvg/snap1 bs=1M count=5 oflag=direct 2>/dev/null; udevadm settle";
 /// All that LVM and the kernel know of it, but for how full it is.
 const KNOWN: &str = "lvs --noheadings -o lv_uuid,lv_attr,lv_size,lv_tags,origin,thin_id,seg_monitor,vg_seqno xenvg/snap1; \
     lvs -a --noheadings -o transaction_id,thin_count xenvg/pool; blockdev --getra /dev/xenvg/snap1; dmsetup table; \
@@ -23,13 +22,6 @@ pub(super) const AGREED: &str = "rm -f /root/kernels; vgck xenvg && vgchange -q 
     thin_dump /dev/xenvg/pool_tmeta | sed -n 's/.*<device dev_id=\"\\([0-9]*\\)\".*/\\1/p' | sort -n | xargs >/root/kernels; \
     lvchange -q -an xenvg/pool_tmeta; lvs --noheadings -o thin_id -S 'thin_id>0' xenvg | xargs -n1 | sort -n | xargs >/root/lvms; \
     vgchange -q -ay xenvg; udevadm settle; diff /root/kernels /root/lvms";
-
-fn reset(host: &mut Host, commands: u32) -> String {
-    let said = host.run(RESET).unwrap();
-    assert!(said.contains(&format!("({commands} commands run)")), "{said}");
-    is_fresh(host);
-    said
-}
 
 fn thin_without_lvm(host: &mut Host) {
     let others = other_volumes(host);
