@@ -189,6 +189,11 @@ echo "the ten slowest cases:"
 sed -n 's/^test \(.*\) \.\.\. [a-zA-Z]* (\([0-9.]*\) s.*/\2 s  \1/p' "$logs"/replay*.log "$logs/host.log" | sort -rn | head -n 10
 
 echo
+# A stage without tests of its own says only here why it failed.
+for name in "${stages[@]}"; do
+    read -r _ _ _ f _ <"$logs/$name.counts"
+    [ "$f" = 0 ] || grep -q '^test ' "$logs/$name.log" || { echo "the end of $name.log:"; tail -n 20 "$logs/$name.log"; echo; }
+done
 for log in "$logs"/*.log; do
     grep -h '^failed: \|^test .* \.\.\. FAILED' "$log" | sed "s|^|$(basename "$log" .log): |"
 done

@@ -2,7 +2,7 @@
 //! The package for Debian, on Debian 12 and 13.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::root::{ENABLED, Kind, Root, difference, project, succeeds, text};
@@ -288,4 +288,28 @@ fn apt_finds_what_it_depends_on() {
         let plan = root.run("apt-get -s -o APT::Sandbox::User=root --no-install-recommends install /new.deb");
         assert!(!plan.contains("\nInst xen-"), "{suite}\n{plan}");
     }
+}
+
+/// What editors and patches leave is somebody's, also beside what debhelper made; and a file may go meanwhile, as those of tests do.
+#[test]
+fn cleaning_takes_what_debhelper_made_alone() {
+    let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packaging-clean");
+    if tree.exists() {
+        fs::remove_dir_all(&tree).expect("removed");
+    }
+    fs::create_dir_all(tree.join("units")).expect("a directory");
+    succeeds(Command::new("cp").arg("-r").arg(project("debian")).arg(&tree));
+    let theirs = ["debian/rules.orig", "units/new.bak", "notes~"];
+    let made = [
+        "debian/files",
+        "debian/ttvm.substvars",
+        "debian/ttvm.postinst.debhelper",
+    ];
+    for name in theirs.iter().chain(&made) {
+        fs::write(tree.join(name), "").expect("a file");
+    }
+    succeeds(Command::new("debian/rules").arg("clean").current_dir(&tree));
+    assert!(theirs.iter().all(|name| tree.join(name).exists()));
+    assert!(!made.iter().any(|name| tree.join(name).exists()));
+    fs::remove_dir_all(&tree).expect("removed");
 }
