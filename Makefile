@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # demo   record, replay; an emulated Xen host        bench  the figures of README.md
 # fuzz   TIME=60 TARGET=…: what reads others' files, fed with what nobody writes
-# check  format, lints, tests; check-all: on both Debians   deb    target/debian/ttvm_*.deb      rpm    target/rpm/ttvm-*.rpm
+# check  format, lints, tests; check-all: an hour of them; check-both: on both Debians, hours
+# deb    target/debian/ttvm_*.deb                    rpm    target/rpm/ttvm-*.rpm
 # install DESTDIR=…                                  what both packages, and everyone else, install, and where
 
 CARGO ?= cargo
@@ -49,7 +50,7 @@ RPM = $$(ls target/rpm/ttvm-$(VERSION)-*.rpm)
 QUICK = $(filter-out host replay,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))) \
 	$(basename $(notdir $(wildcard crates/*/tests/*.rs)))
 
-.PHONY: rust build docs deb rpm install demo race shell check check-all bench fuzz fuzz-corpus image lint lint-packages quick-tests package-name test host-tests hostile clean
+.PHONY: rust build docs deb rpm install demo race shell check check-all check-both bench fuzz fuzz-corpus image lint lint-packages quick-tests package-name test host-tests hostile clean
 
 # Whoever has no Rust, or one too old, gets one sentence, not a compiler's errors.
 rust:
@@ -181,9 +182,13 @@ hostile: rust
 check: rust
 	@tests/check.sh
 
-# Everything, on both Debians.
+# What can be had in an hour.
 check-all: rust
 	@tests/check.sh --all
+
+# Everything, on both Debians and with both versions of QEMU: hours.
+check-both: rust
+	@tests/check.sh --both
 
 lint-packages:
 	@packaging/need.sh lintian:lintian rpmlint:rpmlint

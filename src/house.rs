@@ -169,7 +169,10 @@ fn paths_in_documents_are_there() {
     let documents = [
         "CONTRIBUTING.md",
         "docs/architecture.md",
+        "docs/host.md",
+        "docs/state.md",
         "docs/testing.md",
+        "docs/words.md",
         "README.md",
     ];
     let is_path = |text: &str| {
@@ -184,8 +187,15 @@ fn paths_in_documents_are_there() {
             "units/",
             "fuzz/",
             "examples/",
+            "packaging/",
+            "hooks/",
+            "benches/",
+            "etc/",
         ];
-        text.chars().all(plain) && folders.iter().any(|folder| text.starts_with(folder))
+        // QEMU's own manual is in docs/devel, which some documents name.
+        text.chars().all(plain)
+            && !text.starts_with("docs/devel/")
+            && folders.iter().any(|folder| text.starts_with(folder))
     };
     let mut wrong: Vec<String> = Vec::new();
     for document in documents {

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# `make check`, and with --all `make check-all`: one stage after the other, also after one that failed. Each leaves what it
+# `make check`; with --all `make check-all`, with --both `make check-both`: one stage after the other, also after one that failed. Each leaves what it
 # printed in target/check/STAGE.log. At the end stand the time by stage and by subject, the slowest cases, and one line with
 # how many passed and failed.
 set -uo pipefail
@@ -10,8 +10,9 @@ export LC_ALL=C
 # For what is built once and thrown away, notes for a next build cost a quarter of the time.
 export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
-all=
-[ "${1:-}" != --all ] || all=--all
+more=${1:-}
+both=
+[ "$more" != --both ] || both=1
 make=${MAKE:-make}
 # Tests send SIGINT, of which what a shell starts in the background takes no notice.
 heeding="env --default-signal=INT,QUIT"
@@ -73,7 +74,7 @@ build() {
     local status=0 suite job jobs=()
     # Where it cannot be installed, batch::slurm says that it is skipped.
     # So do the page in a browser, and the play of Ansible.
-    if [ -n "$all" ]; then
+    if [ -n "$more" ]; then
         packaging/need.sh slurmctld:slurm-wlm munged:munge unshare:util-linux || true
         packaging/need.sh chromium:chromium ansible-playbook:ansible-core || true
         # Its service is not wanted where systemd would start it.
@@ -111,7 +112,7 @@ quick() {
 
 # The packages by themselves: what is in them, and their lives in containers.
 packages() {
-    ${all:+env TTVM_DEBIAN=1} $cargo test --locked --features host-tests --test packaging
+    ${both:+env TTVM_DEBIAN=1} $cargo test --locked --features host-tests --test packaging
 }
 
 # Whether the package was made.
@@ -129,17 +130,20 @@ program() {
 # is nothing to be tested.
 replay() {
     packaged_now || return 1
-    TTVM_PROGRAM=target/release/ttvm ${all:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $all
+    TTVM_PROGRAM=target/release/ttvm ${both:+env TTVM_REPLAYS=10} $heeding "$(program replay)" $more
 }
 
 # The same programs with the other QEMU: all cases, or what the two differ in.
 replay_on_trixie() {
+    local cases=(time::from time::core debugger refusals ends::rebooted hostile branch::refused branch::careful)
     packaged_now || return 1
-    TTVM_PROGRAM=target/release/ttvm $heeding tests/on-trixie.sh "$(program replay)" ${all:-time::from time::points time::packets time::core debugger refusals ends::rebooted hostile branch::refused branch::careful}
+    [ -z "$more" ] || cases+=(time::points time::packets)
+    [ -z "$both" ] || cases=(--both)
+    TTVM_PROGRAM=target/release/ttvm $heeding tests/on-trixie.sh "$(program replay)" "${cases[@]}"
 }
 
 host() {
-    $cargo test -q --locked --features host-tests --test host -- $all
+    $cargo test -q --locked --features host-tests --test host -- $more
 }
 
 # The package is made by one compiler after the other, which leaves a processor to those of the tests. Nothing else is done beside

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tests on the emulated host: `cargo test --features host-tests --test host [-- NAME… [--all]]`.
+//! The tests on the emulated host: `cargo test --features host-tests --test host [-- NAME… [--all | --both]]`.
 //!
 //! Two workers, each with a machine of its own that is taken back to where a case begins. `TTVM_DEB` names the package under
-//! test. Each case runs on the Debian that its list names (tests/host/cases), with `--all` on both, with `SUITE=` on that one
-//! only. A case that fails leaves the host's journal and console in `target/host/SUITE-CASE.log`; with `TTVM_TRACE=FILE`,
+//! test. Each case runs on the Debian that its list names (tests/host/cases), with `--both` on both, with `SUITE=` on that one
+//! only; `--all` adds those that take longer. A case that fails leaves the host's journal and console in `target/host/SUITE-CASE.log`; with `TTVM_TRACE=FILE`,
 //! what each script took is appended to that file.
 
 mod cases;
@@ -38,8 +38,12 @@ pub enum When {
     Bookworm,
     /// By `make check`, on Debian 13.
     Trixie,
-    /// By `make check-all` only.
-    Later,
+    /// By `make check-all`, on Debian 12.
+    LaterBookworm,
+    /// By `make check-all`, on Debian 13.
+    LaterTrixie,
+    /// By `make check-both` only.
+    Both,
 }
 
 /// A case on one of the Debians.
@@ -54,13 +58,13 @@ const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let all = arguments.iter().any(|argument| argument == "--all");
+    let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let names: Vec<&str> = arguments
         .iter()
         .map(String::as_str)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let runs = chosen(&names, all, Suite::chosen());
+    let runs = chosen(&names, asked("--all"), asked("--both"), Suite::chosen());
     let total = runs.len();
     println!("running {total} tests on the emulated host");
     let deb = package();
@@ -86,22 +90,25 @@ fn main() -> ExitCode {
 
 /// What is run, in an order in which a worker that takes from one end changes machines rarely: each begins with another
 /// Debian, and the last ones are in the middle.
-fn chosen(names: &[&str], all: bool, suite: Option<Suite>) -> Vec<Run> {
+fn chosen(names: &[&str], all: bool, both: bool, suite: Option<Suite>) -> Vec<Run> {
+    let named = !names.is_empty();
     let mut runs = Vec::new();
     for case in cases::all() {
-        if !names.is_empty() && !names.iter().any(|name| case.name.contains(name)) {
+        if named && !names.iter().any(|name| case.name.contains(name)) {
             continue;
         }
         let own = match case.when {
             When::Bookworm => Some(Suite::Bookworm),
             When::Trixie => Some(Suite::Trixie),
-            // Asked for by name.
-            When::Later => (!names.is_empty()).then_some(Suite::Bookworm),
+            // Else asked for by name.
+            When::LaterBookworm => (all || named).then_some(Suite::Bookworm),
+            When::LaterTrixie => (all || named).then_some(Suite::Trixie),
+            When::Both => named.then_some(Suite::Bookworm),
         };
         for of in Suite::ALL {
             let wanted = match suite {
-                Some(suite) => suite == of && (all || own.is_some()),
-                None => all || own == Some(of),
+                Some(suite) => suite == of && (both || own.is_some()),
+                None => both || own == Some(of),
             };
             if wanted {
                 runs.push(Run { suite: of, case });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The first three commands that README has, and the three for a whole Debian, typed by an ordinary user into a container without
-//! systemd, in which nothing but the package was installed. The Debian takes minutes: `make check-all` has it, and `TTVM_DEBIAN=1`.
+//! systemd, in which nothing but the package was installed. The Debian takes minutes: `make check-both` has it, and `TTVM_DEBIAN=1`.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME… [--all]]`.
+//! Record and replay with QEMU, as an ordinary user: `cargo test --features host-tests --test replay [-- NAME… [--all | --both]]`.
 //!
 //! Real guests (tests/guest), the real program, two cases at a time, and beside them one that waits. Where QEMU is not installed
 //! nothing is run. `TTVM_PROGRAM` names the `ttvm` under test: that of the package, in `make check`; else it is cargo's.
@@ -71,10 +71,14 @@ impl Results {
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let all = std::env::args().any(|arg| arg == "--all");
-    let mut cases = cases::all();
-    if all || !wanted.is_empty() {
+    let asked = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let (named, both) = (!wanted.is_empty(), asked("--both"));
+    let mut cases = cases::quick();
+    if named || both || asked("--all") {
         cases.extend(cases::later());
+    }
+    if named || both {
+        cases.extend(cases::long());
     }
     cases.retain(|case| wanted.is_empty() || wanted.iter().any(|name| case.name.contains(name.as_str())));
     let total = cases.len();

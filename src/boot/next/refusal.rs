@@ -41,7 +41,7 @@ pub enum Error {
     #[error("refused: {0}")]
     Refused(Refusal),
     /// Nothing is being tried.
-    #[error("this boot is no try: there is nothing to confirm")]
+    #[error("this boot is not on trial: there is nothing to confirm")]
     NotOnTrial,
 }
 

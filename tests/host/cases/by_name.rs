@@ -8,13 +8,13 @@ use crate::tutorial;
 
 cases! {
     Plain {
-        Later: as_the_tutorial;
+        Both: as_the_tutorial;
     }
     Installed {
-        Bookworm: several_at_once;
+        Trixie: several_at_once;
     }
     Guest {
-        Trixie: killed;
+        LaterTrixie: killed;
     }
 }
 

@@ -7,12 +7,12 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: default_and_removal;
+        LaterBookworm: default_and_removal;
         Trixie: kernel_install;
-        Later: tt_images, separate_boot, boot_on_lvm, second_kernel;
+        Both: tt_images, separate_boot, boot_on_lvm, second_kernel;
     }
     Uefi {
-        Later: uefi;
+        Both: uefi;
     }
 }
 

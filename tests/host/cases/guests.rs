@@ -9,17 +9,18 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: given_up;
+        LaterBookworm: given_up;
     }
     Xen {
-        Bookworm: reboot_stop, not_restarted_for_a_wrong_file, ram_only_on_a_bridge, thin_is_fresh;
-        Later: four_guests_at_once, reboot_fresh, deaf_guest_is_destroyed, foreign_domain, overflow_is_noticed, several_disks,
+        Trixie: not_restarted_for_a_wrong_file;
+        LaterBookworm: reboot_stop, ram_only_on_a_bridge, thin_is_fresh;
+        Both: four_guests_at_once, reboot_fresh, deaf_guest_is_destroyed, foreign_domain, overflow_is_noticed, several_disks,
             thick_is_fresh_five_times, thin_is_fresh_five_times, reboots_at_once;
     }
     Guest {
-        Bookworm: thick_is_fresh, poweroff, reboot_keeps_the_disk, crash, status_shows_it_all,
-            file_changed_under_a_running_guest, hands_off_a_running_guest;
-        Trixie: destroyed_from_outside;
+        Bookworm: thick_is_fresh, poweroff, status_shows_it_all, hands_off_a_running_guest;
+        LaterBookworm: reboot_keeps_the_disk, crash, file_changed_under_a_running_guest;
+        LaterTrixie: destroyed_from_outside;
     }
 }
 

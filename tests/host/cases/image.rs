@@ -6,15 +6,17 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: sealed_thick, behind_its_back, not_an_origin;
-        Trixie: sealed_thin, file_of_a_user;
-        Later: killed_at_each_step, interrupted;
+        Bookworm: not_an_origin;
+        Trixie: file_of_a_user;
+        LaterBookworm: sealed_thick, behind_its_back;
+        LaterTrixie: sealed_thin;
+        Both: killed_at_each_step, interrupted;
     }
     Xen {
-        Later: in_use;
+        Both: in_use;
     }
     Guest {
-        Bookworm: under_a_running_guest;
+        LaterBookworm: under_a_running_guest;
     }
 }
 

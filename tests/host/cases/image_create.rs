@@ -6,13 +6,14 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: on_a_thick_volume, name_is_taken, no_room_in_the_group, what_is_not_ours_stays, two_at_once,
-            told_to_end;
-        Trixie: on_a_thin_volume;
-        Later: killed_at_each_step, killed_while_lvm_works;
+        Bookworm: name_is_taken, no_room_in_the_group, what_is_not_ours_stays;
+        Trixie: told_to_end;
+        LaterBookworm: on_a_thick_volume, two_at_once;
+        LaterTrixie: on_a_thin_volume;
+        Both: killed_at_each_step, killed_while_lvm_works;
     }
     Xen {
-        Later: the_host_as_a_guest;
+        Both: the_host_as_a_guest;
     }
 }
 

@@ -11,8 +11,8 @@ cases! {
         Trixie: lvm_tells_the_origin;
     }
     Xen {
-        Bookworm: means_the_same_to_xl_and_starts;
-        Later: volumes_stay_as_they_are, fresh_from_an_origin;
+        LaterBookworm: means_the_same_to_xl_and_starts;
+        Both: volumes_stay_as_they_are, fresh_from_an_origin;
     }
 }
 

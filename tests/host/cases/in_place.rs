@@ -7,9 +7,10 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: without_lvm, lost, in_other_hands, opened_meanwhile;
+        Bookworm: without_lvm;
         Trixie: kept_by_lvm;
-        Later: size_of_the_guests_file, table_loaded, many_times;
+        LaterBookworm: lost, in_other_hands, opened_meanwhile;
+        Both: size_of_the_guests_file, table_loaded, many_times;
     }
 }
 

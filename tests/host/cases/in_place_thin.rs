@@ -8,8 +8,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: thin_without_lvm, thin_left_to_lvm;
-        Later: thin_opened_meanwhile, thin_many_times, two_of_one_pool;
+        Trixie: thin_without_lvm;
+        LaterBookworm: thin_left_to_lvm;
+        Both: thin_opened_meanwhile, thin_many_times, two_of_one_pool;
     }
 }
 

@@ -8,11 +8,11 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Trixie: debian_with_microcode;
-        Later: dracut;
+        LaterTrixie: debian_with_microcode;
+        Both: dracut;
     }
     Xen {
-        Later: busybox_guest;
+        Both: busybox_guest;
     }
 }
 

@@ -14,17 +14,17 @@ cases! {
     Installed {
         Bookworm: killed_at_every_step_in_place, lock_holder_dies;
         Trixie: half_made_volume;
-        Later: killed_at_every_step_in_place_thin, power_cut_in_place, snapshot_program_killed_at_every_step_thick,
+        Both: killed_at_every_step_in_place_thin, power_cut_in_place, snapshot_program_killed_at_every_step_thick,
             snapshot_program_killed_at_every_step_thin, power_cuts_at_every_step_in_place,
             power_cuts_at_every_step_in_place_thin, power_cut_after_removal,
             lvm_killed_in_lvremove, power_cut_within_lvcreate, lvm_killed_in_lvcreate;
     }
     Xen {
-        Bookworm: xl_killed;
-        Later: supervisor_killed_around_create, stop_while_starting;
+        LaterBookworm: xl_killed;
+        Both: supervisor_killed_around_create, stop_while_starting;
     }
     Guest {
-        Bookworm: supervisor_killed;
+        LaterBookworm: supervisor_killed;
     }
 }
 

@@ -7,11 +7,11 @@ use crate::machine::Host;
 cases! {
     Installed {
         Trixie: who_may;
-        Later: daemon_dies_anywhere;
+        Both: daemon_dies_anywhere;
     }
     Xen {
-        Bookworm: nat_bridge_nat;
-        Later: twenty_switches;
+        LaterBookworm: nat_bridge_nat;
+        Both: twenty_switches;
     }
 }
 

@@ -12,8 +12,8 @@ cases! {
         Trixie: install_remove_purge;
     }
     Guest {
-        Bookworm: upgrade_under_a_running_guest;
-        Later: remove_with_a_running_guest;
+        LaterBookworm: upgrade_under_a_running_guest;
+        Both: remove_with_a_running_guest;
     }
 }
 

@@ -7,8 +7,8 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Trixie: kept_after_a_power_cut;
-        Later: nat_and_power_cuts, uplink_and_power_cuts;
+        LaterTrixie: kept_after_a_power_cut;
+        Both: nat_and_power_cuts, uplink_and_power_cuts;
     }
 }
 

@@ -10,9 +10,9 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: from_lvm;
+        LaterBookworm: from_lvm;
         Trixie: no_room;
-        Later: ends, from_lvm_ten_times, hostile, mutants;
+        Both: ends, from_lvm_ten_times, hostile, mutants;
     }
 }
 

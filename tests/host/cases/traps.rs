@@ -6,13 +6,14 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: ordinary_volume_with_our_tag, foreign_snapshot_and_its_handover, snapshot_of_another_origin,
-            other_guests_snapshot, open_by_a_process, names_with_dashes;
-        Trixie: mounted_snapshot, held_by_another_device, not_lvm;
-        Later: ordinary_volume, origin_of_other_snapshots, symlink_in_its_place;
+        Bookworm: foreign_snapshot_and_its_handover, open_by_a_process;
+        Trixie: mounted_snapshot, not_lvm;
+        LaterBookworm: ordinary_volume_with_our_tag, snapshot_of_another_origin, other_guests_snapshot, names_with_dashes;
+        LaterTrixie: held_by_another_device;
+        Both: ordinary_volume, origin_of_other_snapshots, symlink_in_its_place;
     }
     Xen {
-        Later: in_use_by_another_domain;
+        Both: in_use_by_another_domain;
     }
 }
 

@@ -8,12 +8,12 @@ use crate::machine::Host;
 
 cases! {
     Installed {
-        Bookworm: a_good_try;
+        LaterBookworm: a_good_try;
         Trixie: withdrawn_and_damaged;
-        Later: dom0_panics, a_unit_hangs, truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
+        Both: dom0_panics, a_unit_hangs, truncated_kernel, truncated_initrd, truncated_xen, xen_panics, a_unit_is_not_active;
     }
     Uefi {
-        Later: uefi_xen_panics, uefi_truncated_kernel, uefi_truncated_initrd, uefi_dom0_panics, uefi_a_unit_hangs;
+        Both: uefi_xen_panics, uefi_truncated_kernel, uefi_truncated_initrd, uefi_dom0_panics, uefi_a_unit_hangs;
     }
 }
 

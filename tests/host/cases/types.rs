@@ -9,9 +9,9 @@ use crate::machine::Host;
 
 cases! {
     Xen {
-        Bookworm: pvh;
+        LaterBookworm: pvh;
         // Its firmware loads the kernel through a device model, byte by byte, on an emulated processor: minutes.
-        Later: hvm;
+        Both: hvm;
     }
 }
 

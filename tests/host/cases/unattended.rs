@@ -17,7 +17,7 @@ use crate::machine::{Host, Output, Result, Suite};
 
 cases! {
     Plain {
-        Later: cloud_init, ansible;
+        Both: cloud_init, ansible;
     }
 }
 

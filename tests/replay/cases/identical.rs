@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use super::super::Outcome;
 use super::super::lab::{FILE, Lab, Place, STATE, contents};
 
-/// How often, but for who wants more (`TTVM_REPLAYS`, ten in `make check-all`).
+/// How often, but for who wants more (`TTVM_REPLAYS`, ten in `make check-both`).
 const REPLAYS: usize = 2;
 
 pub fn disk_clocks_and_random_numbers(lab: &Lab) -> Outcome {
