@@ -18,8 +18,8 @@ const TEXT_MAX: usize = 2000;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 pub struct Error {
-    prefix: &'static str,
     short: &'static str,
+    no_such_transaction: bool,
     full: String,
     text: String,
 }
@@ -31,8 +31,8 @@ impl Error {
         let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
         Self {
-            prefix,
             short,
+            no_such_transaction: false,
             full: format!("{prefix}{short}"),
             text,
         }
@@ -74,13 +74,16 @@ impl Error {
 
     /// Whether it says that there is no such change.
     pub fn is_no_such_transaction(&self) -> bool {
-        self.prefix == ERROR_PREFIX && self.short == network::Error::NoSuchTransaction(0).name()
+        self.no_such_transaction
     }
 }
 
 impl From<network::Error> for Error {
     fn from(error: network::Error) -> Self {
-        Self::new(ERROR_PREFIX, error.name(), error.text())
+        Self {
+            no_such_transaction: matches!(error, network::Error::NoSuchTransaction(_)),
+            ..Self::new(ERROR_PREFIX, error.name(), error.text())
+        }
     }
 }
 

@@ -26,8 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 impl Service {
     /// Tells of a change that ended with the service's start; there was nobody to tell of it before.
     pub async fn tell_last(&self) {
-        if let Some(Last { id, result, error, .. }) = self.last() {
-            self.signal("TransactionFinished", &(view::path_of(id), result, error))
+        if let Some(Last { id, ending, error, .. }) = self.last() {
+            self.signal("TransactionFinished", &(view::path_of(id), ending.as_str(), error))
                 .await;
         }
     }

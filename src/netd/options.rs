@@ -19,8 +19,6 @@ use crate::network::{self, Mode, Options, Request};
 const COUNT_MAX: usize = 16;
 const LENGTH_MAX: usize = 64;
 const VALID: &str = "bridge, uplink, manage_uplink, subnet, dhcp";
-/// How long a change may wait to be confirmed.
-const CONFIRM: std::ops::RangeInclusive<u32> = 10..=3600;
 
 /// `a{sv}` of which only strings and booleans are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,14 +120,9 @@ pub fn request(mode: &str, settings: Settings, confirm_s: u32, flags: u64) -> Re
 
 /// The time a change may wait.
 pub fn confirm(seconds: u32) -> Result<Duration, Error> {
-    if !CONFIRM.contains(&seconds) {
-        return Err(Error::invalid(format!(
-            "a change can wait {} to {} s to be confirmed, not {seconds} s",
-            CONFIRM.start(),
-            CONFIRM.end()
-        )));
-    }
-    Ok(Duration::from_secs(seconds.into()))
+    let time = Duration::from_secs(seconds.into());
+    network::may_wait(time)?;
+    Ok(time)
 }
 
 /// `flags`, if all of them are of `known`.

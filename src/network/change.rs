@@ -6,14 +6,11 @@ use std::time::Duration;
 use super::journal::{self, Phase, Transaction};
 use super::service::{Listener, Network, PATIENCE};
 use super::step::{Context, Op, Step};
-use super::{Applied, Error, Request};
+use super::{Applied, Error, Request, may_wait};
 use crate::base::catalogue::Message;
 use crate::base::fail_point;
 use crate::config::host::HostConfig;
 use crate::file::lock::Lock;
-
-/// How long a change may wait to be confirmed, in seconds.
-const CONFIRM: std::ops::RangeInclusive<u64> = 10..=3600;
 
 /// A change that is planned and written down, and not made yet. Dropped, it is forgotten.
 #[derive(Debug)]
@@ -52,13 +49,9 @@ impl Network {
     /// Plans a switch and writes it down. Until [`apply`](Self::apply) is called, nothing is changed. `None` if the mode
     /// is already what it should be.
     pub fn begin(&self, request: &Request) -> Result<Option<Begun<'_>>, Error> {
-        let confirm = request.confirm.as_secs();
-        if confirm != 0 && !CONFIRM.contains(&confirm) {
-            return Err(Error::InvalidArgument(format!(
-                "a change can wait {} to {} s to be confirmed, or not at all (0), not {confirm} s",
-                CONFIRM.start(),
-                CONFIRM.end()
-            )));
+        // Zero does not wait.
+        if !request.confirm.is_zero() {
+            may_wait(request.confirm)?;
         }
         let lock = self.lock(Duration::ZERO)?;
         let journal = self.journal();
@@ -297,14 +290,7 @@ impl Network {
 
     /// Lets the change `id` wait for `time` from now; returns the time left.
     pub fn extend(&self, id: u64, time: Duration) -> Result<Duration, Error> {
-        if !CONFIRM.contains(&time.as_secs()) {
-            return Err(Error::InvalidArgument(format!(
-                "a change can wait {} to {} s to be confirmed, not {} s",
-                CONFIRM.start(),
-                CONFIRM.end(),
-                time.as_secs()
-            )));
-        }
+        may_wait(time)?;
         let _lock = self.lock(PATIENCE)?;
         let mut transaction = self.waiting(id)?;
         if transaction.phase != Phase::Pending || transaction.left().is_none_or(|left| left.is_zero()) {

@@ -30,6 +30,7 @@ mod uplink;
 pub mod xend;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -113,6 +114,26 @@ pub struct Request {
     pub force: bool,
 }
 
+/// How long a change may wait to be confirmed, in seconds.
+pub const CONFIRM: RangeInclusive<u64> = 10..=3600;
+
+/// Whether a change may wait for `time` to be confirmed.
+///
+/// # Errors
+///
+/// [`Error::InvalidArgument`] if not.
+pub fn may_wait(time: Duration) -> Result<(), Error> {
+    if CONFIRM.contains(&time.as_secs()) {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!(
+        "a change can wait {} to {} s to be confirmed, not {} s",
+        CONFIRM.start(),
+        CONFIRM.end(),
+        time.as_secs()
+    )))
+}
+
 /// What is going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -139,6 +160,38 @@ impl State {
             Self::RollingBack => "rolling-back",
             Self::Degraded => "degraded",
         }
+    }
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// The mode that was asked for is in force.
+    Kept,
+    /// Everything is as it was before.
+    RolledBack,
+    /// Neither: what could not be undone is tried again.
+    Failed,
+}
+
+impl Ending {
+    /// Its name on D-Bus.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::RolledBack => "rolled-back",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// By its name on D-Bus; what another version says, and this one has no word for, is no good end.
+    pub fn of(name: &str) -> Self {
+        let known = [Self::Kept, Self::RolledBack];
+        known
+            .into_iter()
+            .find(|known| known.as_str() == name)
+            .unwrap_or(Self::Failed)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::config::network::Subnet;
 use crate::config::places::Given;
 use crate::config::types::{InterfaceName, Invalid, Seconds};
 use crate::netd::proxy;
-use crate::network::Mode;
+use crate::network::{self, Mode};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -130,9 +130,9 @@ fn waiting(text: &str) -> Result<Duration, String> {
         _ => text.parse(),
     }
     .map_err(|error: Invalid| error.to_string())?;
-    match time.as_secs() {
-        10..=3600 => Ok(time),
-        _ => Err("a change can wait from 10s to 1h".to_owned()),
+    match network::CONFIRM.contains(&time.as_secs()) {
+        true => Ok(time),
+        false => Err("a change can wait from 10s to 1h".to_owned()),
     }
 }
 

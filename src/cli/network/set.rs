@@ -17,7 +17,7 @@ use super::{Asking, Wanted, waiting};
 use crate::base::error::Exit;
 use crate::cli::{Error, print_json};
 use crate::netd::proxy::{NAME, PATH, TransactionFinishedStream};
-use crate::network::{Preview, State};
+use crate::network::{Ending, Preview, State};
 
 /// How long a change waits if nobody says it.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
@@ -174,7 +174,7 @@ struct Events {
 
 enum Event {
     /// A change is over: which, how, why.
-    Finished(String, String, String),
+    Finished(String, Ending, String),
     /// Something about the service is not as before.
     Changed,
     /// There is nobody to tell us more.
@@ -209,7 +209,7 @@ impl Events {
                     let args = signal.args()?;
                     return Ok(Event::Finished(
                         args.transaction().to_string(),
-                        (*args.result()).to_owned(),
+                        Ending::of(args.result()),
                         (*args.error()).to_owned(),
                     ));
                 }
@@ -239,8 +239,8 @@ impl Change<'_> {
         let mut undoing = false;
         loop {
             match events.next().await? {
-                Event::Finished(transaction, result, error) if self.is(&transaction) => {
-                    return self.finished(&result, error);
+                Event::Finished(transaction, ending, error) if self.is(&transaction) => {
+                    return self.finished(ending, error);
                 }
                 Event::Finished(..) => {}
                 Event::Gone => return Err(self.gone().into()),
@@ -284,10 +284,10 @@ impl Change<'_> {
             tokio::select! {
                 biased;
                 event = events.next() => match event? {
-                    Event::Finished(transaction, result, error) if self.is(&transaction) => {
+                    Event::Finished(transaction, ending, error) if self.is(&transaction) => {
                         // The question has not been answered, and its line not ended.
                         drop(writeln!(io::stdout()));
-                        return self.finished(&result, error);
+                        return self.finished(ending, error);
                     }
                     Event::Finished(..) => {}
                     Event::Gone => {
@@ -314,8 +314,8 @@ impl Change<'_> {
         self.stage.set(Stage::Deciding);
         self.client.change::<_, ()>(method, &(&self.transaction,)).await?;
         match answer {
-            Answer::Yes => self.finished("kept", String::new()),
-            _ => self.finished("rolled-back", String::new()),
+            Answer::Yes => self.finished(Ending::Kept, String::new()),
+            _ => self.finished(Ending::RolledBack, String::new()),
         }
     }
 
@@ -327,15 +327,15 @@ impl Change<'_> {
         Ok(Exit::Done)
     }
 
-    fn finished(&self, result: &str, error: String) -> Result<Exit, Error> {
-        if result == "kept" {
-            writeln!(io::stdout(), "kept")?;
-            return Ok(Exit::Done);
-        }
-        let text = match (result, error.is_empty()) {
+    fn finished(&self, ending: Ending, error: String) -> Result<Exit, Error> {
+        let text = match (ending, error.is_empty()) {
+            (Ending::Kept, _) => {
+                writeln!(io::stdout(), "kept")?;
+                return Ok(Exit::Done);
+            }
             (_, false) => error,
-            ("rolled-back", true) => "the change was undone: everything is as before".to_owned(),
-            (_, true) => "the change failed; see `ttvm network status`".to_owned(),
+            (Ending::RolledBack, true) => "the change was undone: everything is as before".to_owned(),
+            (Ending::Failed, true) => "the change failed; see `ttvm network status`".to_owned(),
         };
         Err(super::Error::Undone(text).into())
     }

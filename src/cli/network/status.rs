@@ -13,7 +13,7 @@ use crate::base::error::Exit;
 use crate::cli::{Error, print_json};
 use crate::config::network::Subnet;
 use crate::network::xend::Xend;
-use crate::network::{Attachment, Backend, Mode, State};
+use crate::network::{Attachment, Backend, Ending, Mode, State};
 
 /// What the service says of itself.
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct Pending {
 /// How the last one ended.
 #[derive(Deserialize)]
 struct Last {
-    result: String,
+    result: Ending,
     error: String,
 }
 
@@ -142,11 +142,11 @@ fn pending(change: &Pending) -> String {
 }
 
 fn last(change: &Last) -> String {
-    match change.result.as_str() {
-        "kept" => "was kept".to_owned(),
-        "rolled-back" if change.error.is_empty() => "was undone".to_owned(),
-        "rolled-back" => format!("was undone: {}", change.error),
-        _ => format!("FAILED: {}", change.error),
+    match change.result {
+        Ending::Kept => "was kept".to_owned(),
+        Ending::RolledBack if change.error.is_empty() => "was undone".to_owned(),
+        Ending::RolledBack => format!("was undone: {}", change.error),
+        Ending::Failed => format!("FAILED: {}", change.error),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Last, Service};
 use crate::netd::error::Error;
 use crate::netd::transaction::Transaction;
 use crate::netd::view;
-use crate::network::{self, Network, Recovered, State};
+use crate::network::{self, Ending, Network, Recovered, State};
 
 /// After this long what has failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -18,12 +18,12 @@ const AGAIN: Duration = Duration::from_secs(5);
 impl Service {
     /// Keeps a change.
     pub async fn confirm(self: &Arc<Self>, id: u64) -> Result<(), Error> {
-        self.end(id, "kept", Network::confirm).await
+        self.end(id, Ending::Kept, Network::confirm).await
     }
 
     /// Undoes a change.
     pub async fn rollback(self: &Arc<Self>, id: u64) -> Result<(), Error> {
-        self.end(id, "rolled-back", |network, id| {
+        self.end(id, Ending::RolledBack, |network, id| {
             network.rollback(id, "somebody asked for it")
         })
         .await
@@ -32,7 +32,7 @@ impl Service {
     async fn end(
         self: &Arc<Self>,
         id: u64,
-        wanted: &'static str,
+        wanted: Ending,
         end: fn(&Network, u64) -> Result<(), network::Error>,
     ) -> Result<(), Error> {
         self.refuse_half_made()?;
@@ -80,14 +80,14 @@ impl Service {
     }
 
     /// What became of a change that does not wait any more.
-    pub(super) async fn outcome(&self, turn: &Turn, id: u64) -> Result<&'static str, Error> {
+    pub(super) async fn outcome(&self, turn: &Turn, id: u64) -> Result<Ending, Error> {
         let confirmed = self.known().active.as_ref().is_some_and(|active| active.confirmed);
         Ok(match self.worker.change(turn, Network::recover).await? {
-            Recovered::Kept(kept) if kept == id => "kept",
-            Recovered::Undone(undone) if undone == id => "rolled-back",
+            Recovered::Kept(kept) if kept == id => Ending::Kept,
+            Recovered::Undone(undone) if undone == id => Ending::RolledBack,
             // Somebody else was first; once it is to be kept nobody undoes it, and otherwise nobody keeps it.
-            _ if confirmed => "kept",
-            _ => "rolled-back",
+            _ if confirmed => Ending::Kept,
+            _ => Ending::RolledBack,
         })
     }
 
@@ -102,20 +102,20 @@ impl Service {
     }
 
     /// A change is over.
-    pub(super) async fn finish(self: &Arc<Self>, turn: &Turn, id: u64, result: Result<&'static str, Error>) {
+    pub(super) async fn finish(self: &Arc<Self>, turn: &Turn, id: u64, ending: Result<Ending, Error>) {
         let over = self.status().is_ok_and(|status| status.pending.is_none());
-        let (result, name, error) = match result {
-            Ok(result) => (result, "", String::new()),
+        let (ending, name, error) = match ending {
+            Ok(ending) => (ending, "", String::new()),
             // Nothing is left to undo.
-            Err(error) if over => ("rolled-back", error.short(), error.to_string()),
-            Err(error) => ("failed", error.short(), error.to_string()),
+            Err(error) if over => (Ending::RolledBack, error.short(), error.to_string()),
+            Err(error) => (Ending::Failed, error.short(), error.to_string()),
         };
-        tracing::info!("change {id} is over: {result}");
+        tracing::info!("change {id} is over: {}", ending.as_str());
         let running = {
             let mut known = self.known();
             known.last = Some(Last {
                 id,
-                result,
+                ending,
                 name,
                 error: error.clone(),
             });
@@ -124,7 +124,7 @@ impl Service {
             known.active.take_if(|active| active.id == id)
         };
         self.moved.notify_one();
-        self.signal("TransactionFinished", &(view::path_of(id), result, error))
+        self.signal("TransactionFinished", &(view::path_of(id), ending.as_str(), error))
             .await;
         let server = self.connection.object_server();
         if let Err(error) = server.remove::<Transaction, _>(view::path_of(id)).await {

@@ -23,7 +23,7 @@ use super::error::Error;
 use super::idle::{Activity, Running};
 use super::users::ROOT;
 use super::view;
-use crate::network::{self, Applied, Network, Recovered, Request, Status};
+use crate::network::{self, Applied, Ending, Network, Recovered, Request, Status};
 
 /// What the objects of the service have in common.
 pub struct Service {
@@ -76,7 +76,8 @@ pub struct Active {
 #[derive(Debug, Clone, Serialize)]
 pub struct Last {
     pub(super) id: u64,
-    pub(super) result: &'static str,
+    #[serde(rename = "result")]
+    pub(super) ending: Ending,
     /// The name of the error.
     pub(super) name: &'static str,
     pub(super) error: String,
@@ -145,18 +146,18 @@ impl Service {
                 tokio::spawn(Arc::clone(self).wait(pending.id));
                 None
             }
-            (Ok(Recovered::Kept(id)), _) => Some((id, "kept", "", cut())),
-            (Ok(Recovered::Undone(id)), _) => Some((id, "rolled-back", "", cut())),
-            (Err(error), Some(pending)) => Some((pending.id, "failed", error.short(), error.to_string())),
+            (Ok(Recovered::Kept(id)), _) => Some((id, Ending::Kept, "", cut())),
+            (Ok(Recovered::Undone(id)), _) => Some((id, Ending::RolledBack, "", cut())),
+            (Err(error), Some(pending)) => Some((pending.id, Ending::Failed, error.short(), error.to_string())),
             _ => None,
         };
         if let (Some((id, ..)), None) = (&last, status.pending.as_ref()) {
             self.disarm(&turn, *id).await;
         }
         let mut known = self.known();
-        known.last = last.map(|(id, result, name, error)| Last {
+        known.last = last.map(|(id, ending, name, error)| Last {
             id,
-            result,
+            ending,
             name,
             error,
         });
@@ -203,7 +204,7 @@ impl Service {
                 self.publish().await;
                 tokio::spawn(self.wait(id));
             }
-            Ok(_) => self.finish(&turn, id, Ok("kept")).await,
+            Ok(_) => self.finish(&turn, id, Ok(Ending::Kept)).await,
             Err(error) => self.finish(&turn, id, Err(error)).await,
         }
     }
@@ -227,7 +228,7 @@ impl Service {
             let result = match self.undoing(undone).await {
                 // The timer was first, or it is to be kept.
                 Err(error) if error.is_no_such_transaction() => self.outcome(&turn, id).await,
-                undone => undone.map(|()| "rolled-back"),
+                undone => undone.map(|()| Ending::RolledBack),
             };
             return self.finish(&turn, id, result).await;
         }
