@@ -215,12 +215,14 @@ fn save_nothing(path: &Path) -> Result<(), Error> {
 
 /// The settings with `XENDOMAINS_SAVE` empty.
 fn without_save(text: &str) -> String {
-    let lines = text
-        .lines()
-        .map(|line| match line.trim_start().starts_with("XENDOMAINS_SAVE=") {
+    let lines = text.lines().map(|line| {
+        let words = line.trim_start();
+        let words = words.strip_prefix("export ").map_or(words, str::trim_start);
+        match words.starts_with("XENDOMAINS_SAVE=") {
             true => "XENDOMAINS_SAVE=\n".to_owned(),
             false => format!("{line}\n"),
-        });
+        }
+    });
     lines.collect()
 }
 
@@ -257,7 +259,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("ttvm-fix-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
         let path = directory.join("xendomains");
-        let before = "# saves\nXENDOMAINS_SAVE=/var/lib/xen/save\nXENDOMAINS_AUTO=/etc/xen/auto\n";
+        let before = "# saves\nexport XENDOMAINS_SAVE=/var/lib/xen/save\nXENDOMAINS_AUTO=/etc/xen/auto\n";
         fs::write(&path, before).expect("a file");
         save_nothing(&path).expect("changed");
         let after = fs::read_to_string(&path).expect("the file");

@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use nix::unistd::geteuid;
 
 use crate::base::error::{chain, one_line, reason};
-use crate::config::guest::{Boot, DiskSource, Guest, Origin};
+use crate::config::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, Origin};
 use crate::config::types::{BridgeName, LvmName, Size, Volume};
 use crate::file;
 use crate::initrd::unpack;
@@ -68,6 +69,7 @@ pub fn found_with(guest: &Guest, groups: Groups<'_>) -> Vec<Obstacle> {
             .iter()
             .filter_map(|vif| no_bridge(vif.bridge.as_ref()?, Path::new(INTERFACES))),
     );
+    found.extend(guest.disks.iter().filter_map(|disk| not_emulated(guest, disk)));
     found.extend(closed(guest));
     found.extend(too_large(guest));
     // What is missing has been said.
@@ -87,11 +89,48 @@ fn missing(source: &DiskSource, groups: Groups<'_>) -> Option<Obstacle> {
     }
 }
 
+/// That `path` is not there, or nothing that a disk can be.
 fn no_file(key: &str, path: &Path) -> Option<Obstacle> {
-    let error = std::fs::metadata(path).err()?;
-    let (path, why) = (path.display(), reason(&error));
-    let remedy = "see that it is there, or make it (`ttvm image create`)";
-    Some(Obstacle::new(format!("{key} {path}: {why}"), remedy))
+    let (why, remedy) = match std::fs::metadata(path) {
+        Ok(found) if found.is_file() || found.file_type().is_block_device() => return None,
+        Ok(found) if found.is_dir() => (
+            "it is a directory".to_owned(),
+            "name a file or a disk; `ttvm image create --from` makes one of a directory",
+        ),
+        Ok(_) => ("it is neither a regular file nor a disk".to_owned(), "name one that is"),
+        Err(error) => (reason(&error), "see that it is there, or make it (`ttvm image create`)"),
+    };
+    Some(Obstacle::new(format!("{key} {}: {why}", path.display()), remedy))
+}
+
+/// Why an emulated machine does not get that disk: each run is to find the disks of the one before, and is begun by whoever calls.
+fn not_emulated(guest: &Guest, disk: &Disk) -> Option<Obstacle> {
+    if guest.toolstack.is_xen() {
+        return None;
+    }
+    let target = &disk.target;
+    match &disk.source {
+        DiskSource::Path { writable: true, .. } => Some(Obstacle::new(
+            format!("disk {target} is written as it is, so that the next run would find another disk"),
+            "give it an \"origin\" in place of \"path\"",
+        )),
+        DiskSource::Path { format, .. } if *format != DiskFormat::Raw => Some(Obstacle::new(
+            format!("disk {target} is a qcow2 file, and an emulated guest has raw images"),
+            "convert it with `qemu-img convert -O raw`",
+        )),
+        source => {
+            let path = behind(source);
+            let error = file::open_content(&path).err()?;
+            // Of what is not there the others tell.
+            (error.kind() == io::ErrorKind::PermissionDenied).then(|| {
+                let (path, why) = (path.display(), reason(&error));
+                Obstacle::new(
+                    format!("disk {target}: {path}: {why}"),
+                    format!("root lets others read it with `chmod a+r {path}`, or starts the guest"),
+                )
+            })
+        }
+    }
 }
 
 fn no_volume(volume: &Volume, groups: Groups<'_>) -> Option<Obstacle> {
@@ -127,13 +166,28 @@ fn no_bridge(bridge: &BridgeName, interfaces: &Path) -> Option<Obstacle> {
     let name = bridge.as_str();
     let own = name.split(':').next().unwrap_or(name);
     let short = own.rsplit_once('.').map_or(own, |(short, _)| short);
-    let is_there = [own, short].iter().any(|name| interfaces.join(name).exists());
-    (!is_there).then(|| {
-        Obstacle::new(
+    let known = [own, short].map(|name| interfaces.join(name));
+    let remedy = "make it, or leave \"bridge\" out and the guest is where `ttvm network set` says";
+    match known.iter().find(|interface| interface.exists()) {
+        None => Some(Obstacle::new(
             format!("vif: there is no bridge {own} (`ip link`)"),
-            "make it, or leave \"bridge\" out and the guest is where `ttvm network set` says",
-        )
-    })
+            remedy,
+        )),
+        Some(interface) => {
+            is_no_bridge(interface).then(|| Obstacle::new(format!("vif: interface {own} is no bridge"), remedy))
+        }
+    }
+}
+
+/// Whether an interface is certainly something else than a bridge (Documentation/ABI/testing/sysfs-class-net). One of Open vSwitch
+/// has no sign of its own.
+fn is_no_bridge(interface: &Path) -> bool {
+    let read = |name: &str| std::fs::read_to_string(interface.join(name)).unwrap_or_default();
+    // ARPHRD_LOOPBACK, in linux/if_arp.h.
+    let is_loopback = read("type").trim() == "772";
+    let is_of_a_kind = read("uevent").lines().any(|line| line.starts_with("DEVTYPE="));
+    let is_hardware = interface.join("device").exists();
+    !interface.join("bridge").exists() && (is_loopback || is_of_a_kind || is_hardware)
 }
 
 /// A kernel or an initial RAM disk that whoever calls may not read.
@@ -182,7 +236,7 @@ fn too_large(guest: &Guest) -> Option<Obstacle> {
             let initrd = initrd.display();
             return Some(Obstacle::new(
                 format!("initrd {initrd}: Linux would not take it: {}", one_line(&error)),
-                format!("make it anew, or name another one (`ttvm initrd inspect {initrd}`)"),
+                format!("make it again, or name another one (`ttvm initrd inspect {initrd}`)"),
             ));
         }
     };
@@ -202,9 +256,10 @@ fn too_large(guest: &Guest) -> Option<Obstacle> {
     })
 }
 
-/// Why an emulated machine boots nothing at all.
+/// Why a machine with firmware boots nothing at all.
 pub fn boots_nothing(guest: &Guest) -> Option<Obstacle> {
-    if guest.toolstack.is_xen() || matches!(guest.boot, Boot::Kernel { .. }) {
+    // `boot` says what else there is to boot from.
+    if guest.boot != Boot::Firmware || guest.xl.contains_key("boot") {
         return None;
     }
     match guest.disks.first() {
@@ -212,7 +267,7 @@ pub fn boots_nothing(guest: &Guest) -> Option<Obstacle> {
             "the guest has neither a kernel nor a disk: its machine boots nothing".to_owned(),
             "`ttvm guest new` makes one that does",
         )),
-        Some(disk) if !is_bootable(&behind(&disk.source)) => Some(Obstacle::new(
+        Some(disk) if !is_bootable(&disk.source) => Some(Obstacle::new(
             format!(
                 "the guest has no kernel in its file and no boot loader on disk {}: its machine boots nothing",
                 disk.target
@@ -225,12 +280,19 @@ pub fn boots_nothing(guest: &Guest) -> Option<Obstacle> {
 
 /// Why there will be nothing to see of a run.
 pub fn prints_nothing(guest: &Guest) -> Option<Obstacle> {
-    let Boot::Kernel { cmdline, .. } = &guest.boot else {
+    let Boot::Kernel { kernel, cmdline, .. } = &guest.boot else {
         return None;
     };
+    // Another kernel has words of its own.
+    if guest.toolstack.is_xen() || !is_linux(kernel) {
+        return None;
+    }
     let words = cmdline.as_deref().unwrap_or_default();
-    let serial = |word: &str| word.starts_with("console=ttyS") || word.starts_with("console=uart");
-    let is_silent = !guest.toolstack.is_xen() && !words.split_whitespace().any(serial);
+    let consoles = words
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("console="));
+    let is_first = |console: &str| console.split(',').next() == Some("ttyS0") || console.starts_with("uart");
+    let is_silent = !consoles.into_iter().any(is_first);
     is_silent.then(|| {
         Obstacle::new(
             "the guest's kernel does not print to the console that is recorded".to_owned(),
@@ -247,10 +309,13 @@ fn behind(source: &DiskSource) -> std::path::PathBuf {
     }
 }
 
-/// Whether the firmware finds something on a disk; one that cannot be read is somebody else's to tell of.
-fn is_bootable(disk: &Path) -> bool {
+/// Whether the firmware finds something on a disk, as far as that is seen from here.
+fn is_bootable(source: &DiskSource) -> bool {
+    if matches!(source, DiskSource::Path { format, .. } if *format != DiskFormat::Raw) {
+        return true;
+    }
     let mut sector = [0; 512];
-    match file::open_content(disk).and_then(|mut file| file.read_exact(&mut sector)) {
+    match file::open_content(&behind(source)).and_then(|mut file| file.read_exact(&mut sector)) {
         Ok(()) => sector.ends_with(&[0x55, 0xaa]),
         Err(error) => error.kind() != io::ErrorKind::UnexpectedEof,
     }
@@ -262,11 +327,28 @@ mod tests {
 
     #[test]
     fn bridges() {
-        let bridge = |name: &str| no_bridge(&name.parse().expect("a bridge"), Path::new("/proc/self"));
-        // Any directory that has entries.
-        assert_eq!(bridge("task"), None);
-        assert_eq!(bridge("task.5:42"), None);
+        let interfaces = std::env::temp_dir().join(format!("ttvm-bridges-{}", std::process::id()));
+        let interface = |name: &str, directory: &str, uevent: &str, kind: &str| {
+            let path = interfaces.join(name);
+            std::fs::create_dir_all(path.join(directory)).expect("a directory");
+            std::fs::write(path.join("uevent"), uevent).expect("a file");
+            std::fs::write(path.join("type"), kind).expect("a file");
+        };
+        interface("br0", "bridge", "DEVTYPE=bridge\nINTERFACE=br0\n", "1\n");
+        interface("ovs", "statistics", "INTERFACE=ovs\n", "1\n");
+        interface("eth0", "device", "INTERFACE=eth0\n", "1\n");
+        interface("vlan5", "statistics", "DEVTYPE=vlan\n", "1\n");
+        interface("lo", "statistics", "INTERFACE=lo\n", "772\n");
+        let bridge = |name: &str| no_bridge(&name.parse().expect("a bridge"), &interfaces);
+        for name in ["br0", "br0.5:42", "ovs", "ovs.7"] {
+            assert_eq!(bridge(name), None, "{name}");
+        }
         let said = bridge("nosuch0").expect("none");
         assert!(said.what.starts_with("vif: there is no bridge nosuch0 "), "{said}");
+        for name in ["eth0", "vlan5", "lo"] {
+            let said = bridge(name).expect("no bridge");
+            assert_eq!(said.what, format!("vif: interface {name} is no bridge"));
+        }
+        std::fs::remove_dir_all(&interfaces).expect("removed");
     }
 }

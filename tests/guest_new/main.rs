@@ -303,5 +303,45 @@ fn what_this_host_lacks() {
     let said = check(&xen);
     assert!(said.starts_with("g: vif: there is no bridge nosuch0 "), "{said}");
     assert!(Path::new("/sys/class/net/lo").exists());
-    assert_eq!(check(&xen.replace("nosuch0", "lo")), "g: ok\n[0]");
+    let said = check(&xen.replace("nosuch0", "lo"));
+    assert!(said.starts_with("g: vif: interface lo is no bridge; "), "{said}");
+    disks_that_are_none(&place, &check);
+    let said = check(&format!("{kernel}cmdline = \"console=ttyS1 console=tty0\"\n"));
+    assert!(said.contains("does not print to the console"), "{said}");
+    assert_eq!(
+        check(&format!("{kernel}cmdline = \"console=tty0 console=ttyS0,115200n8\"\n")),
+        "g: ok\n[0]"
+    );
+}
+
+/// Files of guests that are right, with disks that no machine can have.
+fn disks_that_are_none(place: &Place, check: &dyn Fn(&str) -> String) {
+    let here = place.0.display().to_string();
+    let disk = |key: &str, path: &str, more: &str| {
+        format!(
+            "kernel = \"{here}/vmlinuz\"\ncmdline = \"console=ttyS0\"\n[[disk]]\n{key} = \"{path}\"\ntarget = \"vda\"\n{more}"
+        )
+    };
+    let boots = format!("{here}/boots.img");
+    for (file, said) in [
+        (disk("origin", "/tmp", ""), "g: origin /tmp: it is a directory; "),
+        (
+            disk("path", &boots, "access = \"rw\"\n"),
+            "g: disk vda is written as it is, so that the next run would find another disk; give it an \"origin\"",
+        ),
+        (
+            disk("path", &boots, "format = \"qcow2\"\naccess = \"ro\"\n"),
+            "g: disk vda is a qcow2 file, and an emulated guest has raw images; ",
+        ),
+    ] {
+        let found = check(&file);
+        assert!(found.starts_with(said) && found.ends_with("[3]"), "{found}");
+    }
+    let said = check(&format!(
+        "toolstack = \"xl\"\ntype = \"hvm\"\n[[disk]]\npath = \"{here}/empty.img\"\ntarget = \"xvda\"\n"
+    ));
+    assert!(
+        said.starts_with("g: the guest has no kernel in its file and no boot loader on disk xvda"),
+        "{said}"
+    );
 }

@@ -26,7 +26,11 @@ pub fn commands() -> Vec<Command> {
             _ if !inside => continue,
             _ => {}
         }
-        let line = line.replace("\\-", "-").replace("\\(aq", "'").replace("\\&", "");
+        let line = line
+            .replace("\\-", "-")
+            .replace("\\(aq", "'")
+            .replace("\\(ga", "`")
+            .replace("\\&", "");
         match line.split_at_checked(2) {
             Some((prompt @ ("$ " | "# "), typed)) => commands.push(Command {
                 prompt: if prompt == "$ " { '$' } else { '#' },

@@ -21,6 +21,7 @@ use crate::config::guests;
 use crate::config::host::HostConfig;
 use crate::config::places::Places;
 use crate::config::types::{GuestName, LvmName, Size, Volume};
+use crate::guest::obstacles;
 use crate::image::create::{Creation, Request, usual_place};
 use crate::image::{Origin, create as image};
 use crate::making::{self, Disk, Kept, Plan, Ram, RamRequest};
@@ -121,7 +122,7 @@ fn ram(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit
     if !ram.missing.is_empty() {
         writeln!(out, "this kernel does not have: {}", ram.missing.join(" "))?;
     }
-    next(places, guest, &ram.plan.path, arguments)
+    next(places, host, &ram.plan.path, arguments)
 }
 
 fn would_make(plan: &Plan) -> Result<Exit, Error> {
@@ -161,7 +162,7 @@ fn from(places: &Places, host: &HostConfig, arguments: &Arguments, source: &Path
             "nobody can log in: no account has a password that is not locked (--password sets root's)"
         )?;
     }
-    next(places, guest, &path, arguments)
+    next(places, host, &path, arguments)
 }
 
 /// Looks through the source. A size that nobody asked for is one that does.
@@ -240,8 +241,9 @@ fn script(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// What to do with it.
-fn next(places: &Places, guest: &GuestName, path: &Path, arguments: &Arguments) -> Result<Exit, Error> {
+fn next(places: &Places, host: &HostConfig, path: &Path, arguments: &Arguments) -> Result<Exit, Error> {
     let mut out = io::stdout().lock();
+    let guest = &arguments.guest;
     writeln!(out, "its file: {}\n", path.display())?;
     match (arguments.toolstack, &arguments.run) {
         (Start::Xl, _) => writeln!(out, "ttvm start {guest}")?,
@@ -260,6 +262,12 @@ fn next(places: &Places, guest: &GuestName, path: &Path, arguments: &Arguments) 
             out,
             "ttvm replay {guest} --verify     # whether it is the same run once more"
         )?;
+    }
+    // What `guest check` would say of it. It is made all the same: what is missing may come.
+    if places.root() == Path::new("/") {
+        for lack in obstacles::on_this_host(&guests::load(places, host, guest)?) {
+            eprintln!("{guest}: {lack}");
+        }
     }
     Ok(Exit::Done)
 }

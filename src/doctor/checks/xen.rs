@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Xen, what it was told at boot, and the programs around it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::host::rough;
+use crate::boot::grub::assignments;
 use crate::boot::xen_options::limits;
 use crate::boot::{EntryId, Firmware, RunningXen};
 use crate::config::guest::Guest;
@@ -247,6 +249,7 @@ fn xendomains(facts: &Facts, answers: &Answers) -> Vec<Check> {
     };
     let text = facts.text(file);
     let save = setting(&text, "XENDOMAINS_SAVE").filter(|value| !value.is_empty());
+    let save = save.as_deref();
     let mut checks = Vec::new();
     for (name, _) in &facts.guests {
         // Without a directory it restores nothing.
@@ -344,10 +347,10 @@ fn automatic(facts: &Facts, guest: &str) -> Option<PathBuf> {
     paths.into_iter().find(is_there)
 }
 
-/// The last value of `name` in a file of shell assignments.
-fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let mut values = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
-    values.next_back().map(|value| value.trim().trim_matches(['"', '\'']))
+/// What `name` is after a file of shell assignments.
+fn setting(text: &str, name: &str) -> Option<String> {
+    let mut variables = BTreeMap::new();
+    // What is no assignment is not ours to judge.
+    assignments::read(text, "", &mut variables, &mut Vec::new());
+    variables.remove(name)
 }

@@ -14,6 +14,9 @@ use crate::recording::log::point::Point;
 /// What a moment of the guest's own begins with.
 const GUEST: &str = "guest:";
 
+/// Fewer instructions than that are taken for seconds whose unit was forgotten.
+const FEWEST: u64 = 10_000;
+
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -32,6 +35,9 @@ pub enum NoLimit {
     /// None of the host.
     #[error("{0}; or, by the guest's own clock or instructions, \"guest:12s\" or \"guest:1_000_000\"")]
     Host(String),
+    /// A number that is rather one of seconds.
+    #[error("\"guest:{0}\" would be {0} instructions, which is no time at all: write \"guest:{0}s\" for seconds")]
+    Few(u64),
     /// None of the guest.
     #[error("{0:?} is no time of a guest: write \"guest:12s\", or \"guest:1_000_000\" for instructions")]
     Guest(String),
@@ -47,9 +53,14 @@ impl FromStr for Limit {
             return Ok(Self::Host(time.0));
         };
         match moment.parse() {
-            Ok(Point::Instructions(count @ 1..)) => Ok(Self::Instructions(count)),
+            Ok(Point::Instructions(count @ FEWEST..)) => Ok(Self::Instructions(count)),
+            Ok(Point::Instructions(count @ 1..)) => Err(NoLimit::Few(count)),
             Ok(Point::Time(time)) if !time.is_zero() => Ok(Self::Guest(time)),
-            _ => Err(NoLimit::Guest(text.to_owned())),
+            // In the units that a time of the host has.
+            _ => match moment.parse::<Seconds>() {
+                Ok(Seconds(time)) if !time.is_zero() => Ok(Self::Guest(time)),
+                _ => Err(NoLimit::Guest(text.to_owned())),
+            },
         }
     }
 }
@@ -93,6 +104,7 @@ mod tests {
             ("30s", Limit::Host(Duration::from_secs(30))),
             ("300", Limit::Host(Duration::from_secs(300))),
             ("guest:12.5s", Limit::Guest(Duration::from_millis(12_500))),
+            ("guest:2min", Limit::Guest(Duration::from_secs(120))),
             ("guest:1_000_000", Limit::Instructions(1_000_000)),
         ] {
             assert_eq!(text.parse(), Ok(limit), "{text}");
@@ -103,6 +115,8 @@ mod tests {
             "12.5s",
             "guest:",
             "guest:0",
+            "guest:0s",
+            "guest:12",
             "guest:40%",
             "guest:end",
             "guest:login:",
