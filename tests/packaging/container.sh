@@ -3,7 +3,7 @@
 #
 # container.sh SUITE DEB SCRIPT [FILE]: runs a shell script as an ordinary user in a container in which the package DEB was installed: a
 # Debian with QEMU and without systemd, whose files are this machine's (bookworm, if it is one) or those of tests/on-trixie.sh. What is
-# written there is gone afterwards. A kernel with its modules is in /kernel, FILE is where the script begins.
+# written there is gone afterwards. A kernel that may be read is in /boot, as Debian's is, and FILE is where the script begins.
 set -euo pipefail
 export LC_ALL=C
 
@@ -31,10 +31,9 @@ exec unshare --mount --propagation private -- bash -ec '
     mount -t overlay overlay -o "lowerdir=$CONTAINER_LOWER,upperdir=$place/upper,workdir=$place/work" "$root"
     for from in /proc /sys /dev; do mount --rbind "$from" "$root$from"; done
     for empty in tmp run home; do mount -t tmpfs -o mode=1777 "$empty" "$root/$empty"; done
-    # As a system has them: the kernel in /boot, its modules in /lib.
-    mkdir -p "$root"/kernel/boot "$root"/home/you
-    cp -R "$CONTAINER_KERNEL"/system/. "$root"/kernel/
-    cp "$CONTAINER_KERNEL"/vmlinuz "$root/kernel/boot/vmlinuz-$(ls "$CONTAINER_KERNEL"/system/lib/modules)"
+    mkdir -p "$root"/boot "$root"/usr/lib/modules "$root"/home/you
+    cp -R "$CONTAINER_KERNEL"/system/lib/modules/. "$root"/usr/lib/modules/
+    cp "$CONTAINER_KERNEL"/vmlinuz "$root/boot/vmlinuz-$(ls "$CONTAINER_KERNEL"/system/lib/modules)"
     cp "$CONTAINER_DEB" "$root"/ttvm.deb
     chown -R 65534:65534 "$root"/home/you
     if [ -n "$CONTAINER_FILE" ]; then

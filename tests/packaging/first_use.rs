@@ -13,8 +13,8 @@ use crate::terminal::typed;
 const TIMED: &str =
     "time_of() { begun=$(date +%s%N); \"$@\"; echo \"took $(( ($(date +%s%N) - begun) / 1000000 )) ms\"; }; ";
 
-/// What is typed, with the kernel that such a container does not have.
-const HELLO: &str = "time_of ttvm guest new hello --kernel /kernel; time_of ttvm record hello --console; \
+/// What is typed.
+const HELLO: &str = "time_of ttvm guest new hello; time_of ttvm record hello --console; \
     time_of ttvm replay hello --verify; ttvm list; ttvm doctor";
 
 /// What is typed with an archive of a Debian, and the page of its run.
