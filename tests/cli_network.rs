@@ -82,14 +82,14 @@ fn mistakes_on_the_command_line() {
 #[test]
 fn no_bus() {
     let expected = "ttvm: cannot reach the system bus, by which the service org.ttvm.Network1 is asked: no such file or directory; see `systemctl status dbus`\n[1]\n";
-    for line in [
-        "network status",
-        "network set nat",
-        "network confirm",
-        "network attachments --json",
-    ] {
+    for line in ["network status", "network set nat", "network confirm"] {
         assert_eq!(session("unix:path=/nonexistent", line), expected, "{line}");
     }
+    let said = session("unix:path=/nonexistent", "network attachments --json");
+    assert!(
+        said.starts_with("{\n  \"error\": {\n    \"kind\": \"failed\",") && said.ends_with(expected),
+        "{said}"
+    );
     assert_eq!(
         session("unix:path=/nonexistent", "--root /tmp network status"),
         "ttvm: `ttvm network` asks the service of this host: --root cannot be used with it\n[2]\n"

@@ -4,6 +4,7 @@
 //! Each module has its own error enum; all of them implement [`Classify`], so that a `main` needs to
 //! know nothing but [`report`].
 
+use std::iter::successors;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,40 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+/// An error for programs to read: what `--json` prints in place of an answer.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    error: Failure,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    /// What kind it is of, by the exit code that goes with it.
+    kind: Exit,
+    /// That code.
+    exit: u8,
+    /// What failed.
+    message: String,
+    /// Why, the nearest cause first.
+    causes: Vec<String>,
+}
+
+impl Told {
+    /// What is to be told of `error`.
+    pub fn of(error: &dyn Classify) -> Self {
+        let first = error.source();
+        let failure = Failure {
+            kind: error.exit(),
+            exit: error.exit() as u8,
+            message: error.to_string(),
+            causes: successors(first, |cause| cause.source())
+                .map(ToString::to_string)
+                .collect(),
+        };
+        Self { error: failure }
     }
 }
 

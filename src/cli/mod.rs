@@ -16,13 +16,14 @@ mod terminal;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::guests::lifecycle::{self, Action};
 use self::guests::{console, guest, list, logs, metrics, snapshot, status};
 use self::runs::{ask, branch, record, replay, report, trace, verify};
-use crate::base::error::{Classify, Exit, one_line, report};
+use crate::base::error::{Classify, Exit, Told, one_line, report};
 use crate::base::log;
 use crate::config;
 use crate::config::host::{self, HostConfig};
@@ -265,8 +266,10 @@ fn differs(origins: &[(Origin, Digest, Digest)]) -> String {
 
 /// Reads the command line, does what it says and returns the exit code.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let given = Arguments::command().try_get_matches();
+    let parsed = given.and_then(|given| Ok((wants_json(&given), Arguments::from_arg_matches(&given)?)));
+    let (json, arguments) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are "errors" that go to stdout and end well.
             let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -284,8 +287,23 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         // `ttvm status | head` is no failure.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
-        Err(error) => report("ttvm", &error),
+        Err(error) => {
+            // Two answers to one question would be none. Where this one cannot be written, the text below says the same.
+            if json && !HAS_ANSWERED.load(Ordering::Relaxed) {
+                drop(print_json(&Told::of(&error)));
+            }
+            report("ttvm", &error)
+        }
     }
+}
+
+/// Whether something was printed as JSON.
+static HAS_ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the command that is given has `--json`.
+fn wants_json(given: &ArgMatches) -> bool {
+    let own = given.try_get_one::<bool>("json").ok().flatten().copied();
+    own.unwrap_or(false) || given.subcommand().is_some_and(|(_, given)| wants_json(given))
 }
 
 fn run(command: Command, given: &Given) -> Result<Exit, Error> {
@@ -345,6 +363,7 @@ fn without_host(wrong: &config::Error) -> String {
 /// Prints `value` as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value)?;
+    HAS_ANSWERED.store(true, Ordering::Relaxed);
     writeln!(io::stdout(), "{}", crate::base::text::json(&text))?;
     Ok(())
 }

@@ -19,6 +19,17 @@ fn from_a_draft_to_a_whole_one() {
         world.exact("show clientA"),
         "ttvm: guest \"clientA\" has no recording: `ttvm recordings list` shows what is there, `ttvm record clientA` makes one\n[1]\n"
     );
+    let said = world.exact("show --json clientA");
+    let (json, text) = said.split_once("\nttvm: ").expect("for programs, and for people");
+    let json: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    assert_eq!(
+        (&json["error"]["kind"], &json["error"]["exit"]),
+        (&"failed".into(), &1.into())
+    );
+    assert!(
+        text.starts_with(json["error"]["message"].as_str().expect("a sentence")),
+        "{said}"
+    );
     let draft = world.draft(START);
     assert_eq!(draft.id().to_string(), "20261125-130700");
     let state = |line: &str| world.ttvm(&format!("list {line}"));
