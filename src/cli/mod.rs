@@ -253,6 +253,12 @@ impl Classify for Error {
     }
 }
 
+impl From<initrds::error::Error> for Error {
+    fn from(error: initrds::error::Error) -> Self {
+        Self::Initrd(error.into())
+    }
+}
+
 /// One sentence for each origin that is not what it was sealed as.
 fn differs(origins: &[(Origin, Digest, Digest)]) -> String {
     let sentences = origins.iter().map(|(origin, sealed, found)| {

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What stands against reading or making an image, each with what to do about it.
+//! What stands against reading or making an image.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use super::compression::Compression;
-use crate::base::error::{Classify, Exit};
-use crate::config::types::Size;
 
 /// Where in an image something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,16 +62,14 @@ pub enum Error {
     #[error("{0}: there is no archive in it, so it is no initial RAM disk")]
     Nothing(String),
     /// There is more in it than somebody expects.
-    #[error(
-        "{image}: {place}: there is more than {limit} in it; if that is right, say how much it may be: `--max-size`"
-    )]
+    #[error("{image}: {place}: there is more than {limit} bytes in it")]
     TooLarge {
         /// The image.
         image: String,
         /// Where.
         place: Place,
-        /// What was allowed.
-        limit: Size,
+        /// The bytes that were allowed.
+        limit: u64,
     },
     /// There is more of something in it than anybody makes.
     #[error(
@@ -91,7 +87,7 @@ pub enum Error {
     #[error("{} is there already, and is not an empty directory: name one that is not there, or remove it", .0.display())]
     NotEmpty(PathBuf),
     /// The image to make is there.
-    #[error("{} is there already; `--force` replaces it", .0.display())]
+    #[error("{} is there already", .0.display())]
     Exists(PathBuf),
     /// Not what can be worked on.
     #[error("{} is not {wanted}", path.display())]
@@ -118,7 +114,7 @@ pub enum Error {
     )]
     Stray(PathBuf),
     /// The list says what each segment is compressed with.
-    #[error("{} was unpacked from an image, and each of its segments stays compressed as it was: leave `--compression` out", .0.display())]
+    #[error("{} was unpacked from an image, and each of its segments stays compressed as it was", .0.display())]
     Settled(PathBuf),
     /// The compression has no such level.
     #[error("{compression} has no level {level}: {}", levels(*compression))]
@@ -159,16 +155,6 @@ impl Error {
             action,
             path,
             source: source.into(),
-        }
-    }
-}
-
-impl Classify for Error {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::NotEmpty(_) | Self::Exists(_) | Self::Stray(_) => Exit::Refused,
-            Self::Settled(_) | Self::Level { .. } => Exit::Usage,
-            _ => Exit::Failed,
         }
     }
 }

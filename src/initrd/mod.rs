@@ -16,7 +16,8 @@
 mod beside;
 pub mod busybox;
 mod compression;
-mod error;
+pub mod error;
+pub mod images;
 pub mod inspect;
 pub mod kernel;
 mod kind;
@@ -29,10 +30,12 @@ mod reader;
 mod tree;
 mod umask;
 pub mod unpack;
+mod watch;
 
 pub use compression::Compression;
-pub use error::{Error, Place};
+pub use images::Error;
 pub use kind::{Kind, mode_text};
 pub use reader::Reader;
 pub use reader::event::{Event, Segment};
+pub use reader::image::Image;
 pub use reader::linux::Linux;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ttvm::config::types::Size;
-use ttvm::initrd::{Error, unpack::unpack};
+use ttvm::initrd::images::{Error, unpack};
 
 use super::Place;
 use super::archive::{Archive, Entry};

@@ -18,12 +18,13 @@ use super::{Error, print_json};
 use crate::base::error::Exit;
 use crate::config::places::Given;
 use crate::config::types::Size;
+use crate::initrd::error::Error as Failed;
+use crate::initrd::images;
 use crate::initrd::inspect::{Summary, inspect};
 use crate::initrd::names::escape;
 use crate::initrd::newc::Header;
-use crate::initrd::pack::{Options, Plan, pack};
-use crate::initrd::unpack::unpack;
-use crate::initrd::{self, Compression, Event, Kind, Linux, Reader, mode_text};
+use crate::initrd::pack::{Options, Plan};
+use crate::initrd::{self as initrds, Compression, Event, Kind, Linux, Reader, manifest, mode_text, unpack};
 
 /// What an image may hold if nobody says otherwise.
 const LIMIT: Size = Size::mib(4096);
@@ -130,8 +131,8 @@ pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, Error> {
 }
 
 /// Whoever only looks can go on as long as there is something.
-fn open(image: &Path) -> Result<Reader, initrd::Error> {
-    Ok(Reader::open(image, Size::from_bytes(u64::MAX))?.0)
+fn open(image: &Path) -> Result<Reader, initrds::Error> {
+    images::reader(image, Size::from_bytes(u64::MAX))
 }
 
 fn show(image: &Path, json: bool) -> Result<Exit, Error> {
@@ -197,7 +198,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(segment: usize, header: &Header, reader: &mut Reader) -> Result<Self, initrd::Error> {
+    fn of(segment: usize, header: &Header, reader: &mut Reader) -> Result<Self, Failed> {
         let kind = Kind::of_mode(header.mode);
         Ok(Self {
             segment,
@@ -216,7 +217,7 @@ impl Row {
 }
 
 /// Where a symbolic link leads.
-fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd::Error> {
+fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, Failed> {
     if Kind::of(header) != Ok(Kind::Link) {
         return Ok(None);
     }
@@ -298,7 +299,7 @@ fn say(linux: &Linux) {
 }
 
 /// As `ls -l` has it, with numbers for owner and group: their names are not this host's.
-fn line(header: &Header, reader: &mut Reader) -> Result<String, initrd::Error> {
+fn line(header: &Header, reader: &mut Reader) -> Result<String, Failed> {
     let size = match Kind::of_mode(header.mode).is_some_and(Kind::is_device) {
         true => format!("{}, {}", header.rdev.0, header.rdev.1),
         false => header.size.to_string(),
@@ -318,8 +319,8 @@ fn line(header: &Header, reader: &mut Reader) -> Result<String, initrd::Error> {
 }
 
 fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
-    initrd::unpack::check(directory)?;
-    let summaries = initrd::unpack::plan(image, limit)?;
+    unpack::check(directory)?;
+    let summaries = images::plan(image, limit)?;
     let line = |summary: &Summary| {
         let entries = entries(summary.entries);
         format!(
@@ -345,7 +346,7 @@ fn segments(count: usize) -> String {
 
 fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
     let mut progress = Progress::of(format!("unpacking {}", image.display()));
-    let done = unpack(image, directory, limit, &mut |done, total| progress.update(done, total))?;
+    let done = images::unpack(image, directory, limit, &mut |done, total| progress.update(done, total))?;
     drop(progress);
     let directory = directory.display();
     writeln!(
@@ -359,7 +360,7 @@ fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error
         writeln!(
             io::stdout(),
             "owners and devices are in {directory}/{} only, from where `ttvm initrd pack` takes them",
-            initrd::manifest::NAME
+            manifest::NAME
         )?;
     }
     Ok(Exit::Done)
@@ -387,7 +388,7 @@ fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, 
 
 fn put_together(directory: &Path, image: &Path, options: &Options) -> Result<Exit, Error> {
     let mut progress = Progress::of(format!("packing {}", directory.display()));
-    let packed = pack(directory, image, options, &mut |done, total| {
+    let packed = images::pack(directory, image, options, &mut |done, total| {
         progress.update(done, total)
     })?;
     drop(progress);

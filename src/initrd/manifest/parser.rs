@@ -5,7 +5,6 @@ use std::io::{BufRead, Read};
 use std::path::PathBuf;
 
 use super::{Archive, Entry, Line, Manifest, NAME, Owners, Padding, Segment, VERSION};
-use crate::config::types::Size;
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
 use crate::initrd::names;
@@ -37,7 +36,7 @@ impl Parser {
             segment: None,
             archive: None,
             boot_config: Vec::new(),
-            limits: Limits::new(Size::mib(0)),
+            limits: Limits::new(0),
         }
     }
 

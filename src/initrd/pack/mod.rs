@@ -24,8 +24,7 @@ use super::error::Error;
 use super::manifest::{self, Archive, Manifest, Owners, Padding};
 use super::tree::Tree;
 use super::umask::umask;
-use crate::base::progress::Progress;
-use crate::base::{fail_point, signals};
+use super::watch::{Step, Watch};
 
 /// How an image is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -282,9 +281,7 @@ fn check(to: &Path, options: &Options) -> Result<(), Error> {
 /// # Errors
 ///
 /// As [`Plan::of`], and what cannot be read or written. What was at `to` before is there then.
-pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Packed, Error> {
-    // Before there are other threads: a signal would end the process in one of them.
-    let _deferred = signals::defer();
+pub fn pack(directory: &Path, to: &Path, options: &Options, watch: &mut dyn Watch) -> Result<Packed, Error> {
     check(to, options)?;
     output::clean_up(to, options.force)?;
     let plan = Plan::of(directory, to, options)?;
@@ -298,14 +295,14 @@ pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progr
         to: draft.to(),
         done: 0,
         total,
-        progress,
+        watch: &mut *watch,
     };
     for (at, segment) in plan.segments.iter().enumerate() {
         let next = plan.segments.get(at + 1);
         output = packing.segment(segment, next, output)?;
     }
     output.write_all(&plan.boot_config).map_err(Error::io("write", to))?;
-    fail_point::reach("initrd.packed");
+    watch.reached(Step::Packed);
     let packed = Packed {
         segments: plan.segments.len(),
         size: output.written,

@@ -12,8 +12,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 
-use crate::file::parent;
-use crate::initrd::beside::Beside;
+use crate::initrd::beside::{Beside, parent};
 use crate::initrd::error::Error;
 
 /// What comes between the name to be and the number of the process.

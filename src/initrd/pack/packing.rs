@@ -14,8 +14,6 @@ use nix::sys::stat::{Mode, fstat};
 use super::Segment;
 use super::output::Output;
 use super::plan::{Data, Item};
-use crate::base::progress::Progress;
-use crate::base::signals;
 use crate::initrd::compression::Compression;
 use crate::initrd::error::Error;
 use crate::initrd::manifest::Padding;
@@ -23,16 +21,17 @@ use crate::initrd::names::{escape, parts};
 use crate::initrd::newc;
 use crate::initrd::pack::encode::Encoder;
 use crate::initrd::tree::Tree;
+use crate::initrd::watch::Watch;
 
 /// An image that is being made.
-pub(super) struct Packing<'a, 'b> {
+pub(super) struct Packing<'a> {
     pub(super) to: &'a Path,
     pub(super) done: u64,
     pub(super) total: u64,
-    pub(super) progress: &'a mut Progress<'b>,
+    pub(super) watch: &'a mut dyn Watch,
 }
 
-impl Packing<'_, '_> {
+impl Packing<'_> {
     pub(super) fn segment(
         &mut self,
         segment: &Segment,
@@ -120,7 +119,7 @@ impl Packing<'_, '_> {
                 }
             }
         }
-        match signals::waiting() {
+        match self.watch.interrupted() {
             true => Err(Error::Interrupted),
             false => Ok(()),
         }
@@ -169,18 +168,16 @@ enum Stopped {
 }
 
 /// A file that is read, with its progress. What fails on this side is told apart from what fails on the other.
-struct Reading<'a, 'b, 'c> {
+struct Reading<'a, 'b> {
     file: File,
     error: Option<Stopped>,
-    packing: &'a mut Packing<'b, 'c>,
+    packing: &'a mut Packing<'b>,
 }
 
-impl Read for Reading<'_, '_, '_> {
+impl Read for Reading<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Packing {
-            done, total, progress, ..
-        } = self.packing;
-        if let ControlFlow::Break(()) = progress(*done, *total) {
+        let Packing { done, total, watch, .. } = self.packing;
+        if let ControlFlow::Break(()) = watch.progress(*done, *total) {
             self.error = Some(Stopped::Interrupted);
             return Err(io::Error::other("interrupted"));
         }

@@ -61,28 +61,40 @@ pub(super) struct Pieces {
     pieces: Receiver<Piece>,
     used: Sender<Vec<u8>>,
     position: Arc<AtomicU64>,
+    /// The thread's, until it begins.
+    ahead: Option<Decoding>,
 }
 
 impl Pieces {
-    /// The pieces of the image that `source` gives.
-    pub fn of(source: Box<dyn Read + Send>) -> io::Result<Self> {
+    /// The pieces of the image that `source` gives, of which nothing is read before somebody asks for the first.
+    pub fn of(source: Box<dyn Read + Send>) -> Self {
         let (sender, pieces) = sync_channel(AHEAD);
         let (used, empty) = channel();
         let position = Arc::new(AtomicU64::new(0));
-        let mut thread = Decoding {
+        let decoding = Decoding {
             input: Input::new(source, Arc::clone(&position)),
             sender,
             empty,
         };
-        thread::Builder::new().name("decoder".into()).spawn(move || {
-            // It ends early if nobody wants more.
-            let _ = thread.run();
-        })?;
-        Ok(Self { pieces, used, position })
+        Self {
+            pieces,
+            used,
+            position,
+            ahead: Some(decoding),
+        }
     }
 
     /// The next one. The thread says how it ends before it ends.
-    pub fn next(&self) -> Piece {
+    pub fn next(&mut self) -> Piece {
+        if let Some(mut decoding) = self.ahead.take() {
+            let thread = thread::Builder::new().name("decoder".into()).spawn(move || {
+                // It ends early if nobody wants more.
+                let _ = decoding.run();
+            });
+            if let Err(error) = thread {
+                return Piece::Failed { offset: 0, error };
+            }
+        }
         let gone = |_| Piece::Failed {
             offset: self.position(),
             error: io::Error::other("the decoder is gone"),

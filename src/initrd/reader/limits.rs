@@ -2,8 +2,6 @@
 //! What an image may have. Whoever reads one remembers something of each segment, file and name, and an archive of nothing but
 //! those takes little room where it is compressed.
 
-use crate::config::types::Size;
-
 /// Entries of all archives. Directories that are made on the way to a file count as if they were there.
 const ENTRIES: u64 = 1_000_000;
 /// Bytes of their names.
@@ -13,7 +11,7 @@ const SEGMENTS: u64 = 1000;
 
 /// What there may still be.
 pub(in crate::initrd) struct Limits {
-    content: Size,
+    content: u64,
     bytes: u64,
     segments: u64,
     entries: u64,
@@ -24,14 +22,14 @@ pub(in crate::initrd) struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::initrd) enum Exceeded {
     /// Than the caller has said, in bytes.
-    Content(Size),
+    Content(u64),
     /// Than anybody makes, of this.
     Known(&'static str),
 }
 
 impl Limits {
-    /// Those of an image in which there may be so much.
-    pub fn new(content: Size) -> Self {
+    /// Those of an image in which there may be so many bytes.
+    pub fn new(content: u64) -> Self {
         Self {
             content,
             bytes: 0,
@@ -44,7 +42,7 @@ impl Limits {
     /// Bytes of what it holds.
     pub fn content(&mut self, bytes: usize) -> Result<(), Exceeded> {
         self.bytes += bytes as u64;
-        match self.bytes > self.content.bytes() {
+        match self.bytes > self.content {
             true => Err(Exceeded::Content(self.content)),
             false => Ok(()),
         }
@@ -79,9 +77,9 @@ mod tests {
 
     #[test]
     fn the_last_one_is_one_too_many() {
-        let mut limits = Limits::new(Size::mib(1));
+        let mut limits = Limits::new(1 << 20);
         assert_eq!(limits.content(1 << 20), Ok(()));
-        assert_eq!(limits.content(1), Err(Exceeded::Content(Size::mib(1))));
+        assert_eq!(limits.content(1), Err(Exceeded::Content(1 << 20)));
         for _ in 0..SEGMENTS {
             assert_eq!(limits.segment(), Ok(()));
         }
@@ -90,7 +88,7 @@ mod tests {
             assert_eq!(limits.entry(10), Ok(()));
         }
         assert_eq!(limits.entry(10), Err(Exceeded::Known("1000000 entries")));
-        let mut limits = Limits::new(Size::mib(1));
+        let mut limits = Limits::new(1 << 20);
         for _ in 0..NAMES / 4096 {
             assert_eq!(limits.entry(4096), Ok(()));
         }

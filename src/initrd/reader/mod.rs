@@ -5,27 +5,25 @@ pub(super) mod boot_config;
 mod content;
 mod decode;
 pub(super) mod event;
+pub(super) mod image;
 mod instead;
 pub(super) mod limits;
 pub(super) mod linux;
-pub(super) mod source;
 
 use std::io::{self, Read};
-use std::path::Path;
 
 use nix::libc;
 
 use self::decode::{Piece, Pieces};
 use self::event::{Event, Segment};
+use self::image::Image;
 use self::instead::instead;
 use self::limits::{Exceeded, Limits};
-use self::source::Source;
 use super::compression::Compression;
 use super::error::{Error, Place};
 use super::names::escape;
 use super::newc::{self, HEADER_SIZE, Header, TRAILER};
-use crate::base::signals;
-use crate::config::types::Size;
+use super::watch::Interrupted;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -49,6 +47,7 @@ enum State {
 pub struct Reader {
     pieces: Pieces,
     image: String,
+    size: u64,
     ahead: Option<Piece>,
     state: State,
     segment: Segment,
@@ -78,32 +77,14 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads the image at `path`, or of the standard input if that is `-`; what is in it may not have more than `limit` bytes.
-    /// Returns the size of the image, too, if it is known.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be opened.
-    pub fn open(path: &Path, limit: Size) -> Result<(Self, u64), Error> {
-        Self::of(Source::open(path)?, limit)
-    }
-
-    /// The same of a source that is open.
-    pub(super) fn of(source: Source, limit: Size) -> Result<(Self, u64), Error> {
-        let (name, size) = (source.name.clone(), source.size);
-        let reader = Self::new(Box::new(source), &name, limit).map_err(Error::io("read", name))?;
-        Ok((reader, size))
-    }
-
-    /// Reads what `source` gives, which is called `image` in messages.
-    ///
-    /// # Errors
-    ///
-    /// If there can be no thread for that.
-    pub fn new(source: Box<dyn Read + Send>, image: &str, limit: Size) -> io::Result<Self> {
-        Ok(Self {
-            pieces: Pieces::of(source)?,
-            image: image.to_owned(),
+    /// Reads `image`, in a thread that begins with the first [`event`](Self::event); what is in it may not have more than `limit`
+    /// bytes.
+    pub fn new(image: Image<impl Read + Send + 'static>, limit: u64) -> Self {
+        let Image { content, name, size } = image;
+        Self {
+            pieces: Pieces::of(Box::new(content)),
+            image: name,
+            size,
             ahead: None,
             state: State::Outside,
             segment: Segment {
@@ -129,12 +110,17 @@ impl Reader {
             after_bare: false,
             between: false,
             began_with_nothing: false,
-        })
+        }
     }
 
     /// Bytes of the image that were read.
     pub fn position(&self) -> u64 {
         self.pieces.position()
+    }
+
+    /// Bytes of the image; 0 if nobody knows.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// What comes next; `None` at the end of the image.
@@ -275,7 +261,7 @@ impl Reader {
 
     /// Why the decoder stopped at `offset`.
     fn failed(&self, offset: u64, error: &io::Error) -> Error {
-        if signals::waiting() {
+        if Interrupted::is_in(error) {
             return Error::Interrupted;
         }
         let why = match error.kind() {

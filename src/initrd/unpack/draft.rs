@@ -2,16 +2,17 @@
 //! A directory in the making: it has another name until it is whole, and what a program that was killed has left of one goes
 //! away with the next.
 
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, BufRead, BufReader};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
-use crate::file::xattr;
 use crate::initrd::beside::Beside;
 use crate::initrd::error::Error;
 use crate::initrd::manifest::{self, Line};
@@ -151,8 +152,18 @@ fn prepare(path: &Path) -> io::Result<File> {
     // Nobody else, no other group, and no list of others: files in it would get them.
     fchown(&root, Some(geteuid().as_raw()), Some(getegid().as_raw()))?;
     root.set_permissions(Permissions::from_mode(0o700))?;
-    xattr::remove(&root, c"system.posix_acl_default")?;
+    take_away(&root, c"system.posix_acl_default")?;
     Ok(root)
+}
+
+/// Takes an attribute away; fine if it is not there, or cannot be.
+fn take_away(from: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: `name` ends with a NUL, and the descriptor is open.
+    let removed = unsafe { libc::fremovexattr(from.as_raw_fd(), name.as_ptr()) };
+    match Errno::result(removed) {
+        Ok(_) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {

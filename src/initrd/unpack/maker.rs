@@ -18,13 +18,13 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::archive::{Archive, Given, joined};
-use crate::base::signals;
 use crate::initrd::error::Error;
 use crate::initrd::kind::{Kind, TARGET_LIMIT};
 use crate::initrd::manifest::{Owners, permissions};
 use crate::initrd::names::{escape, parts};
 use crate::initrd::newc::Header;
 use crate::initrd::reader::Reader;
+use crate::initrd::watch::Watch;
 
 /// What there is to say of a file that was made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,11 +44,12 @@ pub(super) struct Maker<'a> {
     pub us: (Uid, Gid),
     /// The permissions that new files do not get.
     pub umask: u32,
+    pub watch: &'a mut dyn Watch,
 }
 
 impl Maker<'_> {
     /// Makes a file.
-    pub fn make(&self, archive: &mut Archive, header: &Header, reader: &mut Reader) -> Result<Made, Error> {
+    pub fn make(&mut self, archive: &mut Archive, header: &Header, reader: &mut Reader) -> Result<Made, Error> {
         let kind = Kind::of(header).map_err(|why| reader.wrong(why))?;
         let way = parts(&header.name).map_err(|why| reader.wrong(why))?;
         let path = self.to.join(&archive.name).join(escape(&joined(&way)));
@@ -175,7 +176,7 @@ impl Maker<'_> {
     }
 
     fn file(
-        &self,
+        &mut self,
         archive: &mut Archive,
         way: &[&[u8]],
         header: &Header,
@@ -210,7 +211,7 @@ impl Maker<'_> {
         }
         while let Some(piece) = reader.data()? {
             file.write_all(piece).map_err(Error::io("write", path))?;
-            if signals::waiting() {
+            if self.watch.interrupted() {
                 return Err(Error::Interrupted);
             }
         }

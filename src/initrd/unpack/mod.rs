@@ -10,7 +10,6 @@ mod maker;
 
 use std::fs::{self, File};
 use std::io::BufWriter;
-use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -27,11 +26,8 @@ use super::names::{escape, parts};
 use super::newc::Header;
 use super::reader::Reader;
 use super::reader::event::Event;
-use super::reader::source::Source;
 use super::umask::umask;
-use crate::base::progress::Progress;
-use crate::base::{fail_point, signals};
-use crate::config::types::Size;
+use super::watch::{Step, Watch};
 
 /// The directory of the archive that is the only one.
 const ONLY: &str = "1";
@@ -56,33 +52,29 @@ pub fn check(to: &Path) -> Result<(), Error> {
     draft::check(to).map(drop)
 }
 
-/// What would be unpacked of the image at `image`.
+/// What would be unpacked of an image.
 ///
 /// # Errors
 ///
 /// What is wrong with the image, and where, as far as names and kinds tell.
-pub fn plan(image: &Path, limit: Size) -> Result<Vec<Summary>, Error> {
-    let (mut reader, _) = Reader::open(image, limit)?;
+pub fn plan(reader: &mut Reader) -> Result<Vec<Summary>, Error> {
     let mut summaries = Vec::new();
-    inspect(&mut reader, &mut summaries, &mut |reader, header| {
+    inspect(reader, &mut summaries, &mut |reader, header| {
         Kind::of(header).map_err(|why| reader.wrong(why))?;
         parts(&header.name).map(drop).map_err(|why| reader.wrong(why))
     })?;
     Ok(summaries)
 }
 
-/// Unpacks the image at `image` to the new directory `to`; what is in it may not have more than `limit` bytes.
+/// Unpacks an image to the new directory `to`. Nothing of the image is read where there can be none ([`check`]).
 ///
 /// # Errors
 ///
 /// What is wrong with the image, and where; what cannot be written. There is nothing at `to` then.
-pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>) -> Result<Unpacked, Error> {
-    let source = Source::open(image)?;
-    // Before there are other threads: a signal would end the process in one of them.
-    let _deferred = signals::defer();
+pub fn unpack(reader: &mut Reader, to: &Path, watch: &mut dyn Watch) -> Result<Unpacked, Error> {
     let umask = umask();
     let draft = Draft::new(to, umask)?;
-    let (mut reader, total) = Reader::of(source, limit)?;
+    let total = reader.size();
     let owners = match geteuid().is_root() && owns_all() {
         true => Owners::Files,
         false => Owners::List,
@@ -94,6 +86,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
             owners,
             us: (geteuid(), getegid()),
             umask,
+            watch,
         },
         list: manifest::Writer::new(BufWriter::with_capacity(1 << 16, list), owners).map_err(Error::io("write", to))?,
         archive: None,
@@ -105,10 +98,8 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     let mut has_configuration = false;
     loop {
         let position = reader.position();
-        if let ControlFlow::Break(()) = progress(position, total.max(position)) {
-            return Err(Error::Interrupted);
-        }
-        if signals::waiting() {
+        let watch = &mut *unpacking.maker.watch;
+        if watch.progress(position, total.max(position)).is_break() || watch.interrupted() {
             return Err(Error::Interrupted);
         }
         let Some(event) = reader.event()? else { break };
@@ -130,8 +121,8 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
             }
             Event::Entry(header) => {
                 unpacking.done.entries += 1;
-                unpacking.entry(&header, &mut reader)?;
-                fail_point::reach("initrd.entry");
+                unpacking.entry(&header, reader)?;
+                unpacking.maker.watch.reached(Step::Entry);
             }
             Event::ArchiveEnd { at, padding, uppercase } => {
                 unpacking.end()?;
@@ -159,7 +150,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
     let mut done = unpacking.done;
     done.in_list |= owners == Owners::List;
     unpacking.list.finish().map_err(Error::io("write", to))?;
-    fail_point::reach("initrd.unpacked");
+    unpacking.maker.watch.reached(Step::Unpacked);
     match is_here {
         true => draft.keep_only(ONLY)?,
         false => draft.keep()?,
