@@ -3,10 +3,10 @@
 
 use std::io::Cursor;
 
-use ttvm::initrd::inspect::inspect;
-use ttvm::initrd::manifest::Entry;
-use ttvm::initrd::names::{escape, unescape};
-use ttvm::initrd::{Event, Image, Kind, Reader};
+use initrd::inspect::inspect;
+use initrd::manifest::Entry;
+use initrd::names::{escape, unescape};
+use initrd::{Event, Image, Kind, Reader};
 
 /// The bytes that may be in it: so much is decompressed in less than a second.
 const CONTENT: u64 = 16 << 20;
@@ -49,7 +49,7 @@ pub fn read(image: Vec<u8>) {
     }
 }
 
-fn data(reader: &mut Reader) -> Result<(), ttvm::initrd::error::Error> {
+fn data(reader: &mut Reader) -> Result<(), initrd::Error> {
     while reader.data()?.is_some() {}
     Ok(())
 }

@@ -30,10 +30,10 @@ use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::file::digest::Digest;
 use crate::image::Origin;
-use crate::initrd::busybox as ramdisk;
+use crate::initrd::{busybox as ramdisk, images as initrds};
 use crate::{
     batch as batches, boot as entries, dm, doctor as examination, guest as running, image as images,
-    import as importing, initrd as initrds, making, recording, run, snapshot as store, xenstore,
+    import as importing, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -253,8 +253,8 @@ impl Classify for Error {
     }
 }
 
-impl From<initrds::error::Error> for Error {
-    fn from(error: initrds::error::Error) -> Self {
+impl From<::initrd::Error> for Error {
+    fn from(error: ::initrd::Error) -> Self {
         Self::Initrd(error.into())
     }
 }

@@ -7,6 +7,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use initrd::inspect::{Summary, inspect};
+use initrd::names::escape;
+use initrd::newc::Header;
+use initrd::pack::{Options, Plan};
+use initrd::{Compression, Event, Kind, Linux, Reader, manifest, mode_text, unpack};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
@@ -18,13 +23,7 @@ use super::{Error, print_json};
 use crate::base::error::Exit;
 use crate::config::places::Given;
 use crate::config::types::Size;
-use crate::initrd::error::Error as Failed;
 use crate::initrd::images;
-use crate::initrd::inspect::{Summary, inspect};
-use crate::initrd::names::escape;
-use crate::initrd::newc::Header;
-use crate::initrd::pack::{Options, Plan};
-use crate::initrd::{self as initrds, Compression, Event, Kind, Linux, Reader, manifest, mode_text, unpack};
 
 /// What an image may hold if nobody says otherwise.
 const LIMIT: Size = Size::mib(4096);
@@ -131,7 +130,7 @@ pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, Error> {
 }
 
 /// Whoever only looks can go on as long as there is something.
-fn open(image: &Path) -> Result<Reader, initrds::Error> {
+fn open(image: &Path) -> Result<Reader, images::Error> {
     images::reader(image, Size::from_bytes(u64::MAX))
 }
 
@@ -198,7 +197,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(segment: usize, header: &Header, reader: &mut Reader) -> Result<Self, Failed> {
+    fn of(segment: usize, header: &Header, reader: &mut Reader) -> Result<Self, initrd::Error> {
         let kind = Kind::of_mode(header.mode);
         Ok(Self {
             segment,
@@ -217,7 +216,7 @@ impl Row {
 }
 
 /// Where a symbolic link leads.
-fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, Failed> {
+fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd::Error> {
     if Kind::of(header) != Ok(Kind::Link) {
         return Ok(None);
     }
@@ -299,7 +298,7 @@ fn say(linux: &Linux) {
 }
 
 /// As `ls -l` has it, with numbers for owner and group: their names are not this host's.
-fn line(header: &Header, reader: &mut Reader) -> Result<String, Failed> {
+fn line(header: &Header, reader: &mut Reader) -> Result<String, initrd::Error> {
     let size = match Kind::of_mode(header.mode).is_some_and(Kind::is_device) {
         true => format!("{}, {}", header.rdev.0, header.rdev.1),
         false => header.size.to_string(),

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What stands against reading or making an image, each with what to do about it on our command line.
 
+use initrd::Place;
+
 use crate::base::error::{Classify, Exit};
 use crate::config::types::Size;
-use crate::initrd::error::{self as format, Place};
 
 /// Why an image was not read, unpacked or made.
 #[derive(Debug, thiserror::Error)]
@@ -22,25 +23,25 @@ pub enum Error {
     },
     /// The image to make is there.
     #[error("{0}; `--force` replaces it")]
-    Exists(format::Error),
+    Exists(initrd::Error),
     /// The list says what each segment is compressed with.
     #[error("{0}: leave `--compression` out")]
-    Settled(format::Error),
+    Settled(initrd::Error),
     /// Anything else, which says all there is to say.
     #[error(transparent)]
-    Other(format::Error),
+    Other(initrd::Error),
 }
 
-impl From<format::Error> for Error {
-    fn from(error: format::Error) -> Self {
+impl From<initrd::Error> for Error {
+    fn from(error: initrd::Error) -> Self {
         match error {
-            format::Error::TooLarge { image, place, limit } => Self::TooLarge {
+            initrd::Error::TooLarge { image, place, limit } => Self::TooLarge {
                 image,
                 place,
                 limit: Size::from_bytes(limit),
             },
-            format::Error::Exists(_) => Self::Exists(error),
-            format::Error::Settled(_) => Self::Settled(error),
+            initrd::Error::Exists(_) => Self::Exists(error),
+            initrd::Error::Settled(_) => Self::Settled(error),
             error => Self::Other(error),
         }
     }
@@ -49,8 +50,8 @@ impl From<format::Error> for Error {
 impl Classify for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Exists(_) | Self::Other(format::Error::NotEmpty(_) | format::Error::Stray(_)) => Exit::Refused,
-            Self::Settled(_) | Self::Other(format::Error::Level { .. }) => Exit::Usage,
+            Self::Exists(_) | Self::Other(initrd::Error::NotEmpty(_) | initrd::Error::Stray(_)) => Exit::Refused,
+            Self::Settled(_) | Self::Other(initrd::Error::Level { .. }) => Exit::Usage,
             Self::TooLarge { .. } | Self::Other(_) => Exit::Failed,
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Images read, unpacked and packed by a program that signals end: they wait until nothing is half-done.
+//! Images read, unpacked and packed by a program that signals end: those wait until nothing is half-done.
 
 mod error;
 
@@ -9,26 +9,29 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use initrd::inspect::Summary;
+use initrd::pack::{self, Options, Packed};
+use initrd::unpack::{self, Unpacked};
+use initrd::{Image, Interrupted, Reader, Step, Watch};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use super::inspect::Summary;
-use super::pack::{self, Options, Packed};
-use super::reader::Reader;
-use super::reader::image::Image;
-use super::unpack::{self, Unpacked};
-use super::watch::{Interrupted, Step, Watch};
+pub use error::Error;
+
 use crate::base::progress::Progress;
 use crate::base::{fail_point, signals};
 use crate::config::types::Size;
-pub use error::Error;
 
 /// The image at `path`, or the standard input if that is `-`. To be opened before signals are deferred: a named pipe may let
 /// one wait here, too.
 fn open(path: &Path) -> Result<Image<Waiting>, Error> {
     let image = Image::open(path)?;
-    let arrival = signals::arrival().map_err(super::error::Error::io("wait for", path))?;
+    let arrival = signals::arrival().map_err(|source| initrd::Error::Io {
+        action: "wait for",
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(image.map(|file| Waiting { file, arrival }))
 }
 
@@ -67,7 +70,7 @@ pub fn unpack(image: &Path, to: &Path, limit: Size, progress: &mut Progress<'_>)
 ///
 /// # Errors
 ///
-/// As [`Plan::of`](super::pack::Plan::of), and what cannot be read or written. What was at `to` before is there then.
+/// As [`Plan::of`](initrd::pack::Plan::of), and what cannot be read or written. What was at `to` before is there then.
 pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progress<'_>) -> Result<Packed, Error> {
     // As above.
     let _deferred = signals::defer();

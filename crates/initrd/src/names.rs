@@ -3,8 +3,6 @@
 
 use std::fmt::Write;
 
-use crate::base::text::is_plain;
-
 /// Directories within each other; Linux would take more, nobody makes them.
 const DEPTH: usize = 128;
 /// What a file system takes for one name.
@@ -12,6 +10,12 @@ pub(super) const COMPONENT: usize = 255;
 
 /// What is shown of a long name.
 const SHOWN: usize = 100;
+
+/// Whether a character shows itself and does nothing else.
+pub fn is_plain(c: char) -> bool {
+    let changes_order = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    !c.is_control() && !changes_order
+}
 
 /// `name` as text without anything that a terminal or a line would not bear: what is no UTF-8 and what is not printed is
 /// written `\xNN`, a backslash `\\`.

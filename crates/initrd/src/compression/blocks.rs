@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 /// What writes a block.
-pub(in crate::initrd) trait Pack {
+pub(crate) trait Pack {
     /// What a block holds.
     const BLOCK: usize;
 
@@ -13,7 +13,7 @@ pub(in crate::initrd) trait Pack {
 }
 
 /// Makes blocks of what is written to it.
-pub(in crate::initrd) struct Blocks<P> {
+pub(crate) struct Blocks<P> {
     packer: P,
     block: Vec<u8>,
 }

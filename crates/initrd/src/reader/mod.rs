@@ -2,7 +2,7 @@
 //! An image from front to back: its segments, their archives, and the files in those.
 
 pub(super) mod boot_config;
-mod content;
+pub(super) mod content;
 mod decode;
 pub(super) mod event;
 pub(super) mod image;

@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
-use crate::initrd::beside::Beside;
-use crate::initrd::error::Error;
-use crate::initrd::manifest::{self, Line};
+use crate::beside::Beside;
+use crate::error::Error;
+use crate::manifest::{self, Line};
 
 /// What comes between the name to be and the number of the process.
 const MARK: &str = ".unpacking-";

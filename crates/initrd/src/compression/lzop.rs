@@ -38,7 +38,7 @@ fn damaged(what: &'static str) -> io::Error {
 }
 
 /// Reads it, and stops where it ends.
-pub(in crate::initrd) struct Decoder<'a> {
+pub(crate) struct Decoder<'a> {
     input: &'a mut Input,
     flags: u32,
     packed: Vec<u8>,
@@ -188,7 +188,7 @@ impl Read for Decoder<'_> {
 }
 
 /// Writes it.
-pub(in crate::initrd) struct Packer<W> {
+pub(crate) struct Packer<W> {
     out: W,
     packed: Vec<u8>,
     dictionary: Box<compress::Dict>,

@@ -4,11 +4,11 @@
 
 const MAGIC: &[u8] = b"#BOOTCONFIG\n";
 /// Linux takes no longer text (`XBC_DATA_MAX`); boot loaders may align the end of the image.
-pub(in crate::initrd) const LIMIT: usize = (32 << 10) + 8 + MAGIC.len() + ALIGNED;
+pub(crate) const LIMIT: usize = (32 << 10) + 8 + MAGIC.len() + ALIGNED;
 const ALIGNED: usize = 3;
 
 /// Whether `rest`, with which an image ends, is one.
-pub(in crate::initrd) fn is_one(rest: &[u8]) -> bool {
+pub(crate) fn is_one(rest: &[u8]) -> bool {
     (0..=ALIGNED).any(|after| {
         let whole = rest.len().checked_sub(after).map(|end| &rest[..end]);
         let numbers = whole.and_then(|whole| whole.strip_suffix(MAGIC)?.split_last_chunk::<8>());

@@ -2,9 +2,9 @@
 //! The bytes of a segment's content, piece by piece as the decoder gives them.
 
 use super::{Piece, Reader, State};
-use crate::initrd::compression::Compression;
-use crate::initrd::error::Error;
-use crate::initrd::reader::linux;
+use crate::compression::Compression;
+use crate::error::Error;
+use crate::reader::linux;
 
 /// Where a symbolic link leads.
 #[derive(Debug, Clone, PartialEq, Eq)]

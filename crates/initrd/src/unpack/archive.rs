@@ -10,8 +10,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::initrd::newc::Header;
-use crate::initrd::tree::Tree;
+use crate::newc::Header;
+use crate::tree::Tree;
 
 /// What hard links of one file have in common: number, device, type.
 pub(super) type Identity = (u32, (u32, u32), u32);

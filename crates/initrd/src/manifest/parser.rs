@@ -5,11 +5,11 @@ use std::io::{BufRead, Read};
 use std::path::PathBuf;
 
 use super::{Archive, Entry, Line, Manifest, NAME, Owners, Padding, Segment, VERSION};
-use crate::initrd::compression::Compression;
-use crate::initrd::error::Error;
-use crate::initrd::names;
-use crate::initrd::reader::boot_config;
-use crate::initrd::reader::limits::Limits;
+use crate::compression::Compression;
+use crate::error::Error;
+use crate::names;
+use crate::reader::boot_config;
+use crate::reader::limits::Limits;
 
 pub(super) struct Parser {
     path: PathBuf,

@@ -14,14 +14,14 @@ use nix::sys::stat::{Mode, fstat};
 use super::Segment;
 use super::output::Output;
 use super::plan::{Data, Item};
-use crate::initrd::compression::Compression;
-use crate::initrd::error::Error;
-use crate::initrd::manifest::Padding;
-use crate::initrd::names::{escape, parts};
-use crate::initrd::newc;
-use crate::initrd::pack::encode::Encoder;
-use crate::initrd::tree::Tree;
-use crate::initrd::watch::Watch;
+use crate::compression::Compression;
+use crate::compression::encode::Encoder;
+use crate::error::Error;
+use crate::manifest::Padding;
+use crate::names::{escape, parts};
+use crate::newc;
+use crate::tree::Tree;
+use crate::watch::Watch;
 
 /// An image that is being made.
 pub(super) struct Packing<'a> {

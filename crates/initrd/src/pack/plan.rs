@@ -9,12 +9,12 @@ use nix::sys::stat::{FileStat, major, minor};
 use nix::unistd::{Gid, getegid, getgroups};
 
 use super::scan::{Found, scan};
-use crate::initrd::error::Error;
-use crate::initrd::kind::{Kind, TARGET_LIMIT};
-use crate::initrd::manifest::{Archive, Entry, NAME, Owners, permissions};
-use crate::initrd::names::{escape, parts, shorten};
-use crate::initrd::newc::{Header, NAME_LIMIT, TRAILER};
-use crate::initrd::tree::Tree;
+use crate::error::Error;
+use crate::kind::{Kind, TARGET_LIMIT};
+use crate::manifest::{Archive, Entry, NAME, Owners, permissions};
+use crate::names::{escape, parts, shorten};
+use crate::newc::{Header, NAME_LIMIT, TRAILER};
+use crate::tree::Tree;
 
 /// A file to be written.
 #[derive(Debug)]

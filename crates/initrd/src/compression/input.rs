@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SIZE: usize = 1 << 18;
 
 /// A source that knows its position and shows what comes next.
-pub(in crate::initrd) struct Input {
+pub(crate) struct Input {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     begin: usize,

@@ -12,8 +12,8 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::geteuid;
 
-use crate::initrd::beside::{Beside, parent};
-use crate::initrd::error::Error;
+use crate::beside::{Beside, parent};
+use crate::error::Error;
 
 /// What comes between the name to be and the number of the process.
 const MARK: &str = ".packing-";

@@ -5,15 +5,15 @@
 use std::collections::HashSet;
 
 use super::event::Event;
-use crate::initrd::compression::{Compression, LZ4_FRAME};
-use crate::initrd::kind::Kind;
-use crate::initrd::names::{parts, shorten};
+use crate::compression::{Compression, LZ4_FRAME};
+use crate::kind::Kind;
+use crate::names::{parts, shorten};
 
 /// That Linux stops within a segment.
 const STOPS: &str = "Linux stops here, and unpacks nothing of what follows";
 
 /// Why Linux does not decompress what begins with `head`, although it can be decompressed.
-pub(in crate::initrd) fn refused(compression: Compression, head: &[u8]) -> Option<&'static str> {
+pub(crate) fn refused(compression: Compression, head: &[u8]) -> Option<&'static str> {
     match (compression, head) {
         (Compression::Lz4, _) if head.starts_with(&LZ4_FRAME) => {
             Some("it is in the newer format of lz4, and Linux knows the old one only (lz4 -l)")
@@ -63,19 +63,18 @@ fn xz_filters(head: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What is said of a segment that does not begin where Linux looks for it.
-pub(in crate::initrd) const UNALIGNED: &str = "what is not compressed must begin at a multiple of 4 bytes";
+pub(crate) const UNALIGNED: &str = "what is not compressed must begin at a multiple of 4 bytes";
 /// The same of anything that follows what is not compressed.
-pub(in crate::initrd) const UNALIGNED_AFTER: &str =
-    "behind what is not compressed it must begin at a multiple of 4 bytes";
+pub(crate) const UNALIGNED_AFTER: &str = "behind what is not compressed it must begin at a multiple of 4 bytes";
 /// Of a header within a segment.
-pub(in crate::initrd) const PADDING: &str =
+pub(crate) const PADDING: &str =
     "a header in it is behind so many zeros that it does not begin at a multiple of 4 bytes";
 /// Of what Linux finds first.
-pub(in crate::initrd) const ZEROS_FIRST: &str = "there are zeros before its first header, where Linux takes zeros only behind an archive or where nothing is compressed";
+pub(crate) const ZEROS_FIRST: &str = "there are zeros before its first header, where Linux takes zeros only behind an archive or where nothing is compressed";
 /// Of what comes before it.
-pub(in crate::initrd) const NOTHING_FIRST: &str = "a compressed stream without an archive comes before it";
+pub(crate) const NOTHING_FIRST: &str = "a compressed stream without an archive comes before it";
 /// Of an archive that is cut into parts, each compressed by itself.
-pub(in crate::initrd) const CUT: &str = "an archive goes over several streams, each compressed by itself, and Linux takes the first one for all (one thread, or a program that makes one stream)";
+pub(crate) const CUT: &str = "an archive goes over several streams, each compressed by itself, and Linux takes the first one for all (one thread, or a program that makes one stream)";
 
 /// What a name tells if the directory is missing that it is in.
 struct Lost {

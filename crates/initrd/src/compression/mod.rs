@@ -2,6 +2,7 @@
 //! What segments of an image are compressed with.
 
 pub(super) mod blocks;
+pub(super) mod encode;
 pub(super) mod input;
 pub(super) mod lz4_legacy;
 pub(super) mod lzop;

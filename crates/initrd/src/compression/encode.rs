@@ -11,9 +11,9 @@ use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
 use liblzma::write::XzEncoder;
 use zstd::zstd_safe::CParameter;
 
-use crate::initrd::compression::Compression;
-use crate::initrd::compression::blocks::Blocks;
-use crate::initrd::compression::{lz4_legacy, lzop};
+use crate::compression::Compression;
+use crate::compression::blocks::Blocks;
+use crate::compression::{lz4_legacy, lzop};
 
 /// What is passed on at once.
 const PIECE: usize = 1 << 18;
@@ -25,7 +25,7 @@ const DICTIONARY: u32 = 4 << 20;
 const WORKERS: usize = 2;
 
 /// A segment that is being compressed, on its way to `W`.
-pub(super) struct Encoder<W> {
+pub struct Encoder<W> {
     buffer: Vec<u8>,
     full: Option<SyncSender<Vec<u8>>>,
     used: Receiver<Vec<u8>>,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::initrd::error::Error;
+use crate::error::Error;
 
 /// An image to be read.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What there is in an image, in its order.
 
-use crate::initrd::compression::Compression;
-use crate::initrd::newc::Header;
+use crate::compression::Compression;
+use crate::newc::Header;
 
 /// What comes next in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Event {
     Segment(Segment),
     /// An archive begins in it.
     Archive,
-    /// A file in that; its content is what [`Reader::data`](crate::initrd::Reader::data) gives.
+    /// A file in that; its content is what [`Reader::data`](crate::Reader::data) gives.
     Entry(Header),
     /// The archive has ended.
     ArchiveEnd {

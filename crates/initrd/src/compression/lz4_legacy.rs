@@ -21,7 +21,7 @@ const fn bound(size: usize) -> usize {
 }
 
 /// Reads it, and stops where it ends.
-pub(in crate::initrd) struct Decoder<'a> {
+pub(crate) struct Decoder<'a> {
     input: &'a mut Input,
     packed: Vec<u8>,
     block: Vec<u8>,
@@ -90,7 +90,7 @@ impl Read for Decoder<'_> {
 }
 
 /// Writes it.
-pub(in crate::initrd) struct Packer<W> {
+pub(crate) struct Packer<W> {
     out: W,
     level: i32,
     packed: Vec<u8>,

@@ -19,10 +19,10 @@ use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 use super::boot_config;
 use super::instead::instead;
 use super::linux::refused;
-use crate::initrd::compression::input::Input;
-use crate::initrd::compression::{Compression, LZ4_LEGACY};
-use crate::initrd::compression::{lz4_legacy, lzop};
-use crate::initrd::newc::{self, HEADER_SIZE, Header, TRAILER};
+use crate::compression::input::Input;
+use crate::compression::{Compression, LZ4_LEGACY};
+use crate::compression::{lz4_legacy, lzop};
+use crate::newc::{self, HEADER_SIZE, Header, TRAILER};
 
 /// What is passed on at once.
 const PIECE: usize = 1 << 18;

@@ -18,13 +18,13 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::archive::{Archive, Given, joined};
-use crate::initrd::error::Error;
-use crate::initrd::kind::{Kind, TARGET_LIMIT};
-use crate::initrd::manifest::{Owners, permissions};
-use crate::initrd::names::{escape, parts};
-use crate::initrd::newc::Header;
-use crate::initrd::reader::Reader;
-use crate::initrd::watch::Watch;
+use crate::error::Error;
+use crate::kind::{Kind, TARGET_LIMIT};
+use crate::manifest::{Owners, permissions};
+use crate::names::{escape, parts};
+use crate::newc::Header;
+use crate::reader::Reader;
+use crate::watch::Watch;
 
 /// What there is to say of a file that was made.
 #[derive(Debug, Clone, Copy, Default)]

@@ -10,7 +10,7 @@ const NAMES: u64 = 64 << 20;
 const SEGMENTS: u64 = 1000;
 
 /// What there may still be.
-pub(in crate::initrd) struct Limits {
+pub(crate) struct Limits {
     content: u64,
     bytes: u64,
     segments: u64,
@@ -20,7 +20,7 @@ pub(in crate::initrd) struct Limits {
 
 /// There is more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::initrd) enum Exceeded {
+pub(crate) enum Exceeded {
     /// Than the caller has said, in bytes.
     Content(u64),
     /// Than anybody makes, of this.

@@ -9,9 +9,9 @@ use nix::fcntl::{AtFlags, readlinkat};
 use nix::libc;
 use nix::sys::stat::{FileStat, fstat, fstatat};
 
-use crate::initrd::error::Error;
-use crate::initrd::names::{escape, parts};
-use crate::initrd::tree::Tree;
+use crate::error::Error;
+use crate::names::{escape, parts};
+use crate::tree::Tree;
 
 /// A file that is there.
 pub(super) struct Found {

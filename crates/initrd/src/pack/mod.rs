@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An image of files: of a directory that was unpacked, with the same segments; of any other directory, with one.
 
-mod encode;
 mod output;
 mod packing;
 mod plan;
