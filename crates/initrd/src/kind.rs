@@ -19,7 +19,32 @@ pub enum Kind {
     /// A symbolic link; its target is its data.
     Link,
     /// A device, a FIFO or a socket.
-    Node(SFlag),
+    Node(Node),
+}
+
+/// What has neither data nor names of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+impl Node {
+    /// What `mknod(2)` is asked for.
+    pub(super) fn flag(self) -> SFlag {
+        match self {
+            Self::Character => SFlag::S_IFCHR,
+            Self::Block => SFlag::S_IFBLK,
+            Self::Fifo => SFlag::S_IFIFO,
+            Self::Socket => SFlag::S_IFSOCK,
+        }
+    }
 }
 
 impl Kind {
@@ -46,17 +71,17 @@ impl Kind {
             libc::S_IFDIR => Self::Directory,
             libc::S_IFREG => Self::File,
             libc::S_IFLNK => Self::Link,
-            libc::S_IFCHR => Self::Node(SFlag::S_IFCHR),
-            libc::S_IFBLK => Self::Node(SFlag::S_IFBLK),
-            libc::S_IFIFO => Self::Node(SFlag::S_IFIFO),
-            libc::S_IFSOCK => Self::Node(SFlag::S_IFSOCK),
+            libc::S_IFCHR => Self::Node(Node::Character),
+            libc::S_IFBLK => Self::Node(Node::Block),
+            libc::S_IFIFO => Self::Node(Node::Fifo),
+            libc::S_IFSOCK => Self::Node(Node::Socket),
             _ => return None,
         })
     }
 
     /// Whether it needs root.
     pub fn is_device(self) -> bool {
-        matches!(self, Self::Node(SFlag::S_IFCHR | SFlag::S_IFBLK))
+        matches!(self, Self::Node(Node::Character | Node::Block))
     }
 
     /// The letter that `ls -l` has for it.
@@ -65,10 +90,10 @@ impl Kind {
             Self::Directory => 'd',
             Self::File => '-',
             Self::Link => 'l',
-            Self::Node(SFlag::S_IFCHR) => 'c',
-            Self::Node(SFlag::S_IFBLK) => 'b',
-            Self::Node(SFlag::S_IFIFO) => 'p',
-            Self::Node(_) => 's',
+            Self::Node(Node::Character) => 'c',
+            Self::Node(Node::Block) => 'b',
+            Self::Node(Node::Fifo) => 'p',
+            Self::Node(Node::Socket) => 's',
         }
     }
 }

@@ -13,6 +13,47 @@
 //! manifest                   the list beside unpacked files
 //! newc kind names tree       files: in an archive, and below a directory
 //! ```
+//!
+//! # Example
+//!
+//! An image of one segment is made, and its files are listed:
+//!
+//! ```
+//! use std::io::Cursor;
+//!
+//! use initrd::newc::{Header, Writer};
+//! use initrd::{Compression, Encoder, Event, Image, Reader};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let segment = Encoder::new(Vec::new(), Compression::Zstd, 9)?;
+//! let mut archive = Writer::new(segment);
+//! let init = Header {
+//!     name: b"init".to_vec(),
+//!     mode: 0o100_755,
+//!     nlink: 1,
+//!     size: 10,
+//!     ..Header::default()
+//! };
+//! archive.entry(&init, &mut &b"#!/bin/sh\n"[..])?;
+//! let content = archive.finish(512)?.finish()?;
+//!
+//! let image = Image {
+//!     size: content.len() as u64,
+//!     content: Cursor::new(content),
+//!     name: "image".to_owned(),
+//! };
+//! // There may be a megabyte in it.
+//! let mut reader = Reader::new(image, 1 << 20);
+//! let mut names = Vec::new();
+//! while let Some(event) = reader.event()? {
+//!     if let Event::Entry(header) = event {
+//!         names.push(header.name);
+//!     }
+//! }
+//! assert_eq!(names, [b"init"]);
+//! # Ok(())
+//! # }
+//! ```
 
 #![warn(missing_docs)]
 // Tests say by them what they expect; the programs have errors.
@@ -36,7 +77,7 @@ mod watch;
 pub use compression::Compression;
 pub use compression::encode::Encoder;
 pub use error::{Error, Place};
-pub use kind::{Kind, mode_text};
+pub use kind::{Kind, Node, mode_text};
 pub use reader::Reader;
 pub use reader::content::Target;
 pub use reader::event::{Event, Segment};

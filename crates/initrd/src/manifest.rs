@@ -290,6 +290,10 @@ impl Manifest {
     }
 
     /// Reads the list in `directory`; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, is no list, or says what cannot be; by its line.
     pub fn read(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(NAME);
         // It comes from whoever made the directory: a pipe would be waited for, and a link leads out.

@@ -24,7 +24,8 @@ const DICTIONARY: u32 = 4 << 20;
 /// Threads that compress with zstd. What comes out does not depend on it, only on the size of what each gets.
 const WORKERS: usize = 2;
 
-/// A segment that is being compressed, on its way to `W`.
+/// A segment that is being compressed as Linux reads it, on its way to `W`: what is written to it, until [`finish`](Self::finish).
+/// If it is dropped before that, there is no whole segment.
 pub struct Encoder<W> {
     buffer: Vec<u8>,
     full: Option<SyncSender<Vec<u8>>>,
@@ -33,7 +34,11 @@ pub struct Encoder<W> {
 }
 
 impl<W: Write + Send + 'static> Encoder<W> {
-    /// A segment that goes to `out`.
+    /// A segment that goes to `out`, at one of the compression's [`levels`](Compression::levels).
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread for that.
     pub fn new(out: W, compression: Compression, level: i32) -> io::Result<Self> {
         let (full, pieces) = sync_channel(AHEAD);
         let (empty, used) = channel();
@@ -48,7 +53,11 @@ impl<W: Write + Send + 'static> Encoder<W> {
         })
     }
 
-    /// Ends the segment.
+    /// Ends the segment, and gives back where it went.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not compressed or not written; also of what was written before, which comes late from the other thread.
     pub fn finish(mut self) -> io::Result<W> {
         self.pass_on()?;
         self.end()

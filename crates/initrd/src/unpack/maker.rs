@@ -19,7 +19,7 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
 
 use super::archive::{Archive, Given, joined};
 use crate::error::Error;
-use crate::kind::{Kind, TARGET_LIMIT};
+use crate::kind::{Kind, Node, TARGET_LIMIT};
 use crate::manifest::{Owners, permissions};
 use crate::names::{escape, parts};
 use crate::newc::Header;
@@ -309,7 +309,7 @@ impl Maker<'_> {
         archive: &mut Archive,
         way: &[&[u8]],
         header: &Header,
-        node: SFlag,
+        node: Node,
         linked: bool,
         path: &Path,
     ) -> Result<bool, Error> {
@@ -320,7 +320,7 @@ impl Maker<'_> {
         let mut placeholder = false;
         let made = match linked {
             true => Ok(()),
-            false => mknodat(parent, *name, node, Mode::S_IRUSR | Mode::S_IWUSR, device),
+            false => mknodat(parent, *name, node.flag(), Mode::S_IRUSR | Mode::S_IWUSR, device),
         };
         match made {
             // Also root may not, in a container.
