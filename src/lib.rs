@@ -14,7 +14,7 @@
 //! boot network             the entries of the boot menu; the guests' networks
 //! guest                    a guest's run on Xen
 //! image                    what disks are made from, and proof that it is still the same
-//! initrd                   initial RAM disks: what is in them, and making them
+//! initrd                   initial RAM disks on our command line, and the one for guests without a disk
 //! qemu                     the emulated machine
 //! snapshot                 a fresh disk for each run
 //! lvm2_cmd                 the one place that runs LVM2, and reads what it keeps on disks
@@ -25,8 +25,8 @@
 //! ```
 //!
 //! Below all of them are crates that know nothing of ttvm: `replay-log` (QEMU's log of a run, read as what it may be: anybody's),
-//! `qemu-watch` (a plugin that watches a run from within QEMU, and what it writes), `ext4-fill` (a file system that is written without
-//! the kernel).
+//! `qemu-watch` (a plugin that watches a run from within QEMU, and what it writes), `initrd` (initial RAM disks: what is in them,
+//! unpacked and packed), `ext4-fill` (a file system that is written without the kernel).
 
 #![warn(missing_docs)]
 // Tests say by them what they expect; the programs have errors.

@@ -5,8 +5,8 @@
 
 use std::sync::LazyLock;
 
+use initrd::manifest::{Manifest, NAME};
 use libfuzzer_sys::fuzz_target;
-use ttvm::initrd::manifest::{Manifest, NAME};
 use ttvm_fuzz::place::Place;
 use ttvm_fuzz::{PARSER, watch};
 

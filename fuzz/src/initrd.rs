@@ -3,17 +3,18 @@
 
 use std::io::Cursor;
 
-use ttvm::config::types::Size;
-use ttvm::initrd::inspect::inspect;
-use ttvm::initrd::manifest::Entry;
-use ttvm::initrd::names::{escape, unescape};
-use ttvm::initrd::{Event, Kind, Reader};
+use initrd::inspect::inspect;
+use initrd::manifest::Entry;
+use initrd::names::{escape, unescape};
+use initrd::{Event, Image, Kind, Reader};
 
-/// What may be in it: so much is decompressed in less than a second.
-const CONTENT: Size = Size::mib(16);
+/// The bytes that may be in it: so much is decompressed in less than a second.
+const CONTENT: u64 = 16 << 20;
 
 fn reader(image: Vec<u8>) -> Reader {
-    Reader::new(Box::new(Cursor::new(image)), "image", CONTENT).expect("a thread")
+    let size = image.len() as u64;
+    let (content, name) = (Cursor::new(image), "image".to_owned());
+    Reader::new(Image { content, name, size }, CONTENT)
 }
 
 /// Reads all of it, twice: by summaries, and with each file.
@@ -48,7 +49,7 @@ pub fn read(image: Vec<u8>) {
     }
 }
 
-fn data(reader: &mut Reader) -> Result<(), ttvm::initrd::Error> {
+fn data(reader: &mut Reader) -> Result<(), initrd::Error> {
     while reader.data()?.is_some() {}
     Ok(())
 }

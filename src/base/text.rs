@@ -6,11 +6,8 @@
 
 use std::borrow::Cow;
 
-/// Whether a character shows itself and does nothing else.
-pub fn is_plain(c: char) -> bool {
-    let changes_order = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    !c.is_control() && !changes_order
-}
+// One list for all that is shown: names in images are in their lists by it.
+pub use initrd::names::is_plain;
 
 /// `text` as a part of a line: what is not plain is written as in a string of Rust.
 pub fn line(text: &str) -> Cow<'_, str> {

@@ -31,10 +31,10 @@ use crate::config::places::{Given, Places};
 use crate::config::types::GuestName;
 use crate::file::digest::Digest;
 use crate::image::Origin;
-use crate::initrd::busybox as ramdisk;
+use crate::initrd::{busybox as ramdisk, images as initrds};
 use crate::{
     batch as batches, boot as entries, dm, doctor as examination, guest as running, image as images,
-    import as importing, initrd as initrds, making, recording, run, snapshot as store, xenstore,
+    import as importing, making, recording, run, snapshot as store, xenstore,
 };
 
 /// A host for time-travelling virtual machines.
@@ -254,6 +254,12 @@ impl Classify for Error {
     }
 }
 
+impl From<::initrd::Error> for Error {
+    fn from(error: ::initrd::Error) -> Self {
+        Self::Initrd(error.into())
+    }
+}
+
 /// One sentence for each origin that is not what it was sealed as.
 fn differs(origins: &[(Origin, Digest, Digest)]) -> String {
     let sentences = origins.iter().map(|(origin, sealed, found)| {
@@ -299,6 +305,11 @@ pub fn main() -> ExitCode {
 
 /// Whether something was printed as JSON.
 static HAS_ANSWERED: AtomicBool = AtomicBool::new(false);
+
+/// Says that something is printed as JSON now.
+fn answers() {
+    HAS_ANSWERED.store(true, Ordering::Relaxed);
+}
 
 /// Whether the command that is given has `--json`.
 fn wants_json(given: &ArgMatches) -> bool {
@@ -363,7 +374,7 @@ fn without_host(wrong: &config::Error) -> String {
 /// Prints `value` as indented JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(value)?;
-    HAS_ANSWERED.store(true, Ordering::Relaxed);
+    answers();
     writeln!(io::stdout(), "{}", crate::base::text::json(&text))?;
     Ok(())
 }

@@ -41,16 +41,6 @@ pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes an attribute away; fine if it is not there, or cannot be.
-pub(crate) fn remove(from: &File, name: &CStr) -> io::Result<()> {
-    // SAFETY: `name` ends with a NUL, and the descriptor is open.
-    let removed = unsafe { libc::fremovexattr(from.as_raw_fd(), name.as_ptr()) };
-    match Errno::result(removed) {
-        Ok(_) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Names and values.
 pub(crate) type All = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -12,7 +12,7 @@ use crate::base::error::{chain, one_line, reason};
 use crate::config::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, Origin};
 use crate::config::types::{BridgeName, LvmName, Size, Volume};
 use crate::file;
-use crate::initrd::unpack;
+use crate::initrd::images;
 use crate::lvm2_cmd::{self, Group};
 
 /// Where the kernel tells of interfaces.
@@ -230,7 +230,7 @@ fn too_large(guest: &Guest) -> Option<Obstacle> {
         return None;
     }
     let packed = std::fs::metadata(initrd).ok()?.len();
-    let unpacked: u64 = match unpack::plan(initrd, LARGEST) {
+    let unpacked: u64 = match images::plan(initrd, LARGEST) {
         Ok(segments) => segments.iter().map(|segment| segment.unpacked).sum(),
         Err(error) => {
             let initrd = initrd.display();

@@ -7,6 +7,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use initrd::inspect::{Summary, inspect};
+use initrd::names::escape;
+use initrd::newc::Header;
+use initrd::pack::{Options, Plan};
+use initrd::{Compression, Event, Kind, Linux, Reader, manifest, mode_text, unpack};
 use serde::Serialize;
 use serde::ser::{SerializeSeq, Serializer};
 
@@ -14,16 +19,11 @@ use super::guests::snapshot::print_plan;
 use super::terminal::clock::date_and_time;
 use super::terminal::progress::Progress;
 use super::terminal::table;
-use super::{Error, print_json};
+use super::{Error, answers, print_json};
 use crate::base::error::Exit;
 use crate::config::places::Given;
 use crate::config::types::Size;
-use crate::initrd::inspect::{Summary, inspect};
-use crate::initrd::names::escape;
-use crate::initrd::newc::Header;
-use crate::initrd::pack::{Options, Plan, pack};
-use crate::initrd::unpack::unpack;
-use crate::initrd::{self, Compression, Event, Kind, Linux, Reader, mode_text};
+use crate::initrd::images;
 
 /// What an image may hold if nobody says otherwise.
 const LIMIT: Size = Size::mib(4096);
@@ -130,8 +130,8 @@ pub(super) fn run(given: &Given, command: &Command) -> Result<Exit, Error> {
 }
 
 /// Whoever only looks can go on as long as there is something.
-fn open(image: &Path) -> Result<Reader, initrd::Error> {
-    Ok(Reader::open(image, Size::from_bytes(u64::MAX))?.0)
+fn open(image: &Path) -> Result<Reader, images::Error> {
+    images::reader(image, Size::from_bytes(u64::MAX))
 }
 
 fn show(image: &Path, json: bool) -> Result<Exit, Error> {
@@ -226,6 +226,8 @@ fn target(header: &Header, reader: &mut Reader) -> Result<Option<String>, initrd
 /// Row by row: there may be a million.
 fn list_json(image: &Path) -> Result<Exit, Error> {
     let mut reader = open(image)?;
+    // Also where it ends in a failure: what was read until then is the answer.
+    answers();
     let mut out = BufWriter::new(io::stdout().lock());
     let mut segment = 0;
     let mut linux = Linux::default();
@@ -318,8 +320,8 @@ fn line(header: &Header, reader: &mut Reader) -> Result<String, initrd::Error> {
 }
 
 fn plan_unpack(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
-    initrd::unpack::check(directory)?;
-    let summaries = initrd::unpack::plan(image, limit)?;
+    unpack::check(directory)?;
+    let summaries = images::plan(image, limit)?;
     let line = |summary: &Summary| {
         let entries = entries(summary.entries);
         format!(
@@ -345,7 +347,7 @@ fn segments(count: usize) -> String {
 
 fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error> {
     let mut progress = Progress::of(format!("unpacking {}", image.display()));
-    let done = unpack(image, directory, limit, &mut |done, total| progress.update(done, total))?;
+    let done = images::unpack(image, directory, limit, &mut |done, total| progress.update(done, total))?;
     drop(progress);
     let directory = directory.display();
     writeln!(
@@ -359,7 +361,7 @@ fn take_apart(image: &Path, directory: &Path, limit: Size) -> Result<Exit, Error
         writeln!(
             io::stdout(),
             "owners and devices are in {directory}/{} only, from where `ttvm initrd pack` takes them",
-            initrd::manifest::NAME
+            manifest::NAME
         )?;
     }
     Ok(Exit::Done)
@@ -387,7 +389,7 @@ fn plan_pack(directory: &Path, image: &Path, options: &Options) -> Result<Exit, 
 
 fn put_together(directory: &Path, image: &Path, options: &Options) -> Result<Exit, Error> {
     let mut progress = Progress::of(format!("packing {}", directory.display()));
-    let packed = pack(directory, image, options, &mut |done, total| {
+    let packed = images::pack(directory, image, options, &mut |done, total| {
         progress.update(done, total)
     })?;
     drop(progress);

@@ -11,12 +11,13 @@ mod tree;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use initrd::newc::Writer;
+
 pub use error::Error;
 pub use output::{Written, check};
 pub use password::{NoPassword, Password};
 
 use super::modules::{self, Modules};
-use super::newc::Writer;
 use program::Busybox;
 use tree::Tree;
 

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
+use initrd::newc::{HEADER_SIZE, Writer};
 
 use super::tree::Tree;
 use super::{Error, Image};
 use crate::base::signals;
 use crate::file::{self, Seen};
-use crate::initrd::newc::{HEADER_SIZE, Writer};
 
 /// The name of the first entry.
 const MARK: &str = ".ttvm-initrd";

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use crate::initrd::newc::{Header, Writer};
+use initrd::newc::{Header, Writer};
 
 const DIRECTORY: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
