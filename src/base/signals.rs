@@ -4,7 +4,7 @@
 //! `systemctl stop` signals us but not the LVM command that we wait for. If we died at once, the command would go on
 //! without anybody who knows about it, and whoever comes next would find a volume in the making.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -48,6 +48,59 @@ pub struct Deferred {
 /// If there is no descriptor left.
 pub fn arrival() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&ending(), SfdFlags::SFD_CLOEXEC)?)
+}
+
+/// Bytes that a pipe surely takes once it says that it takes some (`PIPE_BUF`, pipe(7)).
+const TAKEN: usize = 4096;
+
+/// Something to read or to write that may let one wait, a pipe: the wait ends when a signal arrives that was deferred.
+pub struct Waiting<F> {
+    file: F,
+    arrival: SignalFd,
+    interrupted: fn() -> io::Error,
+}
+
+impl<F> Waiting<F> {
+    /// Uses `file`, and is told of signals by `arrival`; what one of them ends fails with what `interrupted` makes.
+    pub fn new(file: F, arrival: SignalFd, interrupted: fn() -> io::Error) -> Self {
+        Self {
+            file,
+            arrival,
+            interrupted,
+        }
+    }
+}
+
+impl<F: AsFd> Waiting<F> {
+    fn wait(&self, event: PollFlags) -> io::Result<()> {
+        let mut both = [
+            PollFd::new(self.file.as_fd(), event),
+            PollFd::new(self.arrival.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut both, PollTimeout::NONE) {
+            Ok(_) if both[1].any() == Some(true) => Err((self.interrupted)()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl<F: Read + AsFd> Read for Waiting<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait(PollFlags::POLLIN)?;
+        self.file.read(buffer)
+    }
+}
+
+impl<F: Write + AsFd> Write for Waiting<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wait(PollFlags::POLLOUT)?;
+        self.file.write(&bytes[..bytes.len().min(TAKEN)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Waits for so long, or until a signal to end arrives. That one is left waiting, as all that arrive from now on.

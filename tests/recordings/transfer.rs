@@ -5,9 +5,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use nix::unistd::geteuid;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid, pipe, write};
 use ttvm::recording::library::import::Imported;
 use ttvm::recording::{Library, Recording};
 
@@ -263,4 +266,52 @@ fn where_there_is_no_room() {
         let left: Vec<&str> = left.lines().filter(|path| !path.ends_with("bases")).collect();
         assert_eq!(left, ["mount/s/recordings", "mount/s/recordings/.lock"]);
     }
+}
+
+/// Waits until a process waits for something itself, and goes on doing so.
+fn sleeps(process: &Child) {
+    let mut seen = 0;
+    while seen < 5 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("it runs");
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        seen = if state == Some('S') { seen + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A pipe on whose other end nothing happens keeps nobody from ending the program.
+#[test]
+fn a_pipe_that_stands_still() {
+    let world = World::new("pipe-still");
+    world.record(START);
+    let (idle, open) = pipe().expect("a pipe");
+    let (unread, full) = pipe().expect("a pipe");
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("it waits for nothing");
+    while write(&full, &[0; 4096]).is_ok() {}
+    while write(&full, &[0; 1]).is_ok() {}
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).expect("it waits");
+    let import = |command: &mut Command| {
+        command
+            .args(["recordings", "import", "-"])
+            .stdin(idle.try_clone().expect("another"));
+    };
+    let export = |command: &mut Command| {
+        command
+            .args(["recordings", "export", "clientA", "-o", "-"])
+            .stdout(full.try_clone().expect("another"));
+    };
+    let cases: [&dyn Fn(&mut Command); 2] = [&import, &export];
+    for case in cases {
+        let mut command = world.command();
+        case(&mut command);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("ttvm runs");
+        sleeps(&child);
+        let started = Instant::now();
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).expect("it is told to end");
+        let status = child.wait().expect("ttvm ends");
+        assert!(started.elapsed() < Duration::from_secs(5), "{status}");
+        assert!(!status.success());
+    }
+    drop((open, unread));
+    assert_eq!(world.library.list(None).expect("a list").len(), 1);
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -29,7 +30,14 @@ pub(super) fn export(recording: &Recording, output: Option<&Path>, with: With, r
                 "a recording is nothing to look at: send the output to a file or program, or name a file with -o";
             return Err(Error::Usage(message.to_owned()));
         }
-        let mut output = BufWriter::new(stdout.lock());
+        let failed = |source| recording::Error::File {
+            action: "write",
+            path: PathBuf::from("the standard output"),
+            source,
+        };
+        let output = stdout.as_fd().try_clone_to_owned().map_err(failed)?;
+        let arrival = signals::arrival().map_err(failed)?;
+        let mut output = BufWriter::new(signals::Waiting::new(File::from(output), arrival, ended));
         recording.export(&mut output, Path::new("the standard output"), with, &mut update)?;
         return Ok(());
     }
@@ -44,22 +52,35 @@ pub(super) fn export(recording: &Recording, output: Option<&Path>, with: With, r
     Ok(())
 }
 
+fn ended() -> io::Error {
+    io::Error::other("a signal has ended it")
+}
+
 pub(super) fn import(places: &Places, file: &Path, guest: Option<&GuestName>, disks: &[PathBuf]) -> Result<(), Error> {
     let library = Library::open(places.state_dir());
-    let _deferred = signals::defer();
-    let name = file.display().to_string();
-    let mut progress = Progress::of(format!("importing {name}"));
-    let mut update = |done, total| progress.update(done, total);
-    let imported = if file == Path::new("-") {
-        library.import(&mut io::stdin().lock(), "the standard input", guest, &mut update)?
-    } else {
-        let mut input = File::open(file).map_err(|source| recording::Error::File {
-            action: "open",
-            path: file.to_owned(),
-            source,
-        })?;
-        library.import(&mut input, &name, guest, &mut update)?
+    let is_stdin = file == Path::new("-");
+    let failed = |action, source| recording::Error::File {
+        action,
+        path: file.to_owned(),
+        source,
     };
+    // Before signals are deferred: a named pipe may let one wait here, too.
+    let input = match is_stdin {
+        true => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        false => File::open(file),
+    };
+    let input = input.map_err(|error| failed("open", error))?;
+    let _deferred = signals::defer();
+    let arrival = signals::arrival().map_err(|error| failed("wait for", error))?;
+    let mut input = signals::Waiting::new(input, arrival, ended);
+    let name = match is_stdin {
+        true => "the standard input".to_owned(),
+        false => file.display().to_string(),
+    };
+    let mut progress = Progress::of(format!("importing {name}"));
+    let imported = library.import(&mut input, &name, guest, &mut |done, total| {
+        progress.update(done, total)
+    })?;
     drop(progress);
     let mut out = io::stdout().lock();
     let recording = match imported {

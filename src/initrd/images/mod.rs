@@ -4,20 +4,14 @@
 mod error;
 
 use std::fs::File;
-use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
 use std::path::Path;
 
+pub use error::Error;
 use initrd::inspect::Summary;
 use initrd::pack::{self, Options, Packed};
 use initrd::unpack::{self, Unpacked};
 use initrd::{Image, Interrupted, Reader, Step, Watch};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signalfd::SignalFd;
-
-pub use error::Error;
 
 use crate::base::progress::Progress;
 use crate::base::{fail_point, signals};
@@ -25,14 +19,14 @@ use crate::config::types::Size;
 
 /// The image at `path`, or the standard input if that is `-`. To be opened before signals are deferred: a named pipe may let
 /// one wait here, too.
-fn open(path: &Path) -> Result<Image<Waiting>, Error> {
+fn open(path: &Path) -> Result<Image<signals::Waiting<File>>, Error> {
     let image = Image::open(path)?;
     let arrival = signals::arrival().map_err(|source| initrd::Error::Io {
         action: "wait for",
         path: path.to_owned(),
         source,
     })?;
-    Ok(image.map(|file| Waiting { file, arrival }))
+    Ok(image.map(|file| signals::Waiting::new(file, arrival, || Interrupted.into())))
 }
 
 /// Reads the image at `path`, or of the standard input if that is `-`; what is in it may not have more than `limit` bytes.
@@ -75,27 +69,6 @@ pub fn pack(directory: &Path, to: &Path, options: &Options, progress: &mut Progr
     // As above.
     let _deferred = signals::defer();
     Ok(pack::pack(directory, to, options, &mut Watched(progress))?)
-}
-
-/// Something that may let one wait, a pipe.
-struct Waiting {
-    file: File,
-    arrival: SignalFd,
-}
-
-impl Read for Waiting {
-    /// Ends with an error as soon as a signal waits that was deferred.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut both = [
-            PollFd::new(self.file.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.arrival.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut both, PollTimeout::NONE) {
-            Ok(_) if both[1].any() == Some(true) => Err(Interrupted.into()),
-            Ok(_) | Err(Errno::EINTR) => self.file.read(buffer),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 /// Work that a signal, a person, or a test ends.

@@ -21,6 +21,7 @@ use super::{Library, State, free_space, sealed};
 use crate::base::clock::now;
 use crate::base::fail_point;
 use crate::base::progress::Progress;
+use crate::base::signals;
 use crate::config::types::GuestName;
 use crate::file;
 use crate::file::digest::{self, Digest};
@@ -137,6 +138,8 @@ impl Import<'_, '_> {
     /// That the file cannot be read on.
     fn cut(&self, error: &io::Error) -> Error {
         match error.kind() {
+            // Who called it off reads no further.
+            _ if signals::waiting() => Error::Interrupted,
             io::ErrorKind::UnexpectedEof => self.wrong("it is cut off"),
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
                 self.wrong(format!("it is damaged, or no recording: {error}"))
