@@ -116,6 +116,10 @@ fn where_it_stops() {
         (&["lz4", "-lc"], ""),
         (&["zstd", "-qc"], ""),
         (&["lzop", "-c"], ""),
+        (
+            &["lzop", "-F", "-c"],
+            "its blocks do not have one checksum each, which Linux goes by (lzop without -F)",
+        ),
         (&["bzip2", "-c"], ""),
     ] {
         let Some(image) = piped(program, &large) else { continue };

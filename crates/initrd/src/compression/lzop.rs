@@ -33,6 +33,28 @@ const HEADER_CRC32: u32 = 0x1000;
 /// Made on Unix.
 const UNIX: u32 = 0x0300_0000;
 
+/// Whether each block has one checksum, and that of its content, by what a file of lzop begins with.
+pub(crate) fn has_one_checksum(head: &[u8]) -> bool {
+    let Some(flags) = head_number(head, 8) else { return true };
+    let of_content = (flags & (ADLER32_D | CRC32_D)).count_ones();
+    of_content == 1 && flags & (ADLER32_C | CRC32_C) == 0
+}
+
+/// Whether the first block is larger than those that are written here, as far as the head shows it.
+pub(crate) fn has_large_blocks(head: &[u8]) -> bool {
+    // Behind the flags: mode, time, the name and the header's checksum.
+    let name = usize::from(head.get(MAGIC.len() + 24).copied().unwrap_or(0));
+    head_number(head, 29 + name).is_some_and(|size| size as usize > BLOCK)
+}
+
+/// The number at `at` behind the magic, in a version of the format that has a level.
+fn head_number(head: &[u8], at: usize) -> Option<u32> {
+    let rest = head.get(MAGIC.len()..)?;
+    let version = u16::from_be_bytes(*rest.first_chunk()?);
+    let bytes = rest.get(at..)?.first_chunk()?;
+    (version >= 0x0940).then_some(u32::from_be_bytes(*bytes))
+}
+
 fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

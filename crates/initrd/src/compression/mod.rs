@@ -5,7 +5,7 @@ pub(super) mod blocks;
 pub(super) mod encode;
 pub(super) mod input;
 pub(super) mod lz4_legacy;
-pub(super) mod lzop;
+pub(crate) mod lzop;
 
 use std::fmt;
 use std::ops::RangeInclusive;

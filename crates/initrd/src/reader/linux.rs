@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::event::Event;
-use crate::compression::{Compression, LZ4_FRAME};
+use crate::compression::{Compression, LZ4_FRAME, lzop};
 use crate::kind::Kind;
 use crate::names::{parts, shorten};
 
@@ -32,6 +32,12 @@ pub(crate) fn refused(compression: Compression, head: &[u8]) -> Option<&'static 
             if xz_filters(head).is_some_and(|filters| filters.iter().any(|it| !XZ_FILTERS.contains(it))) =>
         {
             Some("it is made with a filter that Linux has not (xz without --delta, --arm64 and --riscv)")
+        }
+        (Compression::Lzo, _) if !lzop::has_one_checksum(head) => {
+            Some("its blocks do not have one checksum each, which Linux goes by (lzop without -F)")
+        }
+        (Compression::Lzo, _) if lzop::has_large_blocks(head) => {
+            Some("its blocks are larger than 256 KiB, and Linux takes no larger ones (lzop)")
         }
         _ => None,
     }
@@ -66,14 +72,14 @@ fn xz_filters(head: &[u8]) -> Option<Vec<u8>> {
 pub(crate) const UNALIGNED: &str = "what is not compressed must begin at a multiple of 4 bytes";
 /// The same of anything that follows what is not compressed.
 pub(crate) const UNALIGNED_AFTER: &str = "behind what is not compressed it must begin at a multiple of 4 bytes";
-/// Of a header within a segment.
+/// What is said of a header within a segment.
 pub(crate) const PADDING: &str =
     "a header in it is behind so many zeros that it does not begin at a multiple of 4 bytes";
-/// Of what Linux finds first.
+/// What is said of what Linux finds first.
 pub(crate) const ZEROS_FIRST: &str = "there are zeros before its first header, where Linux takes zeros only behind an archive or where nothing is compressed";
-/// Of what comes before it.
+/// What is said of what comes before it.
 pub(crate) const NOTHING_FIRST: &str = "a compressed stream without an archive comes before it";
-/// Of an archive that is cut into parts, each compressed by itself.
+/// What is said of an archive that is cut into parts, each compressed by itself.
 pub(crate) const CUT: &str = "an archive goes over several streams, each compressed by itself, and Linux takes the first one for all (one thread, or a program that makes one stream)";
 
 /// What a name tells if the directory is missing that it is in.
