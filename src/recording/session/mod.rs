@@ -7,6 +7,7 @@ pub mod limit;
 pub(super) mod live;
 pub mod plain;
 pub(super) mod scratch;
+mod standstill;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
