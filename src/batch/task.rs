@@ -13,6 +13,7 @@ use crate::file::digest::Digest;
 use crate::recording::branch::{self, Branching};
 use crate::recording::log::point::Point;
 use crate::recording::pieces::{self, Part, Range};
+use crate::recording::record::Cut;
 use crate::recording::replay::verdict::grouped;
 use crate::recording::replay::{self, Options};
 use crate::recording::session::limit::Limit;
@@ -229,9 +230,10 @@ impl Bench<'_> {
         match recorded.called_off {
             true => Err(SessionError::Interrupted.into()),
             // How it would have ended, nobody knows.
-            false if recorded.full => Err(Error::Full {
+            false if recorded.cut.is_some() => Err(Error::Cut {
                 guest: recorded.recording.guest().clone(),
                 id: recorded.recording.id().clone(),
+                why: recorded.cut.as_ref().map(Cut::to_string).unwrap_or_default(),
             }),
             false => Ok(Outcome::Recorded {
                 guest: recorded.recording.guest().clone(),

@@ -177,16 +177,11 @@ impl Qmp {
         info["icount"].as_u64().ok_or_else(|| Error::Strange(info.to_string()))
     }
 
-    /// Whether it stands still because there was no room for what the guest wrote.
-    pub fn lacks_room(&mut self) -> Result<bool, Error> {
-        Ok(self.status()? == "io-error")
-    }
-
     /// Why it stands still, if that is because a disk failed. QEMU says that before it says that it stands still.
     pub fn failure(&mut self) -> Result<Option<Failure>, Error> {
-        match self.lacks_room()? {
-            true => Ok(self.failure.clone()),
-            false => Ok(None),
+        match self.status()?.as_str() {
+            "io-error" => Ok(self.failure.clone()),
+            _ => Ok(None),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
 use crate::file::digest;
-use crate::qemu::machine::{Format, Kernel, Machine, Network};
+use crate::qemu::machine::{Backing, Drive, Format, Kernel, Machine, Network};
 use crate::qemu::{content, core, engine, process, qmp, watch};
 use crate::{image, run, snapshot};
 
@@ -164,6 +164,16 @@ pub enum Error {
     NoRoomForDisks {
         /// Where its disks are.
         directory: PathBuf,
+    },
+    /// What a disk is made of failed.
+    #[error(
+        "{failure}. It is made of {files}: look at the host (`dmesg`, the file system or server that this is on), and try again; this says nothing about the run"
+    )]
+    DiskFailed {
+        /// What failed.
+        failure: qmp::Failure,
+        /// What the disk is made of.
+        files: String,
     },
     /// The log is none that the recorded machine can have written.
     #[error("nothing of {guest} {id} is run: replay.log is not what its machine can have written")]
@@ -472,6 +482,30 @@ pub fn recorded_machine(manifest: &Manifest, kernel: Option<PathBuf>, initrd: Op
             .collect(),
         reset_ends: engine.reset_ends,
         hpet: engine.hpet,
+    }
+}
+
+/// `Ok` unless the machine stands still because a disk failed on the host, which says nothing about the run.
+pub(super) fn require_disks(qmp: &mut qmp::Qmp, drives: &[Drive], overlays: &Path) -> Result<(), Error> {
+    match qmp.failure()? {
+        None => Ok(()),
+        Some(failure) if failure.no_space => Err(Error::NoRoomForDisks {
+            directory: overlays.to_owned(),
+        }),
+        Some(failure) => Err(Error::DiskFailed {
+            files: files(&failure, drives),
+            failure,
+        }),
+    }
+}
+
+/// What the disk that failed is made of, in words.
+fn files(failure: &qmp::Failure, drives: &[Drive]) -> String {
+    let drive = drives.iter().find(|drive| drive.target.as_str() == failure.disk);
+    match drive.map(|drive| &drive.backing) {
+        Some(Backing::Raw { path, .. }) => path.display().to_string(),
+        Some(Backing::Overlay { path, base }) => format!("{} over {}", path.display(), base.display()),
+        None => "files of this host".to_owned(),
     }
 }
 

@@ -90,7 +90,12 @@ fn follow(
                 if let Some(failure) = live.emulator.qmp().failure()?
                     && let Some(text) = standstill.failed(&failure, Instant::now())
                 {
-                    say(guest, &text, listener);
+                    let message = if failure.no_space {
+                        Message::NoRoom
+                    } else {
+                        Message::DiskFailed
+                    };
+                    say(guest, message, &text, listener);
                 }
             }
             Happened::Event(Event::Resumed) => {}
@@ -104,14 +109,19 @@ fn follow(
                     Change::None => {}
                     Change::Gone(text) => {
                         live.emulator.qmp().stop()?;
-                        say(guest, &text, listener);
+                        say(guest, Message::NoRoom, &text, listener);
                     }
                     Change::Tried => live.emulator.qmp().go_on()?,
                     Change::Back { stands } => {
                         if stands {
                             live.emulator.qmp().go_on()?;
                         }
-                        tracing::info!(ttvm_guest = %guest.name, "there is room again: the guest goes on");
+                        let what = if stands {
+                            "there is room"
+                        } else {
+                            "its disks are all right"
+                        };
+                        tracing::info!(ttvm_guest = %guest.name, "{what} again: the guest goes on");
                         listener.trouble(None);
                     }
                 }
@@ -120,7 +130,7 @@ fn follow(
             Happened::Signal { .. } if standstill.stands() => {
                 tracing::warn!(
                     ttvm_guest = %guest.name,
-                    "the guest stands still for want of room, so it cannot shut down: it is destroyed"
+                    "the guest stands still for want of room or a disk, so it cannot shut down: it is destroyed"
                 );
                 return Ok(Ending::Killed);
             }
@@ -145,7 +155,7 @@ fn follow(
 }
 
 /// That the guest stands still.
-fn say(guest: &Guest, text: &str, listener: &mut dyn Listener) {
-    tracing::warn!(message_id = Message::NoRoom.id(), ttvm_guest = %guest.name, "the guest {text}");
+fn say(guest: &Guest, message: Message, text: &str, listener: &mut dyn Listener) {
+    tracing::warn!(message_id = message.id(), ttvm_guest = %guest.name, "the guest {text}");
     listener.trouble(Some(text));
 }

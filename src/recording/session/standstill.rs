@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A guest that nobody records and that stands still because of the host: there is no room for what it writes. It goes on when there is.
+//! A guest that nobody records and that stands still because of the host: there is no room for what it writes, or a disk cannot be
+//! read or written. It goes on when that is over.
 //!
-//! Of the overlays' directory it is known how much is free. Of a volume, which may be in a thin pool, it is not: there the guest is
-//! let go on now and then, and QEMU makes the request that failed once more. If that fails again, the guest stands still again.
+//! Of the overlays' directory it is known how much is free. Of a volume, which may be in a thin pool, it is not, nor when another
+//! failure is over: there the guest is let go on now and then, and QEMU makes the request that failed once more. If that fails
+//! again, the guest stands still again.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Error;
 use super::disks::Disks;
+use super::{Error, files};
 use crate::qemu::machine::{Backing, Drive};
 use crate::qemu::qmp::Failure;
 use crate::recording::Library;
@@ -115,6 +117,11 @@ impl Standstill {
         self.again = Some(now + WAITING);
         let drive = self.drives.iter().find(|drive| drive.target.as_str() == failure.disk);
         let text = match drive.map(|drive| &drive.backing) {
+            _ if !failure.no_space => format!(
+                "stands still: {failure}. It is made of {}: look at the host (`dmesg`); that is tried every {} s",
+                files(failure, &self.drives),
+                WAITING.as_secs()
+            ),
             Some(Backing::Raw { path, .. }) => format!(
                 "stands still: there is no room for what it writes to disk {} ({}). It goes on when the volume has room, or the thin pool that it is in (`lvs -a`, `lvextend`)",
                 failure.disk,
@@ -254,5 +261,26 @@ mod tests {
         assert!(said.contains("/var/lib/ttvm/overlays"), "{said}");
         assert!(standstill.stands());
         assert_eq!(standstill.failed(&full(), now), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_tried() {
+        let mut standstill = on_a_volume();
+        let now = Instant::now();
+        let failure = Failure {
+            is_read: true,
+            no_space: false,
+            reason: "Input/output error".to_owned(),
+            ..full()
+        };
+        let said = standstill.failed(&failure, now).expect("it is said");
+        assert!(
+            said.contains("disk vda cannot be read: Input/output error. It is made of /dev/xenvg/snap1"),
+            "{said}"
+        );
+        let library = Library::open(Path::new("/nowhere"));
+        let tried = standstill.look(&library, now + WAITING).expect("no room to look at");
+        assert_eq!(tried, Change::Tried);
+        assert!(standstill.failed(&full(), now).is_some(), "another failure");
     }
 }

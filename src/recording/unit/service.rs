@@ -234,12 +234,8 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: *limit };
             let recorded = toolstack::record(guest, &text, &library, &environment, &options, &mut listener, keys)?;
-            if recorded.full {
-                tracing::warn!(
-                    message_id = Message::RecordingCut.id(),
-                    ttvm_guest = %guest.name,
-                    "the disk was nearly full, so the run was ended there; remove old recordings with `ttvm recordings rm`"
-                );
+            if let Some(cut) = &recorded.cut {
+                tracing::warn!(message_id = cut.message().id(), ttvm_guest = %guest.name, "{cut}");
             }
             Ok(
                 match recorded.recording.manifest().result.as_ref().map(|result| result.exit) {

@@ -15,6 +15,7 @@ mod identical;
 mod image;
 mod jobs;
 mod new;
+mod plain;
 mod questions;
 mod refusals;
 mod salvage;
@@ -119,6 +120,8 @@ pub fn later() -> Vec<Case> {
         new::tutorial,
         questions::last_writes,
         salvage::killed,
+        space::disk_of_a_plain_run,
+        space::disk_fails,
         batch::tasks,
         space::full,
         time::disk_and_network,
