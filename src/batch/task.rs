@@ -227,13 +227,14 @@ impl Bench<'_> {
         let at = Point::Instructions(at);
         let mut branching = Branching::go(parent, (guest, &checked), name, environment, &at, false, listener)?;
         let recorded = branching.live_on(self.library, Some(limit), listener, None)?;
+        let cut = recorded.cut.as_ref().filter(|cut| cut.is_of_the_host());
         match recorded.called_off {
             true => Err(SessionError::Interrupted.into()),
             // How it would have ended, nobody knows.
-            false if recorded.cut.is_some() => Err(Error::Cut {
+            false if cut.is_some() => Err(Error::Cut {
                 guest: recorded.recording.guest().clone(),
                 id: recorded.recording.id().clone(),
-                why: recorded.cut.as_ref().map(Cut::to_string).unwrap_or_default(),
+                why: cut.map(Cut::to_string).unwrap_or_default(),
             }),
             false => Ok(Outcome::Recorded {
                 guest: recorded.recording.guest().clone(),

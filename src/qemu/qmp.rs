@@ -56,6 +56,8 @@ pub enum Event {
     Stopped,
     /// It goes on.
     Resumed,
+    /// The guest has reset itself, or its firmware has, and begins again.
+    Reset,
 }
 
 /// A request of a disk that failed on the host, for which the machine stands still (BLOCK_IO_ERROR in QEMU's
@@ -302,6 +304,7 @@ impl Qmp {
             Some("SHUTDOWN") => Event::Shutdown(message.data["reason"].as_str().unwrap_or_default().to_owned()),
             Some("STOP") => Event::Stopped,
             Some("RESUME") => Event::Resumed,
+            Some("RESET") if message.data["guest"] == true => Event::Reset,
             _ => return,
         };
         self.events.push_back(event);

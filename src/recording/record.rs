@@ -27,6 +27,7 @@ use crate::base::fail_point;
 use crate::config::guest::{Boot, DiskSource, Guest, Shift};
 use crate::config::types::GuestName;
 use crate::guest::obstacles;
+use crate::guest::restarts::{Reboots, Step};
 use crate::qemu::engine::{self, Version};
 use crate::qemu::machine::{self, CPU, Format, Machine, Mode};
 use crate::qemu::memory::Memory;
@@ -87,6 +88,11 @@ pub enum Cut {
     Full,
     /// A disk of the guest failed on the host.
     Disk(Failure),
+    /// The guest reboots again and again.
+    Reboots {
+        /// How often in a row, each time too soon.
+        times: u32,
+    },
 }
 
 impl Cut {
@@ -95,6 +101,15 @@ impl Cut {
         match self {
             Self::Full => Message::RecordingCut,
             Self::Disk(_) => Message::DiskFailed,
+            Self::Reboots { .. } => Message::GivenUp,
+        }
+    }
+
+    /// Whether the host is to blame: how the run would have ended, nobody knows.
+    pub fn is_of_the_host(&self) -> bool {
+        match self {
+            Self::Full | Self::Disk(_) => true,
+            Self::Reboots { .. } => false,
         }
     }
 }
@@ -108,6 +123,10 @@ impl fmt::Display for Cut {
             Self::Disk(failure) => write!(
                 f,
                 "{failure}, because the host failed, so the run was ended there; the recording is whole. Look at the host (`dmesg`), then record again"
+            ),
+            Self::Reboots { times } => write!(
+                f,
+                "{times} times in a row the guest rebooted within a minute of its start, so the run was ended there; the recording is whole"
             ),
         }
     }
@@ -576,6 +595,7 @@ impl Course<'_> {
         let end = limits.time.map(|limit| Instant::now() + limit);
         let mut space = Space::new(self.library)?;
         let mut moments = Moments::new(self.memory, self.disks);
+        let mut reboots = Reboots::begin(Instant::now());
         let (mut cut, mut called_off) = (None, false);
         let exit = loop {
             let due = space.again.min(moments.again);
@@ -597,6 +617,15 @@ impl Course<'_> {
                     }
                 }
                 Happened::Event(Event::Resumed) => {}
+                // It is not slowed: a recorded machine is left alone.
+                Happened::Event(Event::Reset) => {
+                    let at = live.emulator.qmp().instructions()?;
+                    if reboots.another(at, Instant::now()) == Some(Step::GiveUp) {
+                        let times = reboots.times();
+                        cut = Some(Cut::Reboots { times });
+                        break RunExit::Stopped;
+                    }
+                }
                 Happened::Signal { .. } => {
                     called_off = true;
                     break RunExit::Stopped;

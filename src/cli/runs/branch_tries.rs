@@ -115,7 +115,7 @@ impl Series<'_> {
             } = recorded?;
             eprintln!("ttvm: {}", record::summary(&recording, cut.is_none()));
             record::say_cut(cut.as_ref());
-            if called_off || cut.is_some() {
+            if called_off || cut.is_some_and(|cut| cut.is_of_the_host()) {
                 return Err(SessionError::Interrupted.into());
             }
             let end = end_of(&recording, self.tries.text)?;

@@ -216,7 +216,7 @@ impl<'a, 's> Side<'a, 's> {
                 }
                 Happened::Signal { .. } => return Err(Error::Interrupted),
                 Happened::Timeout => self.look(&mut progress)?,
-                Happened::Console(_) | Happened::Event(Event::Resumed) => None,
+                Happened::Console(_) | Happened::Event(Event::Resumed | Event::Reset) => None,
             };
             if let Some(how) = how {
                 self.is_lost = true;

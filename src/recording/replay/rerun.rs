@@ -203,7 +203,7 @@ impl Rerun<'_> {
                     }
                     Some(Stood::On) | None => progress.again = Instant::now(),
                 },
-                Happened::Event(Event::Resumed) => {}
+                Happened::Event(Event::Resumed | Event::Reset) => {}
                 Happened::Signal { .. } => return Err(Error::Interrupted),
                 Happened::Ended => {
                     let status = live.emulator.wait().map_err(Error::Wait)?;

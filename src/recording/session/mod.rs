@@ -18,6 +18,7 @@ use super::error::Error as LibraryError;
 use super::library::manifest::Manifest;
 use super::log::point;
 use super::{Divergence, Recording, tt_xen};
+use crate::base::catalogue::Message;
 use crate::base::error::{Classify, Exit};
 use crate::base::root::under;
 use crate::config::guest::{Boot, Guest, Shift};
@@ -26,7 +27,7 @@ use crate::config::types::{GuestName, Size, Target};
 use crate::file::digest;
 use crate::qemu::machine::{Backing, Drive, Format, Kernel, Machine, Network};
 use crate::qemu::{content, core, engine, process, qmp, watch};
-use crate::{image, run, snapshot};
+use crate::{guest, image, run, snapshot};
 
 /// Whoever follows a run.
 pub trait Listener {
@@ -38,6 +39,8 @@ pub trait Listener {
     fn progress(&mut self, what: &str, done: u64, total: u64);
     /// The guest stands still for this reason; without one, it goes on.
     fn trouble(&mut self, _why: Option<&str>) {}
+    /// The guest has rebooted, and goes on.
+    fn rebooted(&mut self) {}
 }
 
 /// Has `listener` follow what is read, until somebody asks to end.
@@ -159,6 +162,9 @@ pub enum Error {
         "QEMU has executed nothing for ten minutes, because the host did not let it: it waits for a disk, was stopped, or gets no processor. Look at the host (`dmesg`, `top`) and replay again; this says nothing about the run"
     )]
     HostStoodStill,
+    /// It reboots again and again.
+    #[error(transparent)]
+    Futile(Box<guest::Error>),
     /// There was no room for what the guest wrote to its disks.
     #[error("there is no room in {} for what the guest writes to its disks: make room (`ttvm recordings rm`) and try again", directory.display())]
     NoRoomForDisks {
@@ -389,10 +395,18 @@ impl Classify for Error {
             Self::OtherRun { .. } => Exit::Diverged,
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Futile(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::TtXen(error) => error.exit(),
             Self::Process(error) => error.exit(),
             _ => Exit::Failed,
+        }
+    }
+
+    fn message(&self) -> Option<Message> {
+        match self {
+            Self::Futile(error) => error.message(),
+            _ => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{Environment, Error, Keys, Listener, require_memory};
 use crate::base::catalogue::Message;
 use crate::config::guest::Guest;
 use crate::guest::record::Ending;
+use crate::guest::restarts::{self, Reboots, Step};
 use crate::qemu::engine::{self, Engine};
 use crate::qemu::machine::Mode;
 use crate::qemu::process::{Emulator, died};
@@ -74,8 +75,11 @@ fn follow(
     listener: &mut dyn Listener,
 ) -> Result<Ending, Error> {
     let mut until: Option<Instant> = None;
+    let mut reboots = Reboots::begin(Instant::now());
+    // While it waits for being started again.
+    let mut paused: Option<Instant> = None;
     loop {
-        let wake = [until, standstill.again()].into_iter().flatten().min();
+        let wake = paused.or_else(|| [until, standstill.again()].into_iter().flatten().min());
         match live.next(wake)? {
             Happened::Console(text) => listener.console(&text),
             Happened::Event(Event::Shutdown(_)) if until.is_some() => return Ok(Ending::Stopped),
@@ -99,6 +103,37 @@ fn follow(
                 }
             }
             Happened::Event(Event::Resumed) => {}
+            // It was asked to shut down.
+            Happened::Event(Event::Reset) if until.is_some() => return Ok(Ending::Stopped),
+            Happened::Event(Event::Reset) => {
+                let at = live.emulator.qmp().instructions()?;
+                let Some(next) = reboots.another(at, Instant::now()) else {
+                    continue;
+                };
+                listener.rebooted();
+                match next {
+                    Step::Again(pause) if pause.is_zero() => {}
+                    Step::Again(pause) => {
+                        live.emulator.qmp().stop()?;
+                        paused = Some(Instant::now() + pause);
+                        let text = restarts::slowed(reboots.times(), pause);
+                        tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %guest.name, "guest {text}");
+                        listener.trouble(Some(&text));
+                    }
+                    Step::GiveUp => {
+                        let error = restarts::given_up(&guest.name, reboots.times());
+                        return Err(Error::Futile(Box::new(error)));
+                    }
+                }
+            }
+            Happened::Signal { at_once: true } => return Ok(Ending::KilledAtOnce),
+            Happened::Signal { .. } if paused.is_some() => return Ok(Ending::Stopped),
+            Happened::Timeout if paused.is_some() => {
+                paused = None;
+                reboots.go_on(Instant::now());
+                listener.trouble(None);
+                live.emulator.qmp().go_on()?;
+            }
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;
                 let why = died(status, live.emulator.complaint());
@@ -126,7 +161,6 @@ fn follow(
                     }
                 }
             }
-            Happened::Signal { at_once: true } => return Ok(Ending::KilledAtOnce),
             Happened::Signal { .. } if standstill.stands() => {
                 tracing::warn!(
                     ttvm_guest = %guest.name,
