@@ -27,6 +27,8 @@ pub enum Message {
     SnapshotLost,
     /// A guest stands still for want of room.
     NoRoom,
+    /// A guest stands still, or its recording was ended, because a disk failed on the host.
+    DiskFailed,
     /// A recording was ended because the disk was nearly full.
     RecordingCut,
     /// A replay was another run.
@@ -41,7 +43,7 @@ pub enum Message {
 
 impl Message {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NotStarted,
         Self::RunFailed,
         Self::Crashed,
@@ -53,6 +55,7 @@ impl Message {
         Self::NotTidied,
         Self::SnapshotLost,
         Self::NoRoom,
+        Self::DiskFailed,
         Self::RecordingCut,
         Self::Diverged,
         Self::NetworkUndone,
@@ -74,6 +77,7 @@ impl Message {
             Self::NotTidied => "156277ba5faf420d83b87a4cf3440db1",
             Self::SnapshotLost => "33f757cb01264848bc8a53be3f18653b",
             Self::NoRoom => "63083c31324344df99264b13776b2bdd",
+            Self::DiskFailed => "cf4d2f40774db968f1235df87e56575f",
             Self::RecordingCut => "92f2e7a3d4a74f2d9d4129514938763d",
             Self::Diverged => "ea86e485c2d1423a8e590a5b07d3b0a8",
             Self::NetworkUndone => "0bf06b1717774cb7ac32f24600ed4792",

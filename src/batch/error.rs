@@ -86,13 +86,15 @@ pub enum Error {
     },
     /// A branch came to no end of its own.
     #[error(
-        "the disk with the library was nearly full, and the branch was ended, as recording {id} of {guest}: make room, and remove it"
+        "the branch came to no end of its own ({why}): it is recording {id} of {guest}; remove it when you have mended that"
     )]
-    Full {
+    Cut {
         /// Whose run it is.
         guest: GuestName,
         /// Its name.
         id: Id,
+        /// Why.
+        why: String,
     },
     /// An option for sbatch that would change what is run.
     #[error(

@@ -13,6 +13,7 @@ use crate::file::digest::Digest;
 use crate::recording::branch::{self, Branching};
 use crate::recording::log::point::Point;
 use crate::recording::pieces::{self, Part, Range};
+use crate::recording::record::Cut;
 use crate::recording::replay::verdict::grouped;
 use crate::recording::replay::{self, Options};
 use crate::recording::session::limit::Limit;
@@ -226,12 +227,14 @@ impl Bench<'_> {
         let at = Point::Instructions(at);
         let mut branching = Branching::go(parent, (guest, &checked), name, environment, &at, false, listener)?;
         let recorded = branching.live_on(self.library, Some(limit), listener, None)?;
+        let cut = recorded.cut.as_ref().filter(|cut| cut.is_of_the_host());
         match recorded.called_off {
             true => Err(SessionError::Interrupted.into()),
             // How it would have ended, nobody knows.
-            false if recorded.full => Err(Error::Full {
+            false if cut.is_some() => Err(Error::Cut {
                 guest: recorded.recording.guest().clone(),
                 id: recorded.recording.id().clone(),
+                why: cut.map(Cut::to_string).unwrap_or_default(),
             }),
             false => Ok(Outcome::Recorded {
                 guest: recorded.recording.guest().clone(),

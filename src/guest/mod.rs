@@ -18,7 +18,7 @@ pub mod obstacles;
 mod own_memory;
 pub mod preparation;
 pub mod record;
-mod restarts;
+pub mod restarts;
 pub mod supervisor;
 pub mod toolstack;
 pub mod unit;

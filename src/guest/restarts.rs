@@ -4,10 +4,12 @@
 //! guest. xend refuses to restart what has run for less than 20 s; systemd's own limit counts starts in a time, which a
 //! start that takes long never exceeds, and knows nothing of reboots within a run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Error;
 use super::record::{Ending, Record};
 use crate::base::clock::now;
+use crate::config::types::GuestName;
 
 /// A run shorter than this, in seconds, has come to nothing.
 const SHORT: u64 = 60;
@@ -30,6 +32,74 @@ pub fn after(futile: u32) -> Step {
         0 | 1 => Step::Again(Duration::ZERO),
         LIMIT.. => Step::GiveUp,
         more => Step::Again(Duration::from_secs(5 << (more - 2))),
+    }
+}
+
+/// In so many instructions no emulated guest gets from one reset to the next: that is its firmware. SeaBIOS, which finds that it has
+/// run before, resets the machine once more (tryReboot in its src/resume.c), after 190,000; until it hands the machine to a guest it
+/// takes 5 million.
+const FIRMWARE: u64 = 1_000_000;
+
+/// Reboots of an emulated guest within a run.
+#[derive(Debug)]
+pub struct Reboots {
+    /// How many instructions there were at the last reset.
+    at: Option<u64>,
+    /// When it began, or began again.
+    since: Instant,
+    /// How many in a row came too soon.
+    times: u32,
+}
+
+impl Reboots {
+    /// Of a guest that begins now.
+    pub fn begin(now: Instant) -> Self {
+        Self {
+            at: None,
+            since: now,
+            times: 0,
+        }
+    }
+
+    /// The machine was reset once more, after so many instructions. Returns what is next if that was the guest.
+    pub fn another(&mut self, instructions: u64, now: Instant) -> Option<Step> {
+        let before = self.at.replace(instructions);
+        if before.is_some_and(|before| instructions.saturating_sub(before) < FIRMWARE) {
+            return None;
+        }
+        self.times = match is_short((now - self.since).as_secs()) {
+            true => self.times + 1,
+            false => 0,
+        };
+        self.since = now;
+        Some(after(self.times))
+    }
+
+    /// How many in a row came too soon.
+    pub fn times(&self) -> u32 {
+        self.times
+    }
+
+    /// The guest goes on after a pause, which does not count.
+    pub fn go_on(&mut self, now: Instant) {
+        self.since = now;
+    }
+}
+
+/// That a guest has rebooted so many times in a row, and waits.
+pub fn slowed(times: u32, pause: Duration) -> String {
+    format!(
+        "rebooted within a minute, {times} times in a row now: started again in {} s",
+        pause.as_secs()
+    )
+}
+
+/// That it is not started again.
+pub fn given_up(guest: &GuestName, times: u32) -> Error {
+    Error::Futile {
+        guest: guest.clone(),
+        times,
+        how: "rebooted within a minute of its start".to_owned(),
     }
 }
 
@@ -100,6 +170,33 @@ mod tests {
             steps,
             [again(0), again(5), again(10), again(20), Step::GiveUp, Step::GiveUp]
         );
+    }
+
+    #[test]
+    fn reboots_in_a_row() {
+        let mut now = Instant::now();
+        let mut reboots = Reboots::begin(now);
+        let mut instructions = 5_000_000;
+        for times in 1..=4 {
+            now += Duration::from_secs(59);
+            assert_eq!(reboots.another(instructions, now), Some(after(times)));
+            assert_eq!(reboots.times(), times);
+            assert_eq!(reboots.another(instructions + 190_000, now), None, "its firmware");
+            now += Duration::from_secs(20);
+            reboots.go_on(now);
+            instructions += 5_190_000;
+        }
+        now += Duration::from_secs(SHORT);
+        let again = reboots.another(instructions, now);
+        assert_eq!(again, Some(Step::Again(Duration::ZERO)), "it came to something");
+        let mut next = || {
+            instructions += 5_000_000;
+            reboots.another(instructions, now)
+        };
+        for _ in 1..LIMIT {
+            assert_ne!(next(), Some(Step::GiveUp));
+        }
+        assert_eq!(next(), Some(Step::GiveUp));
     }
 
     #[test]

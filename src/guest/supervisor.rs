@@ -195,20 +195,13 @@ impl<'a> Run<'a> {
             Step::Again(pause) if pause.is_zero() => return Ok(true),
             Step::Again(pause) => pause,
             Step::GiveUp => {
-                let error = Error::Futile {
-                    guest: self.guest.name.clone(),
-                    times,
-                    how: "rebooted within a minute of its start".to_owned(),
-                };
+                let error = restarts::given_up(&self.guest.name, times);
                 self.record.why = Some(one_line(&error));
                 self.end(Ending::Rebooted);
                 return Err(error);
             }
         };
-        let text = format!(
-            "rebooted within a minute, {times} times in a row now: started again in {} s",
-            pause.as_secs()
-        );
+        let text = restarts::slowed(times, pause);
         tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %self.guest.name, "guest {text}");
         notify::status(&text);
         let until = Instant::now() + pause;

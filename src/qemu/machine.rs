@@ -208,6 +208,10 @@ impl Watching {
 impl Machine {
     /// The arguments, without those for QEMU's own connections. `names` are what QEMU knows its files by.
     pub fn arguments(&self, mode: &Mode, names: &Names) -> Vec<String> {
+        self.with_failures(mode, names, Failures::Stop)
+    }
+
+    fn with_failures(&self, mode: &Mode, names: &Names, failures: Failures) -> Vec<String> {
         let mut args = Arguments(Vec::new());
         args.words("-nodefaults -no-user-config -display none -vga none");
         args.words("-global apic.vapic=off");
@@ -249,7 +253,7 @@ impl Machine {
             args.pair("-append", &kernel.cmdline);
         }
         for drive in &self.drives {
-            args.drive(drive, *mode != Mode::Plain, names);
+            args.drive(drive, *mode != Mode::Plain, names, failures);
         }
         for (index, network) in self.networks.iter().enumerate() {
             let mac = network.mac;
@@ -331,7 +335,8 @@ impl Machine {
             log: "log".into(),
             state: None,
         };
-        let arguments = same.arguments(&Mode::Record(to), &Names::default());
+        // What the machine does when the host fails is nothing that a guest sees.
+        let arguments = same.with_failures(&Mode::Record(to), &Names::default(), Failures::Default);
         digest::of_bytes(arguments.join("\n").as_bytes())
     }
 }
@@ -371,6 +376,27 @@ fn raw(path: &Path, read_only: bool, names: &Names) -> Value {
     })
 }
 
+/// What becomes of a request of a disk that fails on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failures {
+    /// What QEMU does by itself: the machine stands still if there is no room, and any other failure is the guest's.
+    Default,
+    /// The machine stands still: it is the host that failed, not the guest's disk.
+    Stop,
+}
+
+impl Failures {
+    /// As properties of the disk's device.
+    fn properties(self, is_writable: bool) -> &'static str {
+        match (self, is_writable) {
+            (Self::Default, _) => "",
+            (Self::Stop, true) => ",rerror=stop,werror=stop",
+            // A guest that writes to it all the same is told so, as by any disk that is only read.
+            (Self::Stop, false) => ",rerror=stop",
+        }
+    }
+}
+
 struct Arguments(Vec<String>);
 
 impl Arguments {
@@ -383,7 +409,7 @@ impl Arguments {
         self.0.push(value.into());
     }
 
-    fn drive(&mut self, drive: &Drive, logged: bool, names: &Names) {
+    fn drive(&mut self, drive: &Drive, logged: bool, names: &Names, failures: Failures) {
         let target = &drive.target;
         let mut node = drive.backing.node(names);
         node["node-name"] = json!(format!("disk-{target}"));
@@ -398,10 +424,11 @@ impl Arguments {
             self.pair("-blockdev", node.to_string());
             top = format!("replay-{target}");
         }
+        let failures = failures.properties(drive.backing.is_writable());
         self.pair(
             "-device",
             format!(
-                "virtio-blk-pci,drive={top},serial={target},ioeventfd=off,logical_block_size={SECTOR},physical_block_size={SECTOR}"
+                "virtio-blk-pci,drive={top},serial={target},ioeventfd=off,logical_block_size={SECTOR},physical_block_size={SECTOR}{failures}"
             ),
         );
     }
@@ -503,5 +530,17 @@ mod tests {
         ] {
             assert_eq!(machine(format, hpet).digest().to_string(), digest, "{format:?}, {hpet}");
         }
+    }
+
+    /// What the guest does not have to know of its host's disks.
+    #[test]
+    fn stands_still_when_the_host_fails() {
+        let arguments = machine(Format::First, false).arguments(&Mode::Plain, &Names::default());
+        let of = |disk: &str| {
+            let found = arguments.iter().find(|it| it.contains(&format!("serial={disk},")));
+            found.expect("its device").as_str()
+        };
+        assert!(of("vda").ends_with(",rerror=stop,werror=stop"), "{}", of("vda"));
+        assert!(of("vdb").ends_with(",rerror=stop"), "{}", of("vdb"));
     }
 }

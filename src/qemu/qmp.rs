@@ -2,6 +2,7 @@
 //! QEMU's machine protocol (QMP): one JSON object a line, answers and events.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -55,6 +56,29 @@ pub enum Event {
     Stopped,
     /// It goes on.
     Resumed,
+    /// The guest has reset itself, or its firmware has, and begins again.
+    Reset,
+}
+
+/// A request of a disk that failed on the host, for which the machine stands still (BLOCK_IO_ERROR in QEMU's
+/// qapi/block-core.json). When the machine goes on, the request is made once more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The disk.
+    pub disk: String,
+    /// Whether it was to be read.
+    pub is_read: bool,
+    /// Whether there was no room for it.
+    pub no_space: bool,
+    /// The system's reason.
+    pub reason: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let done = if self.is_read { "read" } else { "written" };
+        write!(f, "disk {} cannot be {done}: {}", self.disk, self.reason)
+    }
 }
 
 /// A connection.
@@ -63,6 +87,8 @@ pub struct Qmp {
     stream: UnixStream,
     unread: Vec<u8>,
     events: VecDeque<Event>,
+    /// The newest.
+    failure: Option<Failure>,
     /// Whether nothing is waited for.
     at_once: bool,
 }
@@ -113,6 +139,7 @@ impl Qmp {
             stream,
             unread: Vec::new(),
             events: VecDeque::new(),
+            failure: None,
             at_once: false,
         };
         // {"QMP": …}
@@ -152,9 +179,12 @@ impl Qmp {
         info["icount"].as_u64().ok_or_else(|| Error::Strange(info.to_string()))
     }
 
-    /// Whether it stands still because there was no room for what the guest wrote.
-    pub fn lacks_room(&mut self) -> Result<bool, Error> {
-        Ok(self.status()? == "io-error")
+    /// Why it stands still, if that is because a disk failed. QEMU says that before it says that it stands still.
+    pub fn failure(&mut self) -> Result<Option<Failure>, Error> {
+        match self.status()?.as_str() {
+            "io-error" => Ok(self.failure.clone()),
+            _ => Ok(None),
+        }
     }
 
     /// Whether it stands still because somebody has stopped it, and may go on.
@@ -267,9 +297,14 @@ impl Qmp {
 
     fn note(&mut self, message: Message) {
         let event = match message.event.as_deref() {
+            Some("BLOCK_IO_ERROR") => {
+                self.failure = failure(&message.data).or(self.failure.take());
+                return;
+            }
             Some("SHUTDOWN") => Event::Shutdown(message.data["reason"].as_str().unwrap_or_default().to_owned()),
             Some("STOP") => Event::Stopped,
             Some("RESUME") => Event::Resumed,
+            Some("RESET") if message.data["guest"] == true => Event::Reset,
             _ => return,
         };
         self.events.push_back(event);
@@ -314,6 +349,23 @@ fn parse(line: &[u8]) -> Result<Message, Error> {
     serde_json::from_slice(line).map_err(|_| Error::Strange(String::from_utf8_lossy(line).trim().to_owned()))
 }
 
+/// What failed, if the machine stands still for it; the guest is told of any other.
+fn failure(data: &Value) -> Option<Failure> {
+    let text = |key: &str| data[key].as_str().unwrap_or_default();
+    if text("action") != "stop" {
+        return None;
+    }
+    // `disk-vda` or `replay-vda`.
+    let node = text("node-name");
+    let (_, disk) = node.split_once('-').unwrap_or(("", node));
+    Some(Failure {
+        disk: disk.to_owned(),
+        is_read: text("operation") == "read",
+        no_space: data["nospace"].as_bool().unwrap_or_default(),
+        reason: text("reason").to_owned(),
+    })
+}
+
 /// The instruction in a line of the monitor: `0x000fff0:  66 89 3e                 movw     %di, (%rsi)`.
 fn mnemonic(text: &str) -> Option<String> {
     let (_, text) = text.lines().next()?.split_once(':')?;
@@ -333,5 +385,23 @@ fn ended(error: io::Error) -> Error {
 impl AsFd for Qmp {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed() {
+        let mut data = json!({
+            "device": "", "node-name": "replay-vda", "operation": "write", "action": "stop", "nospace": false,
+            "reason": "Input/output error",
+        });
+        let failed = failure(&data).expect("the machine stands still");
+        assert_eq!(failed.to_string(), "disk vda cannot be written: Input/output error");
+        assert!(!failed.no_space && !failed.is_read);
+        data["action"] = json!("report");
+        assert_eq!(failure(&data), None, "the guest is told");
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Recording a run.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::ops::ControlFlow;
@@ -20,16 +21,18 @@ use super::session::limit::Limit;
 use super::session::live::{self, Happened, Live};
 use super::session::{self, Environment, Error, Keys, Listener, require_memory};
 use super::{Draft, Library, Recording, tt_xen};
+use crate::base::catalogue::Message;
 use crate::base::clock::{boot_id, now};
 use crate::base::fail_point;
 use crate::config::guest::{Boot, DiskSource, Guest, Shift};
 use crate::config::types::GuestName;
 use crate::guest::obstacles;
+use crate::guest::restarts::{Reboots, Step};
 use crate::qemu::engine::{self, Version};
 use crate::qemu::machine::{self, CPU, Format, Machine, Mode};
 use crate::qemu::memory::Memory;
 use crate::qemu::process::{Emulator, died};
-use crate::qemu::qmp::{Event, Qmp};
+use crate::qemu::qmp::{Event, Failure, Qmp};
 
 /// No guest writes faster, in bytes a second: its machine is emulated.
 const FASTEST: u64 = 256 << 20;
@@ -72,10 +75,61 @@ pub struct Options {
 pub struct Recorded {
     /// The recording.
     pub recording: Recording,
-    /// Whether it was ended because the disk was nearly full.
-    pub full: bool,
+    /// Why it was ended, if the guest could have gone on.
+    pub cut: Option<Cut>,
     /// Whether somebody ended it.
     pub called_off: bool,
+}
+
+/// Why a run was ended that could have gone on. What was recorded so far is a whole recording.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// The disk with the library was nearly full.
+    Full,
+    /// A disk of the guest failed on the host.
+    Disk(Failure),
+    /// The guest reboots again and again.
+    Reboots {
+        /// How often in a row, each time too soon.
+        times: u32,
+    },
+}
+
+impl Cut {
+    /// What explains it.
+    pub fn message(&self) -> Message {
+        match self {
+            Self::Full => Message::RecordingCut,
+            Self::Disk(_) => Message::DiskFailed,
+            Self::Reboots { .. } => Message::GivenUp,
+        }
+    }
+
+    /// Whether the host is to blame: how the run would have ended, nobody knows.
+    pub fn is_of_the_host(&self) -> bool {
+        match self {
+            Self::Full | Self::Disk(_) => true,
+            Self::Reboots { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str(
+                "the disk was nearly full, so the run was ended there; the recording is whole. Remove old ones with `ttvm recordings rm`",
+            ),
+            Self::Disk(failure) => write!(
+                f,
+                "{failure}, because the host failed, so the run was ended there; the recording is whole. Look at the host (`dmesg`), then record again"
+            ),
+            Self::Reboots { times } => write!(
+                f,
+                "{times} times in a row the guest rebooted within a minute of its start, so the run was ended there; the recording is whole"
+            ),
+        }
+    }
 }
 
 /// Records a run of `guest`, whose file has the text `file`.
@@ -147,7 +201,7 @@ pub(super) fn whole(
     })?;
     Ok(Recorded {
         recording,
-        full: ended.full,
+        cut: ended.cut,
         called_off: ended.called_off,
     })
 }
@@ -296,7 +350,7 @@ pub(super) struct Ended {
     pub(super) exit: RunExit,
     pub(super) instructions: u64,
     pub(super) at: u64,
-    pub(super) full: bool,
+    pub(super) cut: Option<Cut>,
     pub(super) called_off: bool,
     pub(super) moments: Vec<Moment>,
 }
@@ -541,7 +595,8 @@ impl Course<'_> {
         let end = limits.time.map(|limit| Instant::now() + limit);
         let mut space = Space::new(self.library)?;
         let mut moments = Moments::new(self.memory, self.disks);
-        let (mut full, mut called_off) = (false, false);
+        let mut reboots = Reboots::begin(Instant::now());
+        let (mut cut, mut called_off) = (None, false);
         let exit = loop {
             let due = space.again.min(moments.again);
             let until = [Some(due), end, limits.look()].into_iter().flatten().min();
@@ -551,12 +606,26 @@ impl Course<'_> {
                     listener.console(&text);
                 }
                 Happened::Event(Event::Shutdown(reason)) => break exit_of(&reason),
-                // There was no room for what the guest writes. While there is some for the log, it is a whole recording.
-                Happened::Event(Event::Stopped) if live.emulator.qmp().lacks_room()? => {
-                    full = true;
-                    break RunExit::Stopped;
+                // A disk failed. The guest waits for an answer that it gets in a replay: nobody knows what is on its disks then.
+                Happened::Event(Event::Stopped) => {
+                    if let Some(failure) = live.emulator.qmp().failure()? {
+                        cut = Some(match failure.no_space {
+                            true => Cut::Full,
+                            false => Cut::Disk(failure),
+                        });
+                        break RunExit::Cut;
+                    }
                 }
-                Happened::Event(Event::Stopped | Event::Resumed) => {}
+                Happened::Event(Event::Resumed) => {}
+                // It is not slowed: a recorded machine is left alone.
+                Happened::Event(Event::Reset) => {
+                    let at = live.emulator.qmp().instructions()?;
+                    if reboots.another(at, Instant::now()) == Some(Step::GiveUp) {
+                        let times = reboots.times();
+                        cut = Some(Cut::Reboots { times });
+                        break RunExit::Stopped;
+                    }
+                }
                 Happened::Signal { .. } => {
                     called_off = true;
                     break RunExit::Stopped;
@@ -575,8 +644,8 @@ impl Course<'_> {
                     }
                     if now >= space.again {
                         let copied = self.copied.as_ref().and_then(|log| log.metadata().ok());
-                        full = space.look(self.library, copied.map_or(0, |log| log.len()))?;
-                        if full {
+                        if space.look(self.library, copied.map_or(0, |log| log.len()))? {
+                            cut = Some(Cut::Full);
                             break RunExit::Stopped;
                         }
                     }
@@ -584,7 +653,7 @@ impl Course<'_> {
             }
         };
         let at = now();
-        if exit == RunExit::Stopped && !full {
+        if exit == RunExit::Stopped && cut.is_none() {
             moments.take(&mut live.emulator)?;
         }
         let instructions = live.emulator.qmp().stop()?;
@@ -601,7 +670,7 @@ impl Course<'_> {
             exit,
             instructions,
             at,
-            full,
+            cut,
             called_off,
             moments: moments.taken,
         })

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // A guest without an operating system, for where every instruction is emulated twice: it reads clocks, reads and writes its
 // virtio disk (the legacy interface of the VIRTIO 1.1 specification, 4.1.4.8), prints what it found, and powers off; with "loop"
-// on its command line it counts on instead. QEMU loads it by the Multiboot header.
+// on its command line it counts on instead, and with "reset" it resets its machine. QEMU loads it by the Multiboot header.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -102,9 +102,11 @@ static u32 sum(u32 bytes) {
 
 void guest(const u32 *multiboot) {
     const char *line = (const char *)multiboot[4];
-    int loop = 0;
-    for (; *line; line++)
+    int loop = 0, reset = 0;
+    for (; *line; line++) {
         loop |= line[0] == 'l' && line[1] == 'o' && line[2] == 'o' && line[3] == 'p';
+        reset |= line[0] == 'r' && line[1] == 'e' && line[2] == 's' && line[3] == 'e' && line[4] == 't';
+    }
     print("clock ");
     hex(cmos(4) << 16 | cmos(2) << 8 | cmos(0));
     print(" ");
@@ -133,5 +135,7 @@ void guest(const u32 *multiboot) {
     print("\nend ");
     hex((u32)rdtsc());
     print("\n");
+    if (reset)
+        outb(0x64, 0xfe);
     outw(0x604, 0x2000);
 }

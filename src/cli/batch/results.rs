@@ -56,7 +56,7 @@ fn tell(library: &Library, answer: &Answer) -> Result<(), Error> {
     match came {
         Came::Verdict(verdict) => replay::tell(guest, id, verdict).map(drop)?,
         Came::Recorded { guest, id } => match recording(library, guest, id) {
-            Ok(recording) => writeln!(out, "{}", record::summary(&recording))?,
+            Ok(recording) => writeln!(out, "{}", record::summary(&recording, true))?,
             Err(error) => writeln!(out, "recorded {guest} {id}: {}", text::line(&error.to_string()))?,
         },
         Came::Failed { task, host, why, .. } => {

@@ -169,9 +169,11 @@ pub(in crate::cli) fn leave(
     drop(keys);
     follower.end();
     let recorded = recorded?;
-    if recorded.full {
-        record::say_full();
-    }
-    writeln!(io::stdout(), "{}", record::summary(&recorded.recording))?;
+    record::say_cut(recorded.cut.as_ref());
+    writeln!(
+        io::stdout(),
+        "{}",
+        record::summary(&recorded.recording, recorded.cut.is_none())
+    )?;
     Ok(Exit::Done)
 }

@@ -110,14 +110,12 @@ impl Series<'_> {
             self.follower.end();
             let Recorded {
                 recording,
-                full,
+                cut,
                 called_off,
             } = recorded?;
-            eprintln!("ttvm: {}", record::summary(&recording));
-            if full {
-                record::say_full();
-            }
-            if called_off || full {
+            eprintln!("ttvm: {}", record::summary(&recording, cut.is_none()));
+            record::say_cut(cut.as_ref());
+            if called_off || cut.is_some_and(|cut| cut.is_of_the_host()) {
                 return Err(SessionError::Interrupted.into());
             }
             let end = end_of(&recording, self.tries.text)?;

@@ -11,7 +11,7 @@ use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::recording::library::manifest::RunExit;
-use crate::recording::record::{self, Options};
+use crate::recording::record::{self, Cut, Options};
 use crate::recording::replay::verdict::grouped;
 use crate::recording::session::limit::Limit;
 
@@ -69,30 +69,27 @@ pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit
     drop(keys);
     follower.end();
     let recorded = recorded?;
-    if recorded.full {
-        say_full();
-    }
-    writeln!(io::stdout(), "{}", summary(&recorded.recording))?;
+    say_cut(recorded.cut.as_ref());
+    writeln!(io::stdout(), "{}", summary(&recorded.recording, recorded.cut.is_none()))?;
     Ok(Exit::Done)
 }
 
-/// That a run was ended for want of room.
-pub(super) fn say_full() {
-    eprintln!(
-        "ttvm: the disk was nearly full, so the run was ended there; the recording is whole. Remove old ones with `ttvm recordings rm`"
-    );
+/// That a run was ended, if it was.
+pub(super) fn say_cut(cut: Option<&Cut>) {
+    if let Some(cut) = cut {
+        eprintln!("ttvm: {cut}");
+    }
 }
 
-/// A recording in a line.
-pub(in crate::cli) fn summary(recording: &crate::recording::Recording) -> String {
+/// A recording in a line. Whether one that was cut off was to end there, it does not say.
+pub(in crate::cli) fn summary(recording: &crate::recording::Recording, was_to_end: bool) -> String {
     let manifest = recording.manifest();
     let head = format!("recorded {} {}", manifest.guest, recording.id());
     match &manifest.result {
         Some(result) => format!(
             "{head}: {} after {}{} s; log {} KiB, console {} bytes",
             match result.exit {
-                // Nothing else cuts a run off that is still being recorded.
-                RunExit::Cut => "ended as it was to".to_owned(),
+                RunExit::Cut if was_to_end => "ended as it was to".to_owned(),
                 exit => exit.to_string(),
             },
             result

@@ -29,7 +29,11 @@ pub(in crate::cli) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<
         return Ok(Exit::Done);
     }
     let library = Library::open(Places::system("/".as_ref()).state_dir());
-    writeln!(io::stdout(), "{}", record::summary(&library.find(guest, None)?))?;
+    writeln!(
+        io::stdout(),
+        "{}",
+        record::summary(&library.find(guest, None)?, limit.and_then(Limit::host).is_none())
+    )?;
     Ok(Exit::Done)
 }
 

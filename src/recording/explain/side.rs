@@ -27,7 +27,7 @@ use crate::recording::replay::start::Start;
 use crate::recording::replay::stillness::{Progress, Stillness, Threads};
 use crate::recording::session::live::{Happened, Live};
 use crate::recording::session::scratch::Scratch;
-use crate::recording::session::{Environment, Error};
+use crate::recording::session::{Environment, Error, require_disks};
 
 /// The file for the machine's states.
 const STATES: &str = "states.qcow2";
@@ -216,7 +216,7 @@ impl<'a, 's> Side<'a, 's> {
                 }
                 Happened::Signal { .. } => return Err(Error::Interrupted),
                 Happened::Timeout => self.look(&mut progress)?,
-                Happened::Console(_) | Happened::Event(Event::Resumed) => None,
+                Happened::Console(_) | Happened::Event(Event::Resumed | Event::Reset) => None,
             };
             if let Some(how) = how {
                 self.is_lost = true;
@@ -383,9 +383,8 @@ impl<'a, 's> Side<'a, 's> {
 
     /// It stands still.
     fn stopped(&mut self) -> Result<(), Error> {
-        if self.qmp().lacks_room()? {
-            return Err(self.no_room());
-        }
+        let qmp = self.live.emulator.qmp();
+        require_disks(qmp, &self.setup.machine.drives, self.overlays.path())?;
         let before = self.at;
         self.at = self.qmp().instructions()?;
         if let Some(flip) = self.flip.filter(|flip| before < flip.at && flip.at == self.at) {

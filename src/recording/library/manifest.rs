@@ -196,8 +196,8 @@ pub enum RunExit {
     Panicked,
     /// It ended, and nobody says why.
     Ended,
-    /// It ends before the guest did: what recorded it was killed, or the host lost power, and the recording was salvaged; or it was
-    /// to end at this instruction. Nobody knows what was on the disks.
+    /// It ends before the guest did: what recorded it was killed, or the host lost power, and the recording was salvaged; a
+    /// disk failed on the host; or it was to end at this instruction. Nobody knows what was on the disks.
     Cut,
 }
 

@@ -20,7 +20,7 @@ use crate::qemu::process::{Emulator, died};
 use crate::qemu::qmp::{self, Event, Qmp};
 use crate::recording::Id;
 use crate::recording::session::live::{Happened, Live};
-use crate::recording::session::{Error, Listener, Removed};
+use crate::recording::session::{Error, Listener, Removed, require_disks};
 
 /// How often the machine is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -89,12 +89,18 @@ pub(in crate::recording) fn serve(
         None,
     );
     // From the first moment somebody may have it do what it is not allowed to, which ends it.
-    let followed = follow(run, debugger, &mut live, listener);
+    let followed = follow(run, overlays, debugger, &mut live, listener);
     live.told(followed)
 }
 
 /// Follows what the debugger does, until it is over.
-fn follow(run: &Run<'_>, debugger: &Wanted, live: &mut Live<'_, '_>, listener: &mut dyn Listener) -> Result<(), Error> {
+fn follow(
+    run: &Run<'_>,
+    overlays: &Path,
+    debugger: &Wanted,
+    live: &mut Live<'_, '_>,
+    listener: &mut dyn Listener,
+) -> Result<(), Error> {
     if let Some(start) = run.at.as_ref().and_then(|at| at.start) {
         start.load(live.emulator.qmp())?;
         start.forget(live.emulator.qmp())?;
@@ -102,7 +108,7 @@ fn follow(run: &Run<'_>, debugger: &Wanted, live: &mut Live<'_, '_>, listener: &
     // What a debugger that goes backwards starts from.
     live.emulator.qmp().monitor("savevm start")?;
     if let Some(at) = &run.at {
-        go_to(at.instructions, live, listener)?;
+        go_to(at.instructions, run, overlays, live, listener)?;
     }
     stop_before(run.last, live.emulator.qmp())?;
     if !debugger.paused && run.at.is_none() {
@@ -115,7 +121,8 @@ fn follow(run: &Run<'_>, debugger: &Wanted, live: &mut Live<'_, '_>, listener: &
     loop {
         match live.next(Some(again))? {
             Happened::Console(text) => listener.console(&text),
-            Happened::Event(Event::Shutdown(_) | Event::Stopped | Event::Resumed) => {}
+            Happened::Event(Event::Stopped) => require_disks(live.emulator.qmp(), &run.machine.drives, overlays)?,
+            Happened::Event(_) => {}
             Happened::Signal { .. } => return Ok(()),
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;
@@ -160,7 +167,13 @@ fn save(at: u64, saved: u64, qmp: &mut Qmp) -> Result<u64, Error> {
 }
 
 /// Has the machine go on until the guest has executed `instructions`.
-fn go_to(instructions: u64, live: &mut Live<'_, '_>, listener: &mut dyn Listener) -> Result<(), Error> {
+fn go_to(
+    instructions: u64,
+    run: &Run<'_>,
+    overlays: &Path,
+    live: &mut Live<'_, '_>,
+    listener: &mut dyn Listener,
+) -> Result<(), Error> {
     let qmp = live.emulator.qmp();
     if qmp.instructions()? >= instructions {
         return Ok(());
@@ -169,7 +182,9 @@ fn go_to(instructions: u64, live: &mut Live<'_, '_>, listener: &mut dyn Listener
     qmp.go_on()?;
     loop {
         match live.next(Some(Instant::now() + LOOK))? {
-            Happened::Event(Event::Stopped) => return Ok(()),
+            Happened::Event(Event::Stopped) => {
+                return require_disks(live.emulator.qmp(), &run.machine.drives, overlays);
+            }
             Happened::Signal { .. } => return Err(Error::Interrupted),
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;

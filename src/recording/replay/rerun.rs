@@ -28,7 +28,7 @@ use crate::recording::library::manifest::{Outcome, RunExit};
 use crate::recording::log::End;
 use crate::recording::record::{RESERVE, exit_of};
 use crate::recording::session::live::{Happened, Live};
-use crate::recording::session::{Error, Listener};
+use crate::recording::session::{Error, Listener, require_disks};
 use crate::recording::{Divergence, Recording};
 
 /// What QEMU says, and ends, when the log does not have what the guest asks for: `Missing character write event in the replay log`.
@@ -203,7 +203,7 @@ impl Rerun<'_> {
                     }
                     Some(Stood::On) | None => progress.again = Instant::now(),
                 },
-                Happened::Event(Event::Resumed) => {}
+                Happened::Event(Event::Resumed | Event::Reset) => {}
                 Happened::Signal { .. } => return Err(Error::Interrupted),
                 Happened::Ended => {
                     let status = live.emulator.wait().map_err(Error::Wait)?;
@@ -273,15 +273,10 @@ impl Rerun<'_> {
         })
     }
 
-    /// The machine stands still: at a moment, or because there was no room for what it writes.
+    /// The machine stands still: at a moment, or because a disk failed.
     fn stopped(&mut self, live: &mut Live<'_, '_>, overlays: &Path) -> Result<Stood, Error> {
         let qmp = live.emulator.qmp();
-        // That says nothing about the run.
-        if qmp.lacks_room()? {
-            return Err(Error::NoRoomForDisks {
-                directory: overlays.to_owned(),
-            });
-        }
+        require_disks(qmp, &self.machine.drives, overlays)?;
         if !qmp.is_paused()? {
             return Ok(Stood::On);
         }

@@ -7,6 +7,7 @@ pub mod limit;
 pub(super) mod live;
 pub mod plain;
 pub(super) mod scratch;
+mod standstill;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
@@ -17,15 +18,16 @@ use super::error::Error as LibraryError;
 use super::library::manifest::Manifest;
 use super::log::point;
 use super::{Divergence, Recording, tt_xen};
+use crate::base::catalogue::Message;
 use crate::base::error::{Classify, Exit};
 use crate::base::root::under;
 use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
 use crate::file::digest;
-use crate::qemu::machine::{Format, Kernel, Machine, Network};
+use crate::qemu::machine::{Backing, Drive, Format, Kernel, Machine, Network};
 use crate::qemu::{content, core, engine, process, qmp, watch};
-use crate::{image, run, snapshot};
+use crate::{guest, image, run, snapshot};
 
 /// Whoever follows a run.
 pub trait Listener {
@@ -37,6 +39,8 @@ pub trait Listener {
     fn progress(&mut self, what: &str, done: u64, total: u64);
     /// The guest stands still for this reason; without one, it goes on.
     fn trouble(&mut self, _why: Option<&str>) {}
+    /// The guest has rebooted, and goes on.
+    fn rebooted(&mut self) {}
 }
 
 /// Has `listener` follow what is read, until somebody asks to end.
@@ -158,11 +162,24 @@ pub enum Error {
         "QEMU has executed nothing for ten minutes, because the host did not let it: it waits for a disk, was stopped, or gets no processor. Look at the host (`dmesg`, `top`) and replay again; this says nothing about the run"
     )]
     HostStoodStill,
+    /// It reboots again and again.
+    #[error(transparent)]
+    Futile(Box<guest::Error>),
     /// There was no room for what the guest wrote to its disks.
     #[error("there is no room in {} for what the guest writes to its disks: make room (`ttvm recordings rm`) and try again", directory.display())]
     NoRoomForDisks {
         /// Where its disks are.
         directory: PathBuf,
+    },
+    /// What a disk is made of failed.
+    #[error(
+        "{failure}. It is made of {files}: look at the host (`dmesg`, the file system or server that this is on), and try again; this says nothing about the run"
+    )]
+    DiskFailed {
+        /// What failed.
+        failure: qmp::Failure,
+        /// What the disk is made of.
+        files: String,
     },
     /// The log is none that the recorded machine can have written.
     #[error("nothing of {guest} {id} is run: replay.log is not what its machine can have written")]
@@ -378,10 +395,18 @@ impl Classify for Error {
             Self::OtherRun { .. } => Exit::Diverged,
             Self::Library(error) => error.exit(),
             Self::Image(error) => error.exit(),
+            Self::Futile(error) => error.exit(),
             Self::Snapshot(error) => error.exit(),
             Self::TtXen(error) => error.exit(),
             Self::Process(error) => error.exit(),
             _ => Exit::Failed,
+        }
+    }
+
+    fn message(&self) -> Option<Message> {
+        match self {
+            Self::Futile(error) => error.message(),
+            _ => None,
         }
     }
 }
@@ -471,6 +496,30 @@ pub fn recorded_machine(manifest: &Manifest, kernel: Option<PathBuf>, initrd: Op
             .collect(),
         reset_ends: engine.reset_ends,
         hpet: engine.hpet,
+    }
+}
+
+/// `Ok` unless the machine stands still because a disk failed on the host, which says nothing about the run.
+pub(super) fn require_disks(qmp: &mut qmp::Qmp, drives: &[Drive], overlays: &Path) -> Result<(), Error> {
+    match qmp.failure()? {
+        None => Ok(()),
+        Some(failure) if failure.no_space => Err(Error::NoRoomForDisks {
+            directory: overlays.to_owned(),
+        }),
+        Some(failure) => Err(Error::DiskFailed {
+            files: files(&failure, drives),
+            failure,
+        }),
+    }
+}
+
+/// What the disk that failed is made of, in words.
+fn files(failure: &qmp::Failure, drives: &[Drive]) -> String {
+    let drive = drives.iter().find(|drive| drive.target.as_str() == failure.disk);
+    match drive.map(|drive| &drive.backing) {
+        Some(Backing::Raw { path, .. }) => path.display().to_string(),
+        Some(Backing::Overlay { path, base }) => format!("{} over {}", path.display(), base.display()),
+        None => "files of this host".to_owned(),
     }
 }
 

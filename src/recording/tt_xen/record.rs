@@ -91,7 +91,7 @@ pub fn record(
     })
     .map(|recording| Recorded {
         recording,
-        full: ended.full,
+        cut: ended.full.then_some(record::Cut::Full),
         called_off: false,
     })
 }

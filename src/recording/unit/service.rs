@@ -103,6 +103,7 @@ impl Classify for Error {
     fn message(&self) -> Option<Message> {
         match self {
             Self::Guest(error) => error.message(),
+            Self::Session(error) => error.message(),
             Self::Diverged { .. } => Some(Message::Diverged),
             _ => None,
         }
@@ -147,6 +148,7 @@ fn serve(kind: Kind, guest: &Guest, host: &HostConfig) -> Result<Next, Error> {
     run.why = result.as_ref().err().map(|error| crate::base::error::one_line(error));
     run.end(match &result {
         Ok(ending) => *ending,
+        Err(Error::Session(SessionError::Futile(_))) => Ending::Rebooted,
         Err(_) if run.up => Ending::Abandoned,
         Err(_) => Ending::NotStarted,
     });
@@ -234,12 +236,11 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
                 fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
             let options = record::Options { limit: *limit };
             let recorded = toolstack::record(guest, &text, &library, &environment, &options, &mut listener, keys)?;
-            if recorded.full {
-                tracing::warn!(
-                    message_id = Message::RecordingCut.id(),
-                    ttvm_guest = %guest.name,
-                    "the disk was nearly full, so the run was ended there; remove old recordings with `ttvm recordings rm`"
-                );
+            if let Some(cut) = &recorded.cut {
+                tracing::warn!(message_id = cut.message().id(), ttvm_guest = %guest.name, "{cut}");
+            }
+            if matches!(recorded.cut, Some(record::Cut::Reboots { .. })) {
+                return Ok(Ending::Rebooted);
             }
             Ok(
                 match recorded.recording.manifest().result.as_ref().map(|result| result.exit) {
@@ -319,6 +320,13 @@ impl Listener for Notifier<'_> {
     fn trouble(&mut self, why: Option<&str>) {
         notify::status(why.unwrap_or("running"));
         self.run.trouble = why.map(str::to_owned);
+        self.run.save(&self.guest.name);
+    }
+
+    fn rebooted(&mut self) {
+        tracing::info!(ttvm_guest = %self.guest.name, "guest rebooted: it starts again on the disk it wrote");
+        self.run.reboots += 1;
+        self.run.since = now();
         self.run.save(&self.guest.name);
     }
 

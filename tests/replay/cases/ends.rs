@@ -2,10 +2,13 @@
 //! However a run ends, there is a whole recording or an incomplete one, and the next run works.
 
 use nix::sys::signal::{Signal, kill};
+use ttvm::base::error::{Classify, Exit};
 use ttvm::recording::{Entry, State};
 
 use super::super::Outcome;
 use super::super::lab::{self, GUEST, Lab, Place, Running, console_says};
+use super::describe_tiny;
+use super::plain::{Told, plain};
 
 /// Records a guest that runs for ever, up to the moment where it does.
 fn recorded_for_ever(place: &Place) -> Running {
@@ -93,6 +96,48 @@ pub fn after_a_time(lab: &Lab) -> Outcome {
     place.describe("loop", "");
     place.record(&["--for", "5s"]).expect(0, &["stopped after"]);
     place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    Ok(())
+}
+
+/// It resets at once, and the next time again: recorded, it is left alone until that is enough, and is a run as it was.
+pub fn rebooting(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    describe_tiny(&place, "reset");
+    place.record(&[]).expect(
+        0,
+        &[
+            "5 times in a row the guest rebooted within a minute",
+            "the recording is whole",
+            "stopped after",
+        ],
+    );
+    place.replay(&["--verify"]).expect(0, &["IDENTICAL"]);
+    Ok(())
+}
+
+/// One that nobody records is slowed, as Xen's are, and given up.
+pub fn rebooting_plain(lab: &Lab) -> Outcome {
+    let place = lab.place();
+    describe_tiny(&place, "reset");
+    let (mut console, mut troubles) = (String::new(), Vec::new());
+    let error = plain(&place, &mut |told| match told {
+        Told::Console(text) => console += &text,
+        Told::Trouble(why) => troubles.extend(why),
+    });
+    let error = error.expect_err("it is given up");
+    assert_eq!(error.exit(), Exit::Refused);
+    let error = error.to_string();
+    assert!(
+        error.contains("5 times in a row it rebooted within a minute of its start"),
+        "{error}"
+    );
+    let pauses = [(2, 5), (3, 10), (4, 20)];
+    let expected = pauses.map(|(times, pause)| {
+        format!("rebooted within a minute, {times} times in a row now: started again in {pause} s")
+    });
+    assert_eq!(troubles, expected);
+    // What resets the machine once more is its firmware, which does not count.
+    assert_eq!(console.matches("clock ").count(), 5, "{console}");
     Ok(())
 }
 

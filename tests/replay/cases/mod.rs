@@ -15,6 +15,7 @@ mod identical;
 mod image;
 mod jobs;
 mod new;
+mod plain;
 mod questions;
 mod refusals;
 mod salvage;
@@ -78,6 +79,7 @@ pub fn quick() -> Vec<Case> {
         verdicts::crash,
         ends::interrupted,
         ends::rebooted,
+        ends::rebooting,
         cage::host_out_of_reach,
         debugger::forwards_and_backwards,
         verdicts::nothing_printed,
@@ -119,6 +121,9 @@ pub fn later() -> Vec<Case> {
         new::tutorial,
         questions::last_writes,
         salvage::killed,
+        space::disk_of_a_plain_run,
+        space::disk_fails,
+        ends::rebooting_plain,
         batch::tasks,
         space::full,
         time::disk_and_network,
