@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ttvm::base::error::chain;
+use ttvm::base::text::is_plain;
 use ttvm::boot::{self, EntryId, Environment, Menu, Probe};
 use ttvm::config::host;
 use ttvm::config::places::Places;
@@ -305,4 +306,55 @@ fn nothing_of_another_tree_is_run() {
         drop(output);
         assert!(!mark.exists(), "{command}");
     }
+}
+
+/// What is read of such a tree does nothing to a terminal, hides nothing, and forges no line.
+#[test]
+fn text_of_another_tree() {
+    let root = Fixture::new("01-bios-ext4").root;
+    let write = |path: &str, text: &str| {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), text).unwrap();
+    };
+    write("proc/sys/kernel/random/boot_id", "1\n");
+    write("proc/cmdline", "root=/dev/vda1\n");
+    let hostile = "\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{200b}";
+    let entry = format!("menuentry 'a{hostile}b' {{\n\tlinux /boot/x\n}}\n");
+    write("boot/grub/grub.cfg", &format!("set default=\"1{hostile}\"\n{entry}"));
+    let trial = format!(
+        r#"{{"trial":{{"entry":"ttvm-linux","keep":false,"asked":1,"asked_in":"0","fingerprint":"{}","verdict":[{{"failed":"why\u001b[2J\nWarning: none"}},"0"]}},"proved":{{}}}}"#,
+        "00000000-0000-0000-0000-000000000000"
+    );
+    write("var/lib/ttvm/boot.json", &trial);
+    write(
+        "etc/default/grub",
+        "GRUB_CMDLINE_LINUX=\"$(a)\"\nGRUB_DEFAULT=\"\u{202e}\"\n",
+    );
+    write(&format!("etc/default/grub.d/{hostile}.cfg"), "GRUB_CMDLINE_LINUX=`a`\n");
+    let mut all = String::new();
+    for (program, args) in [
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "status"][..]),
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "list"]),
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "render"]),
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "once", "ttvm-linux"]),
+        (env!("CARGO_BIN_EXE_ttvm-grub"), &[]),
+    ] {
+        let output = Command::new(program)
+            .arg("--root")
+            .arg(&root)
+            .args(args)
+            .output()
+            .unwrap();
+        all += &String::from_utf8_lossy(&output.stdout);
+        all += &String::from_utf8_lossy(&output.stderr);
+    }
+    assert!(all.chars().all(|c| c == '\n' || c == '\t' || is_plain(c)), "{all:?}");
+    assert!(
+        all.contains("ttvm-linux FAILED: why\\u{1b}[2J\\nWarning: none"),
+        "{all}"
+    );
+    assert!(
+        all.contains("\"a\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{202e}\\u{200b}b\""),
+        "{all}"
+    );
 }
