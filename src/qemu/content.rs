@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::engine;
 use super::machine::Backing;
 use crate::base::progress::Progress;
+use crate::base::text::line;
 use crate::file::digest::{self, Digest};
 use crate::run;
 
@@ -184,7 +185,8 @@ impl Overlay {
             disk: disk.clone(),
             source,
         })?;
-        let extents: Vec<Extent> = serde_json::from_str(&map).map_err(|error| strange(error.to_string()))?;
+        let extents: Vec<Extent> =
+            serde_json::from_str(&map).map_err(|error| strange(line(&error.to_string()).into_owned()))?;
         let mut total = 0;
         for extent in &extents {
             if extent.start != total || extent.is_data() && extent.offset.is_none() {
