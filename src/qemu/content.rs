@@ -13,6 +13,7 @@ use super::machine::Backing;
 use crate::base::progress::Progress;
 use crate::base::text::line;
 use crate::file::digest::{self, Digest};
+use crate::file::open_content;
 use crate::run;
 
 /// What is compared at once.
@@ -88,7 +89,7 @@ pub fn digest(backing: &Backing, progress: &mut Progress<'_>) -> Result<Digest, 
 /// If it has its content elsewhere, or nothing was kept by that name.
 pub fn go_back(path: &Path, name: &str) -> Result<(), Error> {
     let disk = path.display().to_string();
-    let mut file = File::open(path).map_err(|source| Error::Read {
+    let mut file = open_content(path).map_err(|source| Error::Read {
         disk: disk.clone(),
         source: digest::Error::Open {
             path: path.to_owned(),
@@ -165,7 +166,7 @@ impl Overlay {
     fn open(path: &Path, base: &Path) -> Result<Self, Error> {
         let disk = path.display().to_string();
         let open = |path: &Path| {
-            File::open(path).map_err(|source| Error::Read {
+            open_content(path).map_err(|source| Error::Read {
                 disk: disk.clone(),
                 source: digest::Error::Open {
                     path: path.to_owned(),
