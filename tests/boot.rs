@@ -358,3 +358,57 @@ fn text_of_another_tree() {
         "{all}"
     );
 }
+
+/// Nor is it waited for, or read without an end, and no link leads out of it.
+#[test]
+fn files_of_another_tree_that_are_none() {
+    let secret = tempfile("secret");
+    fs::write(&secret, "[mistake]\n").unwrap();
+    for path in [
+        "boot/grub/grub.cfg",
+        "boot/grub/grubenv",
+        "boot/config-6.1.0-56-amd64",
+        "boot/xen-4.17-amd64.config",
+        "etc/ttvm/ttvm.toml",
+        "etc/ttvm/guests/a.toml",
+        "etc/default/grub",
+        "etc/default/grub.d/zz-ttvm.cfg",
+        "etc/machine-id",
+        "var/lib/ttvm/boot.json",
+        "proc/cmdline",
+        "proc/self/mountinfo",
+        "proc/sys/kernel/random/boot_id",
+        "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
+    ] {
+        for kind in ["pipe", "/dev/zero", secret.to_str().unwrap()] {
+            let root = Fixture::new("01-bios-ext4").root;
+            for (name, text) in [("sys/kernel/random/boot_id", "1\n"), ("cmdline", "quiet\n")] {
+                let name = root.join("proc").join(name);
+                fs::create_dir_all(name.parent().unwrap()).unwrap();
+                fs::write(name, text).unwrap();
+            }
+            let real = root.join(path);
+            fs::create_dir_all(real.parent().unwrap()).unwrap();
+            let _ = fs::remove_file(&real);
+            match kind {
+                "pipe" => assert!(Command::new("mkfifo").arg(&real).status().unwrap().success()),
+                target => symlink(target, &real).unwrap(),
+            }
+            for command in ["boot status", "boot render", "guest check"] {
+                let output = Command::new("timeout")
+                    .args(["60", env!("CARGO_BIN_EXE_ttvm"), "--root"])
+                    .arg(&root)
+                    .args(command.split(' '))
+                    .output()
+                    .unwrap();
+                assert!(
+                    output.status.code().is_some_and(|code| code < 5),
+                    "{command}: {path}, {kind}"
+                );
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(!said.contains("mistake"), "{command}: {path}: {said}");
+            }
+        }
+    }
+    fs::remove_file(secret).unwrap();
+}

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::root::under;
+use crate::base::text::is_plain;
 
 /// Why a file cannot be put into a boot entry.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,7 @@ impl BootFile {
         let Some(inside) = inside else {
             return Err(Unusable::Elsewhere(path.to_owned()));
         };
-        if inside.to_str().is_none_or(|text| text.chars().any(char::is_control)) {
+        if !inside.to_str().is_some_and(|text| text.chars().all(is_plain)) {
             return Err(Unusable::Name(path.to_owned()));
         }
         Ok(Self {

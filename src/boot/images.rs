@@ -9,6 +9,7 @@ use super::Error;
 use super::file::{BootFile, Unusable};
 use crate::base::root::under;
 use crate::base::version;
+use crate::file::tree;
 
 /// What Xen images are called.
 pub const XEN: &[&str] = &["xen"];
@@ -185,7 +186,7 @@ pub fn early(root: &Path, stock: &str, custom: &str) -> Vec<BootFile> {
 pub fn policy(root: &Path, xen: &Image) -> Option<BootFile> {
     let directory = xen.file.directory();
     let config = directory.join(format!("xen-{}.config", xen.version));
-    if fs::read_to_string(under(root, &config)).is_ok_and(|text| !text.lines().any(|line| line == "CONFIG_XSM=y")) {
+    if tree::text(root, &config, tree::WRITTEN).is_ok_and(|text| !text.lines().any(|line| line == "CONFIG_XSM=y")) {
         return None;
     }
     BootFile::find(root, &directory.join(format!("xenpolicy-{}", xen.version))).ok()
@@ -283,7 +284,7 @@ fn built(root: &Path, kernel: &Image) -> Option<Built> {
     ];
     let text = places
         .iter()
-        .find_map(|path| fs::read_to_string(under(root, path)).ok())?;
+        .find_map(|path| tree::text(root, path, tree::WRITTEN).ok())?;
     let mut built = Built::default();
     for line in text.lines() {
         match line.trim_end() {

@@ -294,7 +294,7 @@ fn find_xen(
 /// How GRUB starts `image`.
 fn loader(root: &Path, image: &Image, firmware: Firmware, probe: &dyn Probe) -> Found<Loader> {
     let path = under(root, image.file.path());
-    let found = multiboot::has_multiboot2(&path).unwrap_or_default();
+    let found = multiboot::has_multiboot2(root, image.file.path()).unwrap_or_default();
     let is = |kind| probe.is_x86(kind, &path);
     // What GRUB's program cannot even read, GRUB cannot start.
     let unreadable = |error: run::Error| Absent::Unreadable(path_of(image), one_line(&error));
