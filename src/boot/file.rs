@@ -21,6 +21,14 @@ pub enum Unusable {
     /// A file without content: something was interrupted while it wrote.
     #[error("{} is empty", .0.display())]
     Empty(PathBuf),
+    /// A kernel that is not all there: /boot was full.
+    #[error("{} is cut off: by its own header it lacks {lacks} bytes", path.display())]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        lacks: u64,
+    },
     /// GRUB searches the boot file system only.
     #[error("{} is not on the file system of /boot, where GRUB looks", .0.display())]
     Elsewhere(PathBuf),

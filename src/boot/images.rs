@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::bz_image;
 use super::file::{BootFile, Unusable};
 use crate::base::root::under;
 use crate::base::version;
@@ -74,7 +75,19 @@ pub struct Built {
 
 impl Kernel {
     /// The kernel `image`, with `initrd` or else the one beside it.
+    ///
+    /// # Errors
+    ///
+    /// If it or its initial RAM disk cannot be loaded, or if it is cut off.
     pub fn new(root: &Path, image: Image, initrd: Option<&Path>) -> Result<Self, Unusable> {
+        // Whoever may not read it is told nothing of it.
+        match bz_image::lacks(root, image.file.path()).unwrap_or_default() {
+            0 => {}
+            lacks => {
+                let path = image.file.path().to_owned();
+                return Err(Unusable::CutOff { path, lacks });
+            }
+        }
         let initrd = match initrd {
             Some(path) => Some(BootFile::find(root, path)?),
             None => beside(root, &image)?,

@@ -5,6 +5,7 @@
 //! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
 //! that cannot boot.
 
+mod bz_image;
 mod entry;
 mod entry_id;
 mod file;
