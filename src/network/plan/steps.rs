@@ -60,11 +60,13 @@ pub(super) fn nat(
     let forwarding = forwarding(context, from, &links, bridge)?;
     let guarded = forwarding.iter().map(|sysctl| sysctl.interface().to_owned()).collect();
     steps.extend(forwarding.into_iter().map(Step::Sysctl));
-    steps.push(Step::Firewall(Firewall {
+    let firewall = Firewall {
         bridge: bridge.clone(),
         subnet,
         guarded,
-    }));
+    };
+    firewall.check()?;
+    steps.push(Step::Firewall(firewall));
     if let Some(zone) = &to.zone
         && (own || firewalld::zone_of(bridge)?.as_deref() != Some(zone.as_str()))
     {
