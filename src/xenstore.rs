@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::base::root::under;
+use crate::file::tree;
 
 /// Where xenstored listens (Debian, upstream), and the way to one that runs in its own domain.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
@@ -63,7 +64,7 @@ pub fn is_here() -> bool {
 
 /// Whether the system in the tree that begins at `root` is the domain that controls the others.
 pub fn is_dom0(root: &Path) -> bool {
-    std::fs::read_to_string(under(root, Path::new(CAPABILITIES))).is_ok_and(|text| text.contains("control_d"))
+    tree::text(root, Path::new(CAPABILITIES), tree::SETTINGS).is_ok_and(|text| text.contains("control_d"))
 }
 
 impl XenStore {

@@ -2,7 +2,7 @@
 //! The boot entries, on trees made for the purpose. Each directory in fixtures/boot holds one system:
 //!
 //! - `tree`: its files, a line each: `PATH`, `PATH/`, `PATH = CONTENT`, `PATH -> TARGET` (a file has some content
-//!   if none is given, `\n` is a line end, `#` begins a comment);
+//!   if none is given, `\n` is a line end, `#` begins a comment), or `PATH is a bzImage`, one cut off `…, the first BYTES`;
 //! - `ttvm.toml`: /etc/ttvm/ttvm.toml, if there is one;
 //! - `env`: the variables of grub-mkconfig, `NAME=VALUE`;
 //! - `probe`: what GRUB's programs answer there, `QUESTION: ANSWER` (` | ` is a line end);
@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ttvm::base::error::chain;
+use ttvm::base::text::is_plain;
 use ttvm::boot::{self, EntryId, Environment, Menu, Probe};
 use ttvm::config::host;
 use ttvm::config::places::Places;
@@ -76,7 +77,25 @@ impl Fixture {
     }
 }
 
+/// A kernel's header, and no kernel.
+fn bz_image() -> Vec<u8> {
+    let mut bytes = vec![0; 2048 + 1024];
+    // Three sectors behind the first, and 64 paragraphs, of protocol 2.15.
+    bytes[0x1f1] = 3;
+    bytes[0x1f4] = 64;
+    bytes[0x202..0x208].copy_from_slice(b"HdrS\x0f\x02");
+    bytes
+}
+
 fn plant(root: &Path, line: &str) {
+    if let Some((name, length)) = line.split_once(" is a bzImage") {
+        let mut bytes = bz_image();
+        let length = length.trim_start_matches(", the first ");
+        bytes.truncate(length.parse().unwrap_or(bytes.len()));
+        fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+        fs::write(root.join(name), bytes).unwrap();
+        return;
+    }
     let (name, content, target) = match (line.split_once(" -> "), line.split_once(" = ")) {
         (Some((name, target)), _) => (name, "", Some(target)),
         (_, Some((name, content))) => (name, content, None),
@@ -305,4 +324,109 @@ fn nothing_of_another_tree_is_run() {
         drop(output);
         assert!(!mark.exists(), "{command}");
     }
+}
+
+/// What is read of such a tree does nothing to a terminal, hides nothing, and forges no line.
+#[test]
+fn text_of_another_tree() {
+    let root = Fixture::new("01-bios-ext4").root;
+    let write = |path: &str, text: &str| {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), text).unwrap();
+    };
+    write("proc/sys/kernel/random/boot_id", "1\n");
+    write("proc/cmdline", "root=/dev/vda1\n");
+    let hostile = "\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{200b}";
+    let entry = format!("menuentry 'a{hostile}b' {{\n\tlinux /boot/x\n}}\n");
+    write("boot/grub/grub.cfg", &format!("set default=\"1{hostile}\"\n{entry}"));
+    let trial = format!(
+        r#"{{"trial":{{"entry":"ttvm-linux","keep":false,"asked":1,"asked_in":"0","fingerprint":"{}","verdict":[{{"failed":"why\u001b[2J\nWarning: none"}},"0"]}},"proved":{{}}}}"#,
+        "00000000-0000-0000-0000-000000000000"
+    );
+    write("var/lib/ttvm/boot.json", &trial);
+    write(
+        "etc/default/grub",
+        "GRUB_CMDLINE_LINUX=\"$(a)\"\nGRUB_DEFAULT=\"\u{202e}\"\n",
+    );
+    write(&format!("etc/default/grub.d/{hostile}.cfg"), "GRUB_CMDLINE_LINUX=`a`\n");
+    let mut all = String::new();
+    for (program, args) in [
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "status"][..]),
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "list"]),
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "render"]),
+        (env!("CARGO_BIN_EXE_ttvm"), &["boot", "once", "ttvm-linux"]),
+        (env!("CARGO_BIN_EXE_ttvm-grub"), &[]),
+    ] {
+        let output = Command::new(program)
+            .arg("--root")
+            .arg(&root)
+            .args(args)
+            .output()
+            .unwrap();
+        all += &String::from_utf8_lossy(&output.stdout);
+        all += &String::from_utf8_lossy(&output.stderr);
+    }
+    assert!(all.chars().all(|c| c == '\n' || c == '\t' || is_plain(c)), "{all:?}");
+    assert!(
+        all.contains("ttvm-linux FAILED: why\\u{1b}[2J\\nWarning: none"),
+        "{all}"
+    );
+    assert!(
+        all.contains("\"a\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{202e}\\u{200b}b\""),
+        "{all}"
+    );
+}
+
+/// Nor is it waited for, or read without an end, and no link leads out of it.
+#[test]
+fn files_of_another_tree_that_are_none() {
+    let secret = tempfile("secret");
+    fs::write(&secret, "[mistake]\n").unwrap();
+    for path in [
+        "boot/grub/grub.cfg",
+        "boot/grub/grubenv",
+        "boot/config-6.1.0-56-amd64",
+        "boot/xen-4.17-amd64.config",
+        "etc/ttvm/ttvm.toml",
+        "etc/ttvm/guests/a.toml",
+        "etc/default/grub",
+        "etc/default/grub.d/zz-ttvm.cfg",
+        "etc/machine-id",
+        "var/lib/ttvm/boot.json",
+        "proc/cmdline",
+        "proc/self/mountinfo",
+        "proc/sys/kernel/random/boot_id",
+        "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
+    ] {
+        for kind in ["pipe", "/dev/zero", secret.to_str().unwrap()] {
+            let root = Fixture::new("01-bios-ext4").root;
+            for (name, text) in [("sys/kernel/random/boot_id", "1\n"), ("cmdline", "quiet\n")] {
+                let name = root.join("proc").join(name);
+                fs::create_dir_all(name.parent().unwrap()).unwrap();
+                fs::write(name, text).unwrap();
+            }
+            let real = root.join(path);
+            fs::create_dir_all(real.parent().unwrap()).unwrap();
+            let _ = fs::remove_file(&real);
+            match kind {
+                "pipe" => assert!(Command::new("mkfifo").arg(&real).status().unwrap().success()),
+                target => symlink(target, &real).unwrap(),
+            }
+            for command in ["boot status", "boot render", "guest check"] {
+                let output = Command::new("timeout")
+                    .args(["60", env!("CARGO_BIN_EXE_ttvm"), "--root"])
+                    .arg(&root)
+                    .args(command.split(' '))
+                    .output()
+                    .unwrap();
+                assert!(
+                    output.status.code().is_some_and(|code| code < 5),
+                    "{command}: {path}, {kind}"
+                );
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(!said.contains("mistake"), "{command}: {path}: {said}");
+            }
+        }
+    }
+    fs::remove_file(secret).unwrap();
 }

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use ttvm::base::text::is_plain;
+
 /// What `ttvm` prints and how it ends, stdout before stderr.
 fn session(root: &Path, script: &str) -> String {
     let mut text = String::new();
@@ -87,4 +89,45 @@ fn sessions() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A guest's file may be anybody's: what is said of it does nothing to a terminal, hides nothing, and forges no line.
+#[test]
+fn text_from_elsewhere() {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("config-elsewhere");
+    let guests = root.join("etc/ttvm/guests");
+    fs::create_dir_all(&guests).expect("a directory");
+    fs::create_dir_all(root.join("boot")).expect("a directory");
+    fs::write(root.join("boot/vmlinuz"), "a kernel").expect("a file");
+    let boots = "kernel = \"/boot/vmlinuz\"\ncmdline = \"a\\u202eb\\u2066c\\u2028d\\u200be\"\n";
+    fs::write(guests.join("shown.toml"), boots).expect("a file");
+    let disk = "[[disk]]\norigin = \"/srv/\\u001b]0;x\\u0007\"\ntarget = \"vda\"\n";
+    let wrong = format!("toolstack = \"qemu\"\n{boots}\"\\u001b[2Jx\\nok: ok\" = 1\n{disk}");
+    fs::write(guests.join("wrong.toml"), wrong).expect("a file");
+    fs::write(
+        root.join("xl.cfg"),
+        "name = \"im\"\nkernel = \"/boot/vmlinuz\"\nextra = \"a\u{2066}b\"\nunknown = \"\u{202e}\"\n",
+    )
+    .expect("a file");
+    let said = session(&root, "$ ttvm guest check\n$ ttvm guest show shown\n");
+    let xl = root.join("xl.cfg").display().to_string();
+    let imported = session(
+        &root,
+        &format!("$ ttvm guest import --name taken --dry-run {xl}\n$ ttvm guest import --name taken {xl}\n"),
+    );
+    for said in [&said, &imported] {
+        assert!(said.chars().all(|c| c == '\n' || is_plain(c)), "{said:?}");
+    }
+    for part in [
+        "\\u{1b}[2Jx\\nok: ok",
+        "is neither a volume, written VG/LV, nor a file",
+        "cmdline: a\\u{202e}b\\u{2066}c\\u{2028}d\\u{200b}e",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.lines().any(|line| line.starts_with("ok: ok")), "{said}");
+    assert!(imported.contains("a\\U00002066b"), "{imported}");
+    let written = fs::read_to_string(guests.join("taken.toml")).unwrap_or_default();
+    assert!(written.chars().all(|c| c == '\n' || is_plain(c)), "{imported}{written}");
+    let _ = fs::remove_dir_all(&root);
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 
 use crate::base::catalogue::Message;
+use crate::base::text::line;
 
 /// Exit codes of every ttvm program (`ttvm(1)`, EXIT STATUS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,10 +103,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(inner) = cause {
         text.push_str("\n  because: ");
-        text.push_str(&inner.to_string());
+        let said = inner.to_string();
+        match quotes(inner) {
+            true => text.push_str(&line(&said)),
+            false => text.push_str(&said),
+        }
         cause = inner.source();
     }
     text
+}
+
+/// Whether an error is not of ours, and may quote what it was about: no line break in it is one of ours.
+fn quotes(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<std::io::Error>()
+        || error.is::<serde_json::Error>()
+        || error.is::<toml::de::Error>()
+        || error.is::<toml::ser::Error>()
 }
 
 /// [`chain`] for places that take one line: systemd's status, a table. What were lines of their own stay apart.
@@ -145,6 +158,28 @@ pub fn report(program: &str, error: &dyn Classify) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_quotes_forges_no_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read it:\n    twice")]
+        struct Unread(#[source] Box<dyn std::error::Error + Send + Sync>);
+        #[derive(Debug, Deserialize)]
+        enum Known {
+            One,
+        }
+        let foreign = r#""x\nttvm: imported web""#;
+        let of_json = serde_json::from_str::<Known>(foreign).expect_err("no such variant");
+        let of_toml = toml::from_str::<std::collections::BTreeMap<String, Known>>(&format!("it = {foreign}"));
+        let of_io = std::io::Error::other("a\nttvm: b");
+        let of_toml = of_toml.expect_err("no such variant");
+        for foreign in [of_json.into(), of_toml.into(), of_io.into()] {
+            let text = chain(&Unread(foreign));
+            let lines: Vec<&str> = text.lines().collect();
+            assert!(lines.len() == 3 && lines[2].starts_with("  because: "), "{text}");
+        }
+        assert!(matches!(serde_json::from_str::<Known>("\"One\""), Ok(Known::One)));
+    }
 
     #[test]
     fn several_lines_as_one() {

@@ -2,7 +2,7 @@
 //! Text that was not written by us (of files, guests, recordings, other programs) on its way to a person, and sizes for one.
 //!
 //! A terminal does what is in it: an escape sequence clears the screen or types for its owner, a line break forges a line of ours,
-//! and a few characters of Unicode turn the order of those around them. Everything that is shown goes through here.
+//! and a few characters of Unicode turn the order of those around them, or show nothing at all. Everything that is shown goes through here.
 
 use std::borrow::Cow;
 
@@ -17,6 +17,11 @@ pub fn line(text: &str) -> Cow<'_, str> {
 /// The same of a text whose line breaks are ours.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || is_plain(c))
+}
+
+/// The same of a program's text, whose columns are ours as well.
+pub fn script(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| matches!(c, '\n' | '\t') || is_plain(c))
 }
 
 /// JSON that a person may look at, too: what is not plain, which only its strings can have, is written as JSON's own escapes.
@@ -83,6 +88,32 @@ mod tests {
         assert_eq!(line("\u{202e}gpj"), "\\u{202e}gpj");
         assert_eq!(line("\u{61c}"), "\\u{61c}");
         assert_eq!(of_bytes(b"\xffx\x1b"), "\u{fffd}x\\u{1b}");
+    }
+
+    #[test]
+    fn what_hides_or_reorders() {
+        // The first and the last of each kind.
+        let not_plain = [
+            "\0\t\n\r\u{1b}\u{7f}\u{80}\u{85}\u{9b}\u{9f}",
+            "\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180b}\u{180e}\u{180f}",
+            "\u{200b}\u{200c}\u{200d}\u{200e}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}",
+            "\u{2060}\u{2065}\u{2066}\u{2069}\u{206a}\u{206f}\u{3164}\u{fe00}\u{fe0f}\u{feff}\u{ffa0}",
+            "\u{fff0}\u{fff9}\u{fffb}\u{1bca0}\u{1bca3}\u{1d173}\u{1d17a}",
+            "\u{e0000}\u{e0001}\u{e0020}\u{e007f}\u{e0100}\u{e01ef}\u{e0fff}",
+        ];
+        for c in not_plain.iter().flat_map(|text| text.chars()) {
+            assert!(!is_plain(c), "{c:?}");
+            assert_eq!(line(&format!("a{c}b")), format!("a{}b", c.escape_default()));
+        }
+        // Their neighbours, and what people write.
+        let plain = [
+            " ~\u{a0}\u{ac}\u{ae}\u{34e}\u{350}\u{61b}\u{61d}\u{180a}\u{1810}\u{200a}\u{2010}\u{2027}\u{202f}\u{205f}\u{2070}",
+            "\u{fdff}\u{fe10}\u{fefe}\u{ff00}\u{ffef}\u{fffc}\u{fffd}\u{1bc9f}\u{1bca4}\u{1d172}\u{1d17b}\u{e1000}",
+            "größe \\ \"x\" e\u{301} שלום 你好 한국어 \u{1f600}",
+        ];
+        for text in plain {
+            assert_eq!(line(text), text);
+        }
     }
 
     #[test]

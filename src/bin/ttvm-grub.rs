@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use ttvm::base::error::chain;
+use ttvm::base::text;
 use ttvm::boot::{self, Environment, Menu, System};
 use ttvm::config::host;
 use ttvm::config::places::Places;
@@ -17,13 +18,13 @@ fn main() {
     match menu() {
         Ok(menu) => {
             for note in &menu.notes {
-                eprintln!("{note}");
+                eprintln!("{}", text::line(note));
             }
             if let Err(error) = std::io::stdout().write_all(menu.to_string().as_bytes()) {
                 eprintln!("ttvm-grub: cannot print the boot entries: {error}");
             }
         }
-        Err(error) => eprintln!("ttvm-grub: no boot entries: {}", chain(error.as_ref())),
+        Err(error) => eprintln!("ttvm-grub: no boot entries: {}", text::lines(&chain(error.as_ref()))),
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::root::under;
+use crate::base::text::is_plain;
 
 /// Why a file cannot be put into a boot entry.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,14 @@ pub enum Unusable {
     /// A file without content: something was interrupted while it wrote.
     #[error("{} is empty", .0.display())]
     Empty(PathBuf),
+    /// A kernel that is not all there: /boot was full.
+    #[error("{} is cut off: by its own header it lacks {lacks} bytes", path.display())]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        lacks: u64,
+    },
     /// GRUB searches the boot file system only.
     #[error("{} is not on the file system of /boot, where GRUB looks", .0.display())]
     Elsewhere(PathBuf),
@@ -67,7 +76,7 @@ impl BootFile {
         let Some(inside) = inside else {
             return Err(Unusable::Elsewhere(path.to_owned()));
         };
-        if inside.to_str().is_none_or(|text| text.chars().any(char::is_control)) {
+        if !inside.to_str().is_some_and(|text| text.chars().all(is_plain)) {
             return Err(Unusable::Name(path.to_owned()));
         }
         Ok(Self {

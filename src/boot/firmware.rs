@@ -4,15 +4,17 @@
 //! (`grub-core/kern/efi/sb.c`, GRUB_FILE_TYPE_MULTIBOOT_KERNEL and the list of forbidden types).
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::base::root::under;
+use crate::file::tree;
 
 /// "EFI_GLOBAL_VARIABLE" of the UEFI specification; Linux puts four bytes of attributes before the value.
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// Much more than that variable has.
+const VARIABLE: u64 = 1 << 12;
 const MODULES: [&str; 2] = ["/boot/grub/x86_64-efi", "/boot/grub2/x86_64-efi"];
 
 /// The kind of firmware that this system was started by.
@@ -35,7 +37,7 @@ impl Firmware {
         if !under(root, Path::new("/sys/firmware/efi")).exists() {
             return Self::Bios;
         }
-        if fs::read(under(root, Path::new(SECURE_BOOT))).is_ok_and(|data| data.get(4) == Some(&1)) {
+        if tree::read(root, Path::new(SECURE_BOOT), VARIABLE).is_ok_and(|data| data.get(4) == Some(&1)) {
             return Self::SecureBoot;
         }
         let has_module = |directory: &&str| under(root, &Path::new(directory).join("multiboot2.mod")).exists();

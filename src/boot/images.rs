@@ -6,9 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::bz_image;
 use super::file::{BootFile, Unusable};
 use crate::base::root::under;
 use crate::base::version;
+use crate::file::tree;
 
 /// What Xen images are called.
 pub const XEN: &[&str] = &["xen"];
@@ -73,7 +75,19 @@ pub struct Built {
 
 impl Kernel {
     /// The kernel `image`, with `initrd` or else the one beside it.
+    ///
+    /// # Errors
+    ///
+    /// If it or its initial RAM disk cannot be loaded, or if it is cut off.
     pub fn new(root: &Path, image: Image, initrd: Option<&Path>) -> Result<Self, Unusable> {
+        // Whoever may not read it is told nothing of it.
+        match bz_image::lacks(root, image.file.path()).unwrap_or_default() {
+            0 => {}
+            lacks => {
+                let path = image.file.path().to_owned();
+                return Err(Unusable::CutOff { path, lacks });
+            }
+        }
         let initrd = match initrd {
             Some(path) => Some(BootFile::find(root, path)?),
             None => beside(root, &image)?,
@@ -185,7 +199,7 @@ pub fn early(root: &Path, stock: &str, custom: &str) -> Vec<BootFile> {
 pub fn policy(root: &Path, xen: &Image) -> Option<BootFile> {
     let directory = xen.file.directory();
     let config = directory.join(format!("xen-{}.config", xen.version));
-    if fs::read_to_string(under(root, &config)).is_ok_and(|text| !text.lines().any(|line| line == "CONFIG_XSM=y")) {
+    if tree::text(root, &config, tree::WRITTEN).is_ok_and(|text| !text.lines().any(|line| line == "CONFIG_XSM=y")) {
         return None;
     }
     BootFile::find(root, &directory.join(format!("xenpolicy-{}", xen.version))).ok()
@@ -283,7 +297,7 @@ fn built(root: &Path, kernel: &Image) -> Option<Built> {
     ];
     let text = places
         .iter()
-        .find_map(|path| fs::read_to_string(under(root, path)).ok())?;
+        .find_map(|path| tree::text(root, path, tree::WRITTEN).ok())?;
     let mut built = Built::default();
     for line in text.lines() {
         match line.trim_end() {

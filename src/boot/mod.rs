@@ -5,6 +5,7 @@
 //! An entry is complete or it is left out: where a piece is missing there is a line that says so, never an entry
 //! that cannot boot.
 
+mod bz_image;
 mod entry;
 mod entry_id;
 mod file;
@@ -294,7 +295,7 @@ fn find_xen(
 /// How GRUB starts `image`.
 fn loader(root: &Path, image: &Image, firmware: Firmware, probe: &dyn Probe) -> Found<Loader> {
     let path = under(root, image.file.path());
-    let found = multiboot::has_multiboot2(&path).unwrap_or_default();
+    let found = multiboot::has_multiboot2(root, image.file.path()).unwrap_or_default();
     let is = |kind| probe.is_x86(kind, &path);
     // What GRUB's program cannot even read, GRUB cannot start.
     let unreadable = |error: run::Error| Absent::Unreadable(path_of(image), one_line(&error));

@@ -2,11 +2,12 @@
 //! Whether an image can be started as multiboot 2: a header of that kind in its first 32 KiB (Multiboot2 Specification,
 //! 3.1.1). `grub-file` knows that as well, but running it is a third of the time that the generator takes.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use flate2::read::GzDecoder;
+
+use crate::file::tree;
 
 /// Where the header must be, in bytes.
 const HEAD: u64 = 32_768;
@@ -14,9 +15,9 @@ const MAGIC: u32 = 0xE852_50D6;
 /// The header's field for a 32-bit start on a PC.
 const I386: u32 = 0;
 
-/// Whether there is a valid header. `false` also for what only GRUB can unpack.
-pub fn has_multiboot2(image: &Path) -> io::Result<bool> {
-    let mut file = File::open(image)?;
+/// Whether `image`, of the system in the tree that begins at `root`, has a valid header. `false` also for what only GRUB can unpack.
+pub fn has_multiboot2(root: &Path, image: &Path) -> io::Result<bool> {
+    let mut file = tree::open(root, image)?;
     let mut head = Vec::new();
     file.by_ref().take(HEAD).read_to_end(&mut head)?;
     if head.starts_with(&[0x1f, 0x8b]) {
@@ -81,14 +82,14 @@ mod tests {
         let plain = std::env::temp_dir().join(format!("ttvm-multiboot-{}", std::process::id()));
         let content = image(8192, I386, 0);
         std::fs::write(&plain, &content).expect("a file");
-        assert!(has_multiboot2(&plain).expect("read"));
+        assert!(has_multiboot2(Path::new("/"), &plain).expect("read"));
         let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
         gz.write_all(&content).expect("packed");
         let packed = gz.finish().expect("packed");
         std::fs::write(&plain, &packed).expect("a file");
-        assert!(has_multiboot2(&plain).expect("read"));
+        assert!(has_multiboot2(Path::new("/"), &plain).expect("read"));
         std::fs::write(&plain, &packed[..20]).expect("a file");
-        assert!(!has_multiboot2(&plain).expect("read"));
+        assert!(!has_multiboot2(Path::new("/"), &plain).expect("read"));
         std::fs::remove_file(plain).expect("the file");
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::terminal::table;
 use super::{Error, print_json};
 use crate::base::error::{Exit, one_line};
+use crate::base::text;
 use crate::boot::grub::settings::{self, DROP_IN};
 use crate::boot::next::{judge, refusal};
 use crate::boot::xen_options::limits;
@@ -97,9 +98,9 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
         Command::Render => {
             let menu = render(root, &host::load(places)?)?;
             for note in &menu.notes {
-                eprintln!("{note}");
+                eprintln!("{}", text::line(note));
             }
-            write!(io::stdout(), "{menu}")?;
+            write!(io::stdout(), "{}", text::script(&menu.to_string()))?;
         }
     }
     Ok(Exit::Done)
@@ -297,10 +298,10 @@ fn status(places: &Places, json: bool) -> Result<(), Error> {
     rows.push(("Last try", last));
     let mut out = io::stdout().lock();
     for (name, value) in rows {
-        writeln!(out, "{name:>12}: {value}")?;
+        writeln!(out, "{name:>12}: {}", text::line(&value))?;
     }
     for warning in &status.warnings {
-        writeln!(out, "{:>12}: {warning}", "Warning")?;
+        writeln!(out, "{:>12}: {}", "Warning", text::line(warning))?;
     }
     Ok(())
 }

@@ -82,12 +82,16 @@ fn mend(fixes: &[Fix], dry_run: bool, out: &mut impl Write) -> io::Result<Mended
     let mut mended = Mended::default();
     for fix in fixes {
         if dry_run {
-            writeln!(out, "would {fix}; to undo it: {}", fix.undo())?;
+            writeln!(
+                out,
+                "would {}",
+                text::line(&format!("{fix}; to undo it: {}", fix.undo()))
+            )?;
             continue;
         }
         match fix.apply() {
             Ok(()) => {
-                writeln!(out, "did {fix}; to undo it: {}", fix.undo())?;
+                writeln!(out, "did {}", text::line(&format!("{fix}; to undo it: {}", fix.undo())))?;
                 mended.done = true;
             }
             Err(error) => {

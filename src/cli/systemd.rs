@@ -10,6 +10,7 @@ use std::time::Duration;
 use zbus::{Connection, OwnedObjectPath};
 
 use crate::base::error::reason;
+use crate::base::text::line;
 use crate::config::types::GuestName;
 use crate::run::{self, Command, Program};
 
@@ -40,7 +41,7 @@ pub(in crate::cli) enum Error {
 
 impl From<zbus::Error> for Error {
     fn from(error: zbus::Error) -> Self {
-        Self::NoAnswer(error.to_string())
+        Self::NoAnswer(line(&error.to_string()).into_owned())
     }
 }
 
@@ -203,7 +204,7 @@ pub(super) async fn connect() -> Result<Connection, Error> {
     let connected = in_time(Connection::system()).await.map_err(Error::NoBus)?;
     connected.map_err(|error| match error {
         zbus::Error::Connection(error, _) | zbus::Error::InputOutput(error) => Error::NoBus(reason(&error)),
-        error => Error::NoBus(error.to_string()),
+        error => Error::NoBus(line(&error.to_string()).into_owned()),
     })
 }
 

@@ -13,7 +13,7 @@ use super::places::Places;
 use super::reader::Source;
 use super::types::GuestName;
 use super::{Error, source};
-use crate::base::root::under;
+use crate::file::tree;
 
 /// Where guests' files are, as messages call it.
 pub fn directory(places: &Places) -> PathBuf {
@@ -158,7 +158,7 @@ fn closest(places: &Places, name: &GuestName) -> Option<String> {
 
 /// This machine's id (machine-id(5)), so that guests of one name on two hosts of one network differ.
 fn machine(root: &Path) -> uuid::Uuid {
-    fs::read_to_string(under(root, Path::new("/etc/machine-id")))
+    tree::text(root, Path::new("/etc/machine-id"), tree::SETTINGS)
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or_default()

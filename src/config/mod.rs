@@ -20,11 +20,11 @@ pub mod places;
 pub mod reader;
 pub mod types;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Classify, Exit};
+use crate::file::tree;
 use places::Places;
 use reader::{Diagnostic, Source};
 use types::Invalid;
@@ -110,12 +110,17 @@ fn did_you_mean(name: Option<&str>) -> String {
 
 /// Reads the file `path` of the configuration; messages call it `path`. `None` if it does not exist.
 fn source(places: &Places, path: &Path) -> Result<Option<Source>, Error> {
-    match fs::read_to_string(places.real(path)) {
+    match read(places, path) {
         Ok(text) => Ok(Some(Source::new(path, text))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Unreadable {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(Error::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// The text of the file `path` of the configuration.
+pub fn read(places: &Places, path: &Path) -> Result<String, Error> {
+    tree::text(places.tree(), path, tree::SETTINGS).map_err(|source| Error::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
 }

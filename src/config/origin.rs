@@ -46,7 +46,9 @@ impl FromStr for Origin {
         // However it is spelled: what is there is a device, or made up by the kernel.
         let path = normal(Path::new(text));
         let special = ["/dev", "/proc", "/sys"].iter().any(|place| path.starts_with(place));
-        match text.starts_with('/') && !special {
+        // A path with them would do to a terminal what they say, and no configuration of a guest can hold it.
+        let controls = text.chars().any(char::is_control);
+        match text.starts_with('/') && !special && !controls {
             true => Ok(Self::File(text.into())),
             false => Err(NotAnOrigin(text.to_owned())),
         }
@@ -111,6 +113,9 @@ mod tests {
             "/dev",
             "/proc/self/mem",
             "/srv//../sys/power/state",
+            "/srv/\u{1b}]0;x\u{7}",
+            "/srv/a\nb",
+            "/srv/\u{9b}2J",
         ] {
             assert!(neither.parse::<Origin>().is_err(), "{neither}");
         }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::base::text::line;
+
 /// Mistakes that are told of one file. Nobody reads more, and to find the place of each in a file of nothing else would take
 /// minutes.
 const MOST: usize = 1000;
@@ -31,13 +33,14 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The file may be anybody's, and what it says of itself is quoted: a mistake is one line.
         write!(
             f,
             "{}:{}:{}: {}",
-            self.path.display(),
+            line(&self.path.to_string_lossy()),
             self.line,
             self.column,
-            self.message
+            line(&self.message)
         )
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What files say: nothing here runs a program.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::purpose::Purpose;
@@ -12,6 +11,7 @@ use crate::config::host::{self, HostConfig};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::config::{self, guests};
+use crate::file::tree;
 use crate::initrd::busybox;
 use crate::initrd::kernel::Kernel;
 use crate::network::{self, Network};
@@ -91,7 +91,7 @@ impl Facts {
 
     /// The text of the system's file `path`; nothing if it cannot be read.
     pub(super) fn text(&self, path: &str) -> String {
-        let bytes = fs::read(self.real(path)).unwrap_or_default();
+        let bytes = tree::read(self.root(), Path::new(path), tree::WRITTEN).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

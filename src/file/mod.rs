@@ -3,6 +3,7 @@
 
 pub mod digest;
 pub mod lock;
+pub mod tree;
 pub(crate) mod xattr;
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -20,8 +21,8 @@ use crate::base::fail_point;
 /// Puts `content` in place of the file at `path` in one step: a temporary file beside it, fsync, rename.
 /// A file that already has that content is not touched. `mode` is for a new file; an existing one keeps its own.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let old = fs::metadata(path);
-    if old.is_ok() && fs::read(path)? == content {
+    let is_as_large = |old: &Metadata| old.is_file() && old.len() == content.len() as u64;
+    if fs::metadata(path).is_ok_and(|old| is_as_large(&old)) && fs::read(path)? == content {
         return Ok(());
     }
     put(path, content, mode, || Ok(()))
@@ -230,11 +231,21 @@ pub fn open_disk(path: &Path, writable: bool) -> io::Result<File> {
         let why = "it is neither a regular file nor a disk";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    OpenOptions::new()
+    reopen(&place, writable)
+}
+
+/// Opens the content of what is at a place that was looked at.
+fn reopen(place: &File, writable: bool) -> io::Result<File> {
+    let opened = OpenOptions::new()
         .read(true)
         .write(writable)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(own_descriptor(&place))
+        .open(own_descriptor(place));
+    // It is not the file that is not there.
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::other("/proc is not mounted"),
+        _ => error,
+    })
 }
 
 /// Whether a path leads to a logical volume.

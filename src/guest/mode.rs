@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::root::under;
 use crate::config::guest::Guest;
 use crate::config::types::{GuestName, InterfaceName};
-use crate::file;
+use crate::file::{self, tree};
 
 /// Where the network's programs have what lasts as long as this boot.
 pub const DIRECTORY: &str = "/run/ttvm/network";
@@ -37,7 +37,7 @@ pub fn hosts_directory() -> PathBuf {
 impl GuestNetwork {
     /// The one in force; without a mode, or with a damaged file, nothing.
     pub fn load(root: &Path) -> Self {
-        fs::read(under(root, &path()))
+        tree::read(root, &path(), tree::SETTINGS)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default()

@@ -2,7 +2,6 @@
 //! What is remembered of a guest's newest run, for `ttvm status`: `/var/lib/ttvm/guests/NAME.json`.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use super::preparation::invocation;
 use super::restarts;
 use crate::base::clock::{boot_id, now};
 use crate::config::types::GuestName;
-use crate::file;
+use crate::file::{self, tree};
 
 const DIRECTORY: &str = "/var/lib/ttvm/guests";
 
@@ -166,7 +165,7 @@ impl Record {
 
     /// The record of `guest`; `None` if it never ran. A damaged one counts as none: it is only a memory.
     pub fn load(root: &Path, guest: &GuestName) -> Option<Self> {
-        let text = fs::read(crate::base::root::under(root, &path(guest))).ok()?;
+        let text = tree::read(root, &path(guest), tree::SETTINGS).ok()?;
         serde_json::from_slice(&text).ok()
     }
 

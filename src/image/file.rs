@@ -22,6 +22,7 @@ use crate::base::progress::Progress;
 use crate::base::{fail_point, signals};
 use crate::config::types::Size;
 use crate::file::digest::{self, Digest};
+use crate::file::open_content;
 use crate::snapshot::holders;
 
 /// What a file's seal is called: this after the file's own name.
@@ -254,9 +255,10 @@ fn set_mode(file: &File, mode: u32) -> io::Result<()> {
 
 /// Opens an ordinary file.
 fn open(path: &Path) -> Result<(File, Metadata), Error> {
-    // A pipe would be waited for.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(Error::io("open", path))?;
+    let file = match open_content(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(Error::NotAFile(path.to_owned())),
+        file => file.map_err(Error::io("open", path))?,
+    };
     let data = file.metadata().map_err(Error::io("look at", path))?;
     match data.is_file() {
         true => Ok((file, data)),
@@ -321,4 +323,33 @@ fn unchanged(path: &Path, file: &File, before: &Metadata) -> Result<(), Error> {
 fn unread(path: &Path) -> impl FnOnce(digest::Error) -> Error {
     let origin = Origin::File(path.to_owned());
     move |source| Error::Digest { origin, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    /// Nothing else is opened at all: some devices do something then.
+    #[test]
+    fn ordinary_files_only() {
+        let directory = std::env::temp_dir().join(format!("ttvm-image-file-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        mkfifo(&directory.join("pipe"), Mode::S_IRWXU).expect("a pipe");
+        symlink("/dev/null", directory.join("device")).expect("a link");
+        fs::write(directory.join("image"), "content").expect("a file");
+        symlink("image", directory.join("link")).expect("a link");
+        for name in ["pipe", "device", "."] {
+            let error = open(&directory.join(name)).map(drop).expect_err(name);
+            assert!(matches!(error, Error::NotAFile(_)), "{name}: {error}");
+        }
+        for name in ["image", "link"] {
+            assert!(open(&directory.join(name)).is_ok(), "{name}");
+        }
+        fs::remove_dir_all(directory).expect("it goes");
+    }
 }

@@ -39,7 +39,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// It is not written in the language of xm or xl.
-    #[error("{}:{}:{}: {}; so {program} read this file, and nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
+    #[error("{}:{}:{}: {}; so {program} read this file, and nothing was made of it", path.display(), mistake.place.line, mistake.place.column, crate::base::text::line(&mistake.why))]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// xl would not read it, and it is no file of xm's either.
-    #[error("{}:{}:{}: {}; so xl would not read this file, and \"{key}\" in line {line} means nothing to xm: mend that, or say --dialect xm; nothing was made of it", path.display(), mistake.place.line, mistake.place.column, mistake.why)]
+    #[error("{}:{}:{}: {}; so xl would not read this file, and \"{key}\" in line {line} means nothing to xm: mend that, or say --dialect xm; nothing was made of it", path.display(), mistake.place.line, mistake.place.column, crate::base::text::line(&mistake.why))]
     ForXl {
         /// The file.
         path: PathBuf,

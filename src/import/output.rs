@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A guest's file as it is written: TOML with remarks, keys in columns.
 
+use crate::base::text::{is_plain, line};
 use crate::config::guest::XlValue;
 
 /// `key = value`.
@@ -83,9 +84,21 @@ pub(super) struct Section {
     pub(super) entries: Vec<Entry>,
 }
 
-/// A string as TOML has it; control characters have been sorted out before.
+/// A string as TOML has it; control characters have been sorted out before. What a person would not see, or see in another
+/// order, is written as TOML's own escapes.
 pub(super) fn quote(text: &str) -> String {
     match text {
+        _ if !text.chars().all(is_plain) => {
+            let mut quoted = String::from("\"");
+            for c in text.chars() {
+                match c {
+                    '"' | '\\' => quoted.extend(['\\', c]),
+                    c if is_plain(c) => quoted.push(c),
+                    c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+                }
+            }
+            quoted + "\""
+        }
         _ if !text.contains(['"', '\\']) => format!("\"{text}\""),
         _ if !text.contains('\'') => format!("'{text}'"),
         _ => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
@@ -94,7 +107,7 @@ pub(super) fn quote(text: &str) -> String {
 
 /// What can stand in a remark: one line of it.
 pub(super) fn one_line(text: &str) -> String {
-    crate::base::text::line(text).into_owned()
+    line(text).into_owned()
 }
 
 /// The whole file.

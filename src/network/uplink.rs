@@ -11,6 +11,7 @@ use super::netlink::{Address, Link, Netlink, Reachability, Route};
 use super::step::{Bridge, Uplink};
 use crate::base::root::under;
 use crate::config::types::InterfaceName;
+use crate::file::tree;
 
 /// How long a router may take to answer, on a link that has been up for a while.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -37,7 +38,7 @@ enum Owner {
 
 /// Who looks after `link`, by what they leave in /run.
 fn owner(root: &Path, link: &Link) -> Option<Owner> {
-    let read = |path: String| fs::read_to_string(under(root, Path::new(&path))).ok();
+    let read = |path: String| tree::text(root, Path::new(&path), tree::SETTINGS).ok();
     // https://gitlab.freedesktop.org/NetworkManager/NetworkManager: nm-config.c, the state of devices.
     let network_manager = read(format!("/run/NetworkManager/devices/{}", link.index))
         .is_some_and(|text| text.lines().any(|line| matches!(line, "managed=1" | "managed=true")));
@@ -202,7 +203,7 @@ pub fn answering(kernel: &mut Netlink, link: &Link, routes: &[Route]) -> Result<
 
 /// What of this system itself comes over the network.
 fn root_on_network(root: &Path) -> Option<&'static str> {
-    let mounts = fs::read_to_string(under(root, Path::new("/proc/mounts"))).unwrap_or_default();
+    let mounts = tree::text(root, Path::new("/proc/mounts"), tree::WRITTEN).unwrap_or_default();
     let nfs = mounts.lines().any(|line| {
         let mut words = line.split(' ').skip(1);
         words.next() == Some("/") && words.next().is_some_and(|kind| kind.starts_with("nfs"))

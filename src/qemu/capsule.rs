@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::line;
 use crate::file::digest::{self, Digest};
 use crate::run::child::Start;
 use crate::run::child::confinement::{self, Confinement};
@@ -87,7 +88,8 @@ impl List {
     ///
     /// If it is none, or one that could do harm.
     pub fn parse(text: &str) -> Result<Self, NotAList> {
-        let list: Self = toml::from_str(text).map_err(|error| NotAList::Strange(error.message().to_owned()))?;
+        let strange = |error: toml::de::Error| NotAList::Strange(line(error.message().trim_end()).into_owned());
+        let list: Self = toml::from_str(text).map_err(strange)?;
         if list.files.len() > MOST_FILES || list.size() > MOST_BYTES {
             return Err(NotAList::Large);
         }

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::engine;
 use super::machine::Backing;
 use crate::base::progress::Progress;
+use crate::base::text::line;
 use crate::file::digest::{self, Digest};
+use crate::file::open_content;
 use crate::run;
 
 /// What is compared at once.
@@ -87,7 +89,7 @@ pub fn digest(backing: &Backing, progress: &mut Progress<'_>) -> Result<Digest, 
 /// If it has its content elsewhere, or nothing was kept by that name.
 pub fn go_back(path: &Path, name: &str) -> Result<(), Error> {
     let disk = path.display().to_string();
-    let mut file = File::open(path).map_err(|source| Error::Read {
+    let mut file = open_content(path).map_err(|source| Error::Read {
         disk: disk.clone(),
         source: digest::Error::Open {
             path: path.to_owned(),
@@ -164,7 +166,7 @@ impl Overlay {
     fn open(path: &Path, base: &Path) -> Result<Self, Error> {
         let disk = path.display().to_string();
         let open = |path: &Path| {
-            File::open(path).map_err(|source| Error::Read {
+            open_content(path).map_err(|source| Error::Read {
                 disk: disk.clone(),
                 source: digest::Error::Open {
                     path: path.to_owned(),
@@ -184,7 +186,8 @@ impl Overlay {
             disk: disk.clone(),
             source,
         })?;
-        let extents: Vec<Extent> = serde_json::from_str(&map).map_err(|error| strange(error.to_string()))?;
+        let extents: Vec<Extent> =
+            serde_json::from_str(&map).map_err(|error| strange(line(&error.to_string()).into_owned()))?;
         let mut total = 0;
         for extent in &extents {
             if extent.start != total || extent.is_data() && extent.offset.is_none() {

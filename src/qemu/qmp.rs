@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::base::text;
+
 /// How long QEMU may take for an answer. It answers between two instructions of the guest; a disk may keep it longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -163,7 +165,7 @@ impl Qmp {
             if let Some(why) = message.error {
                 return Err(Error::Refused {
                     command: command.to_owned(),
-                    why: why.desc,
+                    why: text::line(&why.desc).into_owned(),
                 });
             }
             if let Some(result) = message.result {
@@ -207,7 +209,7 @@ impl Qmp {
             "" => Ok(()),
             why => Err(Error::Refused {
                 command: line.to_owned(),
-                why: why.to_owned(),
+                why: text::line(why).into_owned(),
             }),
         }
     }
@@ -346,7 +348,7 @@ impl Qmp {
 }
 
 fn parse(line: &[u8]) -> Result<Message, Error> {
-    serde_json::from_slice(line).map_err(|_| Error::Strange(String::from_utf8_lossy(line).trim().to_owned()))
+    serde_json::from_slice(line).map_err(|_| Error::Strange(text::of_bytes(line.trim_ascii())))
 }
 
 /// What failed, if the machine stands still for it; the guest is told of any other.

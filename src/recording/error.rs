@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::library::id::Id;
 use crate::base::error::{Classify, Exit};
+use crate::base::text::line;
 use crate::config::types::{GuestName, Size, Target};
 use crate::file::digest::{self, Digest};
 use crate::qemu::capsule;
@@ -158,7 +159,7 @@ pub enum Error {
     #[error("{} is there already: choose another name with -o, or --force to replace it", .0.display())]
     Exists(PathBuf),
     /// What belongs to the recording is not what was recorded.
-    #[error("{what} is not what was recorded: {} has {found}, the recording {expected}; bring the old content back", path.display())]
+    #[error("{what} is not what was recorded: {} has {found}, the recording {expected}; bring the old content back", line(&path.to_string_lossy()))]
     Differs {
         /// What it is.
         what: String,

@@ -231,6 +231,14 @@ fn not_what_it_says() {
         error.contains("its engine is not the one of the recording") && !error.contains('\u{1b}'),
         "{error}"
     );
+    let error = changed(0, &|member| {
+        let known = std::mem::take(&mut member.content);
+        member.content = [&b"\"x\\nttvm: imported web\" = 1\n"[..], &known].concat();
+    });
+    assert!(
+        error.contains("x\\nttvm: imported web") && error.lines().count() == 1,
+        "{error}"
+    );
     let error = changed(0, &|member| member.content = vec![b'#'; 70_000]);
     assert!(error.ends_with("the list of its engine is larger than any"), "{error}");
     let error = changed(0, &|member| member.content = b"\xff\xfe".to_vec());

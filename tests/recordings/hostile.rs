@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use ttvm::base::error::{Classify, Exit, chain};
+use ttvm::base::text::is_plain;
 use ttvm::file::digest;
 use ttvm::recording::Error;
 use ttvm::recording::library::export::With;
@@ -385,20 +386,47 @@ fn text_from_elsewhere() {
     good.truncate(6);
     let text = String::from_utf8(good[0].content.clone()).expect("text");
     let ours = world.directory.join("base.img").display().to_string();
-    let text = text
-        .replace(&ours, "/srv/\\u001b[31mred\\u0007\\nnote: all is well")
-        .replace(
-            "version = \"7.2.22\"",
-            "version = \"7\\u001b]0;pwned\\u0007\\u001b[2J\\nstate: complete\"",
-        );
+    let text = text.replace(&ours, "/srv/\\u202ered\\u2066").replace(
+        "version = \"7.2.22\"",
+        "version = \"7\\u001b]0;pwned\\u0007\\u001b[2J\\nstate: complete\"",
+    );
     good[0].content = sealed(&text);
     fs::write(other.directory.join("text.ttvm"), gzip(&tar(&good))).expect("a file");
     let said =
         other.exact("import text.ttvm") + &other.exact("show clientA") + &other.exact("export clientA --with-disks");
     assert!(
-        said.contains("/srv/\\u{1b}[31mred\\u{7}\\nnote: all is well")
+        said.contains("/srv/\\u{202e}red\\u{2066}")
             && said.contains("qemu 7\\u{1b}]0;pwned\\u{7}\\u{1b}[2J\\nstate: complete"),
         "{said}"
     );
-    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+    assert!(said.chars().all(|c| c == '\n' || is_plain(c)), "{said:?}");
+    let forged = ["state: complete", "note: all is well"];
+    assert!(!said.lines().any(|line| forged.contains(&line)), "{said}");
+}
+
+/// What is not understood is quoted, and stays a part of the line that says so.
+#[test]
+fn quotes_from_elsewhere() {
+    let (world, other) = (World::new("quotes-from"), World::new("quotes"));
+    let mut good = good(&world);
+    good.truncate(6);
+    let text = String::from_utf8(good[0].content.clone()).expect("text");
+    for key in ["exit", "toolstack", "target"] {
+        let old = text.lines().find(|line| line.starts_with(&format!("{key} = ")));
+        let old = old.unwrap_or_else(|| panic!("{key} in {text}"));
+        let new = format!("{key} = \"x\\nttvm: imported web\\u001b[2J\\u202e\"");
+        good[0].content = sealed(&text.replace(old, &new));
+        fs::write(other.directory.join("quotes.ttvm"), gzip(&tar(&good))).expect("a file");
+        let said = other.exact("import quotes.ttvm");
+        assert!(
+            said.contains("x\\nttvm: imported web\\u{1b}[2J\\u{202e}"),
+            "{key}: {said}"
+        );
+        assert!(said.chars().all(|c| c == '\n' || is_plain(c)), "{key}: {said:?}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(
+            matches!(lines[..], [line, "[1]"] if line.starts_with("ttvm: quotes.ttvm is not imported: ")),
+            "{key}: {said}"
+        );
+    }
 }

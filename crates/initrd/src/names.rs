@@ -2,6 +2,7 @@
 //! Names of files: as text, and as a way from a directory.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 /// Directories within each other; Linux would take more, nobody makes them.
 const DEPTH: usize = 128;
@@ -11,10 +12,45 @@ pub(super) const COMPONENT: usize = 255;
 /// What is shown of a long name.
 const SHOWN: usize = 100;
 
+/// What shows nothing, so that two texts look the same, or moves what stands around it: `Default_Ignorable_Code_Point` of Unicode 16
+/// (DerivedCoreProperties.txt), and the separators and marks that terminals leave out or obey as well. Some emoji and a few words of
+/// Persian and Mongolian are shown in a longer way for it.
+const HIDDEN: [RangeInclusive<char>; 18] = [
+    // The soft hyphen, the grapheme joiner, and the mark of Arabic.
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    // Letters without a shape, of Korean and Khmer.
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{3164}'..='\u{3164}',
+    '\u{ffa0}'..='\u{ffa0}',
+    // Mongolian variation selectors, and its vowel separator.
+    '\u{180b}'..='\u{180f}',
+    // Zero width, and marks of direction.
+    '\u{200b}'..='\u{200f}',
+    // Separators of lines and paragraphs; embedding and overriding of direction.
+    '\u{2028}'..='\u{202e}',
+    // Joiners, operators nobody sees, isolated directions, and shaping that is not to be used.
+    '\u{2060}'..='\u{206f}',
+    // Variation selectors.
+    '\u{fe00}'..='\u{fe0f}',
+    // The byte order mark.
+    '\u{feff}'..='\u{feff}',
+    // Annotations between lines.
+    '\u{fff0}'..='\u{fffb}',
+    // Shorthand and notes of music.
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    // Tags: a text of ASCII that nobody sees.
+    '\u{e0000}'..='\u{e007f}',
+    // More variation selectors, and what is kept free around them.
+    '\u{e0080}'..='\u{e0fff}',
+];
+
 /// Whether a character shows itself and does nothing else.
 pub fn is_plain(c: char) -> bool {
-    let changes_order = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    !c.is_control() && !changes_order
+    c.is_ascii_graphic() || c == ' ' || !c.is_control() && !HIDDEN.iter().any(|hidden| hidden.contains(&c))
 }
 
 /// `name` as text without anything that a terminal or a line would not bear: what is no UTF-8 and what is not printed is

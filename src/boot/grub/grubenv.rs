@@ -6,12 +6,12 @@
 //! whoever has the old one open, and no safer, because two sectors are written as one. (grub-editenv empties the file
 //! before it writes it.)
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::file;
+use crate::base::root::under;
+use crate::file::{self, tree};
 
 /// Its size in bytes, never more and never less (GRUB manual, "The GRUB environment block").
 pub const SIZE: usize = 1024;
@@ -61,14 +61,19 @@ pub enum Error {
 /// The block as it was read.
 #[derive(Debug, Clone)]
 pub struct GrubEnv {
+    root: PathBuf,
+    /// In the tree at `root`.
+    inside: PathBuf,
+    /// As messages call it.
     path: PathBuf,
     /// Its lines `NAME=VALUE` as they stand, in their order: what others keep here stays as it is.
     lines: Vec<String>,
 }
 
 impl GrubEnv {
-    /// Reads the block in `path`.
-    pub fn read(path: &Path) -> Result<Self, Error> {
+    /// Reads the block at `inside`, of the system in the tree that begins at `root`.
+    pub fn read(root: &Path, inside: &Path) -> Result<Self, Error> {
+        let path = &under(root, inside);
         let io = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound if path.is_symlink() => Error::Dangling(path.to_owned()),
             io::ErrorKind::NotFound => Error::Missing(path.to_owned()),
@@ -77,7 +82,7 @@ impl GrubEnv {
                 source,
             },
         };
-        let file = File::open(path).map_err(io)?;
+        let file = tree::open(root, inside).map_err(io)?;
         let mut data = Vec::new();
         // One byte more than it may have: enough to see that it is too large.
         file.take(SIZE as u64 + 1).read_to_end(&mut data).map_err(io)?;
@@ -94,6 +99,8 @@ impl GrubEnv {
             .ok_or_else(|| damaged("its header is not GRUB's"))?;
         let lines = lines(body).into_iter().filter(|line| !line.starts_with('#'));
         Ok(Self {
+            root: root.to_owned(),
+            inside: inside.to_owned(),
             path: path.to_owned(),
             lines: lines.collect(),
         })
@@ -119,7 +126,7 @@ impl GrubEnv {
     /// Writes the block with `changes`: a value, or `None` for a variable that is to go. Nothing is written if nothing
     /// changes. The block is read anew for it: others write to it, too.
     pub fn change(&mut self, changes: &[(&str, Option<&str>)]) -> Result<(), Error> {
-        *self = Self::read(&self.path)?;
+        *self = Self::read(&self.root, &self.inside)?;
         let mut lines = self.lines.clone();
         for (name, value) in changes {
             let is_it = |line: &String| line.strip_prefix(*name).is_some_and(|rest| rest.starts_with('='));
@@ -151,7 +158,7 @@ impl GrubEnv {
         }
         let mut block = block.into_bytes();
         block.resize(SIZE, b'#');
-        let written = OpenOptions::new().write(true).open(&self.path).and_then(|file| {
+        let written = tree::open_to_write(&self.root, &self.inside).and_then(|file| {
             file.write_all_at(&block, 0)?;
             file.sync_all()
         });
@@ -185,7 +192,8 @@ impl GrubEnv {
 
     /// `Ok` unless the file has holes, which GRUB's list of blocks cannot name.
     pub fn is_whole(&self) -> Result<(), Error> {
-        let data = fs::metadata(&self.path).map_err(|source| Error::Io {
+        let data = tree::open(&self.root, &self.inside).and_then(|file| file.metadata());
+        let data = data.map_err(|source| Error::Io {
             path: self.path.clone(),
             source,
         })?;
@@ -215,7 +223,13 @@ fn lines(body: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn read(path: &Path) -> Result<GrubEnv, Error> {
+        GrubEnv::read(Path::new("/"), path)
+    }
 
     fn block(name: &str, text: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("ttvm-grubenv-{}-{name}", std::process::id()));
@@ -230,7 +244,7 @@ mod tests {
     #[test]
     fn changes_keep_the_rest() {
         let path = block("keep", &padded("saved_entry=a>b\nnote=two\\\nlines \\\\\n"));
-        let mut env = GrubEnv::read(&path).expect("a block");
+        let mut env = read(&path).expect("a block");
         assert_eq!(env.get("saved_entry").as_deref(), Some("a>b"));
         assert_eq!(env.get("note").as_deref(), Some("two\nlines \\"));
         assert_eq!(env.get("saved"), None);
@@ -239,7 +253,7 @@ mod tests {
         let text = fs::read_to_string(&path).expect("text");
         assert_eq!(text, padded("note=two\\\nlines \\\\\nnext_entry=x\n"));
         env.change(&[("next_entry", Some(""))]).expect("room");
-        assert_eq!(GrubEnv::read(&path).expect("a block").get("next_entry"), None);
+        assert_eq!(read(&path).expect("a block").get("next_entry"), None);
         fs::remove_file(path).expect("the file");
     }
 
@@ -247,7 +261,7 @@ mod tests {
     fn never_larger_than_a_block() {
         let path = block("full", &padded(&format!("x={}\n", "y".repeat(980))));
         let before = fs::read(&path).expect("bytes");
-        let mut env = GrubEnv::read(&path).expect("a block");
+        let mut env = read(&path).expect("a block");
         let error = env.change(&[("next_entry", Some("ttvm-linux"))]).expect_err("no room");
         assert!(matches!(error, Error::Full { .. }), "{error}");
         assert_eq!(fs::read(&path).expect("bytes"), before);
@@ -260,7 +274,7 @@ mod tests {
         fs::remove_file(&path).expect("the file");
         let target = path.with_extension("target");
         std::os::unix::fs::symlink(&target, &path).expect("a link");
-        let error = GrubEnv::read(&path).expect_err("nothing");
+        let error = read(&path).expect_err("nothing");
         assert!(matches!(error, Error::Dangling(_)), "{error}");
         let error = GrubEnv::create(&path).expect_err("a link");
         assert!(matches!(error, Error::Dangling(_)), "{error}");
@@ -272,7 +286,7 @@ mod tests {
     fn damaged_blocks_are_left_alone() {
         for text in ["", "# GRUB Environment Block\n", &padded("")[1..], &(padded("") + "#")] {
             let path = block("damaged", text);
-            let error = GrubEnv::read(&path).expect_err("damaged");
+            let error = read(&path).expect_err("damaged");
             assert!(matches!(error, Error::Damaged { .. }), "{error}");
             assert_eq!(fs::read_to_string(&path).expect("text"), text);
             fs::remove_file(path).expect("the file");

@@ -11,6 +11,7 @@ use nix::sys::stat::{major, minor};
 use super::probe::Probe;
 use crate::base::root::under;
 use crate::boot::Error;
+use crate::file::tree;
 
 /// File systems whose paths GRUB sees as the kernel does: no subvolumes, no datasets.
 const PLAIN: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "vfat"];
@@ -28,7 +29,7 @@ pub fn relative(root: &Path, directory: &Path, probe: &dyn Probe) -> Result<Stri
 }
 
 fn by_mount_table(root: &Path, directory: &Path) -> Option<String> {
-    let table = fs::read_to_string(under(root, Path::new("/proc/self/mountinfo"))).ok()?;
+    let table = tree::text(root, Path::new("/proc/self/mountinfo"), tree::WRITTEN).ok()?;
     let (device, path) = lookup(&table, directory)?;
     // A mount that another one hides is still in the table: the device tells.
     let real = fs::metadata(under(root, directory)).ok()?.dev();

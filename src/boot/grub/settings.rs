@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::assignments;
 use super::environment::Environment;
 use crate::base::root::under;
+use crate::file::tree;
 use crate::run::{self, Command, Program};
 
 static SH: Program = Program::new(&["sh"]);
@@ -51,8 +53,6 @@ pub fn read(root: &Path) -> Result<(Environment, Vec<String>), run::Error> {
 
 /// Those of another tree: its plain assignments.
 fn of_another(root: &Path) -> (Environment, Vec<String>) {
-    /// More than anybody writes.
-    const LIMIT: u64 = 1 << 20;
     let mut files = vec![PathBuf::from("/etc/default/grub")];
     if let Ok(entries) = fs::read_dir(under(root, Path::new("/etc/default/grub.d"))) {
         let names = entries
@@ -66,19 +66,16 @@ fn of_another(root: &Path) -> (Environment, Vec<String>) {
     }
     let (mut variables, mut notes) = (BTreeMap::new(), Vec::new());
     for file in files {
-        let real = under(root, &file);
         let name = file.display().to_string();
-        match fs::metadata(&real) {
-            Ok(data) if data.is_file() && data.len() <= LIMIT => {}
-            Ok(_) => {
-                notes.push(format!("{name} is no file of settings"));
-                continue;
-            }
-            Err(_) => continue,
-        }
-        match fs::read(&real) {
+        match tree::read(root, &file, tree::SETTINGS) {
             Ok(bytes) => assignments::read(&String::from_utf8_lossy(&bytes), &name, &mut variables, &mut notes),
-            Err(error) => notes.push(format!("{name} cannot be read ({error})")),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound => {}
+                io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => {
+                    notes.push(format!("{name} is no file of settings"));
+                }
+                _ => notes.push(format!("{name} cannot be read ({error})")),
+            },
         }
     }
     (variables.into_iter().collect(), notes)

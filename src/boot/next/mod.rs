@@ -9,6 +9,7 @@ pub mod refusal;
 pub(super) mod trial;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -24,7 +25,8 @@ use super::grub::probe::Probe;
 use super::grub::settings::{DIRECTORIES, DROP_IN};
 use super::xen_options::stands_still;
 use crate::base::root::under;
-use crate::{file, run};
+use crate::file::{self, tree};
+use crate::run;
 
 /// What is in [`DROP_IN`].
 const DROP_IN_TEXT: &str = "# Written by `ttvm boot default`: the entry that is booted is the one that command has chosen.\n\
@@ -71,14 +73,14 @@ impl<'a> BootMenu<'a> {
             .find(|path| under(root, path).exists())
             .ok_or(Error::NoGrub)?;
         let text = |path: &Path| {
-            fs::read_to_string(under(root, path)).map_err(|source| Error::Io {
+            tree::text(root, path, tree::WRITTEN).map_err(|source| Error::Io {
                 path: path.to_owned(),
                 source,
             })
         };
         Ok(Self {
             cfg: GrubCfg::parse(&text(&grub_cfg)?),
-            env: GrubEnv::read(&under(root, &grub_cfg.with_file_name("grubenv"))).ok(),
+            env: GrubEnv::read(root, &grub_cfg.with_file_name("grubenv")).ok(),
             memory: Memory::load(root),
             boot_id: text(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned(),
             command_line: text(Path::new("/proc/cmdline"))?,
@@ -111,7 +113,7 @@ impl<'a> BootMenu<'a> {
 
     /// What is wrong with GRUB's environment block, if something is.
     pub fn env_problem(&self) -> Option<grubenv::Error> {
-        GrubEnv::read(&self.env_path()).err()
+        GrubEnv::read(self.root, &self.env_inside()).err()
     }
 
     /// The entry that GRUB boots by itself.
@@ -260,9 +262,10 @@ impl<'a> BootMenu<'a> {
         if !directory.is_dir() {
             return Err(Refusal::DefaultIsFixed(self.default_choice()).into());
         }
-        match fs::read_to_string(under(self.root, Path::new(DROP_IN))) {
-            Ok(text) if text != DROP_IN_TEXT => Err(Refusal::ForeignDropIn.into()),
-            _ => Ok(true),
+        match tree::text(self.root, Path::new(DROP_IN), tree::SETTINGS) {
+            Ok(text) if text == DROP_IN_TEXT => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            _ => Err(Refusal::ForeignDropIn.into()),
         }
     }
 
@@ -359,15 +362,19 @@ impl<'a> BootMenu<'a> {
             .map_err(|(path, source)| Error::Io { path, source })
     }
 
+    fn env_inside(&self) -> PathBuf {
+        self.grub_cfg.with_file_name("grubenv")
+    }
+
     fn env_path(&self) -> PathBuf {
-        under(self.root, &self.grub_cfg.with_file_name("grubenv"))
+        under(self.root, &self.env_inside())
     }
 
     fn env(&mut self) -> Result<&mut GrubEnv, Error> {
-        let path = self.env_path();
+        let inside = self.env_inside();
         Ok(match &mut self.env {
             Some(env) => env,
-            none => none.insert(GrubEnv::read(&path)?),
+            none => none.insert(GrubEnv::read(self.root, &inside)?),
         })
     }
 
@@ -378,8 +385,8 @@ impl<'a> BootMenu<'a> {
     ///
     /// What is wrong with the block, or [`Error::Refused`] if it lies where GRUB does not write.
     pub fn grub_can_write(&self, entry: EntryId) -> Result<(), Error> {
-        GrubEnv::read(&self.env_path())?.is_whole()?;
-        let path = self.grub_cfg.with_file_name("grubenv");
+        let path = self.env_inside();
+        GrubEnv::read(self.root, &path)?.is_whole()?;
         let ask = |source| Error::Run {
             what: "find out what the boot file system is on",
             source,

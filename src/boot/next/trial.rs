@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::base::root::under;
 use crate::boot::entry_id::EntryId;
 use crate::boot::grub::grub_cfg::{MenuEntry, files};
-use crate::file;
+use crate::file::{self, tree};
 
 const PATH: &str = "/var/lib/ttvm/boot.json";
 
@@ -59,7 +59,7 @@ pub enum Verdict {
 impl Memory {
     /// What is remembered; nothing if nothing is, or if the file is damaged: it is a help, not a lock.
     pub fn load(root: &Path) -> Self {
-        let text = fs::read(under(root, Path::new(PATH))).unwrap_or_default();
+        let text = tree::read(root, Path::new(PATH), tree::SETTINGS).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::{guest_new, import};
-use crate::base::error::Exit;
+use crate::base::error::{Exit, chain};
+use crate::base::text;
 use crate::cli::terminal::table;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::guest::{Boot, DiskSource, Guest};
@@ -206,7 +207,7 @@ fn show(places: &Places, guest: &Guest, json: bool) -> Result<Exit, Error> {
     }
     let mut out = io::stdout().lock();
     for (key, value) in lines {
-        writeln!(out, "{key:>16}: {value}")?;
+        writeln!(out, "{key:>16}: {}", text::line(&value))?;
     }
     Ok(Exit::Done)
 }
@@ -224,7 +225,7 @@ fn check(places: &Places, host: &HostConfig, wanted: &[GuestName]) -> Result<Exi
             Ok(_) => exit = Exit::Config,
             Err(error) => {
                 exit = Exit::Config;
-                eprintln!("{}", crate::base::error::chain(&error));
+                eprintln!("{}", text::lines(&chain(&error)));
             }
         }
     }
@@ -242,14 +243,14 @@ fn is_ready(places: &Places, guest: &Guest) -> Result<bool, Error> {
     };
     let name = &guest.name;
     for what in &lacks {
-        eprintln!("{name}: {what}");
+        eprintln!("{name}: {}", text::line(&what.to_string()));
     }
     if lacks.is_empty() {
         writeln!(io::stdout(), "{name}: ok")?;
     }
     let silent = obstacles::prints_nothing(guest).map(|obstacle| obstacle.to_string());
     for warning in guest.warnings().into_iter().chain(silent) {
-        eprintln!("{name}: warning: {warning}");
+        eprintln!("{name}: warning: {}", text::line(&warning));
     }
     Ok(lacks.is_empty())
 }

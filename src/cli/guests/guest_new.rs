@@ -11,7 +11,7 @@ use ext4_fill::Kind;
 
 use super::snapshot::print_plan;
 use crate::base::error::{Exit, reason};
-use crate::base::signals;
+use crate::base::{signals, text};
 use crate::cli::image::create;
 use crate::cli::terminal::password;
 use crate::cli::terminal::progress::Progress;
@@ -117,10 +117,11 @@ fn ram(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit
     writeln!(
         out,
         "made {guest}: kernel {}, an initial RAM disk of {size}, {} of memory; log in as root, {password}",
-        ram.version, ram.memory
+        text::line(&ram.version),
+        ram.memory
     )?;
     if !ram.missing.is_empty() {
-        writeln!(out, "this kernel does not have: {}", ram.missing.join(" "))?;
+        writeln!(out, "this kernel does not have: {}", text::line(&ram.missing.join(" ")))?;
     }
     next(places, host, &ram.plan.path, arguments)
 }
@@ -128,7 +129,12 @@ fn ram(places: &Places, host: &HostConfig, arguments: &Arguments) -> Result<Exit
 fn would_make(plan: &Plan) -> Result<Exit, Error> {
     let kept: Vec<String> = plan.kept.iter().map(Kept::plan).collect();
     print_plan(&kept)?;
-    writeln!(io::stdout(), "would write {}:\n\n{}", plan.path.display(), plan.text)?;
+    writeln!(
+        io::stdout(),
+        "would write {}:\n\n{}",
+        plan.path.display(),
+        text::script(&plan.text)
+    )?;
     Ok(Exit::Done)
 }
 
@@ -145,7 +151,12 @@ fn from(places: &Places, host: &HostConfig, arguments: &Arguments, source: &Path
     let path = guests::path(places, &arguments.guest);
     if arguments.dry_run {
         print_plan(&disk.plan())?;
-        writeln!(io::stdout(), "would write {}:\n\n{}", path.display(), disk.draft_text())?;
+        writeln!(
+            io::stdout(),
+            "would write {}:\n\n{}",
+            path.display(),
+            text::script(&disk.draft_text())
+        )?;
         return Ok(Exit::Done);
     }
     let place = &disk.creation().request().place;
@@ -155,7 +166,12 @@ fn from(places: &Places, host: &HostConfig, arguments: &Arguments, source: &Path
     create::print(disk.creation(), &report, started.elapsed().as_secs_f64(), false)?;
     let mut out = io::stdout();
     let (guest, version) = (&arguments.guest, disk.version().unwrap_or("none"));
-    writeln!(out, "made {guest}: kernel {version}, {} of memory", disk.memory())?;
+    writeln!(
+        out,
+        "made {guest}: kernel {}, {} of memory",
+        text::line(version),
+        disk.memory()
+    )?;
     if disk.creation().nobody_logs_in() {
         writeln!(
             out,

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::base::error::{Exit, chain};
+use crate::base::text;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::guest::Toolstack;
 use crate::config::host::HostConfig;
@@ -125,7 +126,7 @@ pub(in crate::cli) fn run(places: &Places, host: &HostConfig, arguments: &Argume
 }
 
 fn print(plan: &Plan, refused: Option<String>, arguments: &Arguments) -> Result<(), Error> {
-    let file = arguments.file.display();
+    let file = arguments.file.display().to_string();
     if arguments.json {
         print_json(&Answer {
             guest: &plan.name,
@@ -139,30 +140,31 @@ fn print(plan: &Plan, refused: Option<String>, arguments: &Arguments) -> Result<
             text: &plan.text,
         })?;
     } else if arguments.dry_run {
-        io::stdout().write_all(plan.text.as_bytes())?;
+        write!(io::stdout(), "{}", text::script(&plan.text))?;
     } else {
         let (dialect, toolstack) = (plan.dialect.as_str(), plan.toolstack.as_str());
         writeln!(
             io::stdout(),
-            "wrote {}: guest \"{}\" of {file} ({dialect}'s language), for toolstack \"{toolstack}\"",
+            "wrote {}: guest \"{}\" of {} ({dialect}'s language), for toolstack \"{toolstack}\"",
             plan.path.display(),
-            plan.name
+            plan.name,
+            text::line(&file)
         )?;
     }
     if !arguments.json && !plan.notes.is_empty() {
         eprintln!("not carried over, or not as it stands:");
         for note in &plan.notes {
-            eprintln!("{file}:{note}");
+            eprintln!("{}", text::line(&format!("{file}:{note}")));
         }
     }
     if !arguments.json && !plan.missing.is_empty() {
         eprintln!("before the guest can be started:");
         for what in &plan.missing {
-            eprintln!("{what}");
+            eprintln!("{}", text::line(what));
         }
     }
     if let Some(why) = refused {
-        eprintln!("as it is, the guest would not be taken:\n{why}");
+        eprintln!("as it is, the guest would not be taken:\n{}", text::lines(&why));
     }
     Ok(())
 }

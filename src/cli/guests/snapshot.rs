@@ -7,6 +7,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::terminal::table;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::places::Places;
@@ -84,7 +85,7 @@ pub(in crate::cli) fn run(places: &Places, command: &Command) -> Result<Exit, Er
 pub(in crate::cli) fn print_plan(plan: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     for step in plan {
-        writeln!(out, "would {step}")?;
+        writeln!(out, "would {}", text::line(step))?;
     }
     if plan.is_empty() {
         writeln!(out, "nothing to do")?;

@@ -150,7 +150,7 @@ impl World {
         let runs_here = !asked && (places.is_own() || geteuid().is_root());
         let units = asked.then(systemd::units_now).and_then(|units| {
             units
-                .map_err(|error| eprintln!("ttvm: note: units are not shown: {error}"))
+                .map_err(|error| eprintln!("ttvm: note: units are not shown: {}", text::line(&one_line(&error))))
                 .ok()
         });
         Self {
@@ -244,7 +244,7 @@ fn domains() -> BTreeMap<u32, Domain> {
     }
     let list = XenStore::connect().and_then(|mut store| domain::list(&mut store));
     list.unwrap_or_else(|error| {
-        eprintln!("ttvm: note: domains are not shown: {error}");
+        eprintln!("ttvm: note: domains are not shown: {}", text::line(&one_line(&error)));
         BTreeMap::new()
     })
 }

@@ -364,7 +364,7 @@ impl Xen {
             Ok::<_, xenstore::Error>(Self { store, ready })
         };
         begin()
-            .map_err(|error| eprintln!("ttvm: note: domains are not shown: {error}"))
+            .map_err(|error| eprintln!("ttvm: note: domains are not shown: {}", text::line(&one_line(&error))))
             .ok()
     }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::super::{Error, guest_name, print_json};
 use super::read_and_seal;
+use crate::base::text::{line, script};
 use crate::cli::guests::snapshot::print_plan;
 use crate::cli::terminal::progress::Progress;
 use crate::config::guest::Toolstack;
@@ -122,7 +123,7 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
             plan.push(format!("seal {place}"));
         }
         print_plan(&plan)?;
-        lacks.iter().for_each(|lacks| eprintln!("{lacks}"));
+        lacks.iter().for_each(|lacks| eprintln!("{}", line(lacks)));
         return Ok(());
     }
     let mut copying = Progress::of(format!("copying to {place}"));
@@ -149,12 +150,17 @@ pub(super) fn run(places: &Places, host: &HostConfig, arguments: &Arguments) -> 
     print(creation, &report, seconds, arguments.verbose)?;
     let mut out = io::stdout();
     if let Some(lacks) = lacks {
-        writeln!(out, "{lacks}")?;
+        writeln!(out, "{}", line(&lacks))?;
     }
-    writeln!(out, "\nIn {}:\n\n{}", guest_file.display(), disk.text(&report.root))?;
+    writeln!(
+        out,
+        "\nIn {}:\n\n{}",
+        guest_file.display(),
+        script(&disk.text(&report.root))
+    )?;
     if arguments.seal {
         let (Outcome::Sealed(digest) | Outcome::Already(digest)) = sealed(&place, host)?;
-        writeln!(io::stdout(), "{place} is sealed: {digest}")?;
+        writeln!(io::stdout(), "{} is sealed: {digest}", line(&place.to_string()))?;
     }
     Ok(())
 }
@@ -278,18 +284,19 @@ pub(in crate::cli) fn print(creation: &Creation, report: &Report, seconds: f64, 
     writeln!(
         out,
         "{} is made: {size}, {kind}, with {} files ({megabytes:.1} MB) in {seconds:.1} s",
-        request.place, report.files
+        line(&request.place.to_string()),
+        report.files
     )?;
     for (reason, (count, files)) in &report.left_out {
         // Without these it may be no whole system.
         if *reason == Reason::Filesystem {
-            writeln!(out, "left out: {reason} ({count}): {}", files.join(", "))?;
+            writeln!(out, "left out: {reason} ({count}): {}", line(&files.join(", ")))?;
             continue;
         }
         writeln!(out, "left out: {reason} ({count})")?;
         if verbose {
             for file in files {
-                writeln!(out, "    {file}")?;
+                writeln!(out, "    {}", line(file))?;
             }
         }
     }
@@ -299,13 +306,13 @@ pub(in crate::cli) fn print(creation: &Creation, report: &Report, seconds: f64, 
         if (named.len() as u64) < *count {
             named.push("…");
         }
-        writeln!(out, "{problem}: {count} ({})", named.join(", "))?;
+        writeln!(out, "{problem}: {count} ({})", line(&named.join(", ")))?;
     }
     if let Some(nothing) = creation.boots_nothing() {
-        writeln!(out, "{nothing}")?;
+        writeln!(out, "{}", line(nothing))?;
     }
     if let Some(network) = creation.network() {
-        writeln!(out, "its network: {network}")?;
+        writeln!(out, "its network: {}", line(network))?;
     }
     if creation.lacks_network() {
         writeln!(

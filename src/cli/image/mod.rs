@@ -14,6 +14,7 @@ use super::terminal::progress::Progress;
 use super::terminal::table;
 use super::{Error, print_json};
 use crate::base::error::{Classify, Exit, report};
+use crate::base::text;
 use crate::config::guest::Guest;
 use crate::config::guests;
 use crate::config::host::{self, HostConfig};
@@ -80,7 +81,7 @@ pub(super) fn run(places: &Places, command: &Command) -> Result<Exit, Error> {
                     } else {
                         "is not sealed"
                     };
-                    writeln!(io::stdout(), "{} {what}", seal.origin())?;
+                    writeln!(io::stdout(), "{} {what}", text::line(&seal.origin().to_string()))?;
                 }
             }
         }
@@ -99,7 +100,7 @@ fn make(seal: &Seal<'_>, deep: bool) -> Result<(), Error> {
         }
         Outcome::Already(digest) => format!("was sealed already: {digest}"),
     };
-    writeln!(io::stdout(), "{origin} {line}")?;
+    writeln!(io::stdout(), "{} {line}", text::line(&origin.to_string()))?;
     Ok(())
 }
 

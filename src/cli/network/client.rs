@@ -11,6 +11,7 @@ use zbus::{DynamicType, OwnedObjectPath};
 
 use super::Asking;
 use crate::base::error::{Classify, Exit, reason};
+use crate::base::text::line;
 use crate::cli::systemd::in_time;
 use crate::netd::proxy::{ManagerProxy, NAME, Plan, answer};
 use crate::network::{Attachment, Mode, Preview, error};
@@ -119,7 +120,7 @@ impl Client {
         let connected = in_time(zbus::Connection::system()).await.map_err(Error::NoBus)?;
         let bus = connected.map_err(|error| match error {
             zbus::Error::Connection(error, _) | zbus::Error::InputOutput(error) => Error::NoBus(reason(&error)),
-            error => Error::NoBus(error.to_string()),
+            error => Error::NoBus(line(&error.to_string()).into_owned()),
         })?;
         let daemon = DBusProxy::builder(&bus)
             .cache_properties(CacheProperties::No)

@@ -10,6 +10,7 @@ use super::Asking;
 use super::client::Client;
 use super::clock::undecided;
 use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::Error;
 
 #[derive(clap::Args)]
@@ -70,7 +71,7 @@ pub(super) async fn reconcile(client: &Client) -> Result<Exit, Error> {
     let done: Vec<String> = client.change("Reconcile", &(0_u64,)).await?;
     let mut out = io::stdout().lock();
     for sentence in &done {
-        writeln!(out, "{sentence}")?;
+        writeln!(out, "{}", text::line(sentence))?;
     }
     if done.is_empty() {
         writeln!(out, "nothing to do")?;

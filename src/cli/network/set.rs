@@ -15,6 +15,7 @@ use super::client::{Client, preview};
 use super::clock::undecided;
 use super::{Asking, Wanted, waiting};
 use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::{Error, print_json};
 use crate::netd::proxy::{NAME, PATH, TransactionFinishedStream};
 use crate::network::{Ending, Preview, State};
@@ -61,19 +62,19 @@ async fn ask_plan(client: &Client, wanted: &Wanted) -> Result<Preview, super::Er
 fn print_plan(plan: &Preview) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for warning in &plan.warnings {
-        writeln!(out, "warning: {warning}")?;
+        writeln!(out, "warning: {}", text::line(warning))?;
     }
     if plan.steps.is_empty() && plan.afterwards.is_empty() {
         return writeln!(out, "nothing to do");
     }
     writeln!(out, "from {} to {}:", plan.from, plan.to)?;
     for step in &plan.steps {
-        writeln!(out, "  {step}")?;
+        writeln!(out, "  {}", text::line(step))?;
     }
     if !plan.afterwards.is_empty() {
         writeln!(out, "once it is kept:")?;
         for step in &plan.afterwards {
-            writeln!(out, "  {step}")?;
+            writeln!(out, "  {}", text::line(step))?;
         }
     }
     if plan.moves_uplink {

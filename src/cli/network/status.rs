@@ -10,6 +10,7 @@ use super::client::{self, Client};
 use super::clock;
 use crate::base::clock::duration;
 use crate::base::error::Exit;
+use crate::base::text::line;
 use crate::cli::{Error, print_json};
 use crate::config::network::Subnet;
 use crate::network::xend::Xend;
@@ -85,10 +86,10 @@ fn print(description: &Description, attachments: &[Attachment]) -> io::Result<()
     ];
     let mut out = io::stdout().lock();
     for (name, value) in rows {
-        writeln!(out, "{name:>12}: {value}")?;
+        writeln!(out, "{name:>12}: {}", line(&value))?;
     }
     for conflict in &description.conflicts {
-        writeln!(out, "{:>12}: {conflict}", "Conflict")?;
+        writeln!(out, "{:>12}: {}", "Conflict", line(conflict))?;
     }
     Ok(())
 }

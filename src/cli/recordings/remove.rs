@@ -7,7 +7,7 @@ use super::{Error, guest_name};
 use crate::base::clock::now;
 use crate::base::error::{Classify, Exit, chain, report};
 use crate::base::signals;
-use crate::base::text::bytes;
+use crate::base::text::{self, bytes};
 use crate::config::types::GuestName;
 use crate::recording::{Entry, Library, State};
 
@@ -68,7 +68,7 @@ pub(super) fn run(library: &Library, arguments: &Arguments) -> Result<Exit, Erro
             }
             // Nobody asked for this one by its name.
             Err(error) if bulk && error.exit() == Exit::Refused => {
-                writeln!(io::stdout(), "left alone: {}", chain(&error))?;
+                writeln!(io::stdout(), "left alone: {}", text::lines(&chain(&error)))?;
             }
             Err(error) => {
                 exit = error.exit();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::foreground::{Follower, Foreground};
 use super::trace::{find, symbols};
 use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::{Error, guest_name, print_json};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -70,7 +71,7 @@ pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit
         print_json(&as_json(&answer, &symbols))?;
         return Ok(Exit::Done);
     }
-    writeln!(io::stdout(), "{}", in_words(&answer, &symbols))?;
+    writeln!(io::stdout(), "{}", text::line(&in_words(&answer, &symbols)))?;
     if let Some(at) = answer.at() {
         writeln!(
             io::stdout(),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs without systemd: an ordinary user's, and those in directories of their own.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +52,7 @@ impl<'a> Foreground<'a> {
     /// The text of the guest's file.
     pub(super) fn file_text(&self) -> Result<String, Error> {
         let path = guests::path(self.places, &self.name);
-        fs::read_to_string(self.places.real(&path)).map_err(|source| config::Error::Unreadable { path, source }.into())
+        Ok(config::read(self.places, &path)?)
     }
 
     pub(in crate::cli) fn library(&self) -> &Library {

@@ -7,6 +7,7 @@ use super::branch::{self, Source};
 use super::foreground::{Follower, Foreground};
 use super::unit;
 use crate::base::error::Exit;
+use crate::base::text;
 use crate::cli::{Error, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
@@ -46,7 +47,7 @@ pub(in crate::cli) fn run(places: &Places, arguments: &Arguments) -> Result<Exit
     let run = Foreground::new(places, &arguments.guest)?;
     if arguments.dry_run {
         for line in run.plan_record()? {
-            writeln!(io::stdout(), "{line}")?;
+            writeln!(io::stdout(), "{}", text::line(&line))?;
         }
         return Ok(Exit::Done);
     }

@@ -301,7 +301,12 @@ pub(in crate::cli) fn tell(guest: &GuestName, id: &crate::recording::Id, verdict
             Ok(Exit::Done)
         }
         Verdict::Diverged { at } => {
-            writeln!(io::stdout(), "DIVERGED: {guest} {id} is not the same run: {at}")?;
+            let at = at.to_string();
+            writeln!(
+                io::stdout(),
+                "DIVERGED: {guest} {id} is not the same run: {}",
+                text::line(&at)
+            )?;
             Ok(Exit::Diverged)
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::base::signals;
+use crate::base::{signals, text};
 
 /// Work that is done within this time is not talked about.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ impl Progress {
     /// The progress of `what`, such as `reading xenvg/base`.
     pub(in crate::cli) fn of(what: impl Into<String>) -> Self {
         Self {
-            what: what.into(),
+            what: text::line(&what.into()).into_owned(),
             started: Instant::now(),
             last_line: None,
             terminal: io::stderr().is_terminal(),

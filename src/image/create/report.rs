@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::exclude::Reason;
 use super::tree::Problem;
+use crate::base::text::{is_plain, line};
 
 /// How many files are remembered of a kind. The journal has all.
 const NAMED: usize = 10_000;
@@ -55,8 +56,9 @@ fn remember((count, named): &mut Files, path: String) {
 pub(super) fn shown(path: &[u8]) -> String {
     let path = Path::new("/").join(OsStr::from_bytes(path));
     match path.to_str() {
-        Some(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => format!("{path:?}"),
+        Some(text) if text.chars().all(is_plain) => text.to_owned(),
+        // What Rust takes for printable there need not be plain.
+        _ => line(&format!("{path:?}")).into_owned(),
     }
 }
 
@@ -74,6 +76,26 @@ impl std::fmt::Display for Problem {
             Self::AccessLists => {
                 f.write_str("lost access lists, which the archive has as text, of names that the guest has not (tar --xattrs keeps them)")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_in_messages() {
+        for (path, expected) in [
+            (&b"tmp/gr\xc3\xb6\xc3\x9fe"[..], "/tmp/größe"),
+            ("tmp/\u{202e}gpj.exe".as_bytes(), "\"/tmp/\\u{202e}gpj.exe\""),
+            (
+                "a\u{2028}\u{2066}\u{200b}\u{3164}".as_bytes(),
+                "\"/a\\u{2028}\\u{2066}\\u{200b}\\u{3164}\"",
+            ),
+            (b"a\nb\x1b\xff", "\"/a\\nb\\u{1b}\\xFF\""),
+        ] {
+            assert_eq!(shown(path), expected);
         }
     }
 }

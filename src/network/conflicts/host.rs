@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What files of the host say about its packet filters.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::file::tree;
 
 /// What nft cannot tell.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 /// The text of a file; nothing if there is none.
 fn read(root: &Path, path: &str) -> Result<String, Error> {
-    match fs::read(root.join(path)) {
+    match tree::read(root, Path::new(path), tree::WRITTEN) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(source) => Err(Error::Read {

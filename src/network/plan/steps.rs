@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a mode is made of.
 
-use std::fs;
 use std::path::Path;
 
 use super::named;
-use crate::base::root::under;
 use crate::config::guests;
 use crate::config::network::Subnet;
 use crate::config::places::Places;
 use crate::config::types::{InterfaceName, Mac};
+use crate::file::tree;
 use crate::network::journal::{Chosen, Settings};
 use crate::network::netlink::Link;
 use crate::network::step::{self, Bridge, Context, Dnsmasq, Firewall, Step, Sysctl, Zoned};
@@ -61,11 +60,13 @@ pub(super) fn nat(
     let forwarding = forwarding(context, from, &links, bridge)?;
     let guarded = forwarding.iter().map(|sysctl| sysctl.interface().to_owned()).collect();
     steps.extend(forwarding.into_iter().map(Step::Sysctl));
-    steps.push(Step::Firewall(Firewall {
+    let firewall = Firewall {
         bridge: bridge.clone(),
         subnet,
         guarded,
-    }));
+    };
+    firewall.check()?;
+    steps.push(Step::Firewall(firewall));
     if let Some(zone) = &to.zone
         && (own || firewalld::zone_of(bridge)?.as_deref() != Some(zone.as_str()))
     {
@@ -227,7 +228,7 @@ pub(super) fn bridged(
 
 /// The same on this machine whenever the bridge is made: a guest's cache of addresses stays true.
 fn stable_mac(root: &Path, bridge: &InterfaceName) -> Mac {
-    let machine = fs::read_to_string(under(root, Path::new("/etc/machine-id"))).unwrap_or_default();
+    let machine = tree::text(root, Path::new("/etc/machine-id"), tree::SETTINGS).unwrap_or_default();
     let machine = uuid::Uuid::try_parse(machine.trim()).unwrap_or_default();
     let [_, a, b, c, d, e, ..] = *uuid::Uuid::new_v5(&machine, bridge.as_str().as_bytes()).as_bytes();
     // Locally administered, for one station.

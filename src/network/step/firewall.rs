@@ -29,17 +29,25 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    fn table(&self) -> String {
+    /// `Ok` if nft has words for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSupported`] if an interface has a name that it has none for.
+    pub fn check(&self) -> Result<(), Error> {
+        self.table().map(drop)
+    }
+
+    fn table(&self) -> Result<String, Error> {
         let (bridge, subnet) = (self.bridge.as_str(), self.subnet);
-        let guards: String = self
-            .guarded
-            .iter()
-            .map(|name| format!("\t\tiifname \"{name}\" oifname != \"{bridge}\" drop\n"))
-            .collect();
+        let mut guards = String::new();
+        for name in &self.guarded {
+            guards += &format!("\t\tiifname {} oifname != \"{bridge}\" drop\n", quoted(name)?);
+        }
         // The last chain mends what a paravirtual guest before Linux 2.6.39 trips over: its DHCP client reads raw packets
         // and does not know that their checksum was left to hardware there is none of
         // (https://bugzilla.redhat.com/show_bug.cgi?id=231047).
-        format!(
+        Ok(format!(
             r#"table inet ttvm {{
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
@@ -58,7 +66,7 @@ impl Firewall {
 	}}
 }}
 "#
-        )
+        ))
     }
 
     /// How often the table, as nft prints it, has the bridge and the network in it.
@@ -66,6 +74,21 @@ impl Firewall {
         let (bridge, subnet) = (format!("\"{}\"", self.bridge), format!("ip saddr {} ", self.subnet));
         [bridge, subnet].map(|mark| text.matches(&mark).count())
     }
+}
+
+/// The name of an interface as nft reads it. The kernel allows any but those with blanks, `/` and `:` (dev_valid_name in
+/// net/core/dev.c). Between quotes nothing is special to nft but the next quote, which cannot be escaped, and `*` at the end,
+/// which stands for all names that begin so unless there is a backslash before it (scanner.l, expr_evaluate_string).
+fn quoted(name: &str) -> Result<String, Error> {
+    if name.contains(|c: char| c == '"' || c.is_control()) {
+        return Err(Error::NotSupported(format!(
+            "nft has no words for an interface called {name:?}, from which others would reach all networks of this host: rename it (`ip link set`)"
+        )));
+    }
+    Ok(match name.strip_suffix('*') {
+        Some(beginning) => format!("\"{beginning}\\*\""),
+        None => format!("\"{name}\""),
+    })
 }
 
 fn nft(input: &str) -> Result<(), Error> {
@@ -89,7 +112,7 @@ pub fn check() -> Result<(), Error> {
 
 impl Change for Firewall {
     fn apply(&self, _: &mut Context<'_>) -> Result<(), Error> {
-        nft(&format!("{REMOVE}{}", self.table()))
+        nft(&format!("{REMOVE}{}", self.table()?))
     }
 
     fn undo(&self, _: &mut Context<'_>) -> Result<(), Error> {
@@ -101,7 +124,7 @@ impl Change for Firewall {
         // (https://github.com/containers/netavark/issues/1303).
         match Command::new(&NFT).args(["list", "table", "inet", "ttvm"]).run() {
             Ok(output) => {
-                let whole = self.marks(&output.stdout) == self.marks(&self.table());
+                let whole = self.marks(&output.stdout) == self.marks(&self.table()?);
                 Ok((!whole).then(|| "the nft table inet ttvm is not as it was made".to_owned()))
             }
             Err(run::Error::Failed { .. }) => Ok(Some("there is no nft table inet ttvm".to_owned())),
@@ -121,5 +144,40 @@ impl fmt::Display for Firewall {
             "let {} out in the host's name, and nobody in (nft table inet ttvm)",
             self.subnet
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guarding(name: &str) -> Result<String, Error> {
+        let firewall = Firewall {
+            bridge: "ttvm0".parse().expect("a name"),
+            subnet: "10.0.0.0/24".parse().expect("a network"),
+            guarded: vec![name.to_owned()],
+        };
+        firewall.table()
+    }
+
+    #[test]
+    fn names_that_the_kernel_allows() {
+        for (name, written) in [
+            ("eth0", "\"eth0\""),
+            ("a;b{}#$c", "\"a;b{}#$c\""),
+            ("a\\", "\"a\\\""),
+            ("*", "\"\\*\""),
+            ("eth*", "\"eth\\*\""),
+            ("e*h", "\"e*h\""),
+            ("eth\\*", "\"eth\\\\*\""),
+        ] {
+            let table = guarding(name).expect("a table");
+            let line = format!("\t\tiifname {written} oifname != \"ttvm0\" drop\n");
+            assert!(table.contains(&line), "{name}: {table}");
+        }
+        for name in ["x\"drop", "\"", "a\u{1}"] {
+            let error = guarding(name).expect_err("no words").to_string();
+            assert!(error.contains(&format!("{name:?}")), "{error}");
+        }
     }
 }

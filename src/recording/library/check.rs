@@ -2,7 +2,7 @@
 //! Is a recording still what was recorded?
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use super::stored::{INITRD, KERNEL, Recording};
 use crate::base::error::reason;
 use crate::base::progress::Progress;
 use crate::file::digest::{self, Digest};
+use crate::file::open_content;
 use crate::recording::error::Error;
 
 /// What is wrong with a recording.
@@ -156,7 +157,7 @@ pub(in crate::recording) fn part(
             recorded: size,
         }));
     }
-    let opened = match File::open(path) {
+    let opened = match open_content(path) {
         Err(error) => return Ok(Some(unreadable(&error))),
         Ok(opened) => opened,
     };

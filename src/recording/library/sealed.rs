@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::manifest::{FORMAT, FileDigest, Manifest, OLDEST};
+use crate::base::text::line;
 use crate::file::digest::{self, Digest};
 
 /// The file.
@@ -90,7 +91,7 @@ impl Manifest {
         struct Format {
             format: u32,
         }
-        let strange = |error: toml::de::Error| Unsealed::Strange(error.message().to_owned());
+        let strange = |error: toml::de::Error| Unsealed::Strange(line(error.message().trim_end()).into_owned());
         match toml::from_str::<Format>(content).map_err(strange)?.format {
             OLDEST..=FORMAT => toml::from_str(content).map_err(strange),
             other => Err(Unsealed::Format(other)),

@@ -20,11 +20,11 @@ use super::log::point;
 use super::{Divergence, Recording, tt_xen};
 use crate::base::catalogue::Message;
 use crate::base::error::{Classify, Exit};
-use crate::base::root::under;
 use crate::config::guest::{Boot, Guest, Shift};
 use crate::config::host::SnapshotConfig;
 use crate::config::types::{GuestName, Size, Target};
 use crate::file::digest;
+use crate::file::tree;
 use crate::qemu::machine::{Backing, Drive, Format, Kernel, Machine, Network};
 use crate::qemu::{content, core, engine, process, qmp, watch};
 use crate::{guest, image, run, snapshot};
@@ -431,7 +431,7 @@ pub(super) fn require_memory(memory: Size) -> Result<(), Error> {
 
 /// What processes can still have on the system in the tree that begins at `root`; `None` if it does not say.
 pub fn memory_free(root: &Path) -> Option<Size> {
-    let text = std::fs::read_to_string(under(root, Path::new("/proc/meminfo"))).ok()?;
+    let text = tree::text(root, Path::new("/proc/meminfo"), tree::SETTINGS).ok()?;
     let kib = |name: &str| {
         let line = text
             .lines()

@@ -2,7 +2,6 @@
 //! `ttvm-run run|record|replay -- GUEST`: the main process of `ttvm-record@GUEST.service`, `ttvm-replay@GUEST.service`, and of
 //! `ttvm@GUEST.service` if the guest is emulated.
 
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -232,8 +231,7 @@ fn work(what: &Work, guest: &Guest, host: &HostConfig, run: &mut Record) -> Resu
         Work::Plain => Ok(plain::run(guest, &library, &environment, &mut listener, keys)?),
         Work::Record { limit } => {
             let path = guests::path(&places, &guest.name);
-            let text =
-                fs::read_to_string(places.real(&path)).map_err(|source| config::Error::Unreadable { path, source })?;
+            let text = config::read(&places, &path)?;
             let options = record::Options { limit: *limit };
             let recorded = toolstack::record(guest, &text, &library, &environment, &options, &mut listener, keys)?;
             if let Some(cut) = &recorded.cut {

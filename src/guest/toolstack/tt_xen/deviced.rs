@@ -21,6 +21,7 @@ use crate::base::error::{Classify, Exit};
 use crate::base::root::under;
 use crate::config::types::GuestName;
 use crate::file;
+use crate::file::tree;
 use crate::guest::DIRECTORY;
 use crate::run::{self, Command, find};
 
@@ -120,7 +121,7 @@ impl fmt::Display for RunDirectory {
 
 /// `Ok` if debugfs is mounted where TT Xen looks for it.
 pub fn require_debugfs(root: &Path) -> Result<(), Error> {
-    let mounts = fs::read_to_string(under(root, Path::new("/proc/mounts"))).unwrap_or_default();
+    let mounts = tree::text(root, Path::new("/proc/mounts"), tree::WRITTEN).unwrap_or_default();
     let mounted = mounts.lines().any(|line| {
         let mut fields = line.split(' ').skip(1);
         fields.next() == Some(DEBUGFS) && fields.next() == Some("debugfs")

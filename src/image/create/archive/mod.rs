@@ -35,6 +35,7 @@ use super::survey::bounds::Bounds;
 use super::survey::{Found, LARGEST, Survey};
 use crate::base::progress::Progress;
 use crate::base::{signals, text};
+use crate::file::open_content;
 
 /// Of memory, at whose end a swap file has its signature.
 const PAGE: usize = 4096;
@@ -64,7 +65,7 @@ impl Archive {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(unreadable)?;
+        let file = open_content(path).map_err(unreadable)?;
         let size = file.metadata().map_err(unreadable)?.len();
         let changed = change(&file).map_err(unreadable)?;
         let mut head = [0; 512];
