@@ -64,7 +64,7 @@ impl Seen {
         path: &Path,
         read: impl FnOnce(&mut File) -> io::Result<(blake3::Hash, Option<Vec<u8>>)>,
     ) -> io::Result<Self> {
-        let mut file = match File::open(path) {
+        let mut file = match open_content(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self(None)),
             file => file?,
         };

@@ -124,12 +124,11 @@ fn running(facts: &Facts, answers: &Answers, need: Need, checks: &mut Vec<Check>
 /// Whether a process of that name runs.
 fn runs(facts: &Facts, name: &str) -> bool {
     let entries = fs::read_dir(facts.real("/proc"));
-    let mut names = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path().join("comm"));
-    names.any(|path| fs::read_to_string(path).is_ok_and(|comm| comm.trim_end() == name))
+    let mut names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.any(|process| {
+        let comm = facts.text(&format!("/proc/{}/comm", process.to_string_lossy()));
+        comm.trim_end() == name
+    })
 }
 
 /// What `[boot]` says of dom0's limits, the watchdog and the console: one check for each of the three.

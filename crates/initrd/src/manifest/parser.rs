@@ -64,7 +64,8 @@ impl Parser {
             if text.trim().is_empty() {
                 continue;
             }
-            let line = serde_json::from_str(&text).map_err(|error| self.wrong(error.to_string()))?;
+            let line =
+                serde_json::from_str(&text).map_err(|error| self.wrong(names::escape(error.to_string().as_bytes())))?;
             self.take(line).map_err(|why| self.wrong(why))?;
         }
         if self.segment.is_some() || self.archive.is_some() {
