@@ -73,9 +73,9 @@ ended() {
 build() {
     local status=0 suite job jobs=()
     # Where it cannot be installed, batch::slurm says that it is skipped.
+    [ -z "$both" ] || packaging/need.sh slurmctld:slurm-wlm munged:munge unshare:util-linux || true
     # So do the page in a browser, and the play of Ansible.
     if [ -n "$more" ]; then
-        packaging/need.sh slurmctld:slurm-wlm munged:munge unshare:util-linux || true
         packaging/need.sh chromium:chromium ansible-playbook:ansible-core || true
         # Its service is not wanted where systemd would start it.
         [ -d /run/systemd/system ] || packaging/need.sh promtool:prometheus || true

@@ -14,6 +14,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{SFlag, fstat};
 
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 /// With these, a terminal stops a program until somebody has it go on.
@@ -58,12 +59,18 @@ pub struct Waiting<F> {
     file: F,
     arrival: SignalFd,
     interrupted: fn() -> io::Error,
+    is_pipe: bool,
 }
 
-impl<F> Waiting<F> {
+impl<F: AsFd> Waiting<F> {
     /// Uses `file`, and is told of signals by `arrival`; what one of them ends fails with what `interrupted` makes.
     pub fn new(file: F, arrival: SignalFd, interrupted: fn() -> io::Error) -> Self {
+        let mode = fstat(&file).map_or(SFlag::empty(), |found| {
+            SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT
+        });
         Self {
+            // Whatever else it may be that takes less than is there.
+            is_pipe: mode != SFlag::S_IFREG,
             file,
             arrival,
             interrupted,
@@ -95,7 +102,12 @@ impl<F: Read + AsFd> Read for Waiting<F> {
 impl<F: Write + AsFd> Write for Waiting<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.wait(PollFlags::POLLOUT)?;
-        self.file.write(&bytes[..bytes.len().min(TAKEN)])
+        let length = if self.is_pipe {
+            bytes.len().min(TAKEN)
+        } else {
+            bytes.len()
+        };
+        self.file.write(&bytes[..length])
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
-use crate::base::error::{chain, one_line, reason};
+use crate::base::error::{one_line, reason};
 use crate::config::guest::{Boot, Disk, DiskFormat, DiskSource, Guest, Origin};
 use crate::config::types::{BridgeName, LvmName, Size, Volume};
 use crate::file;
@@ -56,7 +56,7 @@ pub type Groups<'a> = &'a dyn Fn(&LvmName) -> Result<Option<Group>, String>;
 
 /// What `guest` lacks on this host, and why it could not boot. Two LVM commands for each of its volumes.
 pub fn on_this_host(guest: &Guest) -> Vec<Obstacle> {
-    found_with(guest, &|vg| lvm2_cmd::report(vg).map_err(|error| chain(&error)))
+    found_with(guest, &|vg| lvm2_cmd::report(vg).map_err(|error| one_line(&error)))
 }
 
 /// The same for somebody who knows the volume groups.
@@ -166,17 +166,19 @@ fn no_bridge(bridge: &BridgeName, interfaces: &Path) -> Option<Obstacle> {
     let name = bridge.as_str();
     let own = name.split(':').next().unwrap_or(name);
     let short = own.rsplit_once('.').map_or(own, |(short, _)| short);
-    let known = [own, short].map(|name| interfaces.join(name));
     let remedy = "make it, or leave \"bridge\" out and the guest is where `ttvm network set` says";
-    match known.iter().find(|interface| interface.exists()) {
-        None => Some(Obstacle::new(
+    let mut known = [own, short].into_iter().filter(|name| interfaces.join(name).exists());
+    let Some(first) = known.next() else {
+        return Some(Obstacle::new(
             format!("vif: there is no bridge {own} (`ip link`)"),
             remedy,
-        )),
-        Some(interface) => {
-            is_no_bridge(interface).then(|| Obstacle::new(format!("vif: interface {own} is no bridge"), remedy))
-        }
-    }
+        ));
+    };
+    // A VLAN of a bridge of Open vSwitch may have an interface of that name beside it.
+    let may_be = std::iter::once(first)
+        .chain(known)
+        .any(|name| !is_no_bridge(&interfaces.join(name)));
+    (!may_be).then(|| Obstacle::new(format!("vif: interface {first} is no bridge"), remedy))
 }
 
 /// Whether an interface is certainly something else than a bridge (Documentation/ABI/testing/sysfs-class-net). One of Open vSwitch
@@ -258,8 +260,9 @@ fn too_large(guest: &Guest) -> Option<Obstacle> {
 
 /// Why a machine with firmware boots nothing at all.
 pub fn boots_nothing(guest: &Guest) -> Option<Obstacle> {
-    // `boot` says what else there is to boot from.
-    if guest.boot != Boot::Firmware || guest.xl.contains_key("boot") {
+    // Some of xl's keys say what else there is to boot from.
+    let has_else = |key: &String| key == "boot" || key.starts_with("device_model_args");
+    if guest.boot != Boot::Firmware || guest.xl.keys().any(has_else) {
         return None;
     }
     match guest.disks.first() {
@@ -338,9 +341,10 @@ mod tests {
         interface("ovs", "statistics", "INTERFACE=ovs\n", "1\n");
         interface("eth0", "device", "INTERFACE=eth0\n", "1\n");
         interface("vlan5", "statistics", "DEVTYPE=vlan\n", "1\n");
+        interface("ovs.9", "statistics", "DEVTYPE=vlan\n", "1\n");
         interface("lo", "statistics", "INTERFACE=lo\n", "772\n");
         let bridge = |name: &str| no_bridge(&name.parse().expect("a bridge"), &interfaces);
-        for name in ["br0", "br0.5:42", "ovs", "ovs.7"] {
+        for name in ["br0", "br0.5:42", "ovs", "ovs.7", "ovs.9"] {
             assert_eq!(bridge(name), None, "{name}");
         }
         let said = bridge("nosuch0").expect("none");

@@ -35,16 +35,16 @@ pub fn after(futile: u32) -> Step {
     }
 }
 
-/// In so many instructions no emulated guest gets from one reset to the next: that is its firmware. SeaBIOS, which finds that it has
-/// run before, resets the machine once more (tryReboot in its src/resume.c), after 190,000; until it hands the machine to a guest it
-/// takes 5 million.
-const FIRMWARE: u64 = 1_000_000;
+/// Within so many instructions behind a guest's reset one more is its firmware's: SeaBIOS, which finds that it has run before, resets
+/// the machine once more (tryReboot in its src/resume.c), after 190,000. Whoever counts them comes a little later, so there is much
+/// to spare; a guest that resets within that time counts every other time.
+const FIRMWARE: u64 = 20_000_000;
 
 /// Reboots of an emulated guest within a run.
 #[derive(Debug)]
 pub struct Reboots {
-    /// How many instructions there were at the last reset.
-    at: Option<u64>,
+    /// Up to which instruction the firmware's own reset may come, if it has not.
+    firmware: Option<u64>,
     /// When it began, or began again.
     since: Instant,
     /// How many in a row came too soon.
@@ -55,7 +55,7 @@ impl Reboots {
     /// Of a guest that begins now.
     pub fn begin(now: Instant) -> Self {
         Self {
-            at: None,
+            firmware: None,
             since: now,
             times: 0,
         }
@@ -63,10 +63,10 @@ impl Reboots {
 
     /// The machine was reset once more, after so many instructions. Returns what is next if that was the guest.
     pub fn another(&mut self, instructions: u64, now: Instant) -> Option<Step> {
-        let before = self.at.replace(instructions);
-        if before.is_some_and(|before| instructions.saturating_sub(before) < FIRMWARE) {
+        if self.firmware.take().is_some_and(|until| instructions < until) {
             return None;
         }
+        self.firmware = Some(instructions.saturating_add(FIRMWARE));
         self.times = match is_short((now - self.since).as_secs()) {
             true => self.times + 1,
             false => 0,
@@ -190,7 +190,7 @@ mod tests {
         let again = reboots.another(instructions, now);
         assert_eq!(again, Some(Step::Again(Duration::ZERO)), "it came to something");
         let mut next = || {
-            instructions += 5_000_000;
+            instructions += 25_000_000;
             reboots.another(instructions, now)
         };
         for _ in 1..LIMIT {

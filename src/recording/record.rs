@@ -126,7 +126,7 @@ impl fmt::Display for Cut {
             ),
             Self::Reboots { times } => write!(
                 f,
-                "{times} times in a row the guest rebooted within a minute of its start, so the run was ended there; the recording is whole"
+                "{times} times in a row the guest rebooted within a minute of its start, so the run was ended there; the recording is whole. With `--for` it goes on for that time"
             ),
         }
     }
@@ -382,6 +382,8 @@ impl Ended {
     fn stop(&mut self, draft: &Draft, stopped: Option<replay_log::Stopped>) -> Result<(), Error> {
         let Some(stopped) = stopped else { return Ok(()) };
         self.exit = RunExit::Cut;
+        // What came after that does not count.
+        self.cut = None;
         let path = draft.console();
         let cut = File::options().write(true).open(&path).and_then(|console| {
             let length = console.metadata()?.len().min(stopped.printed);
@@ -620,7 +622,9 @@ impl Course<'_> {
                 // It is not slowed: a recorded machine is left alone.
                 Happened::Event(Event::Reset) => {
                     let at = live.emulator.qmp().instructions()?;
-                    if reboots.another(at, Instant::now()) == Some(Step::GiveUp) {
+                    // Who said how long it is to go on means that.
+                    let next = reboots.another(at, Instant::now());
+                    if next == Some(Step::GiveUp) && end.is_none() && limits.instructions.is_none() {
                         let times = reboots.times();
                         cut = Some(Cut::Reboots { times });
                         break RunExit::Stopped;

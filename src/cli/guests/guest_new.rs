@@ -282,7 +282,7 @@ fn next(places: &Places, host: &HostConfig, path: &Path, arguments: &Arguments) 
     // What `guest check` would say of it. It is made all the same: what is missing may come.
     if places.root() == Path::new("/") {
         for lack in obstacles::on_this_host(&guests::load(places, host, guest)?) {
-            eprintln!("{guest}: {lack}");
+            eprintln!("{guest}: {}", text::line(&lack.to_string()));
         }
     }
     Ok(Exit::Done)

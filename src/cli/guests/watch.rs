@@ -31,7 +31,7 @@ use crate::cli::terminal::clock::date_and_time;
 use crate::cli::terminal::guard::Guard;
 use crate::cli::terminal::keyboard::Raw;
 use crate::cli::terminal::table::{self, Cell};
-use crate::cli::{Error, Exit};
+use crate::cli::{Error, Exit, answers};
 use crate::config::guests;
 use crate::config::places::Places;
 use crate::guest::domain::{self, Domain};
@@ -564,6 +564,7 @@ impl Lines {
             .collect();
         let mut out = io::stdout().lock();
         if self.json {
+            answers();
             for row in changed {
                 writeln!(out, "{}", crate::base::text::json(&serde_json::to_string(row)?))?;
             }

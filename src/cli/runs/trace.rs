@@ -10,7 +10,7 @@ use qemu_watch::Watch;
 use super::foreground::{Follower, Foreground};
 use super::replay;
 use crate::base::error::Exit;
-use crate::cli::{Error, guest_name};
+use crate::cli::{Error, answers, guest_name};
 use crate::config::places::Places;
 use crate::config::types::GuestName;
 use crate::recording::Recording;
@@ -164,7 +164,11 @@ impl Arguments {
 
     fn form(&self, what: &What) -> Result<Form, Error> {
         match (self.format, what) {
-            (None, _) if self.json => Ok(Form::Json),
+            (None, _) if self.json => {
+                // Line by line from here on, also where it ends in a failure.
+                answers();
+                Ok(Form::Json)
+            }
             (None, _) => Ok(Form::Text),
             (Some(Format::Chrome), _) => Ok(Form::Chrome),
             (Some(Format::Pcap), What::Logged(Logged::Net)) => Ok(Form::Pcap),

@@ -28,12 +28,9 @@ pub(in crate::cli) fn record(guest: &GuestName, limit: Option<Limit>) -> Result<
         )?;
         return Ok(Exit::Done);
     }
-    let library = Library::open(Places::system("/".as_ref()).state_dir());
-    writeln!(
-        io::stdout(),
-        "{}",
-        record::summary(&library.find(guest, None)?, limit.and_then(Limit::host).is_none())
-    )?;
+    let recording = Library::open(Places::system("/".as_ref()).state_dir()).find(guest, None)?;
+    let was_to_end = limit.is_some_and(|limit| limit.is_reached(recording.manifest()));
+    writeln!(io::stdout(), "{}", record::summary(&recording, was_to_end))?;
     Ok(Exit::Done)
 }
 

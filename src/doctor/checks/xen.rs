@@ -247,8 +247,21 @@ fn xendomains(facts: &Facts, answers: &Answers) -> Vec<Check> {
         )];
     };
     let text = facts.text(file);
-    let save = setting(&text, "XENDOMAINS_SAVE").filter(|value| !value.is_empty());
-    let save = save.as_deref();
+    let settings = match Settings::of(&text) {
+        Settings::Known(settings) => settings,
+        Settings::Shell(why) => {
+            return vec![Check::warn(
+                AREA,
+                "xendomains",
+                format!("whether xendomains saves guests is not known: {file}{why}"),
+                format!("write XENDOMAINS_SAVE= into {file}"),
+            )];
+        }
+    };
+    let save = settings
+        .get("XENDOMAINS_SAVE")
+        .map(String::as_str)
+        .filter(|value| !value.is_empty());
     let mut checks = Vec::new();
     for (name, _) in &facts.guests {
         // Without a directory it restores nothing.
@@ -346,10 +359,22 @@ fn automatic(facts: &Facts, guest: &str) -> Option<PathBuf> {
     paths.into_iter().find(is_there)
 }
 
-/// What `name` is after a file of shell assignments.
-fn setting(text: &str, name: &str) -> Option<String> {
-    let mut variables = BTreeMap::new();
-    // What is no assignment is not ours to judge.
-    assignments::read(text, "", &mut variables, &mut Vec::new());
-    variables.remove(name)
+/// What the settings of xendomains say.
+enum Settings {
+    /// The last value of each.
+    Known(BTreeMap<String, String>),
+    /// Only a shell knows what is saved, for this reason.
+    Shell(String),
+}
+
+impl Settings {
+    fn of(text: &str) -> Self {
+        let (mut variables, mut notes) = (BTreeMap::new(), Vec::new());
+        assignments::read(text, "", &mut variables, &mut notes);
+        let hides_it = |note: &String| note.contains("XENDOMAINS_SAVE") || note.contains("is a program");
+        match notes.into_iter().find(hides_it) {
+            Some(note) => Self::Shell(note),
+            None => Self::Known(variables),
+        }
+    }
 }

@@ -133,13 +133,6 @@ fn forwarding(
                 let Some(sysctl) = Sysctl::forwarding(name)? else {
                     continue;
                 };
-                // It gets a rule of its own. nft has no way to write these in a name (nft(8), LEXICAL CONVENTIONS).
-                if name.contains(['"', '*', '\\']) {
-                    return Err(Error::Foreign {
-                        what: format!("the interface {name:?} has a name that no rule of nft can have"),
-                        remedy: "rename it (`ip link set OLD name NEW`), and try again".to_owned(),
-                    });
-                }
                 sysctls.push(sysctl);
             }
         }

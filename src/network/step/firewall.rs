@@ -33,7 +33,7 @@ impl Firewall {
     ///
     /// # Errors
     ///
-    /// [`Error::NotSupported`] if an interface has a name that it has none for.
+    /// [`Error::Foreign`] if an interface has a name that no rule can have.
     pub fn check(&self) -> Result<(), Error> {
         self.table().map(drop)
     }
@@ -81,9 +81,12 @@ impl Firewall {
 /// which stands for all names that begin so unless there is a backslash before it (scanner.l, expr_evaluate_string).
 fn quoted(name: &str) -> Result<String, Error> {
     if name.contains(|c: char| c == '"' || c.is_control()) {
-        return Err(Error::NotSupported(format!(
-            "nft has no words for an interface called {name:?}, from which others would reach all networks of this host: rename it (`ip link set`)"
-        )));
+        return Err(Error::Foreign {
+            what: format!(
+                "the interface {name:?}, from which others would reach all networks of this host, has a name that no rule of nft can have"
+            ),
+            remedy: "rename it (`ip link set OLD name NEW`), and try again".to_owned(),
+        });
     }
     Ok(match name.strip_suffix('*') {
         Some(beginning) => format!("\"{beginning}\\*\""),

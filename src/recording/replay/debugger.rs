@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
 
+use super::rerun::unless_ended;
 use super::start::Start;
 use crate::config::types::GuestName;
 use crate::file;
@@ -121,7 +122,10 @@ fn follow(
     loop {
         match live.next(Some(again))? {
             Happened::Console(text) => listener.console(&text),
-            Happened::Event(Event::Stopped) => require_disks(live.emulator.qmp(), &run.machine.drives, overlays)?,
+            // The debugger may have ended it in the same moment.
+            Happened::Event(Event::Stopped) => {
+                unless_ended(require_disks(live.emulator.qmp(), &run.machine.drives, overlays))?;
+            }
             Happened::Event(_) => {}
             Happened::Signal { .. } => return Ok(()),
             Happened::Ended => {

@@ -390,7 +390,7 @@ fn contains(text: &[u8], words: &[u8]) -> bool {
 }
 
 /// What came of asking QEMU; `None` if it has ended, which is told by itself.
-fn unless_ended<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(super) fn unless_ended<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Err(Error::Qmp(qmp::Error::Ended)) => Ok(None),
         answer => answer.map(Some),

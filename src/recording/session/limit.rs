@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::config::guest::Shift;
 use crate::config::types::{GuestName, Seconds};
+use crate::recording::library::manifest::Manifest;
 use crate::recording::log::point::Point;
 
 /// What a moment of the guest's own begins with.
@@ -72,6 +73,14 @@ impl Limit {
             Self::Host(time) => Some(time),
             Self::Guest(_) | Self::Instructions(_) => None,
         }
+    }
+
+    /// Whether the run of `manifest` came as far, as its instructions tell.
+    pub fn is_reached(self, manifest: &Manifest) -> bool {
+        let shift = manifest.engine.icount.parse().ok();
+        let wanted = self.instructions(&manifest.guest, shift).ok().flatten();
+        let done = manifest.result.as_ref().and_then(|result| result.instructions);
+        wanted.is_some_and(|wanted| done >= Some(wanted))
     }
 
     /// How many instructions of `guest` that are, whose clock has this `shift` if it is one of QEMU's; `None` if nobody knows before.

@@ -110,17 +110,19 @@ fn follow(
                 let Some(next) = reboots.another(at, Instant::now()) else {
                     continue;
                 };
-                listener.rebooted();
                 match next {
-                    Step::Again(pause) if pause.is_zero() => {}
+                    Step::Again(pause) if pause.is_zero() => listener.rebooted(),
                     Step::Again(pause) => {
+                        // First, so that it does not come to its next reset while that is written down.
                         live.emulator.qmp().stop()?;
+                        listener.rebooted();
                         paused = Some(Instant::now() + pause);
                         let text = restarts::slowed(reboots.times(), pause);
                         tracing::warn!(message_id = Message::Slowed.id(), ttvm_guest = %guest.name, "guest {text}");
                         listener.trouble(Some(&text));
                     }
                     Step::GiveUp => {
+                        listener.rebooted();
                         let error = restarts::given_up(&guest.name, reboots.times());
                         return Err(Error::Futile(Box::new(error)));
                     }
@@ -131,8 +133,11 @@ fn follow(
             Happened::Timeout if paused.is_some() => {
                 paused = None;
                 reboots.go_on(Instant::now());
-                listener.trouble(None);
-                live.emulator.qmp().go_on()?;
+                // Else it goes on when its disk does.
+                if !standstill.stands() {
+                    listener.trouble(None);
+                    live.emulator.qmp().go_on()?;
+                }
             }
             Happened::Ended => {
                 let status = live.emulator.wait().map_err(Error::Wait)?;

@@ -26,7 +26,7 @@ pub(in crate::image::create) struct Seen {
     names: u64,
 }
 
-/// What an archive may have: as an initial RAM disk (crate::initrd), for the same reason. All of that stays in memory.
+/// What an archive may have: as an initial RAM disk (crate `initrd`), for the same reason. All of that stays in memory.
 const ENTRIES: usize = 1_000_000;
 const NAMES: u64 = 64 << 20;
 
