@@ -178,7 +178,7 @@ host-tests: rust deb image
 hostile: rust
 	TTVM_HOSTILE=$(or $(N),1000) $(CARGO) test -q --locked --features host-tests --test replay -- hostile::recordings
 
-# What can be had in twenty minutes: see tests/check.sh, docs/testing.md.
+# Each subject's quick cases, half an hour from a fresh clone: see tests/check.sh, docs/testing.md.
 check: rust
 	@tests/check.sh
 
