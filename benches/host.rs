@@ -30,23 +30,29 @@ fn main() -> Result<()> {
     let deb = std::env::var("TTVM_DEB").unwrap_or_default();
     let mut host = Host::boot(Path::new(&deb))?;
     let mut table = Table::default();
+    // What was measured before something failed is not lost with it.
+    let measured = parts(&mut host, &mut table);
+    table.print();
+    measured
+}
+
+/// Measures what is wanted.
+fn parts(host: &mut Host, table: &mut Table) -> Result<()> {
     if is_wanted("storage") {
         let thick = ("base", "-L 32M", "size = \"32M\"");
-        storage(&mut host, &mut table, "thick", thick, "0.30")?;
-        storage(&mut host, &mut table, "thin", ("tbase", "-kn -ay", ""), "0.60")?;
+        storage(host, table, "thick", thick, "0.30")?;
+        storage(host, table, "thin", ("tbase", "-kn -ay", ""), "0.60")?;
     }
     if is_wanted("start") {
-        start(&mut host, &mut table)?;
+        start(host, table)?;
     }
     if is_wanted("grub") {
-        grub(&mut host, &mut table)?;
+        grub(host, table)?;
     }
     if is_wanted("network") {
-        network(&mut host, &mut table)?;
+        network(host, table)?;
     }
-    sizes(&mut table)?;
-    table.print();
-    Ok(())
+    sizes(table)
 }
 
 /// The lines of `output` that begin with `key`, as numbers.
