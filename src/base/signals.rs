@@ -76,9 +76,7 @@ impl<F: AsFd> Waiting<F> {
             interrupted,
         }
     }
-}
 
-impl<F: AsFd> Waiting<F> {
     fn wait(&self, event: PollFlags) -> io::Result<()> {
         let mut both = [
             PollFd::new(self.file.as_fd(), event),

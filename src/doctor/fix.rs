@@ -213,22 +213,38 @@ fn save_nothing(path: &Path) -> Result<(), Error> {
     changed.map_err(failed)
 }
 
-/// The settings with `XENDOMAINS_SAVE` empty.
+/// The settings with `XENDOMAINS_SAVE` empty: where it stands alone in its line, and else behind all that may set it.
 fn without_save(text: &str) -> String {
-    let lines = text.lines().map(|line| {
-        let words = line.trim_start();
+    const EMPTY: &str = "XENDOMAINS_SAVE=";
+    let mut settings = String::new();
+    let mut is_last = true;
+    for line in text.lines() {
+        let words = line.trim();
         let words = words.strip_prefix("export ").map_or(words, str::trim_start);
-        match words.starts_with("XENDOMAINS_SAVE=") {
-            true => "XENDOMAINS_SAVE=\n".to_owned(),
-            false => format!("{line}\n"),
-        }
-    });
-    lines.collect()
+        let is_alone = words
+            .strip_prefix(EMPTY)
+            .is_some_and(|value| !value.contains([' ', '\t', ';']));
+        is_last &= is_alone || line.trim_start().starts_with('#') || !line.contains(EMPTY);
+        settings += if is_alone { EMPTY } else { line };
+        settings.push('\n');
+    }
+    if !is_last {
+        settings += EMPTY;
+        settings.push('\n');
+    }
+    settings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_sets_more_stays() {
+        for line in ["A=1; XENDOMAINS_SAVE=/x", "XENDOMAINS_SAVE=/x XENDOMAINS_AUTO=/y"] {
+            assert_eq!(without_save(line), format!("{line}\nXENDOMAINS_SAVE=\n"));
+        }
+    }
 
     #[test]
     fn no_more_is_undone_than_is_done() {
